@@ -1,0 +1,344 @@
+"""The central types: frozen, NumPy only, checked when they are made. Scores are cosines: higher is more alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError, DataError, InputError
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network wants to be fed: one preprocessing for training, evaluation, export and serving.
+
+    Attributes:
+        height, width: of the aligned crop, in pixels.
+        channels: 3 (colour) or 1 (grey, ITU-R 601 luma).
+        order: of the colour channels the network was trained with.
+        mean, std: one per channel, in pixel values 0 to 255: the network sees (pixel - mean) / std.
+        template: name of the five-point template the crops are aligned to (`faces.TEMPLATES`).
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    order: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, ...] = (127.5, 127.5, 127.5)
+    std: tuple[float, ...] = (128.0, 128.0, 128.0)
+    template: str = "112x96"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
+        legal = (
+            self.height > 0 and self.width > 0 and self.channels in (1, 3) and self.order in ("RGB", "BGR")
+            and len(self.mean) == len(self.std) == self.channels and min(self.std) > 0
+        )  # fmt: skip
+        if not legal:
+            raise ConfigError(
+                "an InputSpec with positive sizes, 1 or 3 channels, order RGB or BGR, one mean and one "
+                "positive std per channel", repr(self), "correct the specification",
+            )  # fmt: skip
+
+    def prepare(self, images: Image) -> NDArray[np.float32]:
+        """RGB crops [N, height, width, 3] uint8 → network input [N, channels, height, width] float32.
+
+        Raises InputError where shape or dtype differ: a crop is never resized silently.
+        """
+        expected = (self.height, self.width, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+            raise InputError(
+                f"uint8 RGB crops of shape [N, {self.height}, {self.width}, 3]",
+                f"{images.dtype} of shape {list(images.shape)}",
+                f"align the photographs to the template {self.template!r} first",
+            )
+        if self.channels == 1:
+            pixels = images.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], np.float32)
+        else:
+            pixels = (images[..., ::-1] if self.order == "BGR" else images).astype(np.float32)
+        pixels -= np.asarray(self.mean, np.float32)
+        pixels /= np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+
+    def to_json(self) -> str:
+        """One line of JSON, as kept in checkpoints, in ONNX metadata and in `model.spec.json`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> InputSpec:
+        """Read what `to_json` wrote. Raises ConfigError for anything else."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            names = ", ".join(cls.__dataclass_fields__)
+            raise ConfigError(f"an InputSpec as JSON with the keys {names}", f"'{error}'", "correct it") from error
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit vectors with their names; the constructor normalises, and keeps the norms as a quality signal.
+
+    Attributes:
+        vectors: [N, D] floating point; rows have norm 1 after construction.
+        ids: [N] strings, unique, such as `Name/Name_0001.jpg`.
+        norms: [N] the lengths before normalisation.
+    """
+
+    vectors: Floats
+    ids: NDArray[np.str_]
+    norms: Floats = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        vectors, ids = np.asarray(self.vectors), np.asarray(self.ids, dtype=np.str_)
+        if vectors.ndim != 2 or ids.shape != vectors.shape[:1] or not vectors.size:
+            raise DataError(
+                "vectors [N, D] and ids [N] with N, D ≥ 1",
+                f"vectors {list(vectors.shape)} and ids {list(ids.shape)}", "give one id for each vector",
+            )  # fmt: skip
+        if vectors.dtype not in (np.float32, np.float64):
+            vectors = vectors.astype(np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+        broken = ids[~np.isfinite(lengths) | (lengths == 0)]
+        if broken.size:
+            raise DataError(
+                "finite, non-zero vectors",
+                f"{broken.size} of {len(ids)} with NaN, infinity or only zeros (first: {broken[0]})",
+                "embed those images again or leave them out",
+            )
+        unique, counts = np.unique(ids, return_counts=True)
+        if len(unique) < len(ids):
+            raise DataError(
+                "each id once", f"{len(ids) - len(unique)} repetitions (first: {unique[counts > 1][0]})",
+                "leave the duplicates out",
+            )  # fmt: skip
+        norms = lengths if self.norms is None else np.asarray(self.norms)
+        if norms.shape != ids.shape:
+            raise DataError(f"norms [{len(ids)}]", f"{list(norms.shape)}", "give one norm for each vector")
+        object.__setattr__(self, "vectors", (vectors / lengths[:, None]).astype(vectors.dtype))
+        object.__setattr__(self, "norms", norms.astype(vectors.dtype))
+        object.__setattr__(self, "ids", ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz with `vectors`, `norms` and `ids`."""
+        with Path(path).open("wb") as file:
+            np.savez(file, vectors=self.vectors, norms=self.norms, ids=self.ids)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embeddings:
+        """Read an .npz with `vectors` and `ids` (and `norms` where present), from any system.
+
+        Raises DataError for a missing, foreign or pickled file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(file["vectors"], file["ids"], file.get("norms"))
+        except DataError:
+            raise
+        except Exception as error:  # zipfile, numpy and the file system each have their own
+            raise DataError(
+                "an .npz file with the arrays 'vectors' [N, D] and 'ids' [N] of strings",
+                f"{path} ('{error}')", "write one with numpy.savez(path, vectors=…, ids=…)",
+            ) from error  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons to make: `left[i]` with `right[i]`, both indices into Embeddings.
+
+    Attributes:
+        left, right: [M] integers.
+        same: [M] True where both show one person.
+        fold: [M] integers from 0; the part of a cross-validation a pair belongs to.
+    """
+
+    left: Ints
+    right: Ints
+    same: Bools
+    fold: Ints
+
+    def __post_init__(self) -> None:
+        _same_length(self, "left", "right", "same", "fold")
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Images pooled into templates: image `item[i]` belongs to template `template[i]` of `subject[i]`; all [M]."""
+
+    item: Ints
+    template: Ints
+    subject: Ints
+
+    def __post_init__(self) -> None:
+        _same_length(self, "item", "template", "subject")
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """Open-set identification: indices of the enrolled `gallery` [G] and of the `probes` [P]."""
+
+    gallery: Ints
+    probes: Ints
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """Cosine `scores` [M] of comparisons, whether each is genuine (`same`), and its `fold`."""
+
+    scores: Floats
+    same: Bools
+    fold: Ints
+
+    def __post_init__(self) -> None:
+        _same_length(self, "scores", "same", "fold")
+        if not np.isfinite(self.scores).all():
+            raise DataError("finite scores", "NaN or infinity", "look for broken embeddings")
+        if self.same.all() or not self.same.any():
+            raise DataError(
+                "genuine and impostor comparisons", f"only {'genuine' if self.same.any() else 'impostor'} ones",
+                "give pairs of both kinds",
+            )  # fmt: skip
+
+    @property
+    def genuine(self) -> Floats:
+        """Scores of one person with herself."""
+        return self.scores[self.same]
+
+    @property
+    def impostor(self) -> Floats:
+        """Scores of two different people."""
+        return self.scores[~self.same]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval [low, high] and the number `n` of trials behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a protocol found: the only input of `report`.
+
+    Attributes:
+        protocol: its name.
+        metrics: name → Estimate.
+        curves: name → {axis: values}, ready to draw.
+        facts: conditions and counts, JSON values.
+    """
+
+    protocol: str
+    metrics: Mapping[str, Estimate]
+    curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The whole result as JSON."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Read what `to_json` wrote."""
+        raw = json.loads(text)
+        raw["metrics"] = {name: Estimate(**value) for name, value in raw["metrics"].items()}
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A certificate: this threshold, on this model, made these errors on these data.
+
+    Attributes:
+        threshold: accept where cosine ≥ threshold.
+        target_far: the false accept rate asked for; None where the threshold of best accuracy was taken.
+        far, tar: measured at the threshold, with intervals and counts (impostor and genuine comparisons).
+        protocol: name and conditions, such as `lfw, mirror sum`.
+        model_sha256, data_sha256: of the model's weights and of the comparison list.
+    """
+
+    threshold: float
+    target_far: float | None
+    far: Estimate
+    tar: Estimate
+    protocol: str
+    model_sha256: str
+    data_sha256: str
+
+    def accepts(self, score: float) -> bool:
+        """The decision for one comparison."""
+        return bool(score >= self.threshold)
+
+    def to_json(self) -> str:
+        """One line of JSON, as kept beside models and in ONNX metadata."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> OperatingPoint:
+        """Read what `to_json` wrote. Raises ConfigError for anything else."""
+        try:
+            raw = json.loads(text)
+            return cls(**{**raw, "far": Estimate(**raw["far"]), "tar": Estimate(**raw["tar"])})
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError("an operating point as JSON", f"'{error}'", "make one with: normface evaluate") from error
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face: `box` (x0, y0, x1, y1) and `landmarks` [5, 2] (x, y) in pixels, `score` in [0, 1].
+
+    Landmarks as seen in the image: left eye, right eye, nose, left mouth corner, right mouth corner.
+    A pixel's centre has integer coordinates; the first is (0, 0).
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: Floats
+    score: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """A comparison's cosine `score`, the `decision` (None without an operating point), and who it was."""
+
+    score: float
+    decision: bool | None
+    person: str | None = None
+
+
+@dataclass(frozen=True)
+class ClassShard:
+    """The classes [start, stop) of `total` that this rank owns within a process `group`."""
+
+    start: int
+    stop: int
+    total: int
+    group: Any = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= self.total:
+            raise InputError("0 ≤ start < stop ≤ total", f"{self.start}, {self.stop}, {self.total}", "correct it")
+
+
+def _same_length(record: Any, *names: str) -> None:
+    shapes = {name: np.shape(getattr(record, name)) for name in names}
+    if len({shape for shape in shapes.values()}) != 1 or len(shapes[names[0]]) != 1:
+        raise InputError("arrays of one length", str(shapes), "give one entry of each per comparison")
