@@ -36,9 +36,7 @@ class Registry(Generic[T]):
         self._load()
         if name not in self._entries:
             nearest = get_close_matches(name, self._entries, n=1, cutoff=0)
-            raise ConfigError(
-                f"a {self.kind} among {', '.join(self)}", repr(name), f"did you mean {nearest[0]!r}?"
-            )
+            raise ConfigError(f"a {self.kind} among {', '.join(self)}", repr(name), f"did you mean {nearest[0]!r}?")
         return self._entries[name](*args, **kwargs)
 
     def _load(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import replacing
 from .errors import ConfigError, DataError, InputError
 
 Floats = NDArray[np.floating[Any]]
@@ -137,7 +138,7 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz with `vectors`, `norms` and `ids`."""
-        with Path(path).open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, vectors=self.vectors, norms=self.norms, ids=self.ids)
 
     @classmethod
@@ -340,5 +341,5 @@ class ClassShard:
 
 def _same_length(record: Any, *names: str) -> None:
     shapes = {name: np.shape(getattr(record, name)) for name in names}
-    if len({shape for shape in shapes.values()}) != 1 or len(shapes[names[0]]) != 1:
+    if len(set(shapes.values())) != 1 or len(shapes[names[0]]) != 1:
         raise InputError("arrays of one length", str(shapes), "give one entry of each per comparison")

@@ -1,1 +1,5 @@
-"""embed"""
+"""The bridge from images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
+
+from .embedder import Embedder
+
+__all__ = ["Embedder"]

@@ -1,0 +1,31 @@
+"""Work done ahead of need by threads, in order, with a bounded number of results waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+
+
+def ahead(work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4) -> Iterator[Out]:
+    """Yield work(item) for each item in order, while a thread is up to `depth` items ahead.
+
+    One thread: decoders release the GIL, and the other cores belong to the network. An error in `work` is raised at
+    its item's turn.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[Out]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,71 @@
+"""What all verbs share at the terminal: progress bars on stderr, tables, loading a model by its path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ..embed import Embedder
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable images instead of skipping them.")]
+Model = Annotated[
+    Path | None,
+    typer.Option("--model", help="A run folder, or FILE.onnx (with FILE.spec.json beside it if foreign)."),
+]
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar with count, rate, time gone and left; call it with (done, total[, note]). Silent where no terminal is."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None, rate="", note="")
+
+        def update(done: int, total: int, note: str = "") -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.0f} {unit}/s" if speed else "")
+
+        yield update
+
+
+def load_embedder(model: Path | None) -> Embedder:
+    """The Embedder of a run folder (needs torch) or of an ONNX file."""
+    if model is not None and model.is_dir():
+        from ..errors import require
+
+        require("torch", "train")
+        from ..train import embedder
+
+        return embedder(model)
+    return Embedder.load(model)
+
+
+def certificate(model: Path) -> Path:
+    """Where a model's operating point is kept: in its run folder, or beside its file."""
+    return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
+
+
+def check(reader: Any, what: str) -> Any:
+    """Decode every image of a Reader once; unreadable ones are named and left out."""
+    with progress(f"checking {what}", "images") as update:
+        return reader.check(update)

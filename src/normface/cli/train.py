@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data import open_reader
+from ..errors import require
+from .terminal import Json, Strict, err, out, progress
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that ships: normface, softmax.")],
+    data: Annotated[
+        Path, typer.Option(help="Aligned 112×112 or 112×96 crops: a folder (or a zip) of one folder a person.")
+    ],
+    run: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, configuration, logs.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set optim.lr=0.05")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Train an embedding network on labelled faces.
+
+    Ctrl-C saves and stops; the same command with `--resume` goes on to the same numbers.
+    Watch it with `tensorboard --logdir RUN`, or read `RUN/metrics.jsonl`.
+    """
+    require("torch", "train")
+    from ..train import load_config
+    from ..train import train as run_training
+
+    config = load_config(recipe, overrides or ())
+    reader = open_reader(data, strict=strict)
+    with progress("checking", "images") as update:
+        reader = reader.check(update)
+    with progress("training", "steps") as bar:
+
+        def update_bar(done: int, total: int, measured: Mapping[str, float]) -> None:
+            note = f"loss {measured['loss']:.3f}, {measured['images_per_second']:.0f} images/s"
+            bar(done, total, note)
+
+        outcome = run_training(config, reader, run, resume=resume, progress=update_bar)
+    figures = {
+        "run": str(run), "step": outcome.step, "total": outcome.total, "finished": outcome.finished,
+        "loss": outcome.loss, "images_per_second": round(outcome.images_per_second, 1),
+    }  # fmt: skip
+    if as_json:
+        out.print_json(json.dumps(figures))
+    else:
+        out.print(f"{run}: step {outcome.step} of {outcome.total}, loss {outcome.loss:.4f}, "
+                  f"{outcome.images_per_second:.0f} images/s", soft_wrap=True)  # fmt: skip
+    if not outcome.finished:
+        err.print("normface: stopped early and saved; the same command with --resume goes on", soft_wrap=True)
+        raise typer.Exit(130)

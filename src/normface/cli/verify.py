@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data import read_image
+from .terminal import Json, Model, load_embedder, out
+
+
+def verify(
+    a: Annotated[Path, typer.Argument(help="A photograph.")],
+    b: Annotated[Path, typer.Argument(help="Another photograph.")],
+    model: Model = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="The images are aligned crops already: detect nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Do two photographs show the same person?
+
+    Detects and aligns the face nearest each image's centre, embeds both orientations, prints the cosine, and decides at
+    the model's operating point: the threshold that came from a protocol, with its measured errors.
+    """
+    embedder = load_embedder(model)
+    match = embedder.verify(read_image(a), read_image(b), aligned=aligned)
+    point = embedder.operating_point
+    if as_json:
+        out.print_json(json.dumps({
+            "score": match.score, "same": match.decision, "model": embedder.name,
+            "operating_point": json.loads(point.to_json()) if point else None,
+        }))  # fmt: skip
+        return
+    if point is None:
+        out.print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
+                  "(make one with: normface evaluate lfw --certify)", soft_wrap=True)  # fmt: skip
+        return
+    verdict = "the same person" if match.decision else "different people"
+    out.print(
+        f"{verdict}: cosine {match.score:.4f}, threshold {point.threshold:.4f}\n"
+        f"at this threshold, on {point.protocol}: "
+        f"{point.far.value:.2%} of {point.far.n:,} impostor pairs were accepted "
+        f"(95 %: {point.far.low:.2%} to {point.far.high:.2%}), "
+        f"{point.tar.value:.2%} of {point.tar.n:,} genuine pairs ({point.tar.low:.2%} to {point.tar.high:.2%})",
+        soft_wrap=True,
+    )

@@ -1,0 +1,72 @@
+"""A small residual network for CPUs: most of its work at low resolution, where 2 cores train it fast."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..types import InputSpec
+from . import MODELS
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return [conv, nn.BatchNorm2d(outputs)]
+
+
+class _Unit(nn.Module):
+    """Two 3×3 convolutions and a shortcut, projected where the shape changes (He et al. 2015)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        # ReLU, not PReLU: a quarter faster here, and no worse at this size.
+        self.body = nn.Sequential(
+            *_conv(inputs, outputs, 3, stride), nn.ReLU(inplace=True), *_conv(outputs, outputs, 3)
+        )
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inputs, outputs, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class SmallResNet(nn.Module):
+    """Images [B, 3, 112, W] → features [B, dim]."""
+
+    def __init__(self, spec: InputSpec, dim: int, channels: tuple[int, ...], units: tuple[int, ...]) -> None:
+        super().__init__()
+        self.spec, self.dim = spec, dim
+        layers = [*_conv(3, channels[0], 3, 2), nn.ReLU(inplace=True)]
+        inputs = channels[0]
+        for outputs, count in zip(channels[1:], units, strict=True):
+            for unit in range(count):
+                layers.append(_Unit(inputs, outputs, 2 if unit == 0 else 1))
+                inputs = outputs
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        # Faces are aligned, so every position gets its own weights instead of an average over positions.
+        shrink = 2 ** len(channels)
+        flat = inputs * (spec.height // shrink) * (spec.width // shrink)
+        self.head = nn.Sequential(nn.Linear(flat, dim, bias=False), nn.BatchNorm1d(dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.head(self.body(images)))
+
+
+@MODELS.register
+def smallresnet(
+    dim: int = 128,
+    width: int = 96,
+    channels: tuple[int, ...] = (16, 64, 128, 256),
+    units: tuple[int, ...] = (1, 1, 2),
+) -> SmallResNet:
+    """A stem and one stage per further entry of `channels`, each halving the resolution; `width` 112 or 96."""
+    if width not in (96, 112) or len(channels) != 4 or len(units) != 3 or dim < 1:
+        raise ConfigError(
+            "width 96 or 112, 4 channel counts, 3 unit counts and dim ≥ 1",
+            f"width {width}, channels {channels}, units {units}, dim {dim}", "correct the model's options",
+        )  # fmt: skip
+    return SmallResNet(InputSpec(112, width, template=f"112x{width}"), dim, tuple(channels), tuple(units))

@@ -1,0 +1,110 @@
+"""A run is a typed configuration: a TOML recipe, plus `--set optim.lr=0.05` on the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import ConfigError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PartConfig(_Frozen):
+    """A registered part by name, with the keyword arguments of its factory."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class DataConfig(_Frozen):
+    """Which images are used, and how they are varied; shifts, turns and sizes are uniform in ± the number."""
+
+    min_images: int = Field(2, ge=1, description="leave out people with fewer images")
+    mirror: bool = Field(True, description="mirror every second image")
+    shift: float = Field(0.0, ge=0, description="pixels")
+    rotate: float = Field(0.0, ge=0, le=180, description="degrees")
+    zoom: float = Field(0.0, ge=0, lt=1, description="fraction of the size")
+    light: float = Field(0.0, ge=0, lt=1, description="fraction of brightness and of contrast")
+
+
+class OptimConfig(_Frozen):
+    """SGD with momentum. Biases, batch-norm parameters and the scale are never decayed."""
+
+    epochs: float = Field(7.0, gt=0)
+    batch: int = Field(64, ge=2)
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    class_decay: float = Field(5e-4, ge=0, description="weight decay of the class weights")
+    warmup: float = Field(0.05, ge=0, lt=1, description="fraction of the run with linearly rising rate")
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[float, ...] = Field(
+        (0.57, 0.86), description="fractions of the run where a step divides lr by 10"
+    )
+
+
+class TrainConfig(_Frozen):
+    """Everything that decides what a run computes."""
+
+    model: PartConfig = PartConfig(name="smallresnet")
+    loss: PartConfig = PartConfig(name="CosineSoftmax")
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    seed: int = Field(0, ge=0)
+    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
+    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+
+
+def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read a recipe: a TOML file, or the name of one that ships (`normface`, `softmax`).
+
+    Args:
+        overrides: `section.key=value`, the value as in TOML; a bare word is taken as a string.
+
+    Raises:
+        ConfigError: no such recipe, not TOML, an unknown key or a value out of range; all faults are named.
+    """
+    path = Path(recipe)
+    if not path.suffix:
+        path = Path(__file__).parents[1] / "recipes" / f"{recipe}.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        shipped = ", ".join(sorted(p.stem for p in (Path(__file__).parents[1] / "recipes").glob("*.toml")))
+        raise ConfigError(f"a TOML file or a recipe among {shipped}", str(recipe), "correct the name") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError("a recipe in TOML", f"{recipe} ('{error}')", "correct the file") from error
+    for override in overrides:
+        _set(raw, override)
+    return parse_config(raw, str(recipe))
+
+
+def parse_config(raw: dict[str, Any], source: str) -> TrainConfig:
+    """Check a configuration read from `source`; raises ConfigError naming every fault."""
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"a valid configuration in {source}", faults, "correct these keys") from error
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    *sections, key = dotted.strip().split(".")
+    if not equals or not key:
+        raise ConfigError("section.key=value", repr(override), "for example: --set optim.lr=0.05")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ConfigError("section.key=value", repr(override), f"{section!r} is no section")
+    try:
+        raw[key] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        raw[key] = text.strip()

@@ -1,0 +1,185 @@
+"""The training loop: reads from top to bottom, does one thing a line."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..atomic import replacing
+from ..data import Reader
+from ..errors import ConfigError, DataError, TrainingError
+from .checkpoint import FILE, Checkpoint
+from .config import OptimConfig, TrainConfig
+from .loader import Batches
+from .logs import Logs
+from .state import State
+
+
+class Progress(Protocol):
+    """Called after every step with steps done, steps in all, and what was measured."""
+
+    def __call__(self, done: int, total: int, measured: Mapping[str, float]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `step` of `total` steps done, mean `images_per_second`, `loss` averaged over the last steps."""
+
+    step: int
+    total: int
+    images_per_second: float
+    loss: float
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.total
+
+
+def train(
+    config: TrainConfig, reader: Reader, run: Path, *, resume: bool = False, progress: Progress | None = None
+) -> Outcome:
+    """Train one model and leave it in the folder `run` (checkpoint, config.json, metrics.jsonl, TensorBoard events).
+
+    Args:
+        reader: aligned crops with labels.
+        resume: go on from the checkpoint in `run`; the same numbers follow as without the interruption.
+
+    Returns:
+        The Outcome; not finished where SIGINT or SIGTERM asked to stop (a checkpoint was saved first).
+
+    Raises:
+        ConfigError: `run` holds another run, or the configuration differs from the one resumed.
+        DataError: too few people or images, other images than before, or nowhere to write.
+        TrainingError: the loss is not finite.
+    """
+    reader = _enough_images(reader, config.data.min_images)
+    state = State(config, len(reader.identities))
+    batches = Batches(reader, state.model.spec, config.data, batch=config.optim.batch, seed=config.seed)
+    facts = _data_facts(reader)
+    done = start = _restore(run, state, facts) if resume else _begin(run, config)
+    total = max(1, round(config.optim.epochs * batches.per_epoch))
+    half = _bf16(config.precision, state.device)
+    began, recent = time.perf_counter(), deque[float](maxlen=50)
+
+    with _stop_signals() as stop, Logs(run, after=start) as logs:
+        for images, labels in batches.run(start, total):
+            rate = config.optim.lr * rate_factor(config.optim, done / total)
+            state.set_rate(rate)
+            x = torch.from_numpy(images).to(state.device, memory_format=torch.channels_last)
+            y = torch.from_numpy(labels).to(state.device)
+
+            with torch.autocast(state.device.type, torch.bfloat16, enabled=half):
+                features = state.model(x)
+            loss = state.loss(features.float(), y)
+            state.optimizer.zero_grad()
+            loss.backward()
+            state.optimizer.step()
+
+            done += 1
+            recent.append(loss.item())
+            if not math.isfinite(recent[-1]):
+                raise TrainingError(
+                    "a finite loss", f"{recent[-1]} at step {done} of {total}",
+                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
+                )  # fmt: skip
+            measured = {
+                "loss": recent[-1], "lr": rate, "epoch": done / batches.per_epoch,
+                "images_per_second": (done - start) * len(y) / (time.perf_counter() - began),
+                **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
+            }  # fmt: skip
+            logs.write(done, measured)
+            if progress:
+                progress(done, total, measured)
+            if done % config.save_every == 0 or done == total or stop.is_set():
+                Checkpoint(state.tensors(), config, done, facts).write(run)
+            if stop.is_set():
+                break
+    speed = (done - start) * config.optim.batch / (time.perf_counter() - began)
+    return Outcome(done, total, speed, sum(recent) / max(1, len(recent)))
+
+
+def rate_factor(config: OptimConfig, progress: float) -> float:
+    """What the learning rate is multiplied by at `progress` in [0, 1): linear warm-up, then cosine or steps of ÷10."""
+    if progress < config.warmup:
+        # Never zero, so that the first step already moves.
+        return max(progress, 0.02 * config.warmup) / config.warmup
+    if config.schedule == "step":
+        return float(0.1 ** sum(progress >= milestone for milestone in config.milestones))
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup))
+
+
+def _enough_images(reader: Reader, least: int) -> Reader:
+    counts = np.bincount(reader.labels, minlength=len(reader.identities))
+    return reader.select(np.flatnonzero(counts[reader.labels] >= least))
+
+
+def _bf16(precision: str, device: torch.device) -> bool:
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
+    return precision == "bf16"
+
+
+def _data_facts(reader: Reader) -> dict[str, Any]:
+    digest = hashlib.sha256("\n".join(reader.ids).encode()).hexdigest()
+    return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
+
+
+def _begin(run: Path, config: TrainConfig) -> int:
+    if (run / FILE).exists():
+        raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
+    with replacing(run / "config.json") as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
+    checkpoint = Checkpoint.read(run)
+    old, new = checkpoint.config.model_dump(mode="json"), state.config.model_dump(mode="json")
+    different = [f"{key} was {old[key]}, now {new[key]}" for key in new if old[key] != new[key]]
+    if different:
+        raise ConfigError(f"the configuration of {run}", "; ".join(different), "resume with the same recipe")
+    if checkpoint.facts != facts:
+        raise DataError(
+            f"the images the run began with ({checkpoint.facts['images']})", f"others ({facts['images']})",
+            "resume with the same --data",
+        )  # fmt: skip
+    state.load(checkpoint)
+    return checkpoint.step
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Event]:
+    """An event that SIGINT or SIGTERM sets; a second signal ends the process at once, as usual."""
+    stop = Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    try:
+        for number in before:
+            signal.signal(number, ask)
+    except ValueError:  # not in the main thread, which alone receives signals
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
