@@ -4,6 +4,8 @@ from torch import nn
 
 from ..registry import Registry
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "CosineSoftmax"]
 
 LOSSES: Registry[nn.Module] = Registry("loss", __name__)
+
+from .softmax import CosineSoftmax  # noqa: E402 - registers itself above

@@ -1,1 +1,11 @@
-"""protocols"""
+"""Protocols: Embeddings in, a Result out, with intervals; never a model, never an image."""
+
+from ..registry import Registry
+from ..types import Result
+
+__all__ = ["PROTOCOLS", "lfw", "operating_point", "read_lfw_pairs", "scores"]
+
+PROTOCOLS: Registry[Result] = Registry("protocol", __name__)
+
+from .operating_point import operating_point  # noqa: E402 - they register themselves above
+from .pairs import lfw, read_lfw_pairs, scores  # noqa: E402

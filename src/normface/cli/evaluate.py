@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from .. import report
+from ..atomic import replacing
+from ..data import open_reader
+from ..embed import Embedder
+from ..embed.embedder import Mirror
+from ..errors import ConfigError, DataError
+from ..protocols import PROTOCOLS, operating_point, read_lfw_pairs, scores
+from ..types import Embeddings, OperatingPoint, Result
+from .terminal import Json, Model, Strict, certificate, load_embedder, out, progress
+
+
+def evaluate(
+    protocol: Annotated[str, typer.Argument(help="Which protocol: lfw.")],
+    data: Annotated[Path, typer.Option(help="Folder with lfw/pairs.txt and the aligned crops lfw/lfw-112x96.zip.")],
+    model: Model = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Judge anybody's vectors: an .npz with `vectors` [N, D] and `ids` [N].")
+    ] = None,
+    mirror: Annotated[Mirror, typer.Option(help="Add the mirrored image's features (sum) or not (none).")] = "sum",
+    pca: Annotated[float | None, typer.Option(help="PCA fitted on the other folds, keeping this variance.")] = None,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Keep the operating point beside the model, for verify and export.")
+    ] = False,
+    far: Annotated[
+        float | None, typer.Option(help="False accept rate of the operating point; without it: best accuracy.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Write result.json, report.html and embeddings.npz here.")
+    ] = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a model, or anybody's vectors, by a published protocol.
+
+    `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine.
+
+    Examples: `normface evaluate lfw --data DATA --model RUN --out report`,
+    `normface evaluate lfw --data DATA --embeddings F.npz --json`.
+    """
+    if (model is None) == (embeddings is None):
+        got = "neither" if model is None else "both"
+        raise ConfigError("either --model or --embeddings", got, "give one (no default model ships yet)")
+    if certify and (model is None or mirror != "sum" or pca is not None):
+        raise ConfigError(
+            "--certify with --model, --mirror sum and no --pca, as verify compares", "something else",
+            "drop the others",
+        )  # fmt: skip
+    pairs = data / "lfw" / "pairs.txt"
+    if embeddings is not None:
+        vectors, name, sha256 = Embeddings.load(embeddings), embeddings.name, "unknown"
+        conditions = {"embeddings": name}
+    else:
+        embedder = load_embedder(model)
+        vectors, name, sha256 = embed_pairs(embedder, data, mirror, strict), embedder.name, embedder.sha256
+        conditions = {"model": name, "weights_sha256": sha256, "mirror": mirror}
+    result = PROTOCOLS.build(protocol, vectors, pairs, pca=pca, conditions=conditions)
+    if certify:
+        assert model is not None
+        keep_certificate(model, certified(result, vectors, pairs, far, sha256))
+    if folder is not None:
+        vectors.save(folder / "embeddings.npz")
+        with replacing(folder / "result.json") as temporary:
+            temporary.write_text(result.to_json() + "\n", encoding="utf-8")
+        title = f"{name} on {protocol.upper()}"
+        report.write_report(folder / "report.html", {name: result}, title=title, command=command())
+    if as_json:
+        out.print_json(result.to_json())
+    else:
+        out.print(report.render_markdown({name: result}), soft_wrap=True)
+        if folder is not None:
+            out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def embed_pairs(embedder: Embedder, data: Path, mirror: Mirror = "sum", strict: bool = False) -> Embeddings:
+    """Embed the LFW images that pairs.txt names, from the first archive or folder of crops in `data`/lfw."""
+    pairs = read_lfw_pairs(data / "lfw" / "pairs.txt")
+    places = [data / "lfw" / name for name in ("lfw-112x112.zip", "lfw-112x96.zip", "lfw-112x112", "lfw-112x96")]
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
+        raise DataError("aligned LFW crops", f"none of {', '.join(map(str, places))}", "put them there, or align LFW")
+    reader = open_reader(place, strict=strict)
+    named = np.unique([*pairs.left, *pairs.right])
+    reader = reader.select(np.flatnonzero(np.isin(reader.ids, named)))
+    with progress(f"embedding with {embedder.name}", "images") as update:
+        return embedder.embed(reader, mirror=mirror, progress=update)
+
+
+def certified(result: Result, vectors: Embeddings, pairs: Path, far: float | None, sha256: str) -> OperatingPoint:
+    """The operating point of a protocol's comparisons, for a model evaluated as `verify` compares."""
+    comparisons = scores(vectors, read_lfw_pairs(pairs).within(vectors))
+    return operating_point(
+        comparisons, target_far=far, protocol=f"{result.protocol}, mirror sum", model_sha256=sha256,
+        data_sha256=str(result.facts["pairs_sha256"]),
+    )  # fmt: skip
+
+
+def keep_certificate(model: Path, point: OperatingPoint) -> None:
+    """Write an operating point where `verify` and `export` look for it."""
+    with replacing(certificate(model)) as temporary:
+        temporary.write_text(point.to_json() + "\n", encoding="utf-8")
+
+
+def command() -> str:
+    """The command line that is running, to be repeated by a reader."""
+    return json.dumps(["normface", *sys.argv[1:]])[1:-1].replace('", "', " ").strip('"')

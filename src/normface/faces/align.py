@@ -1,0 +1,98 @@
+"""Five landmarks → an aligned crop: the least-squares similarity transform to a template, warped without aliasing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..errors import ConfigError, FaceError, InputError
+from ..types import Face, Floats, Image
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where the five landmarks lie in a crop: `points` [5, 2] (x, y), and the crop's size, in pixels."""
+
+    points: Floats
+    height: int
+    width: int
+
+
+# Wen's five points (PAPER.md §3): left eye, right eye, nose, left mouth corner, right mouth corner.
+_WEN = np.array(
+    [(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)]
+)  # fmt: skip
+TEMPLATES = {
+    "112x96": Template(_WEN, 112, 96),
+    "112x112": Template(np.add(_WEN, (8, 0)), 112, 112),
+}
+
+
+def central(faces: Sequence[Face], size: tuple[int, ...]) -> Face:
+    """The face whose box is nearest the centre of an image of `size` (height, width). Raises FaceError for none."""
+    if not faces:
+        raise FaceError("a face in the photograph", "none found", "give a photograph with a visible face")
+    middle = np.array(size[1::-1]) - 1
+    return min(faces, key=lambda face: float(np.square(np.add(face.box[:2], face.box[2:]) - middle).sum()))
+
+
+def similarity(source: Floats, target: Floats) -> Floats:
+    """The [2, 3] similarity transform (turn, scale, shift; no reflection) nearest to source → target, points [N, 2].
+
+    Least squares (Umeyama 1991), in closed form by complex numbers. Raises FaceError for points that are not finite
+    or all the same.
+    """
+    a = source[:, 0] + 1j * source[:, 1].astype(np.float64)
+    b = target[:, 0] + 1j * target[:, 1].astype(np.float64)
+    centred = a - a.mean()
+    spread = float((centred * centred.conj()).real.sum())
+    if not np.isfinite(spread) or spread < 1e-12:
+        raise FaceError("distinct, finite landmarks", str(np.asarray(source).tolist()), "detect the face again")
+    turn = (centred.conj() * (b - b.mean())).sum() / spread
+    shift = b.mean() - turn * a.mean()
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def align(image: Image, landmarks: Floats, template: str = "112x112") -> Image:
+    """Cut the face with these landmarks [5, 2] out of an image [H, W, 3] uint8 → crop [height, width, 3] uint8.
+
+    Where the face shrinks, the image is low-passed first (no aliasing); beyond its border it is taken as black, as in
+    the published LFW crops. Raises FaceError for degenerate landmarks, ConfigError for an unknown template.
+    """
+    goal = _template(template)
+    transform = similarity(np.asarray(landmarks, np.float64), goal.points)
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    if scale < 1:
+        # A Gaussian of the width that a crop pixel has in the image, less what the image's own pixel brings.
+        sigma = 0.5 * np.sqrt(1 / scale**2 - 1)
+        image = cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.1 else image
+    return np.asarray(cv2.warpAffine(image, transform, (goal.width, goal.height), flags=cv2.INTER_LINEAR))
+
+
+def retarget(crops: Image, template: str) -> Image:
+    """Crops [N, h, w, 3] on any template's size → crops on `template`, cut or padded (edge pixels repeated).
+
+    The templates differ by a shift alone, so nothing is interpolated. Raises InputError for a size of no template.
+    """
+    goal = _template(template)
+    height, width = crops.shape[1:3]
+    if (height, width) == (goal.height, goal.width):
+        return crops
+    source = next((t for t in TEMPLATES.values() if (t.height, t.width) == (height, width)), None)
+    if source is None:
+        sizes = " or ".join(f"{t.height}×{t.width}" for t in TEMPLATES.values())
+        raise InputError(f"aligned crops of {sizes}", f"{height}×{width}", "align the photographs first")
+    left = round(float(goal.points[0, 0] - source.points[0, 0]))
+    if left < 0:
+        return crops[:, :, -left : -left + goal.width]
+    right = goal.width - width - left
+    return np.pad(crops, ((0, 0), (0, 0), (left, right), (0, 0)), mode="edge")
+
+
+def _template(name: str) -> Template:
+    if name not in TEMPLATES:
+        raise ConfigError(f"a template among {', '.join(TEMPLATES)}", repr(name), "choose one of them")
+    return TEMPLATES[name]

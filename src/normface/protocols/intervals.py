@@ -1,0 +1,38 @@
+"""95 % intervals for what protocols measure. SciPy is imported when first needed: it is slow to load."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import InputError
+from ..types import Estimate, Floats
+
+
+def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
+    """successes / n with the exact interval of Clopper and Pearson (1934), for independent trials.
+
+    Raises InputError unless 0 ≤ successes ≤ n and n ≥ 1.
+    """
+    from scipy.stats import beta
+
+    if not 0 <= successes <= n or n < 1:
+        raise InputError("0 ≤ successes ≤ n, n ≥ 1", f"{successes} of {n}", "correct the counts")
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
+    return Estimate(successes / n, low, high, n)
+
+
+def standard_error(values: Floats) -> float:
+    """Of the mean of independent values, such as fold accuracies: s / √k."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
+def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) -> Estimate:
+    """A rate `value` of `n` trials, with Student's t interval from its values in at least 2 independent folds."""
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + confidence) / 2, len(by_fold) - 1)) * standard_error(by_fold)
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)

@@ -1,0 +1,187 @@
+"""Verification on given pairs, in folds: LFW's View 2 and lists of its format (PAPER.md §4)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..types import Bools, Embeddings, Floats, Ints, Pairs, Result, ScoreSet
+from . import PROTOCOLS, metrics
+from .intervals import over_folds, proportion, standard_error
+
+FARS = (0.01, 0.001)
+BINS = 100  # of the score histograms on [-1, 1]
+
+
+@dataclass(frozen=True)
+class NamedPairs:
+    """Pairs by image id, as a list names them; all arrays [M]. `sha256` is the list's."""
+
+    left: NDArray[np.str_]
+    right: NDArray[np.str_]
+    same: Bools
+    fold: Ints
+    sha256: str
+
+    def within(self, embeddings: Embeddings) -> Pairs:
+        """The same pairs as indices. Raises DataError for ids without a vector: how many, the first, the nearest."""
+        order = np.argsort(embeddings.ids)
+        known = embeddings.ids[order]
+        indices = []
+        for ids in (self.left, self.right):
+            place = np.searchsorted(known, ids).clip(max=len(known) - 1)
+            absent = np.flatnonzero(known[place] != ids)
+            if absent.size:
+                every, first = np.unique([*self.left, *self.right]), place[absent[0]]
+                # The neighbours in the alphabet are candidates enough, and quick among millions.
+                near = get_close_matches(ids[absent[0]], known[max(0, first - 500) : first + 500].tolist(), 1, 0)
+                raise DataError(
+                    f"a vector for each of {len(every)} images",
+                    f"none for {np.isin(every, known, invert=True).sum()} "
+                    f"(first: {ids[absent[0]]}; nearest id: {near[0]})",
+                    "embed those images too, with ids such as Name/Name_0001.jpg",
+                )
+            indices.append(order[place])
+        return Pairs(indices[0], indices[1], self.same, self.fold)
+
+
+def read_lfw_pairs(path: str | Path) -> NamedPairs:
+    """Read a list in LFW's format: a header `folds  pairs` (or `pairs`: one fold), then for each fold that many lines
+    `Name  i  j` (same person) and as many `Name  i  Other  j`.
+
+    Raises DataError naming the file, the line and what stands there.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        rows = [line.split() for line in content.decode("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("a list of pairs in LFW's format", f"{path} ('{error}')", "correct the path") from error
+    header = [int(field) for field in rows[0] if field.isdigit()] if rows else []
+    if len(header) not in (1, 2) or len(header) != len(rows[0]) or min(header) < 1:
+        raise DataError(
+            "a header `folds pairs` or `pairs`", f"{rows[0] if rows else 'nothing'} in {path}", "correct it"
+        )
+    folds, per_kind = header if len(header) == 2 else (1, header[0])
+    if len(rows) - 1 != 2 * folds * per_kind:
+        raise DataError(
+            f"{2 * folds * per_kind} pairs as the header says", f"{len(rows) - 1} in {path}", "complete the list"
+        )
+    left, right, same, fold = [], [], [], []
+    for number, row in enumerate(rows[1:]):
+        genuine = number % (2 * per_kind) < per_kind
+        fields = [row[0], row[1], row[0], row[2]] if genuine and len(row) == 3 else row
+        if len(row) != (3 if genuine else 4) or not (fields[1].isdigit() and fields[3].isdigit()):
+            kind = "Name i j" if genuine else "Name i Other j"
+            raise DataError(f"`{kind}`", f"{' '.join(row)!r} in line {number + 2} of {path}", "correct it")
+        left.append(f"{fields[0]}/{fields[0]}_{int(fields[1]):04d}.jpg")
+        right.append(f"{fields[2]}/{fields[2]}_{int(fields[3]):04d}.jpg")
+        same.append(genuine)
+        fold.append(number // (2 * per_kind))
+    digest = hashlib.sha256(content).hexdigest()
+    return NamedPairs(np.array(left), np.array(right), np.array(same), np.array(fold), digest)
+
+
+def scores(embeddings: Embeddings, pairs: Pairs) -> ScoreSet:
+    """Cosines of pairs."""
+    return ScoreSet(_cosines(embeddings.vectors, pairs), pairs.same, pairs.fold)
+
+
+@PROTOCOLS.register
+def lfw(
+    embeddings: Embeddings,
+    pairs_file: str | Path,
+    *,
+    pca: float | None = None,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """LFW View 2, or any list of its format: each fold is decided at the threshold best on the other folds.
+
+    Args:
+        embeddings: of every image the list names, ids as in the list (`Name/Name_0001.jpg`).
+        pca: share of variance kept by a PCA fitted on the images of the other folds (the paper: 0.995), centred and
+            not whitened; the vectors are normalised again after it.
+        conditions: recorded among the facts.
+
+    Returns:
+        accuracy (mean over folds), eer, auc, tar@far=…; ROC and histograms. ROC, EER, AUC and TAR pool all folds'
+        scores and take no PCA. Intervals: of TAR Clopper and Pearson's, of the others Student's over the folds, in
+        which no person appears twice.
+
+    Raises:
+        DataError: a malformed list, ids without vectors, fewer than 2 folds.
+    """
+    named = read_lfw_pairs(pairs_file)
+    pairs = named.within(embeddings)
+    if (folds := int(pairs.fold.max()) + 1) < 2:
+        raise DataError("at least 2 folds", f"1 in {pairs_file}", "no fold may choose its own threshold: use View 2")
+    if pca is not None and not 0 < pca <= 1:
+        raise DataError("a share of variance for --pca above 0, at most 1", str(pca), "correct it")
+    pooled = scores(embeddings, pairs)
+    accuracies, thresholds, eers, aucs = np.empty((4, folds))
+    for fold in range(folds):
+        test = pairs.fold == fold
+        cosines = pooled.scores if pca is None else _cosines(_project(embeddings, pairs, ~test, pca), pairs)
+        thresholds[fold] = metrics.accuracy_threshold(cosines[~test], pairs.same[~test])
+        accuracies[fold] = np.mean((cosines[test] >= thresholds[fold]) == pairs.same[test])
+        own = metrics.roc(ScoreSet(pooled.scores[test], pairs.same[test], pairs.fold[test]))
+        eers[fold], aucs[fold] = metrics.eer(own), metrics.auc(own)
+    curve = metrics.roc(pooled)
+    found = {
+        "accuracy": over_folds(float(accuracies.mean()), accuracies, len(pairs.same)),
+        "eer": over_folds(metrics.eer(curve), eers, len(pairs.same)),
+        "auc": over_folds(metrics.auc(curve), aucs, len(pairs.same)),
+    }
+    notes = []
+    for far in FARS:
+        if far * curve.n_impostor >= 1:
+            accepted = int(curve.true_accepts[metrics.at_far(curve, far)])
+            found[f"tar@far={far:g}"] = proportion(accepted, curve.n_genuine)
+        else:
+            notes.append(f"TAR at FAR {far:g} left out: {curve.n_impostor} impostor pairs cannot resolve it")
+    facts = {
+        "pairs": len(pairs.same), "folds": folds, "images": len(np.unique([*pairs.left, *pairs.right])),
+        "standard_error": standard_error(accuracies), "fold_accuracy": accuracies.tolist(),
+        "fold_threshold": thresholds.tolist(), "threshold": float(thresholds.mean()), "pca": pca,
+        "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
+    }  # fmt: skip
+    return Result("lfw", found, _curves(curve, pooled), facts)
+
+
+def _cosines(vectors: Floats, pairs: Pairs) -> Floats:
+    return np.einsum("md,md->m", vectors[pairs.left], vectors[pairs.right], dtype=np.float64)
+
+
+def _project(embeddings: Embeddings, pairs: Pairs, training: Bools, variance: float) -> Floats:
+    """All vectors through the PCA of the training pairs' images, unit rows again."""
+    images = np.unique([pairs.left[training], pairs.right[training]])
+    vectors = embeddings.vectors.astype(np.float64)
+    mean = vectors[images].mean(0)
+    values, axes = np.linalg.eigh(np.cov(vectors[images], rowvar=False))
+    share = np.cumsum(values[::-1]) / values.sum()
+    count = min(int(np.searchsorted(share, variance)) + 1, len(values))
+    projected = (vectors - mean) @ axes[:, ::-1][:, :count]
+    return np.asarray(projected / np.linalg.norm(projected, axis=1, keepdims=True))
+
+
+def _curves(curve: metrics.Roc, pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:
+    # Corners alone draw the same staircase: points in the middle of a straight run are left out.
+    far, tar = curve.far, curve.tar
+    straight = np.zeros(len(far), bool)
+    straight[1:-1] = ((far[1:-1] == far[:-2]) & (far[1:-1] == far[2:])) | (
+        (tar[1:-1] == tar[:-2]) & (tar[1:-1] == tar[2:])
+    )
+    edges = np.linspace(-1, 1, BINS + 1)
+    counts = {kind: np.histogram(getattr(pooled, kind), edges)[0].tolist() for kind in ("genuine", "impostor")}
+    return {
+        "roc": {"far": far[~straight].tolist(), "tar": tar[~straight].tolist()},
+        "histogram": {"edges": edges.tolist(), **counts},
+    }

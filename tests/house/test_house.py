@@ -1,0 +1,111 @@
+"""The house keeps its own rules: floors, light imports, listed and documented names."""
+
+import inspect
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import normface
+from normface import errors
+from normface.registry import Registry
+
+SOURCE = Path(normface.__file__).parent
+ARRAY_WING = "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, embed, cli".split(", ")
+PACKAGES = "data, faces, protocols, report, embed, ops, losses, models, train".split(", ")
+PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_floors():
+    lint = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], cwd=SOURCE.parents[1], capture_output=True, text=True
+    )
+    assert lint.returncode == 0, lint.stdout
+
+
+def test_array_wing_leaves_torch_out():
+    modules = ", ".join(f"normface.{name}" for name in ARRAY_WING)
+    assert python(f"import sys, normface, {modules}; print('torch' in sys.modules)").strip() == "False"
+
+
+def test_import_is_light():
+    def seconds(code: str) -> float:
+        began = time.perf_counter()
+        python(code)
+        return time.perf_counter() - began
+
+    # The least of several: noise only adds.
+    alone = min(seconds("import numpy") for _ in range(5))
+    ours = min(seconds("import numpy, normface") for _ in range(5))
+    assert ours - alone < 0.150
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_listed_and_documented(name):
+    module = import_module(name)
+    assert module.__doc__
+    assert list(module.__all__) == sorted(module.__all__, key=lambda n: (n.islower(), n))
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert inspect.getdoc(thing), f"{name}.{public} has no docstring"
+
+
+def test_designed_surface():
+    from normface import embed, faces, losses, models, ops, protocols, theory, train
+
+    surface = {
+        theory: "loss_lower_bound, scale_for_probability",
+        ops: "l2_normalize, cosine_cross_entropy",
+        losses: "LOSSES, CosineSoftmax",
+        models: "MODELS, build",
+        embed: "Embedder",
+        faces: "DETECTORS, TEMPLATES, align",
+        protocols: "PROTOCOLS, lfw",
+        train: "train, TrainConfig",
+    }
+    for owner, names in surface.items():
+        for name in names.split(", "):
+            assert hasattr(owner, name), f"{owner.__name__}.{name}"
+
+
+def test_error_tree_is_the_one_drawn():
+    drawn = errors.__doc__
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.NormfaceError)]
+    assert len(classes) == 8
+    assert all(c.__name__ in drawn for c in classes)
+
+
+def test_an_error_is_one_line_with_three_parts():
+    error = errors.DataError("a\nfolder", "nothing", "make one")
+    assert str(error) == "expected a folder, got nothing; make one"
+    assert isinstance(error, ValueError)
+
+
+def test_missing_dependency_names_the_command():
+    with pytest.raises(errors.MissingDependency, match=r"pip install 'normface\[train\]'"):
+        errors.require("no_such_module", "train")
+
+
+def test_registry_finds_and_suggests():
+    detectors: Registry[object] = Registry("detector", "normface.faces")
+
+    @detectors.register
+    def mtcnn() -> str:
+        return "made"
+
+    assert detectors.build("mtcnn") == "made"
+    with pytest.raises(errors.ConfigError, match="did you mean 'mtcnn'"):
+        detectors.build("mtcn")
+
+
+def test_no_file_is_long():
+    long = {p.name: n for p in SOURCE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
