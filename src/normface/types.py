@@ -101,7 +101,7 @@ class Embeddings:
 
     vectors: Floats
     ids: NDArray[np.str_]
-    norms: Floats = field(default=None)  # type: ignore[assignment]
+    norms: Floats = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         vectors, ids = np.asarray(self.vectors), np.asarray(self.ids, dtype=np.str_)

@@ -15,7 +15,7 @@ from ..errors import ConfigError, require
 from ..protocols import lfw, read_lfw_pairs
 from ..types import Result
 from .evaluate import certified, command, embed_pairs, keep_certificate
-from .terminal import Json, err, out, progress
+from .terminal import Json, err, open_checked, out, progress
 
 SYSTEMS = {"softmax": "plain softmax", "normface": "NormFace"}  # recipe → name
 EPOCHS = {"synthetic": 5.0, "real": 7.0}
@@ -61,8 +61,8 @@ def demo(
     for name, result in results.items():
         out.print(f"  {name:14}{accuracy(result)}")
     for match in verified:
-        out.print(f"verify {match['a']} {match['b']}: {match['verdict']} ({match['truth']}); cosine {match['score']:.3f}, "
-                  f"threshold {match['threshold']:.3f}", soft_wrap=True)  # fmt: skip
+        score = f"cosine {match['score']:.3f}, threshold {match['threshold']:.3f}"
+        out.print(f"verify {match['a']} {match['b']}: {match['verdict']} ({match['truth']}); {score}", soft_wrap=True)
     out.print(f"report: {page}\nmodel:  {exported}", soft_wrap=True)
     say(began, "done")
 
@@ -87,7 +87,7 @@ def train(recipe: str, faces: Path, run: Path, epochs: float) -> float:
         def note(done: int, total: int, measured: Mapping[str, float]) -> None:
             update(done, total, f"loss {measured['loss']:.3f}, {measured['images_per_second']:.0f} images/s")
 
-        outcome = run_training(config, open_reader(faces).check(), run, progress=note)
+        outcome = run_training(config, open_checked(faces), run, progress=note)
     if not outcome.finished:
         raise KeyboardInterrupt
     return outcome.images_per_second

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,7 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..data import Reader, open_reader
 from ..embed import Embedder
+from ..errors import require
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -51,8 +53,6 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
 def load_embedder(model: Path | None) -> Embedder:
     """The Embedder of a run folder (needs torch) or of an ONNX file."""
     if model is not None and model.is_dir():
-        from ..errors import require
-
         require("torch", "train")
         from ..train import embedder
 
@@ -65,7 +65,7 @@ def certificate(model: Path) -> Path:
     return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
 
 
-def check(reader: Any, what: str) -> Any:
-    """Decode every image of a Reader once; unreadable ones are named and left out."""
-    with progress(f"checking {what}", "images") as update:
-        return reader.check(update)
+def open_checked(path: Path, strict: bool = False) -> Reader:
+    """Open a folder or zip of faces and decode everything once; unreadable images are named and left out."""
+    with progress("checking the images", "images") as update:
+        return open_reader(path).check(strict=strict, progress=update)

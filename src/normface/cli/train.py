@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..data import open_reader
 from ..errors import require
-from .terminal import Json, Strict, err, out, progress
+from .terminal import Json, Strict, err, open_checked, out, progress
 
 
 def train(
@@ -35,9 +34,7 @@ def train(
     from ..train import train as run_training
 
     config = load_config(recipe, overrides or ())
-    reader = open_reader(data, strict=strict)
-    with progress("checking", "images") as update:
-        reader = reader.check(update)
+    reader = open_checked(data, strict)
     with progress("training", "steps") as bar:
 
         def update_bar(done: int, total: int, measured: Mapping[str, float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -144,7 +145,7 @@ def _open_zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         try:
             with lock:
                 return archive.read(name)
-        except (OSError, RuntimeError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError("a readable entry", f"{path}: {name} ('{error}')", "make the zip anew") from error
 
     return [entry.filename for entry in archive.infolist() if not entry.is_dir()], fetch

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ..atomic import replacing
 from ..errors import ModelError
+from ..models import Model
 from ..types import Embeddings, Floats, InputSpec, OperatingPoint
 from .embedder import POINT_KEY, SHA_KEY, SPEC_KEY, Embedder, Network
 
 PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
 
 
-def network(model: nn.Module) -> Network:
+def network(model: Model) -> Network:
     """[N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
     device = next(model.parameters()).device
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(pixels: NDArray[np.float32]) -> Floats:
         with torch.inference_mode():
@@ -34,7 +34,7 @@ def network(model: nn.Module) -> Network:
     return run
 
 
-def export(model: nn.Module, out: str | Path, *, sha256: str, operating_point: OperatingPoint | None = None) -> float:
+def export(model: Model, out: str | Path, *, sha256: str, operating_point: OperatingPoint | None = None) -> float:
     """Write a model in evaluation mode as ONNX, with InputSpec, weights' hash and operating point in its metadata.
 
     Input `images` [N, C, H, W] float32, output `embeddings` [N, D] float32, not normalised; N is free.
@@ -47,11 +47,10 @@ def export(model: nn.Module, out: str | Path, *, sha256: str, operating_point: O
         ModelError: the difference is above 1e-4; nothing is written then.
         DataError: the file cannot be written.
     """
-    spec: InputSpec = model.spec
-    pixels = _random_pixels(spec, 8)
+    pixels = _random_pixels(model.spec, 8)
     with replacing(out) as temporary:
         proto = _to_onnx(model.cpu(), torch.from_numpy(pixels))
-        entries = {SPEC_KEY: spec.to_json(), SHA_KEY: sha256}
+        entries = {SPEC_KEY: model.spec.to_json(), SHA_KEY: sha256}
         if operating_point:
             entries[POINT_KEY] = operating_point.to_json()
         for key, value in entries.items():
@@ -77,7 +76,7 @@ def _difference(a: Network, b: Network, pixels: NDArray[np.float32]) -> float:
     return float(max(np.abs(np.subtract(*whole)).max(), np.abs(np.subtract(*one)).max()))
 
 
-def _to_onnx(model: nn.Module, example: torch.Tensor) -> Any:
+def _to_onnx(model: Model, example: torch.Tensor) -> Any:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch's own exporter

@@ -58,7 +58,7 @@ class CosineSoftmax(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        scale = self.scale
+        scale: Tensor = self.scale
         if scale.requires_grad:
             # The value is clamped, not the gradient: a scale below the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()

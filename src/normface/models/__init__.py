@@ -1,8 +1,8 @@
 """Networks: images [B, C, H, W] float32 → features [B, dim], each with `.spec` (InputSpec) and `.dim`."""
 
-from typing import Any, Protocol, cast
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..registry import Registry
 from ..types import InputSpec
@@ -10,18 +10,17 @@ from ..types import InputSpec
 __all__ = ["MODELS", "Model", "build"]
 
 
-class Model(Protocol):
-    """What every model offers beside being an `nn.Module`; features come un-normalised."""
+class Model(nn.Module):
+    """Base of all networks: what to feed it, and how long its features are; they come un-normalised."""
 
-    spec: InputSpec
-    dim: int
-
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-
-MODELS: Registry[nn.Module] = Registry("model", __name__)
+    def __init__(self, spec: InputSpec, dim: int) -> None:
+        super().__init__()
+        self.spec, self.dim = spec, dim
 
 
-def build(name: str, **kwargs: Any) -> nn.Module:
+MODELS: Registry[Model] = Registry("model", __name__)
+
+
+def build(name: str, **kwargs: Any) -> Model:
     """Make the model called `name`; raises ConfigError for a name or argument it does not have."""
-    return cast(nn.Module, MODELS.build(name, **kwargs))
+    return MODELS.build(name, **kwargs)

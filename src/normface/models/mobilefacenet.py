@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..types import InputSpec
-from . import MODELS
+from . import MODELS, Model
 
 
 def _conv(inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -41,12 +41,11 @@ class _Bottleneck(nn.Module):
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(Model):
     """Images [B, 3, H, W] → features [B, dim]; H and W are multiples of 16."""
 
     def __init__(self, spec: InputSpec, dim: int) -> None:
-        super().__init__()
-        self.spec, self.dim = spec, dim
+        super().__init__(spec, dim)
         layers: list[nn.Module] = [*_conv(3, 64, 3, 2), nn.PReLU(64), *_conv(64, 64, 3, groups=64), nn.PReLU(64)]
         channels = 64
         for expansion, outputs, units, stride in _STAGES:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..types import InputSpec
-from . import MODELS
+from . import MODELS, Model
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -34,12 +34,11 @@ class _Unit(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-class SmallResNet(nn.Module):
+class SmallResNet(Model):
     """Images [B, 3, 112, W] → features [B, dim]."""
 
     def __init__(self, spec: InputSpec, dim: int, channels: tuple[int, ...], units: tuple[int, ...]) -> None:
-        super().__init__()
-        self.spec, self.dim = spec, dim
+        super().__init__(spec, dim)
         layers = [*_conv(3, channels[0], 3, 2), nn.ReLU(inplace=True)]
         inputs = channels[0]
         for outputs, count in zip(channels[1:], units, strict=True):

@@ -157,7 +157,7 @@ def lfw(
 
 
 def _cosines(vectors: Floats, pairs: Pairs) -> Floats:
-    return np.einsum("md,md->m", vectors[pairs.left], vectors[pairs.right], dtype=np.float64)
+    return np.asarray(np.einsum("md,md->m", vectors[pairs.left], vectors[pairs.right], dtype=np.float64))
 
 
 def _project(embeddings: Embeddings, pairs: Pairs, training: Bools, variance: float) -> Floats:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import models
 from ..atomic import replacing
 from ..errors import ModelError
+from ..models import Model
 from ..types import OperatingPoint
 from .config import TrainConfig, parse_config
 
@@ -94,7 +95,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
     module.load_state_dict(dict(state))
 
 
-def load_model(run: str | Path) -> tuple[nn.Module, str]:
+def load_model(run: str | Path) -> tuple[Model, str]:
     """The network of a run in evaluation mode, and the SHA-256 of its weights (names and values)."""
     checkpoint = Checkpoint.read(run)
     config, state = checkpoint.config.model, checkpoint.part("model")

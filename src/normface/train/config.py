@@ -26,27 +26,27 @@ class PartConfig(_Frozen):
 class DataConfig(_Frozen):
     """Which images are used, and how they are varied; shifts, turns and sizes are uniform in ± the number."""
 
-    min_images: int = Field(2, ge=1, description="leave out people with fewer images")
-    mirror: bool = Field(True, description="mirror every second image")
-    shift: float = Field(0.0, ge=0, description="pixels")
-    rotate: float = Field(0.0, ge=0, le=180, description="degrees")
-    zoom: float = Field(0.0, ge=0, lt=1, description="fraction of the size")
-    light: float = Field(0.0, ge=0, lt=1, description="fraction of brightness and of contrast")
+    min_images: int = Field(default=2, ge=1, description="leave out people with fewer images")
+    mirror: bool = Field(default=True, description="mirror every second image")
+    shift: float = Field(default=0.0, ge=0, description="pixels")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="degrees")
+    zoom: float = Field(default=0.0, ge=0, lt=1, description="fraction of the size")
+    light: float = Field(default=0.0, ge=0, lt=1, description="fraction of brightness and of contrast")
 
 
 class OptimConfig(_Frozen):
     """SGD with momentum. Biases, batch-norm parameters and the scale are never decayed."""
 
-    epochs: float = Field(7.0, gt=0)
-    batch: int = Field(64, ge=2)
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    class_decay: float = Field(5e-4, ge=0, description="weight decay of the class weights")
-    warmup: float = Field(0.05, ge=0, lt=1, description="fraction of the run with linearly rising rate")
+    epochs: float = Field(default=7.0, gt=0)
+    batch: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    class_decay: float = Field(default=5e-4, ge=0, description="weight decay of the class weights")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="fraction of the run with linearly rising rate")
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[float, ...] = Field(
-        (0.57, 0.86), description="fractions of the run where a step divides lr by 10"
+        default=(0.57, 0.86), description="fractions of the run where a step divides lr by 10"
     )
 
 
@@ -55,11 +55,13 @@ class TrainConfig(_Frozen):
 
     model: PartConfig = PartConfig(name="smallresnet")
     loss: PartConfig = PartConfig(name="CosineSoftmax")
-    data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig()
-    seed: int = Field(0, ge=0)
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the hardware has it")
-    save_every: int = Field(200, ge=1, description="steps between checkpoints")
+    data: DataConfig = Field(default_factory=DataConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    seed: int = Field(default=0, ge=0)
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="auto: bf16 where the hardware has it"
+    )
+    save_every: int = Field(default=200, ge=1, description="steps between checkpoints")
 
 
 def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:

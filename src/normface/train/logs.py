@@ -25,13 +25,13 @@ class Logs:
             with replacing(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=after + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, measured: Mapping[str, float]) -> None:
         """Record the figures of one step."""
         self._file.write(json.dumps({"step": step, **measured}) + "\n")
         for name, value in measured.items():
-            self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, step)
 
     def __enter__(self) -> Logs:
         return self
@@ -40,4 +40,4 @@ class Logs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()

@@ -128,7 +128,7 @@ def _enough_images(reader: Reader, least: int) -> Reader:
 def _bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         if device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         able = torch.cpu.get_capabilities()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
     return precision == "bf16"

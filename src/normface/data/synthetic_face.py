@@ -1,0 +1,382 @@
+"""Drawn faces: who it is (Identity) apart from how the picture was taken (Nuisance).
+
+Everything is drawn in the units of the 112×112 template, so the same code draws an aligned crop and a photograph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from ..types import Floats, Image
+
+# Eyes, nose and mouth corners of the 112×112 template (PAPER.md §3), left to right as seen in the image.
+TEMPLATE = np.array([(38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20)])
+MIDDLE = np.array([56.0, 66.0])  # of the head, whose half axes are about 37 and 50
+SKINS = np.array([(255, 224, 204), (241, 194, 160), (214, 160, 118), (172, 118, 80), (126, 82, 56), (84, 54, 40)])
+HAIRS = np.array(
+    [(24, 20, 20), (58, 40, 30), (104, 70, 44), (166, 124, 72), (214, 180, 120), (150, 70, 40), (170, 170, 172)]
+)
+IRISES = np.array([(60, 38, 24), (92, 62, 34), (110, 100, 60), (84, 120, 90), (90, 126, 160), (120, 130, 138)])
+
+Self = TypeVar("Self")
+
+
+def _draw(cls: type[Self], rng: np.random.Generator, strength: float = 1.0) -> Self:
+    """One number for each field, standard normal and cut at ±2, times `strength`."""
+    values = strength * rng.normal(size=len(fields(cls))).clip(-2, 2)  # type: ignore[arg-type]
+    return cls(*map(float, values))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What stays with a person, each in standard deviations from the average face."""
+
+    skin: float
+    redness: float
+    width: float
+    jaw: float
+    chin: float
+    forehead: float
+    eye_gap: float
+    eye_size: float
+    eye_open: float
+    eye_tilt: float
+    iris: float
+    brow_height: float
+    brow_thick: float
+    brow_arch: float
+    brow_slant: float
+    nose_length: float
+    nose_width: float
+    nose_bridge: float
+    mouth_width: float
+    mouth_height: float
+    upper_lip: float
+    lower_lip: float
+    lip_colour: float
+    hair: float
+    hairline: float
+    parting: float
+    hair_length: float
+    hair_body: float
+    beard: float
+    folds: float
+    freckles: float
+    marks: float
+    seed: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Identity:
+        """A person at random."""
+        return _draw(cls, rng)
+
+    def landmarks(self) -> Floats:
+        """Where this person's five landmarks lie when she looks into the camera: [5, 2], template units."""
+        eyes, mouth = 1.0 * self.eye_gap, 1.3 * self.mouth_width
+        down = 0.9 * self.nose_length
+        shift = np.array([(-eyes, 0), (eyes, 0), (0, down), (-mouth, self.mouth_height), (mouth, self.mouth_height)])
+        # Alignment leaves no common shift.
+        return np.asarray(TEMPLATE + shift - shift.mean(0))
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """What changes from picture to picture, each in standard deviations; all 0 is a frontal studio portrait."""
+
+    yaw: float
+    pitch: float
+    light_x: float
+    light_y: float
+    ambient: float
+    warmth: float
+    gain: float
+    contrast: float
+    smile: float
+    mouth_open: float
+    eye_closed: float
+    brow_raise: float
+    gaze: float
+    shift_x: float
+    shift_y: float
+    turn: float
+    size: float
+    blur: float
+    noise: float
+    jpeg: float
+    occlusion: float
+    occlusion_x: float
+    occlusion_y: float
+    glasses: float
+    background: float
+    seed: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Nuisance:
+        """The circumstances of a picture at random; `strength` scales all of them, 0 gives the studio portrait."""
+        return _draw(cls, rng, strength)
+
+
+class _Canvas:
+    """A float picture in template units: `scale` pixels a unit, the origin at `corner`."""
+
+    def __init__(self, pixels: NDArray[np.float32], scale: float, corner: Floats) -> None:
+        self.pixels, self.scale, self.corner = pixels, scale, corner
+        self.size = len(pixels)
+
+    def fill(self, points: Floats, colour: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Paint a polygon [N, 2] with one colour; `soft` is the blur of its edge in template units."""
+        if opacity <= 0:
+            return
+        corners = (points - self.corner) * self.scale
+        margin = int(3 * soft * self.scale) + 2
+        low = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, self.size)
+        high = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, 0, self.size)
+        if (high <= low).any():
+            return
+        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
+        cv2.fillPoly(mask, [np.rint((corners - low) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        if soft:
+            mask = cv2.GaussianBlur(mask, (0, 0), soft * self.scale)
+        weight = (mask.astype(np.float32) * (opacity / 255))[..., None]
+        view = self.pixels[low[1] : high[1], low[0] : high[0]]
+        view += weight * (np.asarray(colour, np.float32) - view)
+
+    def grid(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Template coordinates of all pixel centres."""
+        steps = (np.arange(self.size, dtype=np.float32) + 0.5) / self.scale - 0.5
+        return np.meshgrid(steps + np.float32(self.corner[0]), steps + np.float32(self.corner[1]))
+
+
+_ROUND = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+
+
+def _ellipse(centre: Any, rx: float, ry: float, tilt: float = 0.0) -> Floats:
+    x, y = rx * np.cos(_ROUND), ry * np.sin(_ROUND)
+    return np.stack(
+        [centre[0] + x * np.cos(tilt) - y * np.sin(tilt), centre[1] + x * np.sin(tilt) + y * np.cos(tilt)], 1
+    )
+
+
+def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
+    """A colour of the palette; deviations -2 … 2 run along it."""
+    place = (deviation + 2) / 4 * (len(palette) - 1)
+    index = min(int(place), len(palette) - 2)
+    return np.asarray(palette[index] + (place - index) * (palette[index + 1] - palette[index]))
+
+
+def _head(who: Identity, grow: float = 0.0) -> Floats:
+    """Outline of the head: an egg whose lower half takes the jaw's width and the chin's length."""
+    x, y = np.cos(_ROUND), np.sin(_ROUND)
+    width = 38 + 1.8 * who.width + grow
+    below = np.maximum(y, 0)
+    narrow = 1 - (0.26 - 0.06 * who.jaw) * below**2
+    height = np.where(y > 0, 50 + 2.5 * who.chin, 54 + 2.5 * who.forehead) + grow
+    return np.stack([MIDDLE[0] + width * x * narrow, MIDDLE[1] + height * y], 1)
+
+
+def _hair(canvas: _Canvas, who: Identity, behind: bool) -> None:
+    if who.hair_length < -1.4:  # bald
+        return
+    colour = _blend(HAIRS, who.hair)
+    if behind:
+        if who.hair_length > 0.2:
+            reach = MIDDLE[1] + 14 + 24 * who.hair_length
+            wide = 45 + 2 * who.width + 3 * who.hair_body
+            down = np.array([(-wide, -20), (wide, -20), (wide + 2, 10), (wide - 4, reach - MIDDLE[1])])
+            sides = np.concatenate([down, (down * (-1, 1))[:1:-1]])
+            canvas.fill(MIDDLE + sides, colour * 0.8, soft=2)
+        return
+    # Along the skull from ear to ear, and back along the hairline with its parting.
+    skull = _head(who, 4.5 + 1.5 * who.hair_body)
+    outer = np.concatenate([skull[20:], skull[:1]]) + (0, -4)
+    line, parting = 24 - 4 * who.hairline, 5 * who.parting
+    wide = 37 + 1.8 * who.width
+    inner = [(wide, 56), (wide - 3, 42), (wide - 10, line + 7), (0.6 * wide, line + 1), (parting + 7, line - 1),
+             (parting, line - 6), (parting - 7, line - 1), (-0.6 * wide, line + 1), (10 - wide, line + 7),
+             (3 - wide, 42), (-wide, 56)]  # fmt: skip
+    canvas.fill(np.concatenate([outer, np.array(inner) + (MIDDLE[0], 0)]), colour, soft=1.0)
+
+
+def _eye(canvas: _Canvas, who: Identity, how: Nuisance, centre: Floats, side: int, skin: Floats) -> None:
+    wide = 7.6 + 0.7 * who.eye_size
+    lid = float(np.clip(1 - 0.35 * max(0.0, how.eye_closed), 0.25, 1))
+    tall = (3.5 + 0.45 * who.eye_size + 0.45 * who.eye_open) * lid
+    tilt = -side * 0.06 * who.eye_tilt
+    canvas.fill(_ellipse(centre, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
+    canvas.fill(_ellipse(centre, wide, tall, tilt), (238, 234, 230))
+    iris = centre + (1.6 * how.gaze, 0)
+    canvas.fill(_ellipse(iris, min(3.6, wide), min(3.6, tall)), _blend(IRISES, who.iris))
+    canvas.fill(_ellipse(iris, 1.7, min(1.7, tall)), (12, 10, 10))
+    canvas.fill(_ellipse(iris - (1.1, min(1.1, tall / 2)), 0.6, 0.6), (255, 255, 255), 0.9)
+    upper = _ellipse(centre, wide + 0.4, tall + 0.5, tilt)[20:]
+    lower = _ellipse(centre, wide, tall - 0.8, tilt)[20:][::-1]
+    canvas.fill(np.concatenate([upper, lower]), skin * 0.25)
+    hair = np.minimum(_blend(HAIRS, who.hair), 120) * 0.8
+    y = centre[1] - 10.5 - 0.9 * who.brow_height - 1.1 * how.brow_raise
+    across = np.linspace(-1, 1, 9)
+    curve = np.stack([centre[0] + 9.5 * across, y - (2.0 + 0.9 * who.brow_arch) * (1 - across**2)], 1)
+    curve[:, 1] += side * across * (0.6 + 0.8 * who.brow_slant)
+    thick = (1.3 + 0.4 * who.brow_thick) * np.clip(1.1 + side * -0.3 * across, 0.4, 2)[:, None] * (0, 1)
+    canvas.fill(np.concatenate([curve - thick, (curve + thick)[::-1]]), hair, 0.9, soft=0.5)
+
+
+def _nose(canvas: _Canvas, who: Identity, tip: Floats, skin: Floats) -> None:
+    wide = 6.6 + 0.9 * who.nose_width
+    bridge = 2.6 + 0.6 * who.nose_bridge
+    for side in (-1, 1):
+        edge = np.array([(side * bridge, -19), (side * (bridge + 1), -8), (side * wide, 0), (side * (wide - 2), 2.5)])
+        inner = edge * (0.55, 1)
+        canvas.fill(tip + np.concatenate([edge, inner[::-1]]), skin * 0.72, 0.55, soft=1.0)
+        canvas.fill(_ellipse(tip + (side * wide * 0.55, 3.0), 2.0, 1.1), skin * 0.35, 0.9, soft=0.4)
+    canvas.fill(
+        tip + np.array([(-1.3, -18), (1.3, -18), (2.2, -2), (-2.2, -2)]), np.minimum(skin * 1.14, 255), 0.5, soft=1.2
+    )
+
+
+def _mouth(canvas: _Canvas, who: Identity, how: Nuisance, corners: Floats, skin: Floats) -> None:
+    left, right = corners
+    middle, half = (left + right) / 2, (right - left)[0] / 2
+    half *= 1 + 0.05 * max(0.0, how.smile)
+    across = np.linspace(-1, 1, 15)
+    rest = 1 - across**2
+    lift = 1.3 * how.smile  # corners up, middle down
+    line = np.stack([middle[0] + half * across, middle[1] + lift * (rest - 0.6)], 1)
+    opening = max(0.0, 2.2 * how.mouth_open + 0.6 * how.smile)
+    upper = (2.4 + 0.7 * who.upper_lip) * (rest**0.6) * (1 - 0.25 * np.exp(-((across / 0.18) ** 2)))
+    lower = (3.2 + 0.8 * who.lower_lip) * rest**0.7
+    lips = skin * (0.80, 0.58, 0.58) + 14 * who.lip_colour * np.array([1.0, -0.4, -0.3])
+    high, low = line - (0, 0.4) - opening * rest[:, None] * (0, 0.3), line + opening * rest[:, None] * (0, 0.7)
+    canvas.fill(np.concatenate([high - upper[:, None] * (0, 1), high[::-1]]), lips * 0.92, soft=0.35)
+    canvas.fill(np.concatenate([low, (low + lower[:, None] * (0, 1))[::-1]]), lips, soft=0.35)
+    canvas.fill(np.concatenate([high - (0, 0.2), (low + (0, 0.3))[::-1]]), (60, 22, 24))
+    if opening > 1.2:
+        canvas.fill(np.concatenate([high[3:-3], (high + (low - high) * 0.55)[3:-3][::-1]]), (236, 232, 224))
+
+
+def _skin_marks(canvas: _Canvas, who: Identity, skin: Floats, points: Floats) -> None:
+    rng = np.random.default_rng(int((who.seed + 2) * 1e9))  # the same marks in every picture
+    if who.beard > 0.3:
+        chin = _head(who)
+        chin = chin[chin[:, 1] > MIDDLE[1] + 8]
+        canvas.fill(chin, _blend(HAIRS, who.hair) * 0.7, min(0.75, 0.4 * who.beard), soft=4)
+        canvas.fill(_ellipse(points[3:].mean(0), 13, 9), skin, 0.35, soft=3)
+    for side in (-1, 1):
+        fold = points[2] + np.array([(side * 9, 0), (side * 16, 14), (side * 17.5, 14), (side * 10.5, -1)])
+        canvas.fill(fold, skin * 0.6, max(0.0, 0.12 + 0.15 * who.folds), soft=0.9)
+        canvas.fill(
+            _ellipse(MIDDLE + (side * 21, 12), 9, 7), skin * (1.02, 0.84, 0.82), 0.35 + 0.1 * who.redness, soft=4
+        )
+    for _ in range(int(max(0.0, 9 * who.freckles))):
+        canvas.fill(_ellipse(MIDDLE + rng.normal(0, (18, 6)) + (0, 4), 0.6, 0.6), skin * 0.72, 0.6)
+    for _ in range(int(max(0.0, 0.7 + 0.9 * who.marks))):
+        canvas.fill(_ellipse(MIDDLE + rng.uniform((-28, -30), (28, 40)), *rng.uniform(0.7, 1.3, 2)), skin * 0.45, 0.9)
+
+
+def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
+    rng = np.random.default_rng(int(abs(how.seed) * 1e9))
+    if how.glasses > 1.3:
+        dark = how.glasses > 1.75
+        for eye in points[:2]:
+            rim = _ellipse(eye + (0, 1), 12.5, 9.5)
+            canvas.fill(rim, (24, 22, 24), 0.97 if dark else 0.12)
+            canvas.fill(np.concatenate([rim, rim[:1], _ellipse(eye + (0, 1), 11.2, 8.2)[::-1]]), (30, 26, 26), 0.95)
+        canvas.fill(np.array([(50, 49), (62, 49), (62, 51), (50, 51)]), (30, 26, 26))
+    if how.occlusion > 1.3:
+        centre = MIDDLE + 34 * np.array([np.sign(how.occlusion_x), 0.6 * how.occlusion_y])
+        rx, ry = rng.uniform(12, 24, 2)
+        shape = _ellipse(centre, rx, ry, rng.uniform(0, 3))
+        canvas.fill(shape, rng.uniform(20, 220, 3), soft=0.8)
+
+
+def _shade(canvas: _Canvas, how: Nuisance) -> None:
+    """Lambert's law on an ellipsoid head, and the light's colour."""
+    x, y = canvas.grid()
+    nx, ny = (x - MIDDLE[0]) / 46, (y - MIDDLE[1]) / 62
+    far = np.sqrt(np.maximum(1, nx**2 + ny**2))  # beyond the head the light stays as at its edge
+    nx, ny = nx / far, ny / far
+    nz = np.sqrt(np.maximum(0.1, 1 - nx**2 - ny**2))
+    light = np.array([0.55 * how.light_x, -0.35 + 0.4 * how.light_y, 1.0])
+    light /= np.linalg.norm(light)
+    ambient = float(np.clip(0.5 + 0.12 * how.ambient, 0.2, 0.8))
+    lambert = np.maximum(0, nx * light[0] + ny * light[1] + nz * light[2])
+    colour = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
+    brightness = (ambient + (1.08 - ambient) * lambert).astype(np.float32)
+    canvas.pixels *= brightness[..., None] * colour.astype(np.float32)
+
+
+def _pose(canvas: _Canvas, how: Nuisance) -> NDArray[np.float32]:
+    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment."""
+    x, y = canvas.grid()
+    dx, dy = (x - MIDDLE[0]) / 42, (y - MIDDLE[1]) / 58
+    depth = 24 * np.sqrt(np.maximum(0, 1 - dx**2 - dy**2))
+    depth += 11 * np.exp(-((x - 56) ** 2) / 40 - (y - 70) ** 2 / 120)  # the nose stands out
+    yaw, pitch = 0.22 * how.yaw, 0.14 * how.pitch
+    level = 19.0  # depth of the landmarks: alignment takes their motion away
+    source_x = MIDDLE[0] + (x - MIDDLE[0]) / np.cos(yaw) - np.sin(yaw) * (depth - level)
+    source_y = MIDDLE[1] + (y - MIDDLE[1]) / np.cos(pitch) - np.sin(pitch) * (depth - level)
+    turn, size = 0.035 * how.turn, 1 + 0.025 * how.size
+    c, s = np.cos(turn) / size, np.sin(turn) / size
+    u, v = source_x - MIDDLE[0] - 0.9 * how.shift_x, source_y - MIDDLE[1] - 0.9 * how.shift_y
+    map_x = (MIDDLE[0] + c * u - s * v - canvas.corner[0] + 0.5) * canvas.scale - 0.5
+    map_y = (MIDDLE[1] + s * u + c * v - canvas.corner[1] + 0.5) * canvas.scale - 0.5
+    where = map_x.astype(np.float32), map_y.astype(np.float32)
+    turned = cv2.remap(canvas.pixels, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.float32)
+
+
+def _expose(pixels: NDArray[np.float32], how: Nuisance) -> Image:
+    """Camera: contrast, blur, noise, JPEG."""
+    rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 1)
+    pixels = (pixels - 128) * np.float32(1 + 0.15 * how.contrast) + 128
+    if how.blur > 0.3:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.9 * how.blur)
+    if how.noise > 0:
+        pixels = pixels + rng.normal(0, 7 * how.noise, pixels.shape).astype(np.float32)
+    image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    if how.jpeg > 0:
+        image = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, int(90 - 30 * how.jpeg)))
+    return image
+
+
+def render(who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, corner: Any = (0.0, 0.0)) -> Image:
+    """Draw a face: uint8 RGB [size, size, 3]. The same arguments give the same bytes.
+
+    Args:
+        size: of the picture in pixels.
+        zoom: pixels per template unit; 1 with size 112 is the aligned crop.
+        corner: template coordinates of the picture's upper left.
+    """
+    over = 2  # drawn larger, then shrunk: smooth edges
+    rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 2)
+    backdrop = (
+        np.array([150.0, 156, 162])
+        + 38 * how.background * np.array([1, 0.8, 0.6])
+        + 22 * rng.normal(size=3) * (how.seed != 0)
+    )
+    pixels = np.empty((size * over, size * over, 3), np.float32)
+    pixels[:] = backdrop.clip(0, 255)
+    canvas = _Canvas(pixels, zoom * over, np.asarray(corner, np.float64))
+    skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)
+    points = who.landmarks()
+    _hair(canvas, who, behind=True)
+    canvas.fill(MIDDLE + np.array([(-20, 30), (20, 30), (24, 75), (60, 95), (-60, 95), (-24, 75)]), skin * 0.72)
+    for side in (-1, 1):
+        canvas.fill(_ellipse(MIDDLE + (side * (38 + 1.8 * who.width), 0), 5, 10), skin * 0.88)
+    canvas.fill(_head(who), skin)
+    _skin_marks(canvas, who, skin, points)
+    for eye, side in zip(points[:2], (-1, 1), strict=True):
+        _eye(canvas, who, how, eye, side, skin)
+    _nose(canvas, who, points[2], skin)
+    _mouth(canvas, who, how, points[3:], skin)
+    _hair(canvas, who, behind=False)
+    _occlude(canvas, how, points)
+    pixels = cv2.resize(canvas.pixels, (size, size), interpolation=cv2.INTER_AREA)
+    canvas = _Canvas(pixels, zoom, canvas.corner)
+    _shade(canvas, how)
+    return _expose(_pose(canvas, how), how)
