@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import DataError
@@ -31,4 +31,5 @@ def replacing(path: str | Path) -> Iterator[Path]:
             "free some space or choose another place; nothing was changed",
         ) from error  # fmt: skip
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

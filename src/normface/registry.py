@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import signature
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
@@ -37,7 +38,12 @@ class Registry(Generic[T]):
         if name not in self._entries:
             nearest = get_close_matches(name, self._entries, n=1, cutoff=0)
             raise ConfigError(f"a {self.kind} among {', '.join(self)}", repr(name), f"did you mean {nearest[0]!r}?")
-        return self._entries[name](*args, **kwargs)
+        factory = self._entries[name]
+        try:
+            signature(factory).bind(*args, **kwargs)
+        except TypeError as error:
+            raise ConfigError(f"arguments of {name}{signature(factory)}", f"'{error}'", "correct them") from error
+        return factory(*args, **kwargs)
 
     def _load(self) -> None:
         if not self._loaded:

@@ -11,7 +11,7 @@ import typer
 from .. import report
 from ..data import open_reader
 from ..embed import Embedder
-from ..errors import ConfigError, require
+from ..errors import ConfigError, FaceError, require
 from ..protocols import lfw, read_lfw_pairs
 from ..types import Result
 from .evaluate import certified, command, embed_pairs, keep_certificate
@@ -114,19 +114,22 @@ def export(run: Path, file: Path) -> None:
 
 
 def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
-    """Verify the list's first pair of one person (or of two), from the photographs as they were taken."""
-    pairs = read_lfw_pairs(data / "lfw" / "pairs.txt")
-    first = int((pairs.same == same).argmax())
-    reader = open_reader(data / "lfw" / "lfw-raw-fold1.zip")
-    names = [str(pairs.left[first]), str(pairs.right[first])]
-    match = embedder.verify(*(reader.read(reader.ids.tolist().index(name)) for name in names))
-    point = embedder.operating_point
-    assert point is not None
-    return {
-        "a": names[0], "b": names[1], "score": match.score, "threshold": point.threshold,
-        "verdict": "the same person" if match.decision else "different people",
-        "truth": "right" if match.decision == same else "wrong",
-    }  # fmt: skip
+    """Verify two photographs as they were taken: the list's first pair of one person (or of two) with faces found."""
+    pairs, reader = read_lfw_pairs(data / "lfw" / "pairs.txt"), open_reader(data / "lfw" / "lfw-raw-fold1.zip")
+    place = {name: row for row, name in enumerate(reader.ids.tolist())}
+    chosen = pairs.same == same
+    for left, right in zip(pairs.left[chosen].tolist(), pairs.right[chosen].tolist(), strict=True):
+        try:
+            match = embedder.verify(reader.read(place[left]), reader.read(place[right]))
+        except FaceError:
+            continue
+        assert embedder.operating_point
+        return {
+            "a": left, "b": right, "score": match.score, "threshold": embedder.operating_point.threshold,
+            "verdict": "the same person" if match.decision else "different people",
+            "truth": "right" if match.decision == same else "wrong",
+        }  # fmt: skip
+    raise FaceError("a face in both photographs of a pair", "none in any", "look at lfw/lfw-raw-fold1.zip")
 
 
 def accuracy(result: Result) -> str:

@@ -88,9 +88,9 @@ def embed_pairs(embedder: Embedder, data: Path, mirror: Mirror = "sum", strict: 
     place = next((place for place in places if place.exists()), None)
     if place is None:
         raise DataError("aligned LFW crops", f"none of {', '.join(map(str, places))}", "put them there, or align LFW")
-    reader = open_reader(place)
+    reader = open_reader(place, strict)
     named = np.unique([*pairs.left, *pairs.right])
-    reader = reader.select(np.flatnonzero(np.isin(reader.ids, named))).check(strict=strict)
+    reader = reader.select(np.flatnonzero(np.isin(reader.ids, named))).check()
     with progress(f"embedding with {embedder.name}", "images") as update:
         return embedder.embed(reader, mirror=mirror, progress=update)
 

@@ -68,4 +68,4 @@ def certificate(model: Path) -> Path:
 def open_checked(path: Path, strict: bool = False) -> Reader:
     """Open a folder or zip of faces and decode everything once; unreadable images are named and left out."""
     with progress("checking the images", "images") as update:
-        return open_reader(path).check(strict=strict, progress=update)
+        return open_reader(path, strict).check(update)

@@ -1,11 +1,12 @@
-"""Labelled photographs and crops: decoding, folders and zips of one folder a person, synthetic faces."""
+"""Faces on disk → RGB pixels with ids and labels: one `Reader`, whatever the format."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..types import Image
 from .decode import decode, read_image
@@ -14,35 +15,41 @@ __all__ = ["Reader", "decode", "open_reader", "read_image"]
 
 
 class Reader(Protocol):
-    """Images with identities, in a fixed order; safe to read from several threads.
+    """A labelled set of images, read one at a time; safe to read from several threads."""
 
-    Attributes:
-        ids: [N] strings, unique, such as `Name/Name_0001.jpg`.
-        identities: the people, sorted.
-        labels: [N] int64, index into `identities`.
-    """
+    @property
+    def ids(self) -> NDArray[Any]:
+        """[N] strings such as `Name/Name_0001.jpg`, sorted."""
 
-    ids: NDArray[np.str_]
-    identities: list[str]
-    labels: NDArray[np.int64]
+    @property
+    def identities(self) -> NDArray[Any]:
+        """[C] distinct names, sorted."""
 
-    def __len__(self) -> int: ...
+    @property
+    def labels(self) -> NDArray[Any]:
+        """[N] int64, indices into `identities`."""
+
+    def __len__(self) -> int:
+        """N."""
 
     def read(self, index: int) -> Image:
-        """One image, uint8 RGB [H, W, 3]. Raises DataError naming it where it cannot be decoded."""
-        ...
+        """Image `index`, RGB uint8 [H, W, 3]. Raises DataError naming a damaged one."""
 
-    def select(self, rows: NDArray[np.intp]) -> "Reader":
-        """Only these rows, with labels numbered anew."""
-        ...
+    def select(self, indices: ArrayLike) -> Reader:
+        """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""
 
-    def check(self, *, strict: bool = False, progress: Callable[[int, int], object] | None = None) -> "Reader":
-        """Decode everything once; unreadable images are named, counted and left out, or refused where `strict`."""
-        ...
+    def check(self, progress: Callable[[int, int], object] | None = None) -> Reader:
+        """Decode everything once; damaged images are named and left out, or refused where opened with `strict`.
+
+        `progress` is called with images done and images in all.
+        """
 
 
-def open_reader(path: str | Path) -> Reader:
-    """Open a folder, or a zip, of one folder a person. Raises DataError for anything else."""
-    from .folder import Folder
+def open_reader(path: str | Path, strict: bool = False) -> Reader:
+    """The images at `path`: a folder of folders, or a zip of folders.
 
-    return Folder.open(path)
+    `strict` makes a damaged image an error where it would be skipped. Raises DataError for anything else.
+    """
+    from .folder import open_folder
+
+    return open_folder(path, strict)

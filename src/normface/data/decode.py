@@ -1,69 +1,129 @@
-"""Bytes of any common image format → upright uint8 RGB."""
+"""Bytes of a photograph → RGB pixels. A damaged file is an error that names it, never grey rubbish."""
 
 from __future__ import annotations
 
 import io
+import struct
+import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import PIL.Image
 import simplejpeg
-from PIL import ImageOps
+from PIL import Image as pillow
+from PIL import UnidentifiedImageError
 
 from ..errors import DataError
 from ..types import Image
 
-_ORIENTATION = 0x0112  # EXIF tag
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm")
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # not all of Pillow's: EPS, say, would start Ghostscript
+_SOI, _SOS, _EXIF = b"\xff\xd8", b"\xff\xda", b"Exif\0\0"
+_TURNS: dict[int, Any] = {  # Exif orientation → what to take of the image; from 5 on, of the transposed image
+    2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1],
+    5: np.s_[:], 6: np.s_[:, ::-1], 7: np.s_[::-1, ::-1], 8: np.s_[::-1],
+}  # fmt: skip
+_warning_filters = threading.Lock()  # they are global; Pillow decodes outside
 
 
 def decode(data: bytes, name: str) -> Image:
-    """Decode an image file's bytes to uint8 RGB [H, W, 3], turned upright as its EXIF orientation says.
+    """The image in `data`, upright, as RGB [H, W, 3]; `name` is for messages only.
 
-    JPEG goes through libjpeg-turbo; everything else (PNG, WebP, BMP, CMYK JPEG, palettes, 16 bits, first frames)
-    through Pillow. 16-bit values are scaled to 8 bits; transparent pixels are laid over white.
-    Raises DataError naming `name` for anything that is not one whole image.
+    JPEG, PNG, WebP, BMP, GIF, PGM and PPM; the Exif orientation is applied; 16 bits become the upper 8,
+    transparency is laid on white, an animation gives its first frame.
+
+    Raises DataError for anything else: empty, truncated or damaged files, more than MAX_PIXELS. Its `got` is the
+    reason alone.
     """
-    # Only JPEGs with an EXIF block can be turned; the others take the fast path.
-    if data[:2] == b"\xff\xd8" and b"Exif\0" not in data[:4096]:
-        try:
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-        except ValueError as error:
-            if b"Unsupported color" not in str(error).encode():
-                raise _broken(name, str(error)) from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Pillow warns of bombs and corrupt metadata
-            with PIL.Image.open(io.BytesIO(data)) as image:
-                return _rgb(image)
-    except Exception as error:  # every Pillow plugin has its own
-        raise _broken(name, "no bytes" if not data else str(error)) from error
+        return _upright(*(_jpeg(data) or _other(data)))
+    except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
+        raise DataError(
+            f"{name} to be an image (JPEG, PNG, WebP, BMP, GIF, PGM, PPM)",
+            str(error) or repr(error),
+            "replace the file or leave it out",
+        ) from error
 
 
 def read_image(path: str | Path) -> Image:
-    """Decode one file; see `decode`. Raises DataError for a missing file or a folder too."""
+    """The image in a file, as `decode` gives it. Raises DataError where it is missing or no image."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise DataError("an image file", f"{path} ('{error.strerror}')", "correct the path") from error
+        got = error.strerror or repr(error)
+        raise DataError(f"{path} to be an image file", got, "give the path of one image") from error
     return decode(data, str(path))
 
 
-def _rgb(image: PIL.Image.Image) -> Image:
-    orientation = image.getexif().get(_ORIENTATION, 1)
+def _jpeg(data: bytes) -> tuple[Image, bytes] | None:
+    """Pixels and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
+    if not data.startswith(_SOI):
+        return None
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:  # also valid files of rare chroma subsampling
+        return None
+    _check_size(width, height)
+    try:
+        image: Image = simplejpeg.decode_jpeg(data, strict=True)
+    except ValueError as error:
+        if "Invalid SOS" in str(error):  # harmless, some phones write it: Pillow passes over it
+            return None
+        raise
+    # Exif stands in the header: behind it may be a second picture with its own
+    start = data.find(_EXIF, 0, data.find(_SOS))
+    return image, data[start : start + 0xFFFF] if start >= 0 else b""
+
+
+def _other(data: bytes) -> tuple[Image, bytes]:
+    """Pixels and Exif by Pillow."""
+    if not data:
+        raise ValueError("an empty file")
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = pillow.open(io.BytesIO(data), formats=_FORMATS)
+        except pillow.DecompressionBombError as error:
+            raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
+        except UnidentifiedImageError as error:
+            raise ValueError("a damaged JPEG" if data.startswith(_SOI) else "bytes that are none of these") from error
+    _check_size(*image.size)
     image.load()
-    if orientation != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        levels = np.asarray(image, np.float64)
-        if image.mode != "F":
-            levels = levels / 257  # 16 bits: 65535 → 255
-        return np.repeat(np.rint(levels).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise ValueError("more than 16 bits a pixel")
+        return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2), exif
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+        white = pillow.new("RGBA", image.size, "white")
+        return np.array(pillow.alpha_composite(white, image.convert("RGBA")).convert("RGB")), exif
+    return np.array(image.convert("RGB")), exif
 
 
-def _broken(name: str, reason: str) -> DataError:
-    return DataError("a whole image", f"{name} ('{reason}')", "replace or remove it")
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} × {height} pixels, more than {MAX_PIXELS:,}")
+
+
+def _upright(image: Image, exif: bytes) -> Image:
+    """The image turned as its Exif block says; a broken block turns nothing."""
+    exif = exif.removeprefix(_EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return image
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        entries = (struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * i) for i in range(count))
+        orientation = next((value for tag, _, _, value in entries if tag == 0x0112), 1)
+    except struct.error:
+        return image
+    if orientation not in _TURNS:
+        return image
+    return np.ascontiguousarray((image.swapaxes(0, 1) if orientation > 4 else image)[_TURNS[orientation]])

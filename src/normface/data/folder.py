@@ -1,151 +1,136 @@
-"""A folder of one folder a person, or a zip of such, read in place."""
+"""A folder, or a zip, with one folder of images per person."""
 
 from __future__ import annotations
 
 import logging
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from threading import Lock
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..types import Image
-from .decode import decode
+from .decode import EXTENSIONS, decode
+from .source import Source, open_source
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_CHUNK = 64  # images a thread takes at a time
+_log = logging.getLogger("normface")
 
 
 class Folder:
-    """Labelled images of a folder or zip; see `data.Reader`. The identity is the folder an image lies in."""
+    """The images of a folder or zip, sorted by id; made by `open_folder`. Threads and processes may share it.
 
-    def __init__(self, fetch: Callable[[str], bytes], place: str, files: Sequence[str], ids: Sequence[str]) -> None:
-        self._fetch, self._place, self._files = fetch, place, np.asarray(files)
-        self.ids = np.asarray(ids, dtype=np.str_)
-        people = [str(PurePosixPath(name).parent) for name in ids]
-        names, labels = np.unique(people, return_inverse=True)
-        self.identities: list[str] = names.tolist()
-        self.labels = labels.astype(np.int64)
+    Attributes:
+        ids: [N] strings, `Name/Name_0001.jpg`.
+        identities: [C] distinct names, sorted.
+        labels: [N] int64, indices into `identities`.
+        ignored: how many files were passed over: hidden, of other types, or outside any person's folder.
+        unreadable: (id, reason) of the images that `check` left out.
+    """
 
-    @classmethod
-    def open(cls, path: str | Path) -> Folder:
-        """List the images below `path`, sorted by name; a wrapping folder around all people is left out of the ids.
-
-        Raises DataError for a missing path, a damaged zip, no images, or images that lie in no person's folder.
-        """
-        path = Path(path)
-        if path.is_dir():
-            names = [
-                Path(root, name).relative_to(path).as_posix() for root, _, files in os.walk(path) for name in files
-            ]
-            fetch = _file_fetcher(path)
-        else:
-            names, fetch = _open_zip(path)
-        files = sorted(name for name in names if _is_image(name))
-        if not files:
-            raise DataError(
-                "images in one folder a person", f"{path} with {len(names)} files and no image",
-                f"give a folder or a zip with {', '.join(sorted(EXTENSIONS))} files",
-            )  # fmt: skip
-        depth = _common_depth(files)
-        ids = ["/".join(PurePosixPath(name).parts[depth:]) for name in files]
-        loose = [name for name in ids if "/" not in name]
-        if loose:
-            raise DataError(
-                "one folder a person", f"{path} with {len(loose)} images outside any (first: {loose[0]})",
-                "sort them into folders named after the people",
-            )  # fmt: skip
-        return cls(fetch, str(path), files, ids)
+    def __init__(
+        self,
+        source: Source,
+        root: str,
+        ids: NDArray[np.str_],
+        *,
+        strict: bool = False,
+        ignored: int = 0,
+        unreadable: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._source, self._root, self._strict = source, root, strict
+        self.ids, self.ignored, self.unreadable = ids, ignored, list(unreadable)
+        names = np.array([id.partition("/")[0] for id in ids.tolist()], dtype=np.str_)
+        self.identities, labels = np.unique(names, return_inverse=True)
+        self.labels: NDArray[np.int64] = labels.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def read(self, index: int) -> Image:
-        """One image, uint8 RGB [H, W, 3]."""
-        name = str(self._files[index])
-        return decode(self._fetch(name), f"{self._place}: {name}")
+        """Image `index`, RGB uint8 [H, W, 3]. Raises DataError naming the file where it is damaged."""
+        name = f"{self._root}{self.ids[index]}"
+        return decode(self._source.read(name), f"{self._source.path}/{name}")
 
-    def select(self, rows: NDArray[np.intp]) -> Folder:
-        """Only these rows, with labels numbered anew."""
-        return Folder(self._fetch, self._place, self._files[rows].tolist(), self.ids[rows].tolist())
+    def select(self, indices: ArrayLike) -> Folder:
+        """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""
+        chosen = np.asarray(indices)
+        return self._with(self.ids[chosen if chosen.size else []], self.unreadable)
 
-    def check(self, *, strict: bool = False, progress: Callable[[int, int], object] | None = None) -> Folder:
-        """Decode everything once; unreadable images are named, counted and left out, or refused where `strict`.
+    def check(self, progress: Callable[[int, int], object] | None = None) -> Folder:
+        """Decode everything once, on all cores; the images that can be read, the others in `unreadable`.
 
-        Raises DataError where `strict` and some image is unreadable, or where none is readable.
+        `progress` is called with (images done, images in all). One warning is logged where images are skipped.
+        Raises DataError where none can be read or, opened with `strict`, where any cannot.
         """
-
-        def fault(index: int) -> str | None:
-            try:
-                self.read(index)
-            except DataError as error:
-                return error.got
-            return None
-
-        faults: dict[int, str] = {}
-        with ThreadPoolExecutor() as pool:
-            for done, found in enumerate(pool.map(fault, range(len(self)))):
-                if found:
-                    faults[done] = found
-                if progress and (done % 100 == 99 or done + 1 == len(self)):
-                    progress(done + 1, len(self))
-        if not faults:
-            return self
-        listed = ", ".join(list(faults.values())[:5]) + (", …" if len(faults) > 5 else "")
-        if strict or len(faults) == len(self):
+        total = len(self)
+        chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
+        reasons: list[str | None] = []
+        with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+            for found in pool.map(lambda chunk: [self._reason(i) for i in chunk], chunks):
+                reasons += found
+                if progress:
+                    progress(len(reasons), total)
+        bad = [(str(id), reason) for id, reason in zip(self.ids, reasons, strict=True) if reason]
+        if not bad:
+            return self._with(self.ids, [])
+        if self._strict or len(bad) == total:
             raise DataError(
-                f"{len(self)} readable images", f"{len(faults)} unreadable: {listed}", "replace or remove them"
+                f"readable images in {self._source.path}",
+                f"{len(bad)} of {total} unreadable (first: {bad[0][0]}, {bad[0][1]})",
+                "replace them or leave them out" + (", or read without strict" if len(bad) < total else ""),
             )
-        logging.getLogger("normface").warning(
-            "%d of %d images unreadable and skipped: %s", len(faults), len(self), listed
+        listed = ", ".join(f"{id} ({reason})" for id, reason in bad[:5]) + (", …" if len(bad) > 5 else "")
+        _log.warning("%d of %d images unreadable and skipped: %s", len(bad), total, listed)
+        return self._with(self.ids[np.array([reason is None for reason in reasons])], bad)
+
+    def _reason(self, index: int) -> str | None:
+        try:
+            self.read(index)
+        except DataError as error:
+            return error.got
+        return None
+
+    def _with(self, ids: NDArray[np.str_], unreadable: Sequence[tuple[str, str]]) -> Folder:
+        return Folder(self._source, self._root, ids, strict=self._strict, ignored=self.ignored, unreadable=unreadable)
+
+
+def open_folder(path: str | Path, strict: bool = False) -> Folder:
+    """List the images at `path`: a folder with one folder per person, or a zip of that, read in place.
+
+    An identity is the first folder below the root, its images lie at any depth. A folder around everything
+    (`lfw/`) is taken off. Hidden files, `__MACOSX` and other file types are ignored. Nothing is decoded yet.
+
+    Raises DataError where the path is missing, no zip, encrypted, or holds no images in folders.
+    """
+    source = open_source(path)
+    images = sorted(name for name in source.names if _is_image(name))
+    names = [name for name in images if "/" in name]
+    if not names:
+        raise DataError(
+            f"one folder of images per person in {source.path}",
+            f"{len(images)} images and no folder of them" if images else f"no image among {len(source.names)} files",
+            "put each person's images into a folder of that person's name",
         )
-        return self.select(np.setdiff1d(np.arange(len(self)), list(faults)))
+    root = _wrapper(names)
+    ids = np.array([name[len(root) :] for name in names], dtype=np.str_)
+    return Folder(source, root, ids, strict=strict, ignored=len(source.names) - len(names))
 
 
 def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    if os.path.splitext(name)[1].lower() not in EXTENSIONS:
+        return False
+    return not (name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name)
 
 
-def _common_depth(files: Sequence[str]) -> int:
-    """How many leading folders all files share, the person's own not counted."""
-    folders = [PurePosixPath(name).parts[:-1] for name in files]
-    first, last = min(folders), max(folders)
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return min(shared, max(0, min(map(len, folders)) - 1))
-
-
-def _file_fetcher(root: Path) -> Callable[[str], bytes]:
-    def fetch(name: str) -> bytes:
-        try:
-            return (root / name).read_bytes()
-        except OSError as error:
-            raise DataError("a readable file", f"{root / name} ('{error.strerror}')", "look at it") from error
-
-    return fetch
-
-
-def _open_zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            "a folder or a zip of images", f"{path} ('{reason}')", "correct the path or the file"
-        ) from error
-    lock = Lock()  # one file handle serves all threads; decoding happens outside
-
-    def fetch(name: str) -> bytes:
-        try:
-            with lock:
-                return archive.read(name)
-        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError("a readable entry", f"{path}: {name} ('{error}')", "make the zip anew") from error
-
-    return [entry.filename for entry in archive.infolist() if not entry.is_dir()], fetch
+def _wrapper(names: Sequence[str]) -> str:
+    """The folders around all of the people, `lfw/` or empty: the last folder common to all may be a person."""
+    root = ""
+    while True:
+        wider = names[0][: names[0].find("/", len(root)) + 1]
+        if not all(name.startswith(wider) and "/" in name[len(wider) :] for name in names):
+            return root
+        root = wider

@@ -23,11 +23,10 @@ PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
 def network(model: Model) -> Network:
     """[N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def run(pixels: NDArray[np.float32]) -> Floats:
         with torch.inference_mode():
-            x = torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
+            x = torch.from_numpy(pixels).to(device)
             features: Floats = model(x).float().cpu().numpy()
         return features
 

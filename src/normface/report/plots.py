@@ -44,7 +44,7 @@ def histogram(name: str, result: Result) -> str:
     axes.axvline(
         result.facts["threshold"], color=GREY, linestyle="--", label=f"threshold {result.facts['threshold']:.3f}"
     )
-    axes.set(xlim=(-0.6, 1))
+    axes.set(xlim=(-0.6, 1), ylim=(0, 1.3 * axes.dataLim.ymax))  # room for the legend
     axes.set_title(name, color=GREY, fontsize=11)
     axes.legend(frameon=False, labelcolor=GREY)
     return _svg(figure, f"Histogram of genuine and impostor cosines of {name}")

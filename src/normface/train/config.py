@@ -16,10 +16,17 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class PartConfig(_Frozen):
-    """A registered part by name, with the keyword arguments of its factory."""
+class ModelConfig(_Frozen):
+    """A registered model by name, with the keyword arguments of its factory."""
 
-    name: str
+    name: str = "smallresnet"
+    options: dict[str, Any] = {}
+
+
+class LossConfig(_Frozen):
+    """A registered loss by name, with the keyword arguments of its factory."""
+
+    name: str = "CosineSoftmax"
     options: dict[str, Any] = {}
 
 
@@ -53,8 +60,8 @@ class OptimConfig(_Frozen):
 class TrainConfig(_Frozen):
     """Everything that decides what a run computes."""
 
-    model: PartConfig = PartConfig(name="smallresnet")
-    loss: PartConfig = PartConfig(name="CosineSoftmax")
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     seed: int = Field(default=0, ge=0)

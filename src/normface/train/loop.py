@@ -70,17 +70,16 @@ def train(
     facts = _data_facts(reader)
     done = start = _restore(run, state, facts) if resume else _begin(run, config)
     total = max(1, round(config.optim.epochs * batches.per_epoch))
-    half = _bf16(config.precision, state.device)
     began, recent = time.perf_counter(), deque[float](maxlen=50)
 
     with _stop_signals() as stop, Logs(run, after=start) as logs:
         for images, labels in batches.run(start, total):
             rate = config.optim.lr * rate_factor(config.optim, done / total)
             state.set_rate(rate)
-            x = torch.from_numpy(images).to(state.device, memory_format=torch.channels_last)
+            x = torch.from_numpy(images).to(state.device, memory_format=state.layout)
             y = torch.from_numpy(labels).to(state.device)
 
-            with torch.autocast(state.device.type, torch.bfloat16, enabled=half):
+            with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
                 features = state.model(x)
             loss = state.loss(features.float(), y)
             state.optimizer.zero_grad()
@@ -103,7 +102,7 @@ def train(
             if progress:
                 progress(done, total, measured)
             if done % config.save_every == 0 or done == total or stop.is_set():
-                Checkpoint(state.tensors(), config, done, facts).write(run)
+                state.checkpoint(done, facts).write(run)
             if stop.is_set():
                 break
     speed = (done - start) * config.optim.batch / (time.perf_counter() - began)
@@ -123,15 +122,6 @@ def rate_factor(config: OptimConfig, progress: float) -> float:
 def _enough_images(reader: Reader, least: int) -> Reader:
     counts = np.bincount(reader.labels, minlength=len(reader.identities))
     return reader.select(np.flatnonzero(counts[reader.labels] >= least))
-
-
-def _bf16(precision: str, device: torch.device) -> bool:
-    if precision == "auto":
-        if device.type == "cuda":
-            return bool(torch.cuda.is_bf16_supported())
-        able = torch.cpu.get_capabilities()
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
-    return precision == "bf16"
 
 
 def _data_facts(reader: Reader) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import models
+from ..errors import TrainingError
 from ..losses import LOSSES
 from .checkpoint import Checkpoint, load_state
 from .config import OptimConfig, TrainConfig
@@ -22,8 +24,12 @@ class State:
         self.config = config
         self.model = models.build(config.model.name, **config.model.options)
         self.loss = LOSSES.build(config.loss.name, num_classes, self.model.dim, **config.loss.options)
-        # Convolutions run fastest with channels last, on CPUs as on tensor cores.
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.half = _bf16(config.precision, self.device)
+        # Channels last is fastest in bf16, on CPUs as on tensor cores. Not in float32 on CPUs: torch 2.13's backward
+        # pass of narrow convolutions then writes out of bounds and kills the process.
+        last = self.half or self.device.type == "cuda"
+        self.layout = torch.channels_last if last else torch.contiguous_format
+        self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
         parts = {"model": self.model, "loss": self.loss}
         self.parameters: dict[str, nn.Parameter] = {
@@ -39,23 +45,39 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything a checkpoint must hold."""
+    def checkpoint(self, step: int, facts: Mapping[str, Any]) -> Checkpoint:
+        """Everything needed to go on. Raises TrainingError where a weight is not finite: such a state is of no use."""
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         tensors |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
         for name, parameter in self.parameters.items():
             if "momentum_buffer" in self.optimizer.state[parameter]:
                 tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        return tensors
+        broken = [name for name, t in tensors.items() if not t.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                "finite weights", f"NaN or infinity in {broken[0]} after step {step}",
+                f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",
+            )  # fmt: skip
+        return Checkpoint(tensors, self.config, step, facts)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over what `tensors` gave. Raises ModelError where it does not fit."""
+        """Take over what `checkpoint` gave. Raises ModelError where it does not fit."""
         load_state(self.model, checkpoint.part("model"), f"model {self.config.model.name!r}")
         load_state(self.loss, checkpoint.part("loss"), f"loss {self.config.loss.name!r}")
         for name, buffer in checkpoint.part("momentum").items():
             parameter = self.parameters[name]
             # The strides follow the parameter (channels last), or the next step sums in another order.
             self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+
+
+def _bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: as asked, or ("auto") where the hardware has it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.SGD:

@@ -1,0 +1,242 @@
+"""Each verb as a user runs it: exit codes, one-line errors, JSON."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from normface.cli import VERBS, main
+from normface.types import Embeddings
+
+TINY = [
+    "--set", "model.options.channels=[4, 8, 8, 8]", "--set", "model.options.units=[1, 1, 1]", "--set", "optim.batch=16",
+    "--set", "optim.epochs=2", "--set", "optim.lr=0.02", "--set", "model.options.dim=16",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["normface", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def one_line(err, *parts):
+    """A user's mistake: one line, expected … got … what to do; no traceback."""
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("normface: error: expected ")
+    assert ", got " in lines[0]
+    for part in parts:
+        assert part in lines[0], lines[0]
+    return True
+
+
+class TestHelp:
+    def test_lists_every_verb(self, run):
+        code, out, _ = run("--help")
+        assert code == 0
+        assert all(verb in out for verb in VERBS)
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_of_each_verb(self, run, verb):
+        code, out, _ = run(verb, "--help")
+        assert code == 0
+        assert "--json" in out
+        assert len(out) > 400
+
+    def test_unknown_verb_and_option(self, run):
+        assert run("embark")[0] == 2
+        assert run("bound", "--klasses", "3")[0] == 2
+
+    def test_help_does_not_load_torch(self):
+        code = "import sys, normface.cli as c\nsys.argv = ['normface', 'train', '--help']\n"
+        code += "try: c.main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert out.splitlines()[-1] == "False"
+
+
+class TestBound:
+    def test_of_a_scale(self, run):
+        code, out, _ = run("bound", "--classes", 10575, "--scale", 1)
+        assert code == 0
+        assert "cannot fall below 8.266" in out
+
+    def test_for_a_probability(self, run):
+        _, out, _ = run("bound", "--classes", 10572, "--probability", 0.9999, "--json")
+        assert json.loads(out)["scale"] == pytest.approx(18.47, abs=0.005)
+
+    @pytest.mark.parametrize(
+        ("words", "part"),
+        [
+            (["--classes", 10], "either --scale or --probability, got neither"),
+            (["--classes", 10, "--scale", 1, "--probability", 0.5], "got both"),
+            (["--classes", 1, "--scale", 1], "at least 2 classes, got 1"),
+            (["--classes", 10, "--probability", 1.5], "between 0 and 1"),
+            (["--classes", 10, "--scale", -2], "positive"),
+        ],
+    )
+    def test_mistakes(self, run, words, part):
+        code, _, err = run("bound", *words)
+        assert code == 2
+        assert one_line(err, part)
+
+
+@pytest.mark.slow
+def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
+    """train → evaluate --certify → export → verify, each by its command."""
+    run_folder, model = tmp_path / "run", tmp_path / "model.onnx"
+    code, out, _ = run(
+        "train", "normface", "--data", drawn / "train" / "faces-112.zip", "--out", run_folder, *TINY, "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["finished"]
+    code, out, _ = run(
+        "evaluate", "lfw", "--data", drawn, "--model", run_folder, "--certify", "--out", tmp_path / "e", "--json"
+    )
+    assert code == 0
+    result = json.loads(out)
+    assert result["protocol"] == "lfw"
+    assert set(result["metrics"]["accuracy"]) == {"value", "low", "high", "n"}
+    assert {p.name for p in (tmp_path / "e").iterdir()} == {"embeddings.npz", "report.html", "result.json"}
+    assert json.loads((tmp_path / "e" / "result.json").read_text()) == result
+    assert run("export", run_folder, model)[0] == 0
+
+    # The exported file, its own embeddings, and anybody's vectors are judged alike
+    code, out, _ = run(*evaluating, "--model", model)
+    assert json.loads(out)["metrics"]["auc"]["value"] == pytest.approx(result["metrics"]["auc"]["value"], abs=0.02)
+    code, out, _ = run(*evaluating, "--embeddings", tmp_path / "e" / "embeddings.npz")
+    assert json.loads(out)["metrics"] == result["metrics"]
+
+    from PIL import Image
+
+    from normface.data import open_reader
+
+    raw = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip")
+    for i in range(2):
+        Image.fromarray(raw.read(i)).save(tmp_path / f"{i}.png")
+    photos = [tmp_path / "0.png", tmp_path / "1.png"]
+    code, out, _ = run("verify", *photos, "--model", model, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["same"] == (found["score"] >= found["operating_point"]["threshold"])
+    assert found["operating_point"]["protocol"] == "lfw, mirror sum"
+    code, out, _ = run("verify", *photos, "--model", run_folder)
+    assert code == 0
+    assert f"cosine {found['score']:.2f}" in out
+    assert "impostor pairs were accepted" in out
+
+    Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "dark.png")
+    code, _, err = run("verify", photos[0], tmp_path / "dark.png", "--model", model)
+    assert code == 2
+    assert one_line(err, "a face", "none found")
+
+    code, _, err = run(*training)
+    assert code == 2
+    assert one_line(err, "--resume")
+
+
+class TestMistakes:
+    def test_data(self, run, drawn, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for data in (tmp_path / "absent", tmp_path / "empty"):
+            code, _, err = run("train", "normface", "--data", data, "--out", tmp_path / "r")
+            assert code == 2
+            assert one_line(err, str(data))
+        assert not (tmp_path / "r").exists()
+
+    def test_one_identity_only(self, run, drawn, tmp_path):
+        from normface.data import open_reader
+
+        faces = open_reader(drawn / "train" / "faces-112.zip")
+        (tmp_path / "faces" / "Ann").mkdir(parents=True)
+        import simplejpeg
+
+        for i in range(3):
+            (tmp_path / "faces" / "Ann" / f"{i}.jpg").write_bytes(simplejpeg.encode_jpeg(faces.read(i)))
+        code, _, err = run("train", "normface", "--data", tmp_path / "faces", "--out", tmp_path / "r")
+        assert code == 2
+        assert one_line(err, "at least 2 people")
+
+    def test_strict_refuses_what_is_skipped_otherwise(self, run, drawn, tmp_path):
+        with (
+            zipfile.ZipFile(drawn / "train" / "faces-112.zip") as source,
+            zipfile.ZipFile(tmp_path / "f.zip", "w") as out,
+        ):
+            for name in source.namelist():
+                out.writestr(name, source.read(name))
+            out.writestr("Person_0000/broken.jpg", b"no image")
+        words = ["train", "normface", "--data", tmp_path / "f.zip", *TINY, "--set", "optim.epochs=0.2"]
+        code, _, err = run(*words, "--out", tmp_path / "a")
+        assert code == 0
+        assert "normface: warning: 1 of 97 images unreadable and skipped: Person_0000/broken.jpg" in err
+        code, _, err = run(*words, "--out", tmp_path / "b", "--strict")
+        assert code == 2
+        assert one_line(err, "Person_0000/broken.jpg")
+
+    def test_recipe_and_setting(self, run, drawn, tmp_path):
+        words = ["--data", drawn / "train" / "faces-112.zip", "--out", tmp_path / "r"]
+        assert one_line(run("train", "arcface", *words)[2], "normface, softmax")
+        assert one_line(run("train", "normface", *words, "--set", "optim.rate=1")[2], "optim.rate")
+        assert one_line(
+            run("train", "normface", *words, "--set", "model.name=mobilefacnet")[2], "did you mean 'mobilefacenet'"
+        )
+        assert one_line(run("train", "normface", *words, "--set", "model.options.depth=3")[2], "depth")
+
+    def test_resume_without_a_run(self, run, drawn, tmp_path):
+        code, _, err = run(
+            "train", "normface", "--data", drawn / "train" / "faces-112.zip", "--out", tmp_path, "--resume"
+        )
+        assert code == 2
+        assert one_line(err, "checkpoint.safetensors")
+
+    def test_evaluate(self, run, drawn, tmp_path):
+        Embeddings(np.random.default_rng(0).normal(size=(2, 3)), ["a/a_0001.jpg", "b/b_0001.jpg"]).save(
+            tmp_path / "f.npz"
+        )
+        assert one_line(run("evaluate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
+        assert one_line(
+            run("evaluate", "blufr", "--data", drawn, "--embeddings", tmp_path / "f.npz")[2], "a protocol among lfw"
+        )
+        assert one_line(run("evaluate", "lfw", "--data", tmp_path, "--embeddings", tmp_path / "f.npz")[2], "pairs.txt")
+        err = run("evaluate", "lfw", "--data", drawn, "--embeddings", tmp_path / "f.npz")[2]
+        assert one_line(err, "a vector for each", "nearest id")
+        err = run("evaluate", "lfw", "--data", drawn, "--embeddings", tmp_path / "f.npz", "--certify")[2]
+        assert one_line(err, "--certify")
+
+    def test_verify(self, run, tmp_path):
+        (tmp_path / "text.jpg").write_text("no image")
+        assert one_line(run("verify", tmp_path / "a.jpg", tmp_path / "b.jpg")[2], "no default model ships yet")
+        assert one_line(run("verify", "a", "b", "--model", tmp_path)[2], "checkpoint.safetensors")
+        assert one_line(run("export", tmp_path / "nothing", tmp_path / "m.onnx")[2], "train it first")
+
+
+@pytest.mark.slow
+def test_demo(run, tmp_path, monkeypatch):
+    """The whole job on very few drawn faces."""
+    from normface.data import synthetic
+
+    few = dict(people=20, images=8, folds=3, fold_people=4, fold_images=4, fold_pairs=8)
+    whole = synthetic.write_dataset
+    monkeypatch.setattr(synthetic, "write_dataset", lambda folder, **kw: whole(folder, **(kw | few)))
+    code, out, err = run("demo", "--out", tmp_path / "demo", "--epochs", 1, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert set(found["results"]) == {"plain softmax", "NormFace"}
+    assert [v["truth"] in ("right", "wrong") for v in found["verified"]] == [True, True]
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "NormFace decides" in page
+    assert (tmp_path / "demo" / "normface.onnx").stat().st_size > 1e6
+    code, _, err = run("demo", "--out", tmp_path / "demo")
+    assert code == 2
+    assert one_line(err, "a new folder for --out")

@@ -1,0 +1,27 @@
+"""Where real data lie, and small data that many tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real faces: NORMFACE_DATA, or ../shared/data beside the project; skips where they are absent."""
+    place = Path(os.environ.get("NORMFACE_DATA", ROOT.parent / "shared" / "data"))
+    if not (place / "lfw" / "pairs.txt").exists():
+        pytest.skip(f"no real faces at {place} (set NORMFACE_DATA)")
+    return place
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """A small synthetic data set."""
+    from normface.data.synthetic import write_dataset
+
+    folder = tmp_path_factory.mktemp("drawn")
+    write_dataset(folder, people=12, images=8, folds=2, fold_people=4, fold_images=3, fold_pairs=6)
+    return folder

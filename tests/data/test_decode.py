@@ -1,0 +1,208 @@
+"""`decode` against oracles: NumPy for turns, scaling and compositing, Pillow's encoders for the formats."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as pillow
+
+from normface.data import decode, read_image
+from normface.data.decode import EXTENSIONS
+from normface.errors import DataError
+
+Y, X = np.mgrid[:24, :40]
+RGB = np.stack([6 * X, 10 * Y, 3 * (X + Y)], -1).astype(np.uint8)
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: np.rot90(np.fliplr(a), 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(np.fliplr(a), -1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+def encode(image, format: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image = image if isinstance(image, pillow.Image) else pillow.fromarray(image)
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def exif(orientation: int, endian: str = "<") -> bytes:
+    mark = b"II" if endian == "<" else b"MM"
+    return b"Exif\0\0" + mark + struct.pack(f"{endian}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
+def png16(levels: np.ndarray, colour: int) -> bytes:
+    """A 16-bit PNG written by hand, as Pillow writes no colour ones."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", levels.shape[1], levels.shape[0], 16, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def close(got, wanted, tolerance: int) -> None:
+    assert got.dtype == np.uint8
+    assert got.shape == wanted.shape
+    assert np.abs(got.astype(int) - wanted).max() <= tolerance
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(("format", "options"), [("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True})])
+def test_every_exif_orientation(format, options, orientation, endian):
+    turned = decode(encode(RGB, format, exif=exif(orientation, endian), **options), "a")
+    np.testing.assert_array_equal(turned, UPRIGHT[orientation](decode(encode(RGB, format, **options), "a")))
+    assert turned.flags.c_contiguous
+
+
+@pytest.mark.parametrize("block", [exif(0), exif(9), exif(6)[:-9], b"Exif\0\0II", b"Exif\0\0nonsense", b"Exif\0\0"])
+def test_broken_exif_turns_nothing(block):
+    np.testing.assert_array_equal(decode(encode(RGB, "JPEG", exif=block), "a"), decode(encode(RGB, "JPEG"), "a"))
+
+
+def test_exif_of_a_second_picture_is_not_ours():
+    first, second = encode(RGB, "JPEG"), encode(RGB, "JPEG", exif=exif(6))
+    assert decode(first + second, "a").shape == RGB.shape
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "PPM", "WEBP"])
+def test_lossless_formats_are_exact(format):
+    np.testing.assert_array_equal(
+        decode(encode(RGB, format, **{"lossless": True} if format == "WEBP" else {}), "a"), RGB
+    )
+
+
+def test_jpeg_colours():
+    close(decode(encode(RGB, "JPEG", quality=98, subsampling=0), "a"), RGB, 6)
+    grey = RGB[..., 0]
+    close(decode(encode(grey, "JPEG", quality=98), "a"), np.stack([grey] * 3, -1), 6)
+    close(decode(encode(RGB, "JPEG", quality=98, progressive=True, subsampling=0), "a"), RGB, 6)
+    inks = pillow.fromarray(RGB).convert("CMYK")  # written inverted with an Adobe marker, as Photoshop does
+    cmyk = encode(inks, "JPEG", quality=98)
+    assert b"Adobe" in cmyk
+    close(decode(cmyk, "a"), RGB, 6)
+
+
+def test_jpeg_whose_scan_header_is_odd_but_harmless():
+    data = encode(RGB, "JPEG")
+    scan = data.index(b"\xff\xda")
+    end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+    odd = data[: end - 3] + b"\0\0\0" + data[end:]
+    close(decode(odd, "a"), decode(data, "a"), 2)
+    with pytest.raises(DataError, match="truncated"):
+        decode(odd[:-40], "a")
+
+
+def test_grey_palette_and_one_bit():
+    grey, bits = RGB[..., 1], RGB[..., 0] > 99
+    np.testing.assert_array_equal(decode(encode(grey), "a"), np.stack([grey] * 3, -1))
+    np.testing.assert_array_equal(decode(encode(bits), "a"), np.stack([bits * np.uint8(255)] * 3, -1))
+    palette = pillow.fromarray(RGB).quantize(16)
+    for format in ("PNG", "GIF", "BMP"):
+        np.testing.assert_array_equal(decode(encode(palette, format), "a"), np.asarray(palette.convert("RGB")))
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    wide = RGB.astype(np.uint16) * 257
+    np.testing.assert_array_equal(decode(png16(wide, 2), "a"), RGB)
+    np.testing.assert_array_equal(decode(png16(wide[..., 1], 0), "a"), np.stack([RGB[..., 1]] * 3, -1))
+    pgm = b"P5 40 24 65535\n" + wide[..., 1].astype(">u2").tobytes()
+    np.testing.assert_array_equal(decode(pgm, "a"), np.stack([RGB[..., 1]] * 3, -1))
+
+
+def test_transparency_is_laid_on_white():
+    alpha = (X * 6).astype(np.uint8)
+    weight = alpha[..., None] / 255
+    close(decode(encode(np.dstack([RGB, alpha])), "a"), np.rint(RGB * weight + 255 * (1 - weight)), 1)
+    grey = RGB[..., 0]
+    wanted = np.rint(grey * weight[..., 0] + 255 * (1 - weight[..., 0]))
+    both = pillow.merge("LA", [pillow.fromarray(grey), pillow.fromarray(alpha)])
+    close(decode(encode(both), "a"), np.stack([wanted] * 3, -1), 1)
+    colours = pillow.fromarray(RGB).quantize(8)
+    index = np.asarray(colours)[0, 0]
+    for format, clear in (("PNG", bytes([*[255] * index, 0])), ("GIF", int(index))):
+        image = decode(encode(colours, format, transparency=clear), "a")
+        assert (image[np.asarray(colours) == index] == 255).all()
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_animations_give_the_first_frame(format):
+    frames = [pillow.new("RGB", (9, 7), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(decode(data, "a"), np.asarray(frames[0]))
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+WHOLE = {format: encode(NOISE, format) for format in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")}
+BOMB = encode(pillow.new("1", (10_000, 9_500)))
+REFUSED = {
+    "empty.jpg": (b"", "an empty file"),
+    "letter.jpg": (b"Dear all,\n", "none of these"),
+    "eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "none of these"),
+    "start.jpg": (b"\xff\xd8", "damaged JPEG"),
+    "bomb.png": (BOMB, "10000 × 9500 pixels, more than 89,478,485"),
+    "worse.png": (encode(pillow.new("1", (20_000, 10_000))), "more than 89,478,485"),
+    "bomb.jpg": (
+        WHOLE["JPEG"].replace(struct.pack(">HH", 64, 48), struct.pack(">HH", 60_000, 60_000), 1),
+        "pixels",
+    ),
+    **{f"{format}.cut": (data[: len(data) // 2], "") for format, data in WHOLE.items()},
+    "end.jpg": (WHOLE["JPEG"][:-2], "Premature end"),
+    "late.png": (WHOLE["PNG"][:-300], "truncated"),
+    "flipped.jpg": (WHOLE["JPEG"][:900] + b"\xff\x00\xff\xd0" + WHOLE["JPEG"][904:], ""),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_file_and_say_what_to_do(name):
+    data, reason = REFUSED[name]
+    with pytest.raises(DataError) as caught:
+        decode(data, name)
+    assert reason in caught.value.got
+    assert f"expected {name} to be an image (JPEG, PNG" in str(caught.value)
+    assert f"got {caught.value.got}; replace the file" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_random_damage_never_escapes_as_another_error():
+    rng = np.random.default_rng(1)
+    for data in WHOLE.values():
+        for _ in range(60):
+            broken = bytearray(data)
+            for at in rng.integers(0, min(len(data), 400), 3):
+                broken[at] = rng.integers(256)
+            try:
+                image = decode(bytes(broken), "a")
+            except DataError:
+                continue
+            assert image.dtype == np.uint8
+            assert image.shape[2:] == (3,)
+
+
+def test_read_image(tmp_path: Path):
+    (tmp_path / "ä b.png").write_bytes(encode(RGB))
+    np.testing.assert_array_equal(read_image(tmp_path / "ä b.png"), RGB)
+    for path, got in ((tmp_path / "absent.jpg", "No such file"), (tmp_path, "directory")):
+        with pytest.raises(DataError, match=r"expected .* to be an image file, got .*; give the path") as caught:
+            read_image(str(path))
+        assert str(path) in str(caught.value)
+        assert got in caught.value.got
+    (tmp_path / "bad.jpg").write_bytes(b"?")
+    with pytest.raises(DataError, match=r"bad\.jpg to be an image"):
+        read_image(tmp_path / "bad.jpg")
+
+
+def test_extensions_are_lower_case():
+    assert all(extension == extension.lower() and extension.startswith(".") for extension in EXTENSIONS)

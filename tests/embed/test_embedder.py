@@ -1,0 +1,186 @@
+"""The bridge: our own export, anybody's ONNX, and what must not be mixed up."""
+
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from normface import models
+from normface.data import open_reader
+from normface.embed import Embedder, network
+from normface.errors import ConfigError, DataError, FaceError, InputError, ModelError
+from normface.types import Embeddings, Estimate, InputSpec, OperatingPoint
+
+RNG = np.random.default_rng(0)
+
+
+def point(sha256, threshold=0.3):
+    return OperatingPoint(threshold, None, Estimate(0.01, 0, 0.1, 9), Estimate(0.9, 0.8, 1, 9), "lfw", sha256, "d")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = models.build("smallresnet", channels=(4, 8, 8, 8), units=(1, 1, 1), dim=16).eval()
+    for module in model.modules():  # statistics other than 0 and 1, as after training
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    difference = network.export(model, path, sha256="ab12", operating_point=point("ab12"))
+    assert difference < 1e-5
+    return path
+
+
+def foreign(path, spec=None, width=6):
+    """Somebody's network: adds up each channel of a 4×6 image."""
+    graph = helper.make_graph(
+        [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path)
+    if spec:
+        path.with_suffix(".spec.json").write_text(spec.to_json())
+    return path
+
+
+class TestExport:
+    @pytest.mark.parametrize("count", [1, 3, 33])
+    def test_equals_torch_for_any_batch(self, model, exported, count):
+        crops = RNG.integers(0, 256, (count, 112, 96, 3), dtype=np.uint8)
+        with torch.no_grad():
+            features = model(torch.from_numpy(model.spec.prepare(crops))).double().numpy()
+        expected = features / np.linalg.norm(features, axis=1, keepdims=True)
+        found = Embedder.load(exported).embed(crops, mirror="none")
+        np.testing.assert_allclose(found.vectors, expected, atol=1e-5)
+        np.testing.assert_allclose(found.norms, np.linalg.norm(features, axis=1), rtol=1e-4)
+        assert found.ids.tolist() == [str(i) for i in range(count)]
+
+    def test_carries_its_specification_and_certificate(self, model, exported):
+        embedder = Embedder.load(exported)
+        assert embedder.spec == model.spec
+        assert embedder.sha256 == "ab12"
+        assert embedder.operating_point == point("ab12")
+
+    def test_a_network_that_exports_wrongly_is_not_kept(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(network, "_difference", lambda *a: 0.5)
+        with pytest.raises(ModelError, match="a difference of 0.5"):
+            network.export(model, tmp_path / "m.onnx", sha256="ab")
+        assert not list(tmp_path.iterdir())
+
+    def test_nowhere_to_write(self, model, tmp_path):
+        with pytest.raises(DataError, match="to write"):
+            network.export(model, tmp_path, sha256="ab")
+
+
+class TestEmbed:
+    def test_mirror_adds_the_mirrored_features(self, exported):
+        embedder = Embedder.load(exported)
+        crops = RNG.integers(0, 256, (2, 112, 96, 3), dtype=np.uint8)
+        both = embedder.features(crops, "none") + embedder.features(crops[:, :, ::-1], "none")
+        np.testing.assert_allclose(embedder.features(crops, "sum"), both, atol=1e-4)
+        a, b = embedder.embed(crops), embedder.embed(np.ascontiguousarray(crops[:, :, ::-1]))
+        np.testing.assert_allclose(a.vectors, b.vectors, atol=1e-5)
+        with pytest.raises(ConfigError, match="mirror among"):
+            embedder.features(crops, "max")
+
+    def test_reader_gives_ids_and_templates_are_converted(self, exported, drawn):
+        embedder = Embedder.load(exported)
+        wide = open_reader(drawn / "train" / "faces-112.zip").select(np.arange(40))
+        seen = []
+        found = embedder.embed(wide, progress=lambda *p: seen.append(p))
+        assert found.ids.tolist() == wide.ids.tolist()
+        assert seen == [(32, 40), (40, 40)]
+        narrow = np.stack([wide.read(i)[:, 8:104] for i in range(40)])
+        np.testing.assert_allclose(found.vectors, embedder.embed(narrow).vectors, atol=1e-6)
+
+    def test_nothing_or_photographs(self, exported):
+        embedder = Embedder.load(exported)
+        with pytest.raises(InputError, match="at least one image"):
+            embedder.embed(np.zeros((0, 112, 96, 3), np.uint8))
+        with pytest.raises(InputError, match="align the photographs first"):
+            embedder.embed(np.zeros((1, 250, 250, 3), np.uint8))
+
+
+class TestVerify:
+    def test_decides_at_the_operating_point(self, exported):
+        crops = RNG.integers(0, 256, (2, 112, 96, 3), dtype=np.uint8)
+        embedder = Embedder.load(exported)
+        same = embedder.verify(crops[0], crops[0], aligned=True)
+        assert same.score == pytest.approx(1, abs=1e-6)
+        assert same.decision is True
+        other = embedder.verify(crops[0], crops[1], aligned=True)
+        vectors = embedder.embed(crops).vectors
+        assert other.score == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
+        assert other.decision == (other.score >= 0.3)
+
+    def test_without_one_there_is_no_decision(self, model):
+        embedder = Embedder(network.network(model), model.spec, sha256="ab")
+        crop = RNG.integers(0, 256, (112, 96, 3), dtype=np.uint8)
+        assert embedder.verify(crop, crop, aligned=True).decision is None
+
+    def test_detects_and_aligns_photographs(self, exported, drawn):
+        raw = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip")
+        embedder = Embedder.load(exported)
+        assert embedder.crop(raw.read(0)).shape == (1, 112, 96, 3)
+        assert embedder.verify(raw.read(0), raw.read(0)).score == pytest.approx(1, abs=1e-6)
+
+    def test_no_face(self, exported):
+        with pytest.raises(FaceError, match="none found"):
+            Embedder.load(exported).verify(*np.zeros((2, 100, 100, 3), np.uint8))
+
+
+class TestLoad:
+    def test_foreign_model_with_specification_beside_it(self, tmp_path):
+        spec = InputSpec(4, 6, order="BGR", mean=(0, 0, 0), std=(1, 1, 1), template="own")
+        path = foreign(tmp_path / "m.onnx", spec)
+        embedder = Embedder.load(path)
+        assert embedder.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert embedder.operating_point is None
+        pixels = spec.prepare(RNG.integers(0, 256, (2, 4, 6, 3), dtype=np.uint8))
+        np.testing.assert_allclose(embedder.network(pixels), pixels.sum((2, 3)), rtol=1e-6)
+
+    def test_certificate_beside_the_model(self, tmp_path):
+        path = foreign(tmp_path / "m.onnx", InputSpec(4, 6))
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        (tmp_path / "m.operating_point.json").write_text(point(sha256, 0.7).to_json())
+        assert Embedder.load(path).operating_point.threshold == 0.7
+
+    def test_certificate_of_another_model_is_refused(self, tmp_path):
+        path = foreign(tmp_path / "m.onnx", InputSpec(4, 6))
+        (tmp_path / "m.operating_point.json").write_text(point("feed" * 16).to_json())
+        with pytest.raises(ModelError, match="certified on feedfeedfeed…; evaluate m.onnx again"):
+            Embedder.load(path)
+
+    def test_no_specification(self, tmp_path):
+        with pytest.raises(ModelError, match=r"m\.spec\.json, for example \{"):
+            Embedder.load(foreign(tmp_path / "m.onnx"))
+
+    def test_specification_of_another_size(self, tmp_path):
+        with pytest.raises(ModelError, match=r"\[N, 3, 4, 6\].*correct the InputSpec"):
+            Embedder.load(foreign(tmp_path / "m.onnx", InputSpec(4, 6), width=7))
+
+    def test_no_model(self, tmp_path):
+        with pytest.raises(ModelError, match="no default model ships yet"):
+            Embedder.load()
+        with pytest.raises(ModelError, match="nothing at"):
+            Embedder.load(tmp_path / "absent.onnx")
+        (tmp_path / "text.onnx").write_text("not a model")
+        with pytest.raises(ModelError, match="a readable ONNX model"):
+            Embedder.load(tmp_path / "text.onnx")
+
+
+def test_embeddings_need_one_id_a_vector():
+    with pytest.raises(DataError, match="one id"):
+        Embeddings(np.ones((2, 3)), ["a"])

@@ -1,0 +1,149 @@
+"""Against scikit-learn, brute force, textbooks and simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from normface.errors import DataError, InputError
+from normface.protocols import metrics, operating_point
+from normface.protocols.intervals import over_folds, proportion, standard_error
+from normface.types import ScoreSet
+
+RNG = np.random.default_rng(0)
+
+
+@st.composite
+def comparisons(draw):
+    """Few distinct values, so that ties abound."""
+    n = draw(st.integers(2, 60))
+    scores = np.array(draw(st.lists(st.integers(-5, 5), min_size=n, max_size=n))) / 5
+    same = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    same[:2] = True, False
+    return ScoreSet(scores, same, np.zeros(n, int))
+
+
+@given(comparisons())
+def test_roc_and_auc_are_scikit_learns(scores):
+    far, tar, thresholds = roc_curve(scores.same, scores.scores, drop_intermediate=False)
+    curve = metrics.roc(scores)
+    np.testing.assert_allclose(curve.far, far, atol=1e-12)
+    np.testing.assert_allclose(curve.tar, tar, atol=1e-12)
+    np.testing.assert_array_equal(curve.thresholds, thresholds)
+    assert metrics.auc(curve) == pytest.approx(roc_auc_score(scores.same, scores.scores), abs=1e-12)
+
+
+@given(comparisons(), st.floats(0.01, 1))
+def test_tar_at_far_never_exceeds_the_stated_rate(scores, far):
+    curve = metrics.roc(scores)
+    impostor, genuine = scores.impostor, scores.genuine
+    if far * len(impostor) < 1 - 1e-9:
+        with pytest.raises(DataError, match=f"1/{len(impostor)}"):
+            metrics.at_far(curve, far)
+        return
+    point = metrics.at_far(curve, far)
+    best = 0.0
+    for threshold in [np.inf, *scores.scores]:
+        if np.mean(impostor >= threshold) <= far + 1e-12:
+            best = max(best, np.mean(genuine >= threshold))
+    assert curve.far[point] <= far + 1e-12
+    assert curve.tar[point] == pytest.approx(best)
+
+
+def test_the_nearest_rate_would_be_too_high():
+    """Peers take the nearest false accept rate: here 2/3 for a stated 0.6, where the honest one is 1/3."""
+    scores = ScoreSet(np.array([0.9, 0.8, 0.7, 0.6, 0.1]), np.array([1, 0, 0, 1, 0], bool), np.zeros(5, int))
+    curve = metrics.roc(scores)
+    point = metrics.at_far(curve, 0.6)
+    assert curve.far[point] == pytest.approx(1 / 3)
+    assert curve.tar[point] == 0.5
+
+
+def test_a_rate_that_floating_point_cannot_hold():
+    curve = metrics.roc(ScoreSet(np.arange(1010) / 1010, np.arange(1010) >= 1000, np.zeros(1010, int)))
+    assert curve.false_accepts[metrics.at_far(curve, 0.001)] == 1
+    assert curve.false_accepts[metrics.at_far(curve, 0.007)] == 7
+
+
+@given(comparisons())
+@settings(max_examples=50)
+def test_accuracy_threshold_by_brute_force(scores):
+    threshold = metrics.accuracy_threshold(scores.scores, scores.same)
+    candidates = np.r_[-9.0, scores.scores + 1e-9, 9.0]
+    best = max(np.mean((scores.scores >= t) == scores.same) for t in candidates)
+    assert np.mean((scores.scores >= threshold) == scores.same) == pytest.approx(best)
+
+
+def test_eer_of_two_gaussians():
+    """Means ±1, deviation 1: both errors are Φ(-1) = 0.158655 at 0."""
+    scores = np.r_[RNG.normal(1, 1, 400_000), RNG.normal(-1, 1, 400_000)]
+    curve = metrics.roc(ScoreSet(scores, np.arange(800_000) < 400_000, np.zeros(800_000, int)))
+    assert metrics.eer(curve) == pytest.approx(0.158655, abs=2e-3)
+
+
+@given(comparisons())
+def test_eer_lies_between_the_errors_around_the_crossing(scores):
+    curve = metrics.roc(scores)
+    eer = metrics.eer(curve)
+    best = np.minimum(np.maximum(curve.far, 1 - curve.tar).min(), 1)
+    assert 0 <= eer <= best + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(0, 10, 0, 0.30850), (10, 10, 0.69150, 1), (5, 10, 0.18709, 0.81291), (1, 100, 0.00025, 0.05446)],
+)
+def test_clopper_pearson_tables(successes, n, low, high):
+    found = proportion(successes, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-5), pytest.approx(high, abs=1e-5))
+
+
+def test_intervals_cover():
+    for p in (0.02, 0.3):
+        hits = [proportion(int(k), 200) for k in RNG.binomial(200, p, 400)]
+        assert np.mean([e.low <= p <= e.high for e in hits]) >= 0.94
+    means = RNG.normal(0.8, 0.02, (2000, 10))
+    found = [over_folds(row.mean(), row, 6000) for row in means]
+    assert 0.93 <= np.mean([e.low <= 0.8 <= e.high for e in found]) <= 0.97
+
+
+def test_standard_error_is_s_over_root_n():
+    assert standard_error(np.array([1.0, 2, 3, 4])) == pytest.approx(1.2909944 / 2)
+
+
+def test_impossible_counts():
+    with pytest.raises(InputError, match="successes"):
+        proportion(3, 2)
+
+
+class TestOperatingPoint:
+    scores = ScoreSet(
+        np.r_[np.linspace(0.2, 1, 100), np.linspace(-1, 0.4, 1000)], np.arange(1100) < 100, np.zeros(1100, int)
+    )
+
+    def make(self, far):
+        return operating_point(self.scores, target_far=far, protocol="p", model_sha256="m", data_sha256="d")
+
+    @pytest.mark.parametrize("far", [0.5, 0.1, 0.01, 0.001])
+    def test_its_errors_are_those_at_its_threshold(self, far):
+        point = self.make(far)
+        assert point.far.value == np.mean(self.scores.impostor >= point.threshold) <= far
+        assert point.tar.value == np.mean(self.scores.genuine >= point.threshold)
+        assert (point.far.n, point.tar.n) == (1000, 100)
+        assert point.far.low <= point.far.value <= point.far.high
+
+    def test_best_accuracy(self):
+        point = self.make(None)
+        assert point.target_far is None
+        assert point.threshold == metrics.accuracy_threshold(self.scores.scores, self.scores.same)
+
+    def test_refuses_what_the_data_cannot_resolve(self):
+        with pytest.raises(DataError, match=r"1/1000 = 0.001"):
+            self.make(1e-4)
+
+    def test_may_accept_nothing(self):
+        tied = ScoreSet(np.ones(20), np.arange(20) < 10, np.zeros(20, int))
+        point = operating_point(tied, target_far=0.5, protocol="p", model_sha256="m", data_sha256="d")
+        assert not point.accepts(1.0)
+        assert point.far.value == point.tar.value == 0

@@ -1,0 +1,166 @@
+"""The LFW protocol against an independent loop, and the laws every protocol obeys."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from normface.errors import DataError
+from normface.protocols import PROTOCOLS, lfw, read_lfw_pairs
+from normface.types import Embeddings, Result
+
+RNG = np.random.default_rng(0)
+FOLDS, PAIRS = 5, 40
+
+
+@pytest.fixture(scope="module")
+def pairs_file(tmp_path_factory):
+    """People in folds of 10, 4 images each."""
+    lines = [f"{FOLDS}\t{PAIRS}"]
+    for fold in range(FOLDS):
+        name = f"P{fold}"
+        lines += [f"{name}{k % 10}\t{1 + k % 3}\t{2 + k % 3}" for k in range(PAIRS)]
+        lines += [f"{name}{k % 10}\t{1 + k % 4}\t{name}{(k + 1 + k // 10) % 10}\t{1 + k % 3}" for k in range(PAIRS)]
+    path = tmp_path_factory.mktemp("lfw") / "pairs.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+IDS = [f"P{f}{p}/P{f}{p}_{k:04d}.jpg" for f in range(FOLDS) for p in range(10) for k in range(1, 5)]
+
+
+def vectors(noise, dim=16, seed=0):
+    rng = np.random.default_rng(seed)
+    people = np.repeat(rng.normal(size=(FOLDS * 10, dim)), 4, axis=0)
+    return people + noise * rng.normal(size=people.shape)
+
+
+def by_loops(x, lines, pca=None):
+    """The protocol once more, slowly: thresholds tried one by one, scikit-learn's PCA."""
+    from sklearn.decomposition import PCA
+
+    table = dict(zip(IDS, x, strict=True))
+    folds = []
+    for fold in range(FOLDS):
+        rows = []
+        for number, line in enumerate(lines[1 + fold * 2 * PAIRS : 1 + (fold + 1) * 2 * PAIRS]):
+            f = line.split("\t")
+            a, i, b, j = (f[0], f[1], f[0], f[2]) if len(f) == 3 else f
+            rows.append((f"{a}/{a}_{int(i):04d}.jpg", f"{b}/{b}_{int(j):04d}.jpg", number < PAIRS))
+        folds.append(rows)
+    accuracies = []
+    for test in range(FOLDS):
+        training = [row for k, rows in enumerate(folds) if k != test for row in rows]
+        feature = {n: v / np.linalg.norm(v) for n, v in table.items()}
+        if pca:
+            names = sorted({n for a, b, _ in training for n in (a, b)})
+            fitted = PCA(pca, svd_solver="full").fit(np.array([feature[n] for n in names]))
+            feature = {n: fitted.transform(v[None])[0] for n, v in feature.items()}
+            feature = {n: v / np.linalg.norm(v) for n, v in feature.items()}
+        scored = [[(feature[a] @ feature[b], s) for a, b, s in rows] for rows in (training, folds[test])]
+        values = sorted({round(c, 12) for c, _ in scored[0]})  # a pair may be listed twice
+        middles = [-2.0, *((p + q) / 2 for p, q in pairwise(values)), 2.0]
+        right = [sum((c >= t) == s for c, s in scored[0]) for t in middles]
+        best = [t for t, r in zip(middles, right, strict=True) if r == max(right)]
+        threshold = best[len(best) // 2]
+        accuracies.append(np.mean([(c >= threshold) == s for c, s in scored[1]]))
+    return accuracies
+
+
+@pytest.mark.parametrize("pca", [None, 0.9])
+@pytest.mark.parametrize("noise", [0.4, 0.9, 1.5])
+def test_agrees_with_loops(pairs_file, noise, pca):
+    x = vectors(noise)
+    result = lfw(Embeddings(x, IDS), pairs_file, pca=pca)
+    expected = by_loops(x, pairs_file.read_text().splitlines(), pca)
+    np.testing.assert_allclose(result.facts["fold_accuracy"], expected, atol=1e-12)
+    assert result.metrics["accuracy"].value == pytest.approx(np.mean(expected))
+    assert result.facts["standard_error"] == pytest.approx(np.std(expected, ddof=1) / np.sqrt(FOLDS))
+    assert result.metrics["accuracy"].n == 2 * FOLDS * PAIRS
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+class TestLaws:
+    def test_perfect_embeddings_score_one(self, name, pairs_file):
+        result = PROTOCOLS.build(name, Embeddings(vectors(0), IDS), pairs_file)
+        assert result.metrics["accuracy"].value == result.metrics["auc"].value == 1
+        assert result.metrics["eer"].value == 0
+        assert result.metrics["tar@far=0.01"].value == 1
+
+    def test_random_ones_score_chance(self, name, pairs_file):
+        values = [
+            PROTOCOLS.build(name, Embeddings(np.random.default_rng(s).normal(size=(len(IDS), 64)), IDS), pairs_file)
+            .metrics["accuracy"]
+            .value
+            for s in range(10)
+        ]
+        assert abs(np.mean(values) - 0.5) < 4 * np.std(values) / np.sqrt(10) + 0.01
+
+    def test_rotation_changes_nothing(self, name, pairs_file):
+        x = vectors(1)
+        turn = np.linalg.qr(RNG.normal(size=(16, 16)))[0]
+        a, b = (PROTOCOLS.build(name, Embeddings(v, IDS), pairs_file) for v in (x, x @ turn))
+        assert a.metrics["accuracy"] == b.metrics["accuracy"]
+        assert a.metrics["auc"].value == pytest.approx(b.metrics["auc"].value)
+
+    def test_order_of_rows_changes_nothing(self, name, pairs_file):
+        x, order = vectors(1), RNG.permutation(len(IDS))
+        a = PROTOCOLS.build(name, Embeddings(x, IDS), pairs_file)
+        b = PROTOCOLS.build(name, Embeddings(x[order], np.array(IDS)[order]), pairs_file)
+        assert a.to_json() == b.to_json()
+
+    def test_result_survives_json(self, name, pairs_file):
+        result = PROTOCOLS.build(name, Embeddings(vectors(1), IDS), pairs_file, conditions={"model": "m"})
+        assert Result.from_json(result.to_json()) == result
+        assert result.facts["model"] == "m"
+
+
+def test_curve_keeps_its_corners(pairs_file):
+    x = Embeddings(vectors(1), IDS)
+    result = lfw(x, pairs_file)
+    far, tar = (np.array(result.curves["roc"][k]) for k in ("far", "tar"))
+    assert (far[0], tar[0], far[-1], tar[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(tar, far) == pytest.approx(result.metrics["auc"].value)
+    assert sum(result.curves["histogram"]["genuine"]) == FOLDS * PAIRS
+
+
+def test_missing_vectors_are_counted_and_the_nearest_named(pairs_file):
+    # Person P00 uses image 4 nowhere else than in pairs; without P01's first, its neighbour is named
+    keep = [i for i, name in enumerate(IDS) if name != "P01/P01_0001.jpg"]
+    with pytest.raises(DataError, match=r"none for 1 \(first: P01/P01_0001.jpg; nearest id: P0"):
+        lfw(Embeddings(vectors(1)[keep], np.array(IDS)[keep]), pairs_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "header"),
+        ("ten folds\n", "header"),
+        ("0 3\n", "header"),
+        ("1 1\nA 1 2\n", "2 pairs as the header says, got 1"),
+        ("1 1\nA 1 2\nA 1 B x\n", "'A 1 B x' in line 3"),
+        ("1 1\nA 1 2\nA 1 2\n", "`Name i Other j`, got 'A 1 2' in line 3"),
+        ("1 1\nA 1 B 2\nA 1 B 2\n", "`Name i j`"),
+    ],
+)
+def test_malformed_lists(tmp_path, text, message):
+    (tmp_path / "pairs.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_lfw_pairs(tmp_path / "pairs.txt")
+
+
+def test_absent_list(tmp_path):
+    with pytest.raises(DataError, match=r"pairs\.txt"):
+        read_lfw_pairs(tmp_path / "pairs.txt")
+
+
+def test_one_fold_may_not_choose_its_own_threshold(tmp_path):
+    (tmp_path / "pairs.txt").write_text("2\nA 1 2\nB 1 2\nA 1 B 1\nA 2 B 2\n")
+    ids = [f"{p}/{p}_000{k}.jpg" for p in "AB" for k in (1, 2)]
+    with pytest.raises(DataError, match="at least 2 folds"):
+        lfw(Embeddings(RNG.normal(size=(4, 3)), ids), tmp_path / "pairs.txt")
+
+
+def test_bad_variance(pairs_file):
+    with pytest.raises(DataError, match="--pca"):
+        lfw(Embeddings(vectors(1), IDS), pairs_file, pca=2)

@@ -1,0 +1,282 @@
+"""Runs on a handful of drawn faces: resuming, stopping, failing."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from normface import atomic
+from normface.data import open_reader
+from normface.errors import ConfigError, DataError, ModelError, TrainingError
+from normface.train import TrainConfig, embedder, load_config, load_model, train
+from normface.train.augment import augment
+from normface.train.checkpoint import FILE, Checkpoint
+from normface.train.config import DataConfig
+from normface.train.loader import Batches
+from normface.types import InputSpec
+
+OVERRIDES = [
+    "model.name=smallresnet", "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]",
+    "model.options.dim=16", "optim.batch=16", "optim.epochs=2", "optim.lr=0.05", "save_every=5",
+]  # fmt: skip
+
+
+def configure(*overrides) -> TrainConfig:
+    return load_config("normface", [*OVERRIDES, *overrides])
+
+
+@pytest.fixture(scope="module")
+def reader(drawn):
+    return open_reader(drawn / "train" / "faces-112.zip")  # 96 images of 12 people: 6 steps an epoch
+
+
+def losses(run):
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(step):
+    """A progress that dies there, as a killed process would."""
+
+    def progress(done, total, measured):
+        if done == step:
+            raise Stop
+
+    return progress
+
+
+class TestRuns:
+    def test_learns_and_leaves_a_run(self, reader, tmp_path):
+        outcome = train(configure("optim.epochs=15"), reader, tmp_path / "run")
+        assert outcome.finished
+        assert outcome.step == outcome.total == 90
+        found = losses(tmp_path / "run")
+        assert len(found) == 90
+        assert np.mean(found[-6:]) < 0.5 * np.mean(found[:6])
+        assert (tmp_path / "run" / "config.json").exists()
+        assert list((tmp_path / "run" / "tensorboard").iterdir())
+        model, sha256 = load_model(tmp_path / "run")
+        assert not model.training
+        assert len(sha256) == 64
+        crops = np.stack([reader.read(0), reader.read(1)])
+        assert embedder(tmp_path / "run").embed(crops).vectors.shape == (2, 16)
+
+    def test_same_seed_same_numbers(self, reader, tmp_path):
+        for name in "ab":
+            train(configure("optim.epochs=0.5"), reader, tmp_path / name)
+        train(configure("optim.epochs=0.5", "seed=1"), reader, tmp_path / "c")
+        assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+    @pytest.mark.parametrize("precision", ["bf16", "fp32"])
+    @pytest.mark.parametrize("killed_at", [5, 8])
+    def test_resumes_to_the_same_numbers(self, reader, tmp_path, killed_at, precision):
+        """Killed at a checkpoint or between two: the steps since are done again, the log keeps each step once."""
+        config = configure(f"precision={precision}")
+        train(config, reader, tmp_path / "whole")
+        with pytest.raises(Stop):
+            train(config, reader, tmp_path / "run", progress=stop_after(killed_at))
+        if killed_at == 5:  # died before the checkpoint of its last step was written
+            with pytest.raises(ModelError, match="train it first"):
+                train(config, reader, tmp_path / "run", resume=True)
+            return
+        outcome = train(config, reader, tmp_path / "run", resume=True)
+        assert outcome.finished
+        assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+        a, b = (load_file(tmp_path / name / FILE) for name in ("whole", "run"))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+    def test_softmax_and_normface_start_alike(self, reader, tmp_path):
+        start = []
+        for recipe in ("softmax", "normface"):
+            with pytest.raises(Stop):
+                train(load_config(recipe, [*OVERRIDES, "optim.lr=1e-12", "save_every=1"]), reader, tmp_path / recipe,
+                      progress=stop_after(2))  # fmt: skip
+            start.append(load_file(tmp_path / recipe / FILE))
+        for key in ("model.body.0.weight", "model.head.0.weight", "loss.weight"):
+            torch.testing.assert_close(start[0][key], start[1][key], rtol=0, atol=1e-9)
+
+    def test_people_with_too_few_images_are_left_out(self, reader, tmp_path):
+        few = reader.select(np.r_[0:40, 48])  # the last person has one image
+        train(configure("optim.epochs=0.1"), few, tmp_path / "run")
+        assert Checkpoint.read(tmp_path / "run").facts["classes"] == 5
+
+
+class TestStopping:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_saves_and_the_run_goes_on_later(self, reader, tmp_path, number):
+        def progress(done, total, measured):
+            if done == 3:
+                os.kill(os.getpid(), number)
+
+        before = signal.getsignal(number)
+        outcome = train(configure(), reader, tmp_path / "run", progress=progress)
+        assert not outcome.finished
+        assert outcome.step == Checkpoint.read(tmp_path / "run").step == 3
+        assert signal.getsignal(number) == before
+        assert train(configure(), reader, tmp_path / "run", resume=True).finished
+        train(configure(), reader, tmp_path / "whole")
+        assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+    def test_works_outside_the_main_thread(self, reader, tmp_path):
+        outcomes = []
+        thread = threading.Thread(
+            target=lambda: outcomes.append(train(configure("optim.epochs=0.2"), reader, tmp_path / "run"))
+        )
+        thread.start()
+        thread.join()
+        assert outcomes[0].finished
+
+
+class TestFailing:
+    def test_nan_stops_with_a_clear_error(self, reader, tmp_path):
+        with pytest.raises(TrainingError, match=r"a finite loss, got (nan|inf) at step \d+ of 12; lower optim.lr"):
+            train(configure("optim.lr=1e18", "optim.warmup=0", "precision=fp32"), reader, tmp_path / "run")
+
+    def test_a_checkpoint_never_holds_nan(self, reader, tmp_path):
+        with pytest.raises(TrainingError):
+            train(configure("optim.lr=1e18", "optim.warmup=0", "save_every=1"), reader, tmp_path / "run")
+        if (tmp_path / "run" / FILE).exists():
+            assert all(t.isfinite().all() for t in load_file(tmp_path / "run" / FILE).values())
+
+    def test_one_person(self, reader, tmp_path):
+        with pytest.raises(DataError, match="at least 2 people with 2 images or more, got 1"):
+            train(configure(), reader.select(np.arange(8)), tmp_path / "run")
+
+    def test_less_than_a_batch(self, reader, tmp_path):
+        with pytest.raises(DataError, match="lower optim.batch"):
+            train(configure("optim.batch=97"), reader, tmp_path / "run")
+
+    def test_photographs_instead_of_crops(self, drawn, tmp_path):
+        raw = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip")
+        with pytest.raises(Exception, match="250×250; align the photographs first"):
+            train(configure("optim.batch=2"), raw, tmp_path / "run")
+
+    def test_another_run_in_the_folder(self, reader, tmp_path):
+        train(configure("optim.epochs=0.2"), reader, tmp_path / "run")
+        with pytest.raises(ConfigError, match="--resume"):
+            train(configure("optim.epochs=0.2"), reader, tmp_path / "run")
+
+    def test_resuming_with_another_configuration_or_other_images(self, reader, tmp_path):
+        train(configure("optim.epochs=0.2"), reader, tmp_path / "run")
+        with pytest.raises(ConfigError, match="seed was 0, now 5"):
+            train(configure("optim.epochs=0.2", "seed=5"), reader, tmp_path / "run", resume=True)
+        with pytest.raises(DataError, match=r"\(96\), got others \(88\)"):
+            train(configure("optim.epochs=0.2"), reader.select(np.arange(88)), tmp_path / "run", resume=True)
+
+    def test_full_disk_during_a_checkpoint(self, reader, tmp_path, monkeypatch):
+        """The run ends with a clear error, and the checkpoint before is whole."""
+        real = os.fsync
+        saved = []
+
+        def fsync(number):
+            if len(saved) >= 2:  # config.json and the first checkpoint were written
+                raise OSError(28, "No space left on device")
+            saved.append(number)
+            real(number)
+
+        monkeypatch.setattr(atomic.os, "fsync", fsync)
+        with pytest.raises(DataError, match=r"checkpoint\.safetensors.*No space left on device"):
+            train(configure(), reader, tmp_path / "run")
+        assert Checkpoint.read(tmp_path / "run").step == 5
+        assert not list((tmp_path / "run").glob(".*tmp"))
+        monkeypatch.undo()
+        assert train(configure(), reader, tmp_path / "run", resume=True).finished
+
+
+class TestCheckpoints:
+    @pytest.fixture(scope="class")
+    def run(self, reader, tmp_path_factory):
+        run = tmp_path_factory.mktemp("runs") / "run"
+        train(configure("optim.epochs=0.2"), reader, run)
+        return run
+
+    def test_of_another_model(self, run, tmp_path):
+        saved = Checkpoint.read(run)
+        other = saved.config.model_copy(
+            update={"model": saved.config.model.model_copy(update={"name": "mobilefacenet", "options": {}})}
+        )
+        dataclasses.replace(saved, config=other).write(tmp_path)
+        with pytest.raises(ModelError, match="a checkpoint of this model 'mobilefacenet', got .* differences"):
+            load_model(tmp_path)
+
+    def test_of_other_sizes(self, run, tmp_path):
+        saved = Checkpoint.read(run)
+        model = saved.config.model.model_copy(update={"options": {**saved.config.model.options, "dim": 8}})
+        dataclasses.replace(saved, config=saved.config.model_copy(update={"model": model})).write(tmp_path)
+        with pytest.raises(ModelError, match=r"head\.0\.weight has shape"):
+            load_model(tmp_path)
+
+    def test_truncated(self, run, tmp_path):
+        (tmp_path / FILE).write_bytes((run / FILE).read_bytes()[:-100])
+        with pytest.raises(ModelError, match="a checkpoint in safetensors"):
+            Checkpoint.read(tmp_path)
+
+    def test_foreign_and_absent(self, tmp_path):
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(1)}, tmp_path / FILE)
+        with pytest.raises(ModelError, match="format"):
+            Checkpoint.read(tmp_path)
+        with pytest.raises(ModelError, match="train it first"):
+            Checkpoint.read(tmp_path / "nowhere")
+
+    def test_no_pickle_anywhere(self, run):
+        code = f"import sys, normface.train as t; t.load_model({str(run)!r}); print('pickle' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+        assert (run / FILE).read_bytes()[8:9] == b"{"  # safetensors: a length, then JSON
+
+
+class TestBatches:
+    def make(self, reader, seed=0, **data):
+        config = DataConfig(**({"mirror": False} | data))
+        return Batches(reader, InputSpec(112, 112, template="112x112"), config, batch=16, seed=seed)
+
+    def test_an_epoch_shows_every_image_once(self, reader):
+        batches = self.make(reader)
+        shown = np.concatenate([x.sum((1, 2, 3)) for x, _ in batches.run(0, batches.per_epoch)])
+        assert len(np.unique(shown.round(2))) == len(reader)
+
+    def test_a_step_depends_on_nothing_but_its_number(self, reader):
+        batches = self.make(reader, mirror=True, shift=2.0, rotate=5.0, zoom=0.05, light=0.2)
+        for step, (x, y) in zip(range(4, 9), batches.run(4, 9), strict=True):
+            again_x, again_y = self.make(reader, mirror=True, shift=2.0, rotate=5.0, zoom=0.05, light=0.2)[step]
+            np.testing.assert_array_equal(x, again_x)
+            np.testing.assert_array_equal(y, again_y)
+
+    def test_seeds_and_epochs_differ(self, reader):
+        batches = self.make(reader)
+        assert not np.array_equal(batches[0][1], batches[batches.per_epoch][1])
+        assert not np.array_equal(batches[0][1], self.make(reader, seed=1)[0][1])
+
+
+class TestAugment:
+    crops = np.random.default_rng(0).integers(0, 256, (64, 12, 10, 3), dtype=np.uint8)
+
+    def test_off_changes_nothing(self):
+        np.testing.assert_array_equal(
+            augment(self.crops, DataConfig(mirror=False), np.random.default_rng(0)), self.crops
+        )
+
+    def test_mirror_is_exact_and_about_half(self):
+        varied = augment(self.crops, DataConfig(), np.random.default_rng(0))
+        mirrored = [np.array_equal(v, c[:, ::-1]) for v, c in zip(varied, self.crops, strict=True)]
+        kept = [np.array_equal(v, c) for v, c in zip(varied, self.crops, strict=True)]
+        assert all(m or k for m, k in zip(mirrored, kept, strict=True))
+        assert 16 < sum(mirrored) < 48
+
+    @pytest.mark.parametrize("option", [dict(shift=2.0), dict(rotate=20.0), dict(zoom=0.2), dict(light=0.3)])
+    def test_each_option_varies(self, option):
+        varied = augment(self.crops, DataConfig(mirror=False, **option), np.random.default_rng(0))
+        assert np.mean([np.array_equal(v, c) for v, c in zip(varied, self.crops, strict=True)]) < 0.1
