@@ -195,13 +195,14 @@ class TestFailing:
         assert train(configure(), reader, tmp_path / "run", resume=True).finished
 
 
-class TestCheckpoints:
-    @pytest.fixture(scope="class")
-    def run(self, reader, tmp_path_factory):
-        run = tmp_path_factory.mktemp("runs") / "run"
-        train(configure("optim.epochs=0.2"), reader, run)
-        return run
+@pytest.fixture(scope="module")
+def run(reader, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    train(configure("optim.epochs=0.2"), reader, run)
+    return run
 
+
+class TestCheckpoints:
     def test_of_another_model(self, run, tmp_path):
         saved = Checkpoint.read(run)
         other = saved.config.model_copy(

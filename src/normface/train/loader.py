@@ -25,15 +25,10 @@ class Batches:
         seed: decides order and augmentation, together with the step.
 
     Raises:
-        DataError: fewer than two people, or fewer images than one batch.
+        DataError: fewer images than one batch.
     """
 
     def __init__(self, reader: Reader, spec: InputSpec, config: DataConfig, *, batch: int, seed: int) -> None:
-        if len(reader.identities) < 2:
-            raise DataError(
-                f"at least 2 people with {config.min_images} images or more",
-                f"{len(reader.identities)}", "add people, or lower data.min_images",
-            )  # fmt: skip
         if len(reader) < batch:
             raise DataError(f"at least one batch of {batch} images", f"{len(reader)}", "lower optim.batch")
         self.reader, self.spec, self.config, self.batch, self.seed = reader, spec, config, batch, seed

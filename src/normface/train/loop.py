@@ -120,7 +120,13 @@ def rate_factor(config: OptimConfig, progress: float) -> float:
 
 
 def _enough_images(reader: Reader, least: int) -> Reader:
+    """The people with at least so many images. Raises DataError for fewer than two of them."""
     counts = np.bincount(reader.labels, minlength=len(reader.identities))
+    if (counts >= least).sum() < 2:
+        raise DataError(
+            f"at least 2 people with {least} images or more", f"{(counts >= least).sum()}",
+            "add people, or lower data.min_images",
+        )  # fmt: skip
     return reader.select(np.flatnonzero(counts[reader.labels] >= least))
 
 
