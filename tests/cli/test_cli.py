@@ -1,6 +1,7 @@
 """Each verb as a user runs it: exit codes, one-line errors, JSON."""
 
 import json
+import re
 import subprocess
 import sys
 import zipfile

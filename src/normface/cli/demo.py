@@ -18,7 +18,7 @@ from .evaluate import certified, command, embed_pairs, keep_certificate
 from .terminal import Json, err, open_checked, out, progress
 
 SYSTEMS = {"softmax": "plain softmax", "normface": "NormFace"}  # recipe → name
-EPOCHS = {"synthetic": 5.0, "real": 7.0}
+EPOCHS = {"synthetic": 4.0, "real": 7.0}
 
 
 def demo(

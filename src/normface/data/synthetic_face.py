@@ -298,15 +298,15 @@ def _shade(canvas: _Canvas, how: Nuisance) -> None:
     """Lambert's law on an ellipsoid head, and the light's colour."""
     x, y = canvas.grid()
     nx, ny = (x - MIDDLE[0]) / 46, (y - MIDDLE[1]) / 62
-    far = np.sqrt(np.maximum(1, nx**2 + ny**2))  # beyond the head the light stays as at its edge
-    nx, ny = nx / far, ny / far
-    nz = np.sqrt(np.maximum(0.1, 1 - nx**2 - ny**2))
+    radius = np.sqrt(nx**2 + ny**2)
+    nz = np.sqrt(np.maximum(0.1, 1 - radius**2))
     light = np.array([0.55 * how.light_x, -0.35 + 0.4 * how.light_y, 1.0])
     light /= np.linalg.norm(light)
     ambient = float(np.clip(0.5 + 0.12 * how.ambient, 0.2, 0.8))
     lambert = np.maximum(0, nx * light[0] + ny * light[1] + nz * light[2])
     colour = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
-    brightness = (ambient + (1.08 - ambient) * lambert).astype(np.float32)
+    flat = np.clip((radius - 0.8) / 0.3, 0, 1)  # the background is lit evenly
+    brightness = (ambient + (1.08 - ambient) * (lambert + flat * (0.5 - lambert))).astype(np.float32)
     canvas.pixels *= brightness[..., None] * colour.astype(np.float32)
 
 
@@ -340,7 +340,7 @@ def _expose(pixels: NDArray[np.float32], how: Nuisance) -> Image:
         pixels = pixels + rng.normal(0, 7 * how.noise, pixels.shape).astype(np.float32)
     image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if how.jpeg > 0:
-        image = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, int(90 - 30 * how.jpeg)))
+        image = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, max(10, int(90 - 30 * how.jpeg))))
     return image
 
 
