@@ -69,4 +69,4 @@ class CosineSoftmax(nn.Module):
     def extra_repr(self) -> str:
         classes, dim = self.weight.shape
         learnt = "learned" if self.scale.requires_grad else "fixed"
-        return f"{classes}, {dim}, scale={float(self.scale):.2f} ({learnt}), normalize={self.normalize!r}"
+        return f"{classes}, {dim}, scale={self.scale.item():.2f} ({learnt}), normalize={self.normalize!r}"
