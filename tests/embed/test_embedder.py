@@ -136,6 +136,12 @@ class TestVerify:
         assert embedder.crop(raw.read(0)).shape == (1, 112, 96, 3)
         assert embedder.verify(raw.read(0), raw.read(0)).score == pytest.approx(1, abs=1e-6)
 
+    def test_of_several_faces_the_central_one_with_a_warning(self, exported, drawn, caplog):
+        one = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip").read(0)
+        embedder = Embedder.load(exported)
+        embedder.crop(np.concatenate([one, one], 1))
+        assert "2 faces in a photograph: the one nearest its centre is taken" in caplog.text
+
     def test_no_face(self, exported):
         with pytest.raises(FaceError, match="none found"):
             Embedder.load(exported).verify(*np.zeros((2, 100, 100, 3), np.uint8))

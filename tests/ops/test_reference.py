@@ -70,7 +70,7 @@ class TestCosineCrossEntropy:
         for row, label in zip(x.detach().numpy(), y.tolist(), strict=True):
             cosines = [row @ v / (np.linalg.norm(row) * np.linalg.norm(v)) for v in w.detach().numpy()]
             total -= np.log(np.exp(12 * cosines[label]) / sum(np.exp(12 * c) for c in cosines))
-        assert float(ops.cosine_cross_entropy(x, w, y, scale=12.0)) == pytest.approx(total / len(y), rel=1e-9)
+        assert ops.cosine_cross_entropy(x, w, y, scale=12.0).item() == pytest.approx(total / len(y), rel=1e-9)
 
     def test_equals_softmax_over_squared_distances(self):  # eq. 9
         x, w, y = draw()

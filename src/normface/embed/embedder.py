@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,14 @@ from ..ahead import ahead
 from ..data import Reader
 from ..errors import ConfigError, InputError, ModelError
 from ..faces import DETECTORS, Detector, align, central, retarget
-from ..types import Embeddings, Face, Floats, Image, InputSpec, Match, OperatingPoint
+from ..types import Embeddings, Floats, Image, InputSpec, Match, OperatingPoint
 
 Mirror = Literal["sum", "none"]
 Network = Callable[[NDArray[np.float32]], Floats]
 
 SPEC_KEY, SHA_KEY, POINT_KEY = "normface.spec", "normface.weights_sha256", "normface.operating_point"
 BATCH = 32
+_log = logging.getLogger("normface")
 
 
 class Embedder:
@@ -138,14 +140,15 @@ class Embedder:
         ids = [str(i) for i in range(total)] if isinstance(images, np.ndarray) else images.ids
         return Embeddings(np.concatenate(parts), np.asarray(ids))
 
-    def find(self, photograph: Image) -> tuple[Face, list[Face]]:
-        """The face nearest the centre of a photograph [H, W, 3] uint8 RGB, and all faces. Raises FaceError if none."""
-        faces = self.detector.detect(photograph)
-        return central(faces, photograph.shape[:2]), faces
-
     def crop(self, photograph: Image) -> Image:
-        """Detect and align: photograph [H, W, 3] uint8 RGB → crop [1, height, width, 3] for this model."""
-        face, _ = self.find(photograph)
+        """Detect and align: photograph [H, W, 3] uint8 RGB → crop [1, height, width, 3] for this model.
+
+        Of several faces the one nearest the centre is taken, with a warning. Raises FaceError for none.
+        """
+        faces = self.detector.detect(photograph)
+        face = central(faces, photograph.shape)
+        if len(faces) > 1:
+            _log.warning("%d faces in a photograph: the one nearest its centre is taken", len(faces))
         return align(photograph, face.landmarks, self.spec.template)[None]
 
     def verify(self, a: Image, b: Image, *, aligned: bool = False) -> Match:

@@ -42,7 +42,7 @@ class DataConfig(_Frozen):
 
 
 class OptimConfig(_Frozen):
-    """SGD with momentum. Biases, batch-norm parameters and the scale are never decayed."""
+    """SGD with momentum. Biases and batch-norm parameters are never decayed."""
 
     epochs: float = Field(default=7.0, gt=0)
     batch: int = Field(default=64, ge=2)
@@ -50,6 +50,7 @@ class OptimConfig(_Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     class_decay: float = Field(default=5e-4, ge=0, description="weight decay of the class weights")
+    scale_decay: float = Field(default=5e-4, ge=0, description="weight decay of a learned scale")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="fraction of the run with linearly rising rate")
     schedule: Literal["cosine", "step"] = "cosine"
     milestones: tuple[float, ...] = Field(

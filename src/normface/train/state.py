@@ -81,10 +81,13 @@ def _bf16(precision: str, device: torch.device) -> bool:
 
 
 def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.SGD:
-    """The paper's groups: decay on network matrices and, apart, on class weights; none on biases, norms, scale."""
+    """The paper's groups: decay on network matrices, on class weights and on the scale, each its own; no other."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        decay = config.weight_decay if name.startswith("model.") else config.class_decay
-        groups.setdefault(decay if parameter.ndim > 1 else 0.0, []).append(parameter)
+        if name.startswith("model."):
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        else:
+            decay = config.class_decay if parameter.ndim > 0 else config.scale_decay
+        groups.setdefault(decay, []).append(parameter)
     settings = [{"params": members, "weight_decay": decay} for decay, members in groups.items()]
     return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
