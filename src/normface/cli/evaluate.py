@@ -13,7 +13,7 @@ from ..atomic import replacing
 from ..data import open_reader
 from ..embed import Embedder
 from ..embed.embedder import Mirror
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, require
 from ..protocols import PROTOCOLS, operating_point, read_lfw_pairs, scores
 from ..types import Embeddings, OperatingPoint, Result
 from .terminal import Json, Model, Strict, certificate, load_embedder, out, progress
@@ -55,6 +55,8 @@ def evaluate(
             "--certify with --model, --mirror sum and no --pca, as verify compares", "something else",
             "drop the others",
         )  # fmt: skip
+    if folder is not None:
+        require("matplotlib", "report")  # before the long work
     pairs = data / "lfw" / "pairs.txt"
     if embeddings is not None:
         vectors, name, sha256 = Embeddings.load(embeddings), embeddings.name, "unknown"
