@@ -108,7 +108,7 @@ class TestCosineCrossEntropy:
                 w = torch.randn(n, 5, generator=g, dtype=DOUBLE)
                 x = w + 0.1 * torch.randn(n, 5, generator=g, dtype=DOUBLE)
                 loss = ops.cosine_cross_entropy(x, w, torch.arange(n), scale=scale)
-                assert float(loss) >= theory.loss_lower_bound(n, scale) - 1e-12
+                assert loss.item() >= theory.loss_lower_bound(n, scale) - 1e-12
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_features(self, dtype):
@@ -119,7 +119,7 @@ class TestCosineCrossEntropy:
         loss.backward()
         assert loss.dtype == torch.float32
         assert half.grad.isfinite().all()
-        assert float(loss) == pytest.approx(float(exact), rel=2e-2)
+        assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
 
     def test_under_autocast(self):
         x, w, y = draw(64, 50, 32)
@@ -127,7 +127,7 @@ class TestCosineCrossEntropy:
         with torch.autocast("cpu", torch.bfloat16):
             loss = ops.cosine_cross_entropy(x.float(), w.float(), y, scale=30.0)
         assert loss.dtype == torch.float32
-        assert float(loss) == pytest.approx(float(exact), rel=2e-2)
+        assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
 
     @pytest.mark.parametrize(
         ("change", "message"),

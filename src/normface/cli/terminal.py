@@ -45,7 +45,7 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
 
         def update(done: int, total: int, note: str = "") -> None:
             speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.0f} {unit}/s" if speed else "")
+            bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.3g} {unit}/s" if speed else "")
 
         yield update
 

@@ -4,8 +4,11 @@ from torch import nn
 
 from ..registry import Registry
 
-__all__ = ["LOSSES", "CosineSoftmax"]
+__all__ = ["LOSSES", "CContrastive", "CTriplet", "Center", "Contrastive", "CosineSoftmax", "Joint", "Triplet"]
 
 LOSSES: Registry[nn.Module] = Registry("loss", __name__)
 
-from .softmax import CosineSoftmax  # noqa: E402 - registers itself above
+from .agents import CContrastive, Center, CTriplet  # noqa: E402 - they register themselves above
+from .joint import Joint  # noqa: E402
+from .pairwise import Contrastive, Triplet  # noqa: E402
+from .softmax import CosineSoftmax  # noqa: E402

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops, theory
 from ..errors import ConfigError
+from ..ops import Margin
 from ..ops.reference import NORMALIZE, Normalize
 from . import LOSSES
 
@@ -25,6 +27,7 @@ class CosineSoftmax(nn.Module):
         scale: s. A positive number; or "auto": the least scale whose loss bound (Proposition 2) lets a sample reach
             probability 0.99, which is `theory.scale_for_probability(num_classes, 0.99)`.
         learn_scale: train s, starting from `scale` (the paper's preference); it never falls below 0.01.
+        margin: on the own class's angle (`ops.Margin`, or its arguments as a mapping, as recipes write them).
         normalize: "both" (the paper's), "features", "weights", or "none"; with "none", `scale=1` and
             `learn_scale=False` it is the plain bias-free softmax.
         impl: see `ops.cosine_cross_entropy`.
@@ -40,6 +43,7 @@ class CosineSoftmax(nn.Module):
         *,
         scale: float | Literal["auto"] = "auto",
         learn_scale: bool = True,
+        margin: Margin | Mapping[str, Any] | None = None,
         normalize: Normalize = "both",
         impl: Literal["auto", "reference"] = "auto",
     ) -> None:
@@ -52,7 +56,10 @@ class CosineSoftmax(nn.Module):
             scale = theory.scale_for_probability(num_classes, AUTO_PROBABILITY)
         if isinstance(scale, str) or not 0 < scale < float("inf"):
             raise ConfigError("a positive scale or 'auto'", repr(scale), "correct it")
+        if margin is not None and normalize != "both":
+            raise ConfigError('normalize="both" with a margin', repr(normalize), "a margin is defined on cosines only")
         self.normalize, self.impl = normalize, impl
+        self.margin = Margin(**margin) if isinstance(margin, Mapping) else margin
         self.weight = nn.Parameter(ops.l2_normalize(torch.randn(num_classes, dim)))
         self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learn_scale)
 
@@ -63,7 +70,7 @@ class CosineSoftmax(nn.Module):
             # The value is clamped, not the gradient: a scale below the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()
         return ops.cosine_cross_entropy(
-            features, self.weight, labels, scale=scale, normalize=self.normalize, impl=self.impl
+            features, self.weight, labels, scale=scale, margin=self.margin, normalize=self.normalize, impl=self.impl
         )
 
     def extra_repr(self) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import reference
+from .margin import Margin
 from .reference import l2_normalize
 
-__all__ = ["cosine_cross_entropy", "l2_normalize"]
+__all__ = ["Margin", "check", "cosine_cross_entropy", "l2_normalize"]
 
 
 def cosine_cross_entropy(
@@ -23,6 +24,7 @@ def cosine_cross_entropy(
     y: Tensor,
     *,
     scale: float | Tensor,
+    margin: Margin | None = None,
     normalize: reference.Normalize = "both",
     impl: Literal["auto", "reference"] = "auto",
 ) -> Tensor:
@@ -33,6 +35,7 @@ def cosine_cross_entropy(
         w: class weights [C, D], of the same dtype or float32, not normalised.
         y: labels [B], int64 in [0, C).
         scale: positive number, or a scalar tensor that receives a gradient.
+        margin: on the own class's angle; needs normalize="both".
         normalize: which sides are brought to unit length: "both" gives cosines; "features", "weights" and "none"
             are the paper's comparisons.
         impl: "reference" is plain PyTorch, the definition of right; "auto" picks the fastest equal one.
@@ -44,10 +47,12 @@ def cosine_cross_entropy(
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
     """
-    _check(x, w, y)
+    check(x, w, y)
     _among("normalize", normalize, reference.NORMALIZE)
     _among("impl", impl, ("auto", "reference"))
-    return reference.cosine_cross_entropy(x, w, y, scale=scale, normalize=normalize)
+    if margin is not None and normalize != "both":
+        raise InputError('normalize="both" with a margin', repr(normalize), "a margin is defined on cosines only")
+    return reference.cosine_cross_entropy(x, w, y, scale=scale, margin=margin, normalize=normalize)
 
 
 def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
@@ -55,7 +60,8 @@ def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
         raise InputError(f"{name} among {', '.join(legal)}", repr(value), "choose one of them")
 
 
-def _check(x: Tensor, w: Tensor, y: Tensor) -> None:
+def check(x: Tensor, w: Tensor, y: Tensor) -> None:
+    """Raise InputError unless features [B, D], class weights [C, D] and labels [B] fit together; B ≥ 1."""
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or y.shape != x.shape[:1]:
         raise InputError(
             "features [B, D], weights [C, D] and labels [B]",

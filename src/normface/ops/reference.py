@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .margin import Margin
+
 Normalize = Literal["both", "features", "weights", "none"]
 NORMALIZE: tuple[Normalize, ...] = ("both", "features", "weights", "none")
 
@@ -23,7 +25,13 @@ def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
 
 
 def cosine_cross_entropy(
-    x_BD: Tensor, w_CD: Tensor, y_B: Tensor, *, scale: float | Tensor, normalize: Normalize
+    x_BD: Tensor,
+    w_CD: Tensor,
+    y_B: Tensor,
+    *,
+    scale: float | Tensor,
+    margin: Margin | None,
+    normalize: Normalize,
 ) -> Tensor:
     """See `ops.cosine_cross_entropy`."""
     if x_BD.dtype in (torch.float16, torch.bfloat16):
@@ -35,4 +43,7 @@ def cosine_cross_entropy(
     if not torch.is_autocast_enabled(x_BD.device.type):
         w_CD = w_CD.to(x_BD.dtype)
     logits_BC = functional.linear(x_BD, w_CD).to(torch.promote_types(x_BD.dtype, torch.float32))
+    if margin is not None:
+        own_B1 = logits_BC.gather(1, y_B[:, None])
+        logits_BC = logits_BC.scatter(1, y_B[:, None], margin(own_B1))
     return functional.cross_entropy(scale * logits_BC, y_B)

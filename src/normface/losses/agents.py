@@ -1,0 +1,160 @@
+"""Metric learning against agents: C-contrastive and C-triplet (§4), and Wen's centre loss beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import ConfigError
+from ..ops.agents import Gradient, agent_distances, c_contrastive, c_triplet
+from . import LOSSES
+
+MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
+
+
+class _Agents(nn.Module):
+    """One agent a class, `weight` [C, D], starting as random unit vectors."""
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        if num_classes < 2 or dim < 1:
+            raise ConfigError("num_classes ≥ 2 and dim ≥ 1", f"{num_classes} and {dim}", "correct them")
+        self.weight = nn.Parameter(ops.l2_normalize(torch.randn(num_classes, dim)))
+
+    def distances(self, features: Tensor, labels: Tensor) -> Tensor:
+        ops.check(features, self.weight, labels)
+        return agent_distances(features, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+
+
+@LOSSES.register
+class CContrastive(_Agents):
+    """C-contrastive loss (eq. 10): pulls features to their own agent, pushes them from agents nearer than the margin.
+
+    From random agents nothing is nearer than 1 at first (in many dimensions all distances are about 2): only the pull
+    acts, and everything may collapse. Start from a softmax model or train jointly (`Joint`).
+
+    Args:
+        num_classes, dim: of the agents.
+        margin: of squared distance; the paper recommends 1.
+        adaptive_margin: add a moving average (0.99/0.01) of the mean own distance, at most 1.2, to the margin.
+        options: `ops.agents.c_contrastive`'s: positive_margin, positive_weight, negative_weight, cap, exponential,
+            hardest_negative, hardest_positive, positive_first, normalize_negatives.
+    """
+
+    mean_distance: Tensor
+
+    def __init__(
+        self, num_classes: int, dim: int, *, margin: float = 1.0, adaptive_margin: bool = False, **options: Any
+    ) -> None:
+        super().__init__(num_classes, dim)
+        self.margin, self.adaptive_margin, self.options = margin, adaptive_margin, options
+        self.register_buffer("mean_distance", torch.zeros(()))
+        _try(c_contrastive, options)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features [B, D], labels [B] int64 → scalar."""
+        distances = self.distances(features, labels)
+        margin: float | Tensor = self.margin
+        if self.adaptive_margin:
+            margin = self.margin + self.mean_distance.clone()
+            if self.training:
+                with torch.no_grad():
+                    now = distances.gather(1, labels[:, None]).mean()
+                    self.mean_distance.mul_(MEAN_KEEPS).add_((1 - MEAN_KEEPS) * now).clamp_(max=MEAN_CAP)
+        return c_contrastive(distances, labels, margin=margin, **self.options)
+
+
+@LOSSES.register
+class CTriplet(_Agents):
+    """C-triplet loss (eq. 11): the own agent must be nearer than every other by the margin.
+
+    Args:
+        num_classes, dim: of the agents.
+        margin: of squared distance; the paper recommends 0.8.
+        hardest: only the nearest other agent counts (the paper's choice), or all.
+        pull: draw every sample to its own agent as well (the paper's choice).
+        gradient: "exact", or "caffe" for the original layer's backward pass; see `ops.agents.c_triplet`.
+        options: positive_weight, negative_weight.
+
+    Users of the original report collapse unless the learning rate is small (0.001).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        margin: float = 0.8,
+        hardest: bool = True,
+        pull: bool = True,
+        gradient: Gradient = "exact",
+        **options: Any,
+    ) -> None:
+        super().__init__(num_classes, dim)
+        if gradient not in ("exact", "caffe"):
+            raise ConfigError("gradient among exact, caffe", repr(gradient), "choose one of them")
+        self.options = dict(margin=margin, hardest=hardest, pull=pull, gradient=gradient, **options)
+        _try(c_triplet, self.options)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features [B, D], labels [B] int64 → scalar."""
+        return c_triplet(self.distances(features, labels), labels, **self.options)
+
+
+class _WenCenters(torch.autograd.Function):
+    """½‖x - c_y‖²/B, whose centres get Σ(c - x)/(1 + count) instead of the gradient (Wen et al. 2016, eq. 4)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, centers: Tensor, y: Tensor, weight: float) -> Tensor:
+        away = x - centers[y]
+        ctx.save_for_backward(away, y)
+        ctx.shape, ctx.weight = centers.shape, weight
+        return weight * away.square().sum() / (2 * len(y))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (gradient,) = gradients
+        away, y = ctx.saved_tensors
+        moves = away.new_zeros(ctx.shape).index_add_(0, y, -away)
+        counts = away.new_zeros(ctx.shape[0]).index_add_(0, y, away.new_ones(len(y)))
+        return gradient * ctx.weight * away / len(y), gradient * moves / (1 + counts)[:, None], None, None
+
+
+@LOSSES.register
+class Center(nn.Module):
+    """Wen's centre loss, ½‖x - c_y‖²/B on features as they come (Wen et al. 2016), times `weight`.
+
+    The centres move by Σ(c - x)/(1 + count), the original's rule, through the optimizer's step. The paper's own
+    "softmax + center" runs take `CContrastive(margin=0)` instead: the same pull, on the sphere.
+
+    Args:
+        num_classes, dim: of the centres, which start at 0.
+        weight: 0.008 in the original. The centres' move is not weighted.
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, weight: float = 0.008) -> None:
+        super().__init__()
+        if num_classes < 1 or dim < 1:
+            raise ConfigError("num_classes ≥ 1 and dim ≥ 1", f"{num_classes} and {dim}", "correct them")
+        self.factor = weight  # not a parameter, so not `weight`
+        self.centers = nn.Parameter(torch.zeros(num_classes, dim))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features [B, D], labels [B] int64 → scalar."""
+        ops.check(features, self.centers, labels)
+        value: Tensor = _WenCenters.apply(features, self.centers, labels, self.factor)  # type: ignore[no-untyped-call]
+        return value
+
+
+def _try(function: Any, options: dict[str, Any]) -> None:
+    """Refuse unknown options when the loss is made, not at the first batch."""
+    try:
+        function(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64), **options)
+    except TypeError as error:
+        raise ConfigError(f"options of {function.__name__}", f"'{error}'", "correct them") from error

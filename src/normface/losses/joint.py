@@ -1,0 +1,44 @@
+"""Several losses on one feature, each with its own class weights (the paper's best rows)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from . import LOSSES
+
+PAPERS: tuple[Mapping[str, Any], ...] = (
+    {"name": "CosineSoftmax", "weight": 1.0, "scale": 4.0},
+    {"name": "CContrastive", "weight": 0.01},
+)
+
+
+@LOSSES.register
+class Joint(nn.Module):
+    """Weighted sum of registered losses. Agents are separate: shared ones would make distances and cosines one loss.
+
+    Args:
+        num_classes, dim: of every loss.
+        terms: mappings with `name`, `weight` and the loss's own options. By default the paper's best: softmax
+            (scale 4, learned) + 0.01 · C-contrastive.
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, terms: Sequence[Mapping[str, Any]] = PAPERS) -> None:
+        super().__init__()
+        if not terms or not all({"name", "weight"} <= set(term) for term in terms):
+            raise ConfigError("terms, each with name and weight", repr(terms), "correct them")
+        self.weights = [float(term["weight"]) for term in terms]
+        self.terms = nn.ModuleList(
+            LOSSES.build(
+                term["name"], num_classes, dim, **{k: v for k, v in term.items() if k not in ("name", "weight")}
+            )
+            for term in terms
+        )
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features [B, D], labels [B] int64 → scalar."""
+        values = (weight * term(features, labels) for weight, term in zip(self.weights, self.terms, strict=True))
+        return sum(values, start=features.new_zeros(()))

@@ -1,0 +1,95 @@
+"""The classic pair and triplet losses on normalised features (eq. 7, 8): what agents replace."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, InputError
+from ..ops.agents import agent_distances
+from . import LOSSES
+
+Mining = Literal["all", "hard", "semi-hard"]
+
+
+class _Pairwise(nn.Module):
+    """Owns nothing: `num_classes` and `dim` are taken so that a recipe can name any loss, and not used."""
+
+    def __init__(self, num_classes: int | None = None, dim: int | None = None, *, margin: float) -> None:
+        super().__init__()
+        if not margin > 0:
+            raise ConfigError("a positive margin", str(margin), "correct it")
+        self.margin = margin
+
+    def compare(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Squared distances [B, B]; which pairs show one class, which two; the diagonal is in neither."""
+        if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) < 2:
+            raise InputError(
+                "features [B, D] and labels [B] with B ≥ 2", f"{list(features.shape)} and {list(labels.shape)}",
+                "make the shapes agree",
+            )  # fmt: skip
+        same = labels[:, None] == labels
+        apart = ~same
+        same.fill_diagonal_(False)
+        return agent_distances(features, features), same, apart
+
+
+@LOSSES.register
+class Contrastive(_Pairwise):
+    """Contrastive loss (eq. 7): mean of d over pairs of one class + mean of max(0, m - d) over pairs of two.
+
+    d are squared distances of normalised features; all pairs of the batch count, a kind without pairs counts 0.
+    """
+
+    def __init__(self, num_classes: int | None = None, dim: int | None = None, *, margin: float = 1.0) -> None:
+        super().__init__(num_classes, dim, margin=margin)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features [B, D], labels [B] int64 → scalar."""
+        d, same, apart = self.compare(features, labels)
+        pull = (d * same).sum() / same.sum().clamp(min=1)
+        return pull + ((self.margin - d).clamp(min=0) * apart).sum() / apart.sum().clamp(min=1)
+
+
+@LOSSES.register
+class Triplet(_Pairwise):
+    """Triplet loss (eq. 8): mean of max(0, m + d₊ - d₋) over mined triplets, on squared distances of unit features.
+
+    Args:
+        margin: m.
+        mining: "all" triplets of the batch; "hard": each anchor's farthest positive and nearest negative;
+            "semi-hard": for each positive pair the nearest negative that is farther than the positive, and where there
+            is none the farthest negative (Schroff et al. 2015).
+
+    A batch without a triplet costs 0.
+    """
+
+    def __init__(
+        self, num_classes: int | None = None, dim: int | None = None, *, margin: float = 0.8, mining: Mining = "all"
+    ) -> None:
+        super().__init__(num_classes, dim, margin=margin)
+        if mining not in get_args(Mining):
+            raise ConfigError(f"mining among {', '.join(get_args(Mining))}", repr(mining), "choose one of them")
+        self.mining = mining
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """features [B, D], labels [B] int64 → scalar."""
+        d, same, apart = self.compare(features, labels)
+        if self.mining == "hard":
+            usable = same.any(1) & apart.any(1)
+            farthest = d.masked_fill(~same, -torch.inf).amax(1)[usable]
+            nearest = d.masked_fill(~apart, torch.inf).amin(1)[usable]
+            cost = (self.margin + farthest - nearest).clamp(min=0)
+            return cost.sum() / max(1, len(cost))
+        # [anchor, positive, negative]
+        cost = (self.margin + d[:, :, None] - d[:, None, :]).clamp(min=0)
+        triplets = same[:, :, None] & apart[:, None, :]
+        if self.mining == "semi-hard":
+            beyond = triplets & (d[:, None, :] > d[:, :, None])
+            nearest = d[:, None, :].masked_fill(~beyond, torch.inf).argmin(2)
+            farthest = d[:, None, :].masked_fill(~triplets, -torch.inf).argmax(2)
+            chosen = torch.where(beyond.any(2), nearest, farthest)
+            triplets = triplets & torch.zeros_like(triplets).scatter_(2, chosen[:, :, None], True)
+        return (cost * triplets).sum() / triplets.sum().clamp(min=1)
