@@ -139,6 +139,8 @@ def test_missing_vectors_are_counted_and_the_nearest_named(pairs_file):
         ("0 3\n", "header"),
         ("1 1\nA 1 2\n", "2 pairs as the header says, got 1"),
         ("1 1\nA 1 2\nA 1 B x\n", "'A 1 B x' in line 3"),
+        ("1 1\n\n\nA 1 ²\nA 1 B 1\n", "'A 1 ²' in line 4"),
+        ("1 1\nA 1 2\nA 1 A 2\n", "'A 1 A 2' in line 3"),
         ("1 1\nA 1 2\nA 1 2\n", "`Name i Other j`, got 'A 1 2' in line 3"),
         ("1 1\nA 1 B 2\nA 1 B 2\n", "`Name i j`"),
     ],

@@ -69,6 +69,8 @@ def eer(curve: Roc) -> float:
 def at_far(curve: Roc, far: float) -> int:
     """Index into the ROC of the highest TAR whose measured FAR is not above `far` (never merely near it).
 
+    Of the thresholds with that TAR it is the highest: no false accept is given away.
+
     Raises DataError where the impostor comparisons cannot resolve `far`.
     """
     if not 0 < far <= 1:
@@ -79,7 +81,8 @@ def at_far(curve: Roc, far: float) -> int:
             f"{curve.n_impostor} impostor comparisons can resolve", str(far), "ask for a higher rate or add impostors",
         )  # fmt: skip
     allowed = int(far * curve.n_impostor * (1 + 1e-12))  # whole impostors, whatever the rounding of far
-    return int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
+    last = int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
+    return int(np.searchsorted(curve.true_accepts, curve.true_accepts[last]))
 
 
 def accuracy_threshold(scores: Floats, same: Bools) -> float:
@@ -91,7 +94,9 @@ def accuracy_threshold(scores: Floats, same: Bools) -> float:
     ranked, same = scores[order], same[order]
     # right[k]: comparisons decided rightly when the k lowest are rejected
     right = np.concatenate([[0], np.cumsum(~same)]) + same.sum() - np.concatenate([[0], np.cumsum(same)])
-    edges = np.concatenate([[ranked[0] - 1e-6], (ranked[:-1] + ranked[1:]) / 2, [ranked[-1] + 1e-6]])
+    middles = (ranked[:-1] + ranked[1:]) / 2
+    middles = np.where(middles > ranked[:-1], middles, ranked[1:])  # between neighbours there may be no number
+    edges = np.concatenate([[ranked[0] - 1e-6], middles, [ranked[-1] + 1e-6]])
     splits = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])
     best = np.flatnonzero(splits & (right == right[splits].max()))
     return float(edges[best[len(best) // 2]])

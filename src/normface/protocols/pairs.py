@@ -62,30 +62,31 @@ def read_lfw_pairs(path: str | Path) -> NamedPairs:
     path = Path(path)
     try:
         content = path.read_bytes()
-        rows = [line.split() for line in content.decode("utf-8").splitlines() if line.strip()]
+        lines = enumerate(content.decode("utf-8").splitlines(), start=1)
+        rows = [(number, line.split()) for number, line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("a list of pairs in LFW's format", f"{path} ('{error}')", "correct the path") from error
-    header = [int(field) for field in rows[0] if field.isdigit()] if rows else []
-    if len(header) not in (1, 2) or len(header) != len(rows[0]) or min(header) < 1:
-        raise DataError(
-            "a header `folds pairs` or `pairs`", f"{rows[0] if rows else 'nothing'} in {path}", "correct it"
-        )
-    folds, per_kind = header if len(header) == 2 else (1, header[0])
+    head = rows[0][1] if rows else []
+    if len(head) not in (1, 2) or not all(map(_is_number, head)):
+        got = " ".join(head) or "nothing"
+        raise DataError("a header `folds pairs` or `pairs`", f"{got!r} in {path}", "correct it")
+    folds, per_kind = int(head[0]) if len(head) == 2 else 1, int(head[-1])
     if len(rows) - 1 != 2 * folds * per_kind:
         raise DataError(
             f"{2 * folds * per_kind} pairs as the header says", f"{len(rows) - 1} in {path}", "complete the list"
         )
     left, right, same, fold = [], [], [], []
-    for number, row in enumerate(rows[1:]):
-        genuine = number % (2 * per_kind) < per_kind
+    for place, (number, row) in enumerate(rows[1:]):
+        genuine = place % (2 * per_kind) < per_kind
         fields = [row[0], row[1], row[0], row[2]] if genuine and len(row) == 3 else row
-        if len(row) != (3 if genuine else 4) or not (fields[1].isdigit() and fields[3].isdigit()):
+        sound = len(fields) == 4 and (fields[0] == fields[2]) == genuine
+        if not sound or not (_is_number(fields[1]) and _is_number(fields[3])):
             kind = "Name i j" if genuine else "Name i Other j"
-            raise DataError(f"`{kind}`", f"{' '.join(row)!r} in line {number + 2} of {path}", "correct it")
+            raise DataError(f"`{kind}`", f"{' '.join(row)!r} in line {number} of {path}", "correct it")
         left.append(f"{fields[0]}/{fields[0]}_{int(fields[1]):04d}.jpg")
         right.append(f"{fields[2]}/{fields[2]}_{int(fields[3]):04d}.jpg")
         same.append(genuine)
-        fold.append(number // (2 * per_kind))
+        fold.append(place // (2 * per_kind))
     digest = hashlib.sha256(content).hexdigest()
     return NamedPairs(np.array(left), np.array(right), np.array(same), np.array(fold), digest)
 
@@ -154,6 +155,10 @@ def lfw(
         "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
     }  # fmt: skip
     return Result("lfw", found, _curves(curve, pooled), facts)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) > 0
 
 
 def _cosines(vectors: Floats, pairs: Pairs) -> Floats:

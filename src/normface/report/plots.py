@@ -26,7 +26,14 @@ def roc(results: Mapping[str, Result]) -> str:
     for i, (name, result) in enumerate(results.items()):
         far, tar = (np.asarray(result.curves["roc"][axis]) for axis in ("far", "tar"))
         least = min(least, far[far > 0].min())
-        axes.plot(np.maximum(far, 1e-12), tar, STYLES[i % 4], color=COLOURS[i % 6], label=name, drawstyle="steps-post")
+        axes.plot(
+            np.maximum(far, 1e-12),
+            tar,
+            STYLES[i % 4],
+            color=COLOURS[i % 6],
+            label=_literal(name),
+            drawstyle="steps-post",
+        )
     axes.set(xscale="log", xlim=(least, 1), ylim=(0, 1.005))
     axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
     return _svg(figure, "ROC: true accept rate against false accept rate")
@@ -45,9 +52,14 @@ def histogram(name: str, result: Result) -> str:
         result.facts["threshold"], color=GREY, linestyle="--", label=f"threshold {result.facts['threshold']:.3f}"
     )
     axes.set(xlim=(-0.6, 1), ylim=(0, 1.3 * axes.dataLim.ymax))  # room for the legend
-    axes.set_title(name, color=GREY, fontsize=11)
+    axes.set_title(_literal(name), color=GREY, fontsize=11)
     axes.legend(frameon=False, labelcolor=GREY)
     return _svg(figure, f"Histogram of genuine and impostor cosines of {name}")
+
+
+def _literal(name: str) -> str:
+    """A name as it is written: between dollars matplotlib would set a formula."""
+    return name.replace("$", r"\$")
 
 
 def _axes(x: str, y: str, width: float) -> tuple[Any, Any]:
