@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,10 +27,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose a place that can be written"
         raise DataError(
-            f"to write {path}", f"'{error.strerror or error}'",
-            "free some space or choose another place; nothing was changed",
-        ) from error  # fmt: skip
+            f"to write {path}", f"'{error.strerror or error}'", f"{remedy}; {path.name} is as it was before"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -6,7 +6,7 @@
     │   ├── FaceError       no usable face in a photograph
     │   ├── ConfigError     a recipe, an option, a name that is in no registry
     │   └── ModelError      a checkpoint or an ONNX file that does not fit
-    ├── TrainingError       the run cannot go on (loss not finite, checkpoint cannot be written)
+    ├── TrainingError       the run cannot go on (its loss or its weights are not finite)
     └── MissingDependency   an optional package is absent                        (also an ImportError)
 
 Every message says what was expected, what was got and what to do.

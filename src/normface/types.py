@@ -78,7 +78,7 @@ class InputSpec:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> InputSpec:
+    def from_json(cls, text: str | bytes) -> InputSpec:
         """Read what `to_json` wrote. Raises ConfigError for anything else."""
         try:
             return cls(**json.loads(text))
@@ -294,7 +294,7 @@ class OperatingPoint:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> OperatingPoint:
+    def from_json(cls, text: str | bytes) -> OperatingPoint:
         """Read what `to_json` wrote. Raises ConfigError for anything else."""
         try:
             raw = json.loads(text)

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from normface.cli import VERBS, main
 from normface.types import Embeddings
@@ -138,7 +140,16 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "dark.png")
     code, _, err = run("verify", photos[0], tmp_path / "dark.png", "--model", model)
     assert code == 2
-    assert one_line(err, "a face", "none found")
+    assert one_line(err, "a face in", "dark.png", "none found")
+
+    # A model replaced under its old certificate: refused to verify, until it is certified anew
+    other = json.loads((run_folder / "operating_point.json").read_text()) | {"model_sha256": "feed" * 16}
+    model.with_suffix(".operating_point.json").write_text(json.dumps(other))
+    assert one_line(run("verify", *photos, "--model", model)[2], "evaluate model.onnx again")
+    assert run(*evaluating, "--model", model, "--certify")[0] == 0
+    assert run("verify", *photos, "--model", model)[0] == 0
+    assert "removed" in run("export", run_folder, model)[2]
+    assert not model.with_suffix(".operating_point.json").exists()
 
     code, _, err = run(*training)
     assert code == 2
@@ -159,8 +170,6 @@ class TestMistakes:
 
         faces = open_reader(drawn / "train" / "faces-112.zip")
         (tmp_path / "faces" / "Ann").mkdir(parents=True)
-        import simplejpeg
-
         for i in range(3):
             (tmp_path / "faces" / "Ann" / f"{i}.jpg").write_bytes(simplejpeg.encode_jpeg(faces.read(i)))
         code, _, err = run("train", "normface", "--data", tmp_path / "faces", "--out", tmp_path / "r")
@@ -168,13 +177,9 @@ class TestMistakes:
         assert one_line(err, "at least 2 people")
 
     def test_strict_refuses_what_is_skipped_otherwise(self, run, drawn, tmp_path):
-        with (
-            zipfile.ZipFile(drawn / "train" / "faces-112.zip") as source,
-            zipfile.ZipFile(tmp_path / "f.zip", "w") as out,
-        ):
-            for name in source.namelist():
-                out.writestr(name, source.read(name))
-            out.writestr("Person_0000/broken.jpg", b"no image")
+        shutil.copy(drawn / "train" / "faces-112.zip", tmp_path / "f.zip")
+        with zipfile.ZipFile(tmp_path / "f.zip", "a") as archive:
+            archive.writestr("Person_0000/broken.jpg", b"no image")
         words = ["train", "normface", "--data", tmp_path / "f.zip", *TINY, "--set", "optim.epochs=0.2"]
         code, _, err = run(*words, "--out", tmp_path / "a")
         assert code == 0
@@ -182,6 +187,23 @@ class TestMistakes:
         code, _, err = run(*words, "--out", tmp_path / "b", "--strict")
         assert code == 2
         assert one_line(err, "Person_0000/broken.jpg")
+
+    def test_a_photograph_among_the_crops_is_named_and_skipped(self, run, drawn, tmp_path):
+        shutil.copy(drawn / "train" / "faces-112.zip", tmp_path / "f.zip")
+        with zipfile.ZipFile(tmp_path / "f.zip", "a") as archive:
+            archive.writestr("Person_0000/big.jpg", simplejpeg.encode_jpeg(np.zeros((250, 250, 3), np.uint8)))
+        words = ["train", "normface", "--data", tmp_path / "f.zip", *TINY, "--set", "optim.epochs=0.2"]
+        code, _, err = run(*words, "--out", tmp_path / "a")
+        assert code == 0
+        assert "Person_0000/big.jpg (250×250, not an aligned crop)" in err
+
+    def test_demo_looks_for_its_inputs_first(self, run, drawn, tmp_path):
+        shutil.copytree(drawn, tmp_path / "d")
+        (tmp_path / "d" / "lfw" / "lfw-raw-fold1.zip").unlink()
+        code, _, err = run("demo", "--data", tmp_path / "d", "--out", tmp_path / "o")
+        assert code == 2
+        assert one_line(err, "lfw-raw-fold1.zip")
+        assert not (tmp_path / "o").exists()
 
     def test_recipe_and_setting(self, run, drawn, tmp_path):
         words = ["--data", drawn / "train" / "faces-112.zip", "--out", tmp_path / "r"]
@@ -200,18 +222,16 @@ class TestMistakes:
         assert one_line(err, "checkpoint.safetensors")
 
     def test_evaluate(self, run, drawn, tmp_path):
-        Embeddings(np.random.default_rng(0).normal(size=(2, 3)), ["a/a_0001.jpg", "b/b_0001.jpg"]).save(
-            tmp_path / "f.npz"
-        )
+        Embeddings(np.eye(2), ["a/a_0001.jpg", "b/b_0001.jpg"]).save(tmp_path / "f.npz")
+        vectors = ["--embeddings", tmp_path / "f.npz"]
+        words = ["evaluate", "lfw", "--data", drawn, *vectors]
         assert one_line(run("evaluate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
-        assert one_line(
-            run("evaluate", "blufr", "--data", drawn, "--embeddings", tmp_path / "f.npz")[2], "a protocol among lfw"
-        )
-        assert one_line(run("evaluate", "lfw", "--data", tmp_path, "--embeddings", tmp_path / "f.npz")[2], "pairs.txt")
-        err = run("evaluate", "lfw", "--data", drawn, "--embeddings", tmp_path / "f.npz")[2]
-        assert one_line(err, "a vector for each", "nearest id")
-        err = run("evaluate", "lfw", "--data", drawn, "--embeddings", tmp_path / "f.npz", "--certify")[2]
-        assert one_line(err, "--certify")
+        assert one_line(run("evaluate", "blufr", "--data", drawn, *vectors)[2], "a protocol among lfw")
+        assert one_line(run("evaluate", "lfw", "--data", tmp_path, *vectors)[2], "pairs.txt")
+        assert one_line(run(*words)[2], "a vector for each", "nearest id")
+        assert one_line(run(*words, "--certify")[2], "--certify")
+        assert one_line(run(*words, "--far", "0.1")[2], "--far with --certify")
+        assert one_line(run(*words, "--mirror", "none")[2], "--mirror")
 
     def test_verify(self, run, tmp_path):
         (tmp_path / "text.jpg").write_text("no image")

@@ -40,12 +40,12 @@ def exported(model, tmp_path_factory):
     return path
 
 
-def foreign(path, spec=None, width=6):
+def foreign(path, spec=None, width=6, batch="N"):
     """Somebody's network: adds up each channel of a 4×6 image."""
     graph = helper.make_graph(
         [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 4, width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 4, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])],
         [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -77,6 +77,11 @@ class TestExport:
         monkeypatch.setattr(network, "_difference", lambda *a: 0.5)
         with pytest.raises(ModelError, match="a difference of 0.5"):
             network.export(model, tmp_path / "m.onnx", sha256="ab")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_certificate_of_other_weights_is_refused_by_its_models_name(self, model, tmp_path):
+        with pytest.raises(ModelError, match=r"evaluate m\.onnx again"):
+            network.export(model, tmp_path / "m.onnx", sha256="ab", operating_point=point("cd"))
         assert not list(tmp_path.iterdir())
 
     def test_nowhere_to_write(self, model, tmp_path):
@@ -140,7 +145,7 @@ class TestVerify:
         one = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip").read(0)
         embedder = Embedder.load(exported)
         embedder.crop(np.concatenate([one, one], 1))
-        assert "2 faces in a photograph: the one nearest its centre is taken" in caplog.text
+        assert "2 faces in the photograph: the one nearest its centre is taken" in caplog.text
 
     def test_no_face(self, exported):
         with pytest.raises(FaceError, match="none found"):
@@ -167,6 +172,24 @@ class TestLoad:
         path = foreign(tmp_path / "m.onnx", InputSpec(4, 6))
         (tmp_path / "m.operating_point.json").write_text(point("feed" * 16).to_json())
         with pytest.raises(ModelError, match="certified on feedfeedfeed…; evaluate m.onnx again"):
+            Embedder.load(path)
+
+    def test_a_new_certificate_can_be_made_over_a_stale_one(self, tmp_path):
+        path = foreign(tmp_path / "m.onnx", InputSpec(4, 6))
+        (tmp_path / "m.operating_point.json").write_text(point("feed" * 16).to_json())
+        assert Embedder.load(path, certified=False).operating_point is None
+
+    @pytest.mark.parametrize("batch", [1, 4])
+    def test_fixed_batch_size(self, tmp_path, batch):
+        embedder = Embedder.load(foreign(tmp_path / "m.onnx", InputSpec(4, 6), batch=batch))
+        pixels = RNG.normal(size=(6, 3, 4, 6)).astype(np.float32)
+        np.testing.assert_allclose(embedder.network(pixels), pixels.sum((2, 3)), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["spec", "operating_point"])
+    def test_damaged_side_files(self, tmp_path, kind):
+        path = foreign(tmp_path / "m.onnx", InputSpec(4, 6))
+        (tmp_path / f"m.{kind}.json").write_bytes(b"\xff\xfe{")
+        with pytest.raises(ConfigError, match="as JSON"):
             Embedder.load(path)
 
     def test_no_specification(self, tmp_path):

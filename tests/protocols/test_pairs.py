@@ -163,6 +163,18 @@ def test_one_fold_may_not_choose_its_own_threshold(tmp_path):
         lfw(Embeddings(RNG.normal(size=(4, 3)), ids), tmp_path / "pairs.txt")
 
 
+def test_equal_vectors_have_no_principal_components(pairs_file):
+    with pytest.raises(DataError, match="drop --pca"):
+        lfw(Embeddings(np.ones((len(IDS), 4)), IDS), pairs_file, pca=0.9)
+
+
+def test_a_perfect_score_still_has_an_interval(pairs_file):
+    found = lfw(Embeddings(vectors(0), IDS), pairs_file).metrics["accuracy"]
+    # Clopper and Pearson's for 400 of 400: 0.025^(1/400)
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.025 ** (1 / 400))
+
+
 def test_bad_variance(pairs_file):
     with pytest.raises(DataError, match="--pca"):
         lfw(Embeddings(vectors(1), IDS), pairs_file, pca=2)

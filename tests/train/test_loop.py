@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from normface import atomic
 from normface.data import open_reader
 from normface.errors import ConfigError, DataError, ModelError, TrainingError
-from normface.train import TrainConfig, embedder, load_config, load_model, train
+from normface.train import TrainConfig, embedder, load_config, load_model, logs, train
 from normface.train.augment import augment
 from normface.train.checkpoint import FILE, Checkpoint
 from normface.train.config import DataConfig
@@ -150,6 +150,36 @@ class TestFailing:
         if (tmp_path / "run" / FILE).exists():
             assert all(t.isfinite().all() for t in load_file(tmp_path / "run" / FILE).values())
 
+    def test_full_disk_in_the_logs(self, reader, tmp_path, monkeypatch):
+        class Full:
+            name = "metrics.jsonl"
+
+            def write(self, text):
+                raise OSError(28, "No space left on device")
+
+            def close(self):
+                raise OSError(28, "No space left on device")
+
+        real = logs.Logs.__init__
+
+        def start(self, run, *, after):
+            real(self, run, after=after)
+            self._file = Full()
+
+        monkeypatch.setattr(logs.Logs, "__init__", start)
+        with pytest.raises(DataError, match=r"metrics\.jsonl.*No space left on device"):
+            train(configure(), reader, tmp_path / "run")
+
+    def test_damaged_lines_in_the_log_are_dropped(self, reader, tmp_path):
+        config = configure("optim.epochs=0.2")
+        train(config, reader, tmp_path / "run")
+        whole = losses(tmp_path / "run")
+        with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
+            file.write(b"\xff garbage\n{\n")
+        outcome = train(config, reader, tmp_path / "run", resume=True)
+        assert (outcome.finished, outcome.loss, outcome.images_per_second) == (True, None, 0)
+        assert losses(tmp_path / "run") == whole
+
     def test_one_person(self, reader, tmp_path):
         with pytest.raises(DataError, match="at least 2 people with 2 images or more, got 1"):
             train(configure(), reader.select(np.arange(8)), tmp_path / "run")
@@ -227,6 +257,9 @@ class TestCheckpoints:
     def test_foreign_and_absent(self, tmp_path):
         from safetensors.torch import save_file
 
+        save_file({"a": torch.zeros(1)}, tmp_path / FILE, {"format": "normface-checkpoint-1", "step": "1"})
+        with pytest.raises(ModelError, match="config, step and facts"):
+            Checkpoint.read(tmp_path)
         save_file({"a": torch.zeros(1)}, tmp_path / FILE)
         with pytest.raises(ModelError, match="format"):
             Checkpoint.read(tmp_path)

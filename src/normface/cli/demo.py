@@ -14,7 +14,7 @@ from ..embed import Embedder
 from ..errors import ConfigError, FaceError, require
 from ..protocols import lfw, read_lfw_pairs
 from ..types import Result
-from .evaluate import certified, command, embed_pairs, keep_certificate
+from .evaluate import certified, command, embed_pairs, keep_certificate, lfw_crops
 from .terminal import Json, err, open_checked, out, progress
 
 SYSTEMS = {"softmax": "plain softmax", "normface": "NormFace"}  # recipe → name
@@ -41,9 +41,12 @@ def demo(
         raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or name another")
     kind = "synthetic" if data is None else "real"
     data = data or draw_faces(folder / "data")
+    check_inputs(data)
     results: dict[str, Result] = {}
     for recipe, name in SYSTEMS.items():
-        speed = train(recipe, data / "train" / "faces-112.zip", folder / recipe, epochs or EPOCHS[kind])
+        speed = train(
+            recipe, data / "train" / "faces-112.zip", folder / recipe, EPOCHS[kind] if epochs is None else epochs
+        )
         results[name] = judge(folder / recipe, data)
         say(began, f"{name}: trained at {speed:.0f} images/s, 10-fold accuracy {accuracy(results[name])}")
     page, exported = folder / "report.html", folder / "normface.onnx"
@@ -65,6 +68,13 @@ def demo(
         out.print(f"verify {match['a']} {match['b']}: {match['verdict']} ({match['truth']}); {score}", soft_wrap=True)
     out.print(f"report: {page}\nmodel:  {exported}", soft_wrap=True)
     say(began, "done")
+
+
+def check_inputs(data: Path) -> None:
+    """Open everything that will be needed, before hours of work."""
+    read_lfw_pairs(data / "lfw" / "pairs.txt")
+    for place in (data / "train" / "faces-112.zip", lfw_crops(data), data / "lfw" / "lfw-raw-fold1.zip"):
+        open_reader(place)
 
 
 def draw_faces(folder: Path) -> Path:
@@ -119,8 +129,10 @@ def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
     place = {name: row for row, name in enumerate(reader.ids.tolist())}
     chosen = pairs.same == same
     for left, right in zip(pairs.left[chosen].tolist(), pairs.right[chosen].tolist(), strict=True):
+        if left not in place or right not in place:
+            continue
         try:
-            match = embedder.verify(reader.read(place[left]), reader.read(place[right]))
+            match = embedder.verify(reader.read(place[left]), reader.read(place[right]), names=(left, right))
         except FaceError:
             continue
         assert embedder.operating_point

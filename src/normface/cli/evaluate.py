@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from ..data import open_reader
 from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError, require
+from ..faces import size_fault
 from ..protocols import PROTOCOLS, operating_point, read_lfw_pairs, scores
 from ..types import Embeddings, OperatingPoint, Result
 from .terminal import Json, Model, Strict, certificate, load_embedder, out, progress
@@ -26,7 +27,9 @@ def evaluate(
     embeddings: Annotated[
         Path | None, typer.Option(help="Judge anybody's vectors: an .npz with `vectors` [N, D] and `ids` [N].")
     ] = None,
-    mirror: Annotated[Mirror, typer.Option(help="Add the mirrored image's features (sum) or not (none).")] = "sum",
+    mirror: Annotated[
+        Mirror | None, typer.Option(help="Add the mirrored image's features (sum) or not (none). Default: sum.")
+    ] = None,
     pca: Annotated[float | None, typer.Option(help="PCA fitted on the other folds, keeping this variance.")] = None,
     certify: Annotated[
         bool, typer.Option("--certify", help="Keep the operating point beside the model, for verify and export.")
@@ -50,6 +53,11 @@ def evaluate(
     if (model is None) == (embeddings is None):
         got = "neither" if model is None else "both"
         raise ConfigError("either --model or --embeddings", got, "give one (no default model ships yet)")
+    if embeddings is not None and (mirror is not None or strict):
+        raise ConfigError("--mirror and --strict with --model", "them with --embeddings", "drop them")
+    if far is not None and not certify:
+        raise ConfigError("--far with --certify", "--far alone", "add --certify, or drop --far")
+    mirror = mirror or "sum"
     if certify and (model is None or mirror != "sum" or pca is not None):
         raise ConfigError(
             "--certify with --model, --mirror sum and no --pca, as verify compares", "something else",
@@ -62,7 +70,7 @@ def evaluate(
         vectors, name, sha256 = Embeddings.load(embeddings), embeddings.name, "unknown"
         conditions = {"embeddings": name}
     else:
-        embedder = load_embedder(model)
+        embedder = load_embedder(model, certified=False)
         vectors, name, sha256 = embed_pairs(embedder, data, mirror, strict), embedder.name, embedder.sha256
         conditions = {"model": name, "weights_sha256": sha256, "mirror": mirror}
     result = PROTOCOLS.build(protocol, vectors, pairs, pca=pca, conditions=conditions)
@@ -86,15 +94,20 @@ def evaluate(
 def embed_pairs(embedder: Embedder, data: Path, mirror: Mirror = "sum", strict: bool = False) -> Embeddings:
     """Embed the LFW images that pairs.txt names, from the first archive or folder of crops in `data`/lfw."""
     pairs = read_lfw_pairs(data / "lfw" / "pairs.txt")
+    reader = open_reader(lfw_crops(data), strict)
+    named = np.unique([*pairs.left, *pairs.right])
+    reader = reader.select(np.flatnonzero(np.isin(reader.ids, named))).check(fault=size_fault)
+    with progress(f"embedding with {embedder.name}", "images") as update:
+        return embedder.embed(reader, mirror=mirror, progress=update)
+
+
+def lfw_crops(data: Path) -> Path:
+    """The first archive or folder of aligned LFW crops in `data`/lfw. Raises DataError for none."""
     places = [data / "lfw" / name for name in ("lfw-112x112.zip", "lfw-112x96.zip", "lfw-112x112", "lfw-112x96")]
     place = next((place for place in places if place.exists()), None)
     if place is None:
         raise DataError("aligned LFW crops", f"none of {', '.join(map(str, places))}", "put them there, or align LFW")
-    reader = open_reader(place, strict)
-    named = np.unique([*pairs.left, *pairs.right])
-    reader = reader.select(np.flatnonzero(np.isin(reader.ids, named))).check()
-    with progress(f"embedding with {embedder.name}", "images") as update:
-        return embedder.embed(reader, mirror=mirror, progress=update)
+    return place
 
 
 def certified(result: Result, vectors: Embeddings, pairs: Path, far: float | None, sha256: str) -> OperatingPoint:
@@ -114,4 +127,4 @@ def keep_certificate(model: Path, point: OperatingPoint) -> None:
 
 def command() -> str:
     """The command line that is running, to be repeated by a reader."""
-    return json.dumps(["normface", *sys.argv[1:]])[1:-1].replace('", "', " ").strip('"')
+    return shlex.join(["normface", *sys.argv[1:]])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import require
-from .terminal import Json, out
+from .terminal import Json, certificate, err, out
 
 
 def export(
@@ -27,6 +27,9 @@ def export(
     model, sha256 = load_model(run)
     point = operating_point(run)
     difference = write(model, file, sha256=sha256, operating_point=point)
+    if (old := certificate(file)).exists():
+        old.unlink()
+        err.print(f"normface: warning: removed {old}, the certificate of the model that was here", soft_wrap=True)
     size = file.stat().st_size
     if as_json:
         out.print_json(json.dumps({

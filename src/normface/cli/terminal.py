@@ -21,6 +21,7 @@ from rich.progress import (
 from ..data import Reader, open_reader
 from ..embed import Embedder
 from ..errors import require
+from ..faces import size_fault
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -50,14 +51,14 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
         yield update
 
 
-def load_embedder(model: Path | None) -> Embedder:
-    """The Embedder of a run folder (needs torch) or of an ONNX file."""
+def load_embedder(model: Path | None, *, certified: bool = True) -> Embedder:
+    """The Embedder of a run folder (needs torch) or of an ONNX file; `certified` as in `Embedder.load`."""
     if model is not None and model.is_dir():
         require("torch", "train")
         from ..train import embedder
 
-        return embedder(model)
-    return Embedder.load(model)
+        return embedder(model, certified=certified)
+    return Embedder.load(model, certified=certified)
 
 
 def certificate(model: Path) -> Path:
@@ -66,6 +67,6 @@ def certificate(model: Path) -> Path:
 
 
 def open_checked(path: Path, strict: bool = False) -> Reader:
-    """Open a folder or zip of faces and decode everything once; unreadable images are named and left out."""
+    """Open a folder or zip of aligned crops and decode everything once; what cannot be used is named and left out."""
     with progress("checking the images", "images") as update:
-        return open_reader(path, strict).check(update)
+        return open_reader(path, strict).check(update, size_fault)

@@ -48,9 +48,11 @@ def train(
     }  # fmt: skip
     if as_json:
         out.print_json(json.dumps(figures))
+    elif outcome.loss is None:
+        out.print(f"{run}: already finished, all {outcome.total} steps", soft_wrap=True)
     else:
-        out.print(f"{run}: step {outcome.step} of {outcome.total}, loss {outcome.loss:.4f}, "
-                  f"{outcome.images_per_second:.0f} images/s", soft_wrap=True)  # fmt: skip
+        text = f"{run}: step {outcome.step} of {outcome.total}, loss {outcome.loss:.4f}"
+        out.print(f"{text}, {outcome.images_per_second:.0f} images/s", soft_wrap=True)
     if not outcome.finished:
         err.print("normface: stopped early and saved; the same command with --resume goes on", soft_wrap=True)
         raise typer.Exit(130)

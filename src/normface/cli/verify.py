@@ -25,7 +25,7 @@ def verify(
     the model's operating point: the threshold that came from a protocol, with its measured errors.
     """
     embedder = load_embedder(model)
-    match = embedder.verify(read_image(a), read_image(b), aligned=aligned)
+    match = embedder.verify(read_image(a), read_image(b), aligned=aligned, names=(str(a), str(b)))
     point = embedder.operating_point
     if as_json:
         out.print_json(json.dumps({
@@ -40,7 +40,7 @@ def verify(
     verdict = "the same person" if match.decision else "different people"
     out.print(
         f"{verdict}: cosine {match.score:.4f}, threshold {point.threshold:.4f}\n"
-        f"at this threshold, on {point.protocol}: "
+        f"threshold chosen and measured on {point.protocol}: "
         f"{point.far.value:.2%} of {point.far.n:,} impostor pairs were accepted "
         f"(95 %: {point.far.low:.2%} to {point.far.high:.2%}), "
         f"{point.tar.value:.2%} of {point.tar.n:,} genuine pairs ({point.tar.low:.2%} to {point.tar.high:.2%})",

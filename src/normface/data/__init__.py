@@ -38,10 +38,14 @@ class Reader(Protocol):
     def select(self, indices: ArrayLike) -> Reader:
         """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""
 
-    def check(self, progress: Callable[[int, int], object] | None = None) -> Reader:
+    def check(
+        self,
+        progress: Callable[[int, int], object] | None = None,
+        fault: Callable[[Image], str | None] | None = None,
+    ) -> Reader:
         """Decode everything once; damaged images are named and left out, or refused where opened with `strict`.
 
-        `progress` is called with images done and images in all.
+        `progress` is called with images done and images in all; `fault` gives a reason to leave an image out, or None.
         """
 
 

@@ -60,17 +60,22 @@ class Folder:
         chosen = np.asarray(indices)
         return self._with(self.ids[chosen if chosen.size else []], self.unreadable)
 
-    def check(self, progress: Callable[[int, int], object] | None = None) -> Folder:
+    def check(
+        self,
+        progress: Callable[[int, int], object] | None = None,
+        fault: Callable[[Image], str | None] | None = None,
+    ) -> Folder:
         """Decode everything once, on all cores; the images that can be read, the others in `unreadable`.
 
-        `progress` is called with (images done, images in all). One warning is logged where images are skipped.
+        `progress` is called with (images done, images in all); `fault` gives a reason to leave an image out, or None.
+        One warning is logged where images are skipped.
         Raises DataError where none can be read or, opened with `strict`, where any cannot.
         """
         total = len(self)
         chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
         reasons: list[str | None] = []
         with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-            for found in pool.map(lambda chunk: [self._reason(i) for i in chunk], chunks):
+            for found in pool.map(lambda chunk: [self._reason(i, fault) for i in chunk], chunks):
                 reasons += found
                 if progress:
                     progress(len(reasons), total)
@@ -87,12 +92,12 @@ class Folder:
         _log.warning("%d of %d images unreadable and skipped: %s", len(bad), total, listed)
         return self._with(self.ids[np.array([reason is None for reason in reasons])], bad)
 
-    def _reason(self, index: int) -> str | None:
+    def _reason(self, index: int, fault: Callable[[Image], str | None] | None) -> str | None:
         try:
-            self.read(index)
+            image = self.read(index)
         except DataError as error:
             return error.got
-        return None
+        return fault(image) if fault else None
 
     def _with(self, ids: NDArray[np.str_], unreadable: Sequence[tuple[str, str]]) -> Folder:
         return Folder(self._source, self._root, ids, strict=self._strict, ignored=self.ignored, unreadable=unreadable)

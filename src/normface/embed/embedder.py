@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..ahead import ahead
 from ..data import Reader
-from ..errors import ConfigError, InputError, ModelError
+from ..errors import ConfigError, FaceError, InputError, ModelError
 from ..faces import DETECTORS, Detector, align, central, retarget
 from ..types import Embeddings, Floats, Image, InputSpec, Match, OperatingPoint
 
@@ -59,10 +59,11 @@ class Embedder:
             )
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> Embedder:
+    def load(cls, path: str | Path | None = None, *, certified: bool = True) -> Embedder:
         """Load an ONNX face model: one of ours, or any with `MODEL.spec.json` (an InputSpec) beside it.
 
-        `MODEL.operating_point.json` beside it, where present, takes precedence over the one in its metadata.
+        `MODEL.operating_point.json` beside it, where present, takes precedence over the one in its metadata;
+        `certified=False` leaves both aside, as is right where a new one is to be made.
         Raises ModelError where file, specification or shapes do not fit.
         """
         if path is None:
@@ -74,8 +75,9 @@ class Embedder:
         session = _session(path)
         metadata = session.get_modelmeta().custom_metadata_map
         spec_file, point_file = (path.with_suffix(f".{kind}.json") for kind in ("spec", "operating_point"))
-        spec_text = spec_file.read_text("utf-8") if spec_file.exists() else metadata.get(SPEC_KEY)
-        point_text = point_file.read_text("utf-8") if point_file.exists() else metadata.get(POINT_KEY)
+        # As bytes: text that is no UTF-8 is then reported like any other damage.
+        spec_text = spec_file.read_bytes() if spec_file.exists() else metadata.get(SPEC_KEY)
+        point_text = point_file.read_bytes() if point_file.exists() else metadata.get(POINT_KEY)
         if spec_text is None:
             example = InputSpec(112, 112, template="112x112").to_json()
             raise ModelError(
@@ -84,12 +86,11 @@ class Embedder:
             )  # fmt: skip
         spec = InputSpec.from_json(spec_text)
         _check_shape(session, spec, path)
-        source = session.get_inputs()[0].name
         return cls(
-            lambda pixels: np.asarray(session.run(None, {source: pixels})[0]),
+            partial(_run, session),
             spec,
             sha256=metadata.get(SHA_KEY) or hashlib.sha256(path.read_bytes()).hexdigest(),
-            operating_point=OperatingPoint.from_json(point_text) if point_text else None,
+            operating_point=OperatingPoint.from_json(point_text) if point_text and certified else None,
             name=path.name,
         )
 
@@ -140,24 +141,30 @@ class Embedder:
         ids = [str(i) for i in range(total)] if isinstance(images, np.ndarray) else images.ids
         return Embeddings(np.concatenate(parts), np.asarray(ids))
 
-    def crop(self, photograph: Image) -> Image:
+    def crop(self, photograph: Image, name: str = "the photograph") -> Image:
         """Detect and align: photograph [H, W, 3] uint8 RGB → crop [1, height, width, 3] for this model.
 
-        Of several faces the one nearest the centre is taken, with a warning. Raises FaceError for none.
+        Of several faces the one nearest the centre is taken, with a warning. Raises FaceError for none; both call the
+        photograph by `name`.
         """
         faces = self.detector.detect(photograph)
+        if not faces:
+            raise FaceError(f"a face in {name}", "none found", "give a photograph with a visible face")
         face = central(faces, photograph.shape)
         if len(faces) > 1:
-            _log.warning("%d faces in a photograph: the one nearest its centre is taken", len(faces))
+            _log.warning("%d faces in %s: the one nearest its centre is taken", len(faces), name)
         return align(photograph, face.landmarks, self.spec.template)[None]
 
-    def verify(self, a: Image, b: Image, *, aligned: bool = False) -> Match:
+    def verify(
+        self, a: Image, b: Image, *, aligned: bool = False, names: tuple[str, str] = ("the first", "the second")
+    ) -> Match:
         """Compare two photographs [H, W, 3] uint8 RGB, or two aligned crops of a known template's size.
 
         Both orientations are embedded. The decision is the operating point's; None without one.
         Raises FaceError where no face is found.
         """
-        crops = [(image[None] if aligned else self.crop(image)) for image in (a, b)]
+        pairs = zip((a, b), names, strict=True)
+        crops = [(image[None] if aligned else self.crop(image, name)) for image, name in pairs]
         first, second = (Embeddings(self.features(c), np.array(["image"])).vectors[0] for c in crops)
         score = float(first @ second)
         return Match(score, self.operating_point.accepts(score) if self.operating_point else None)
@@ -174,13 +181,27 @@ def _session(path: Path) -> Any:
         raise ModelError("a readable ONNX model", f"{path} ('{error}')", "export it again") from error
 
 
+def _run(session: Any, pixels: NDArray[np.float32]) -> Floats:
+    """Features of any number of images, also by a model whose batch size is fixed."""
+    source = session.get_inputs()[0]
+    fixed = source.shape[0] if isinstance(source.shape[0], int) else len(pixels)
+    parts = []
+    for start in range(0, len(pixels), fixed):
+        part = pixels[start : start + fixed]
+        full = np.concatenate([part, np.zeros_like(pixels[:1]).repeat(fixed - len(part), 0)])
+        parts.append(np.asarray(session.run(None, {source.name: full})[0])[: len(part)])
+    return np.concatenate(parts)
+
+
 def _check_shape(session: Any, spec: InputSpec, path: Path) -> None:
     inputs = session.get_inputs()
     shape = inputs[0].shape
     wanted = (spec.channels, spec.height, spec.width)
-    fits = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)"
+    flat = len(session.get_outputs()[0].shape) == 2
+    fits = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)" and flat
     if not fits or any(isinstance(s, int) and s != w for s, w in zip(shape[1:], wanted, strict=True)):
         raise ModelError(
-            f"a model with one float32 input [N, {', '.join(map(str, wanted))}] as its InputSpec says",
-            f"{path} with {[(i.type, i.shape) for i in inputs]}", "correct the InputSpec",
+            f"a model with one float32 input [N, {', '.join(map(str, wanted))}] as its InputSpec says, output [N, D]",
+            f"{path} with {[(i.type, i.shape) for i in inputs]} and {session.get_outputs()[0].shape}",
+            "correct the InputSpec, or export the model so",
         )  # fmt: skip

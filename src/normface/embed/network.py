@@ -43,10 +43,12 @@ def export(model: Model, out: str | Path, *, sha256: str, operating_point: Opera
         over 8 random images and over 1.
 
     Raises:
-        ModelError: the difference is above 1e-4; nothing is written then.
+        ModelError: the difference is above 1e-4, or the operating point is of other weights; nothing is written then.
         DataError: the file cannot be written.
     """
     pixels = _random_pixels(model.spec, 8)
+    # Refuses a certificate of other weights before anything is written.
+    Embedder(network(model), model.spec, sha256=sha256, operating_point=operating_point, name=Path(out).name)
     with replacing(out) as temporary:
         proto = _to_onnx(model.cpu(), torch.from_numpy(pixels))
         entries = {SPEC_KEY: model.spec.to_json(), SHA_KEY: sha256}

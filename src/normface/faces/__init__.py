@@ -4,9 +4,9 @@ from typing import Protocol
 
 from ..registry import Registry
 from ..types import Face, Image
-from .align import TEMPLATES, Template, align, central, retarget, similarity
+from .align import TEMPLATES, Template, align, central, retarget, similarity, size_fault
 
-__all__ = ["DETECTORS", "TEMPLATES", "Detector", "Template", "align", "central", "retarget", "similarity"]
+__all__ = ["DETECTORS", "TEMPLATES", "Detector", "Template", "align", "central", "retarget", "similarity", "size_fault"]
 
 
 class Detector(Protocol):

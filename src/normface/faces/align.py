@@ -92,6 +92,14 @@ def retarget(crops: Image, template: str) -> Image:
     return np.pad(crops, ((0, 0), (0, 0), (left, right), (0, 0)), mode="edge")
 
 
+def size_fault(crop: Image) -> str | None:
+    """Why an image cannot be an aligned crop: its size, where that is no template's; None where it can."""
+    height, width = crop.shape[:2]
+    if any((t.height, t.width) == (height, width) for t in TEMPLATES.values()):
+        return None
+    return f"{height}×{width}, not an aligned crop"
+
+
 def _template(name: str) -> Template:
     if name not in TEMPLATES:
         raise ConfigError(f"a template among {', '.join(TEMPLATES)}", repr(name), "choose one of them")

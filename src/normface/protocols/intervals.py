@@ -31,8 +31,15 @@ def standard_error(values: Floats) -> float:
 
 
 def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) -> Estimate:
-    """A rate `value` of `n` trials, with Student's t interval from its values in at least 2 independent folds."""
+    """A rate `value` of `n` trials, with Student's t interval from its values in at least 2 independent folds.
+
+    Folds that all agree (all perfect, say) would leave no interval: then it is that of `proportion`.
+    """
     from scipy.stats import t
+
+    if np.ptp(by_fold) == 0:
+        pooled = proportion(round(value * n), n, confidence)
+        return Estimate(value, min(value, pooled.low), max(value, pooled.high), n)
 
     half = float(t.ppf((1 + confidence) / 2, len(by_fold) - 1)) * standard_error(by_fold)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)

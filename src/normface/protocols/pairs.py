@@ -171,10 +171,13 @@ def _project(embeddings: Embeddings, pairs: Pairs, training: Bools, variance: fl
     vectors = embeddings.vectors.astype(np.float64)
     mean = vectors[images].mean(0)
     values, axes = np.linalg.eigh(np.cov(vectors[images], rowvar=False))
-    share = np.cumsum(values[::-1]) / values.sum()
+    share = np.cumsum(values[::-1]) / max(values.sum(), 1e-300)
     count = min(int(np.searchsorted(share, variance)) + 1, len(values))
     projected = (vectors - mean) @ axes[:, ::-1][:, :count]
-    return np.asarray(projected / np.linalg.norm(projected, axis=1, keepdims=True))
+    lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        raise DataError("vectors that differ, for a PCA", "some that are equal to their mean", "drop --pca")
+    return np.asarray(projected / lengths)
 
 
 def _curves(curve: metrics.Roc, pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:

@@ -34,7 +34,7 @@ def roc(results: Mapping[str, Result]) -> str:
             label=_literal(name),
             drawstyle="steps-post",
         )
-    axes.set(xscale="log", xlim=(least, 1), ylim=(0, 1.005))
+    axes.set(xscale="log", xlim=(min(least, 0.1), 1), ylim=(0, 1.005))
     axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
     return _svg(figure, "ROC: true accept rate against false accept rate")
 

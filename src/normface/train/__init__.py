@@ -13,8 +13,11 @@ __all__ = [
 ]  # fmt: skip
 
 
-def embedder(run: str | Path) -> Embedder:
-    """The Embedder of a run folder, by PyTorch in float32. Raises ModelError for anything else."""
+def embedder(run: str | Path, *, certified: bool = True) -> Embedder:
+    """The Embedder of a run folder, by PyTorch in float32; `certified` as in `Embedder.load`.
+
+    Raises ModelError for anything else, or a certificate of other weights.
+    """
     model, sha256 = load_model(run)
-    name = Path(run).name
-    return Embedder(network(model), model.spec, sha256=sha256, operating_point=operating_point(run), name=name)
+    name, point = Path(run).name, operating_point(run) if certified else None
+    return Embedder(network(model), model.spec, sha256=sha256, operating_point=point, name=name)

@@ -73,8 +73,11 @@ class Checkpoint:
                 f"a checkpoint of format {FORMAT}", f"{path} with {header.get('format')!r}",
                 "train it with this version",
             )  # fmt: skip
-        config = parse_config(json.loads(header["config"]), str(path))
-        return cls(tensors, config, int(header["step"]), json.loads(header["facts"]))
+        try:
+            raw, step, facts = json.loads(header["config"]), int(header["step"]), json.loads(header["facts"])
+        except (KeyError, ValueError) as error:
+            raise ModelError("config, step and facts in the header", f"{path} ('{error}')", "train it again") from error
+        return cls(tensors, parse_config(raw, str(path)), step, facts)
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -108,4 +111,4 @@ def load_model(run: str | Path) -> tuple[Model, str]:
 def operating_point(run: str | Path) -> OperatingPoint | None:
     """The operating point kept in a run folder, if there is one."""
     path = Path(run) / POINT_FILE
-    return OperatingPoint.from_json(path.read_text("utf-8")) if path.exists() else None
+    return OperatingPoint.from_json(path.read_bytes()) if path.exists() else None

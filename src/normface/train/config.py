@@ -82,7 +82,7 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfi
         ConfigError: no such recipe, not TOML, an unknown key or a value out of range; all faults are named.
     """
     path = Path(recipe)
-    if not path.suffix:
+    if not path.suffix and not path.is_file():
         path = Path(__file__).parents[1] / "recipes" / f"{recipe}.toml"
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))

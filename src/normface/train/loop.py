@@ -35,12 +35,15 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `step` of `total` steps done, mean `images_per_second`, `loss` averaged over the last steps."""
+    """How a run ended: `step` of `total` steps done, mean `images_per_second`, `loss` averaged over the last steps.
+
+    Nothing done (the run was finished before): speed 0, loss None.
+    """
 
     step: int
     total: int
     images_per_second: float
-    loss: float
+    loss: float | None
 
     @property
     def finished(self) -> bool:
@@ -106,7 +109,7 @@ def train(
             if stop.is_set():
                 break
     speed = (done - start) * config.optim.batch / (time.perf_counter() - began)
-    return Outcome(done, total, speed, sum(recent) / max(1, len(recent)))
+    return Outcome(done, total, speed, sum(recent) / len(recent) if recent else None)
 
 
 def rate_factor(config: OptimConfig, progress: float) -> float:
@@ -146,7 +149,10 @@ def _begin(run: Path, config: TrainConfig) -> int:
 def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
     checkpoint = Checkpoint.read(run)
     old, new = checkpoint.config.model_dump(mode="json"), state.config.model_dump(mode="json")
-    different = [f"{key} was {old[key]}, now {new[key]}" for key in new if old[key] != new[key]]
+    old, new = _flat(old), _flat(new)
+    different = [
+        f"{key} was {old.get(key)}, now {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
+    ]
     if different:
         raise ConfigError(f"the configuration of {run}", "; ".join(different), "resume with the same recipe")
     if checkpoint.facts != facts:
@@ -156,6 +162,14 @@ def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
         )  # fmt: skip
     state.load(checkpoint)
     return checkpoint.step
+
+
+def _flat(raw: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in raw.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: value}
+    return flat
 
 
 @contextmanager
