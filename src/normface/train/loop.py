@@ -65,7 +65,8 @@ def train(
     Raises:
         ConfigError: `run` holds another run, or the configuration differs from the one resumed.
         DataError: too few people or images, other images than before, or nowhere to write.
-        TrainingError: the loss is not finite.
+        InputError: a crop of no known template.
+        TrainingError: the loss or a weight is not finite.
     """
     reader = _enough_images(reader, config.data.min_images)
     state = State(config, len(reader.identities))
