@@ -38,6 +38,23 @@ def test_similarity_is_the_least_squares_one():
 def test_degenerate_landmarks(points):
     with pytest.raises(FaceError, match="detect the face again"):
         similarity(points, TEMPLATES["112x96"].points)
+    with pytest.raises(FaceError, match="detect the face again"):
+        similarity(TEMPLATES["112x96"].points, points)
+    with pytest.raises(FaceError, match="detect the face again"):
+        align(np.zeros((50, 50, 3), np.uint8), points)
+
+
+def test_points_of_other_shapes_are_refused():
+    points = TEMPLATES["112x96"].points
+    for other in (points[:4], points.ravel(), np.c_[points, points]):
+        with pytest.raises(InputError, match="points"):
+            similarity(other, points)
+
+
+@pytest.mark.parametrize("image", [np.zeros((50, 50, 3)), np.zeros((50, 50), np.uint8), np.zeros((0, 0, 3), np.uint8)])
+def test_align_refuses_other_arrays(image):
+    with pytest.raises(InputError, match="uint8 RGB"):
+        align(image, TEMPLATES["112x96"].points)
 
 
 def test_templates_are_the_papers():

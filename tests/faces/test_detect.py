@@ -79,6 +79,7 @@ def test_finds_drawn_faces_where_they_are(mtcnn, seed):
         np.full((60, 300, 3), 128, np.uint8),
         np.zeros((5, 5, 3), np.uint8),
         np.zeros((13, 400, 3), np.uint8),
+        np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8),
     ],
 )
 def test_nothing_to_find(mtcnn, image):
@@ -94,8 +95,9 @@ def test_other_arrays_are_refused(mtcnn, image):
 
 
 def test_bad_arguments():
-    with pytest.raises(InputError, match="min_face"):
-        DETECTORS.build("mtcnn", min_face=5)
+    for wrong in ({"min_face": 5}, {"min_face": float("nan")}, {"factor": 1}, {"thresholds": (0.6, 0.7)}):
+        with pytest.raises(InputError, match="min_face"):
+            DETECTORS.build("mtcnn", **wrong)
     with pytest.raises(ConfigError, match="did you mean 'mtcnn'"):
         DETECTORS.build("mtcn")
 

@@ -42,16 +42,18 @@ def central(faces: Sequence[Face], size: tuple[int, ...]) -> Face:
 def similarity(source: Floats, target: Floats) -> Floats:
     """The [2, 3] similarity transform (turn, scale, shift; no reflection) nearest to source → target, points [N, 2].
 
-    Least squares (Umeyama 1991), in closed form by complex numbers. Raises FaceError for points that are not finite
-    or all the same.
+    Least squares (Umeyama 1991), in closed form by complex numbers. Raises InputError for other shapes, FaceError for
+    points that are not finite or all the same.
     """
-    a = source[:, 0] + 1j * source[:, 1].astype(np.float64)
-    b = target[:, 0] + 1j * target[:, 1].astype(np.float64)
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2:
+        raise InputError("points [N, 2] and as many", f"{source.shape} and {target.shape}", "give x and y of each")
+    for points in (source, target):
+        if not np.isfinite(points).all() or np.ptp(points, axis=0).max() < 1e-6:
+            raise FaceError("distinct, finite landmarks", str(points.tolist()), "detect the face again")
+    a, b = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
     centred = a - a.mean()
-    spread = float((centred * centred.conj()).real.sum())
-    if not np.isfinite(spread) or spread < 1e-12:
-        raise FaceError("distinct, finite landmarks", str(np.asarray(source).tolist()), "detect the face again")
-    turn = (centred.conj() * (b - b.mean())).sum() / spread
+    turn = (centred.conj() * (b - b.mean())).sum() / (centred * centred.conj()).real.sum()
     shift = b.mean() - turn * a.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
@@ -60,9 +62,14 @@ def align(image: Image, landmarks: Floats, template: str = "112x112") -> Image:
     """Cut the face with these landmarks [5, 2] out of an image [H, W, 3] uint8 → crop [height, width, 3] uint8.
 
     Where the face shrinks, the image is low-passed first (no aliasing); beyond its border it is taken as black, as in
-    the published LFW crops. Raises FaceError for degenerate landmarks, ConfigError for an unknown template.
+    the published LFW crops. Raises InputError for another image, FaceError for degenerate landmarks, ConfigError for an
+    unknown template.
     """
     goal = _template(template)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            "uint8 RGB of shape [H, W, 3]", f"{image.dtype} of shape {list(image.shape)}", "decode it as RGB"
+        )
     transform = similarity(np.asarray(landmarks, np.float64), goal.points)
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 1:

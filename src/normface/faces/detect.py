@@ -39,10 +39,11 @@ class mtcnn:
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
     ) -> None:
-        if min_face < CELL or not 0 < factor < 1:
+        if not min_face >= CELL or not 0 < factor < 1 or len(thresholds) != 3:
             raise InputError(
-                f"min_face ≥ {CELL} and 0 < factor < 1", f"{min_face} and {factor}", "correct the arguments"
-            )
+                f"min_face ≥ {CELL}, 0 < factor < 1 and three thresholds",
+                f"{min_face}, {factor} and {thresholds}", "correct the arguments",
+            )  # fmt: skip
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
         self._nets = {name: _session(name) for name in ("pnet", "rnet", "onet")}
 
