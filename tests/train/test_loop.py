@@ -58,11 +58,11 @@ def stop_after(step):
 
 class TestRuns:
     def test_learns_and_leaves_a_run(self, reader, tmp_path):
-        outcome = train(configure("optim.epochs=15"), reader, tmp_path / "run")
+        outcome = train(configure("optim.epochs=25"), reader, tmp_path / "run")
         assert outcome.finished
-        assert outcome.step == outcome.total == 90
+        assert outcome.step == outcome.total == 150
         found = losses(tmp_path / "run")
-        assert len(found) == 90
+        assert len(found) == 150
         assert np.mean(found[-6:]) < 0.5 * np.mean(found[:6])
         assert (tmp_path / "run" / "config.json").exists()
         assert list((tmp_path / "run" / "tensorboard").iterdir())
