@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import report
-from ..data import open_reader
+from ..data import Reader, open_reader
 from ..embed import Embedder
 from ..errors import ConfigError, FaceError, require
 from ..protocols import lfw, read_lfw_pairs
 from ..types import Result
 from .evaluate import certified, command, embed_pairs, keep_certificate, lfw_crops
-from .terminal import Json, err, open_checked, out, progress
+from .export import write_onnx
+from .terminal import Json, err, open_checked, out, progress, training_progress
 
 SYSTEMS = {"softmax": "plain softmax", "normface": "NormFace"}  # recipe → name
 EPOCHS = {"synthetic": 4.0, "real": 7.0}
@@ -41,18 +41,18 @@ def demo(
         raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or name another")
     kind = "synthetic" if data is None else "real"
     data = data or draw_faces(folder / "data")
+    epochs = EPOCHS[kind] if epochs is None else epochs
     check_inputs(data)
+    faces = open_checked(data / "train" / "faces-112.zip")
     results: dict[str, Result] = {}
     for recipe, name in SYSTEMS.items():
-        speed = train(
-            recipe, data / "train" / "faces-112.zip", folder / recipe, EPOCHS[kind] if epochs is None else epochs
-        )
+        speed = train(recipe, faces, folder / recipe, epochs)
         results[name] = judge(folder / recipe, data)
         say(began, f"{name}: trained at {speed:.0f} images/s, 10-fold accuracy {accuracy(results[name])}")
     page, exported = folder / "report.html", folder / "normface.onnx"
     title = f"Plain softmax and NormFace on {kind} faces"
     report.write_report(page, results, title=title, command=command())
-    export(folder / "normface", exported)
+    write_onnx(folder / "normface", exported)
     say(began, f"exported {exported}")
     verified = [verify(Embedder.load(exported), data, same) for same in (True, False)]
     if as_json:
@@ -86,18 +86,13 @@ def draw_faces(folder: Path) -> Path:
     return folder
 
 
-def train(recipe: str, faces: Path, run: Path, epochs: float) -> float:
+def train(recipe: str, faces: Reader, run: Path, epochs: float) -> float:
     """Train a recipe into `run`; images per second."""
     from ..train import load_config
     from ..train import train as run_training
 
-    config = load_config(recipe, [f"optim.epochs={epochs}"])
-    with progress(f"training {recipe}", "steps") as update:
-
-        def note(done: int, total: int, measured: Mapping[str, float]) -> None:
-            update(done, total, f"loss {measured['loss']:.3f}, {measured['images_per_second']:.0f} images/s")
-
-        outcome = run_training(config, open_checked(faces), run, progress=note)
+    with training_progress(f"training {recipe}") as update:
+        outcome = run_training(load_config(recipe, [f"optim.epochs={epochs}"]), faces, run, progress=update)
     if not outcome.finished:
         raise KeyboardInterrupt
     return outcome.images_per_second
@@ -112,15 +107,6 @@ def judge(run: Path, data: Path) -> Result:
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
     keep_certificate(run, certified(result, vectors, pairs, None, model.sha256))
     return result
-
-
-def export(run: Path, file: Path) -> None:
-    """Write a run as ONNX, its operating point inside."""
-    from ..embed.network import export as write
-    from ..train import load_model, operating_point
-
-    model, sha256 = load_model(run)
-    write(model, file, sha256=sha256, operating_point=operating_point(run))
 
 
 def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import typer
 from .. import report
 from ..atomic import replacing
 from ..data import open_reader
-from ..embed import Embedder
+from ..embed import Embedder, certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError, require
 from ..faces import size_fault
 from ..protocols import PROTOCOLS, operating_point, read_lfw_pairs, scores
 from ..types import Embeddings, OperatingPoint, Result
-from .terminal import Json, Model, Strict, certificate, load_embedder, out, progress
+from .terminal import Json, Model, Strict, load_embedder, out, progress
 
 
 def evaluate(

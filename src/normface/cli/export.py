@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from ..embed import certificate
 from ..errors import require
-from .terminal import Json, certificate, err, out
+from ..types import OperatingPoint
+from .terminal import Json, err, out
 
 
 def export(
@@ -21,12 +23,7 @@ def export(
     operating point. It runs without torch: `normface verify A B --model FILE.onnx`.
     """
     require("torch", "train")
-    from ..embed.network import export as write
-    from ..train import load_model, operating_point
-
-    model, sha256 = load_model(run)
-    point = operating_point(run)
-    difference = write(model, file, sha256=sha256, operating_point=point)
+    difference, sha256, point = write_onnx(run, file)
     if (old := certificate(file)).exists():
         old.unlink()
         err.print(f"normface: warning: removed {old}, the certificate of the model that was here", soft_wrap=True)
@@ -42,3 +39,13 @@ def export(
             f"{file}: {size / 1e6:.1f} MB, {threshold}; differs from PyTorch by at most {difference:.1e}",
             soft_wrap=True,
         )
+
+
+def write_onnx(run: Path, file: Path) -> tuple[float, str, OperatingPoint | None]:
+    """Export a run with its operating point; the parity reached, the weights' SHA-256, and that point."""
+    from ..embed.network import export as write
+    from ..train import load_model, operating_point
+
+    model, sha256 = load_model(run)
+    point = operating_point(run)
+    return write(model, file, sha256=sha256, operating_point=point), sha256, point

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -61,9 +61,15 @@ def load_embedder(model: Path | None, *, certified: bool = True) -> Embedder:
     return Embedder.load(model, certified=certified)
 
 
-def certificate(model: Path) -> Path:
-    """Where a model's operating point is kept: in its run folder, or beside its file."""
-    return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
+@contextmanager
+def training_progress(what: str) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
+    """A bar for `train.train`, with the loss and the speed."""
+    with progress(what, "steps") as bar:
+
+        def update(done: int, total: int, measured: Mapping[str, float]) -> None:
+            bar(done, total, f"loss {measured['loss']:.3f}, {measured['images_per_second']:.0f} images/s")
+
+        yield update
 
 
 def open_checked(path: Path, strict: bool = False) -> Reader:

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import require
-from .terminal import Json, Strict, err, open_checked, out, progress
+from .terminal import Json, Strict, err, open_checked, out, training_progress
 
 
 def train(
@@ -35,13 +34,8 @@ def train(
 
     config = load_config(recipe, overrides or ())
     reader = open_checked(data, strict)
-    with progress("training", "steps") as bar:
-
-        def update_bar(done: int, total: int, measured: Mapping[str, float]) -> None:
-            note = f"loss {measured['loss']:.3f}, {measured['images_per_second']:.0f} images/s"
-            bar(done, total, note)
-
-        outcome = run_training(config, reader, run, resume=resume, progress=update_bar)
+    with training_progress("training") as update:
+        outcome = run_training(config, reader, run, resume=resume, progress=update)
     figures = {
         "run": str(run), "step": outcome.step, "total": outcome.total, "finished": outcome.finished,
         "loss": outcome.loss, "images_per_second": round(outcome.images_per_second, 1),

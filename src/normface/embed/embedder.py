@@ -74,7 +74,7 @@ class Embedder:
         path = Path(path)
         session = _session(path)
         metadata = session.get_modelmeta().custom_metadata_map
-        spec_file, point_file = (path.with_suffix(f".{kind}.json") for kind in ("spec", "operating_point"))
+        spec_file, point_file = path.with_suffix(".spec.json"), certificate(path)
         # As bytes: text that is no UTF-8 is then reported like any other damage.
         spec_text = spec_file.read_bytes() if spec_file.exists() else metadata.get(SPEC_KEY)
         point_text = point_file.read_bytes() if point_file.exists() else metadata.get(POINT_KEY)
@@ -168,6 +168,12 @@ class Embedder:
         first, second = (Embeddings(self.features(c), np.array(["image"])).vectors[0] for c in crops)
         score = float(first @ second)
         return Match(score, self.operating_point.accepts(score) if self.operating_point else None)
+
+
+def certificate(model: str | Path) -> Path:
+    """Where a model's operating point is kept: in its run folder, or beside its file."""
+    model = Path(model)
+    return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
 
 
 def _session(path: Path) -> Any:

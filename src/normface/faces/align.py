@@ -66,10 +66,7 @@ def align(image: Image, landmarks: Floats, template: str = "112x112") -> Image:
     unknown template.
     """
     goal = _template(template)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise InputError(
-            "uint8 RGB of shape [H, W, 3]", f"{image.dtype} of shape {list(image.shape)}", "decode it as RGB"
-        )
+    check_photograph(image)
     transform = similarity(np.asarray(landmarks, np.float64), goal.points)
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if scale < 1:
@@ -88,7 +85,7 @@ def retarget(crops: Image, template: str) -> Image:
     height, width = crops.shape[1:3]
     if (height, width) == (goal.height, goal.width):
         return crops
-    source = next((t for t in TEMPLATES.values() if (t.height, t.width) == (height, width)), None)
+    source = _of_size(crops[0])
     if source is None:
         sizes = " or ".join(f"{t.height}×{t.width}" for t in TEMPLATES.values())
         raise InputError(f"aligned crops of {sizes}", f"{height}×{width}", "align the photographs first")
@@ -102,9 +99,20 @@ def retarget(crops: Image, template: str) -> Image:
 def size_fault(crop: Image) -> str | None:
     """Why an image cannot be an aligned crop: its size, where that is no template's; None where it can."""
     height, width = crop.shape[:2]
-    if any((t.height, t.width) == (height, width) for t in TEMPLATES.values()):
-        return None
-    return f"{height}×{width}, not an aligned crop"
+    return None if _of_size(crop) else f"{height}×{width}, not an aligned crop"
+
+
+def check_photograph(image: Image) -> None:
+    """Raise InputError unless an image is uint8 RGB [H, W, 3]."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            "uint8 RGB of shape [H, W, 3]", f"{image.dtype} of shape {list(image.shape)}", "decode it as RGB"
+        )
+
+
+def _of_size(crop: Image) -> Template | None:
+    size = crop.shape[:2]
+    return next((template for template in TEMPLATES.values() if (template.height, template.width) == size), None)
 
 
 def _template(name: str) -> Template:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, MissingDependency
 from ..types import Face, Floats, Image
 from . import DETECTORS
+from .align import check_photograph
 
 CELL, STRIDE = 12, 2  # receptive field and step of the proposal network
 
@@ -49,13 +50,8 @@ class mtcnn:
 
     def detect(self, image: Image) -> list[Face]:
         """Faces in a photograph [H, W, 3] uint8 RGB, most certain first. Raises InputError for another array."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(
-                "uint8 RGB of shape [H, W, 3]", f"{image.dtype} of shape {list(image.shape)}", "decode it as RGB"
-            )
-        boxes = self._propose(image)
-        boxes, _ = self._refine(image, boxes)
-        return self._locate(image, boxes)
+        check_photograph(image)
+        return self._locate(image, self._refine(image, self._propose(image)))
 
     def _propose(self, image: Image) -> Floats:
         """Every window of the pyramid that looks like a face, its sides corrected."""
@@ -78,16 +74,16 @@ class mtcnn:
         sides = np.tile(all_boxes[keep, 2:] - all_boxes[keep, :2], 2)
         return np.asarray(all_boxes[keep] + all_shifts[keep] * sides)
 
-    def _refine(self, image: Image, boxes: Floats) -> tuple[Floats, Floats]:
+    def _refine(self, image: Image, boxes: Floats) -> Floats:
         """The second network: reject, and correct the sides."""
         boxes = np.trunc(_square(boxes))
         if not len(boxes):
-            return boxes, np.empty(0)
+            return boxes
         shift, probability = self._run("rnet", _crops(image, boxes, 24))
         sure = probability[:, 1] > self.thresholds[1]
-        boxes, scores, shift = boxes[sure], probability[sure, 1], shift[sure]
-        keep = _nms(boxes, scores, 0.7)
-        return _corrected(boxes[keep], shift[keep]), scores[keep]
+        boxes, shift = boxes[sure], shift[sure]
+        keep = _nms(boxes, probability[sure, 1], 0.7)
+        return _corrected(boxes[keep], shift[keep])
 
     def _locate(self, image: Image, boxes: Floats) -> list[Face]:
         """The third network: reject, correct the sides, and find the landmarks."""

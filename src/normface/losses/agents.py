@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import ConfigError
 from ..ops.agents import Gradient, agent_distances, c_contrastive, c_triplet
-from . import LOSSES
+from . import LOSSES, class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 
@@ -20,9 +20,7 @@ class _Agents(nn.Module):
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
-        if num_classes < 2 or dim < 1:
-            raise ConfigError("num_classes ≥ 2 and dim ≥ 1", f"{num_classes} and {dim}", "correct them")
-        self.weight = nn.Parameter(ops.l2_normalize(torch.randn(num_classes, dim)))
+        self.weight = class_weights(num_classes, dim)
 
     def distances(self, features: Tensor, labels: Tensor) -> Tensor:
         ops.check(features, self.weight, labels)

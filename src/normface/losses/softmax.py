@@ -12,7 +12,7 @@ from .. import ops, theory
 from ..errors import ConfigError
 from ..ops import Margin
 from ..ops.reference import NORMALIZE, Normalize
-from . import LOSSES
+from . import LOSSES, class_weights
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
 LEAST_SCALE = 0.01  # a learned scale never falls below
@@ -48,8 +48,7 @@ class CosineSoftmax(nn.Module):
         impl: Literal["auto", "reference"] = "auto",
     ) -> None:
         super().__init__()
-        if num_classes < 2 or dim < 1:
-            raise ConfigError("num_classes ≥ 2 and dim ≥ 1", f"{num_classes} and {dim}", "correct them")
+        weight = class_weights(num_classes, dim)
         if normalize not in NORMALIZE:
             raise ConfigError(f"normalize among {', '.join(NORMALIZE)}", repr(normalize), "choose one of them")
         if scale == "auto":
@@ -60,7 +59,7 @@ class CosineSoftmax(nn.Module):
             raise ConfigError('normalize="both" with a margin', repr(normalize), "a margin is defined on cosines only")
         self.normalize, self.impl = normalize, impl
         self.margin = Margin(**margin) if isinstance(margin, Mapping) else margin
-        self.weight = nn.Parameter(ops.l2_normalize(torch.randn(num_classes, dim)))
+        self.weight = weight
         self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learn_scale)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:

@@ -52,14 +52,13 @@ def c_contrastive(
     Returns:
         Scalar: summed over classes, divided by B only.
     """
-    own_BC = torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, y_B[:, None], True)
-    own_B = d_BC.gather(1, y_B[:, None])[:, 0]
+    own_BC, own_B = _own(d_BC, y_B)
     pull_B = (own_B - positive_margin).clamp(0, cap)
     if hardest_positive:
         pull_B = pull_B * (torch.arange(len(y_B), device=y_B.device) == own_B.argmax())
     active_BC = (d_BC < margin) & ~own_BC
     if hardest_negative:
-        active_BC &= torch.zeros_like(own_BC).scatter_(1, _nearest(d_BC, own_BC)[:, None], True)
+        active_BC &= _nearest(d_BC, own_BC)
     if positive_first:
         active_BC &= (own_B <= 1)[:, None]
     cost_BC = torch.exp(-d_BC) if exponential else margin - d_BC
@@ -95,11 +94,8 @@ def c_triplet(
     Returns:
         Scalar.
     """
-    own_BC = torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, y_B[:, None], True)
-    own_B = d_BC.gather(1, y_B[:, None])[:, 0]
-    chosen_BC = ~own_BC
-    if hardest:
-        chosen_BC = torch.zeros_like(own_BC).scatter_(1, _nearest(d_BC, own_BC)[:, None], True)
+    own_BC, own_B = _own(d_BC, y_B)
+    chosen_BC = _nearest(d_BC, own_BC) if hardest else ~own_BC
     cost_BC = torch.where(chosen_BC, (margin + own_B[:, None] - d_BC).clamp(min=0), 0)
     value = negative_weight * cost_BC.sum(1).mean()
     if gradient == "exact":
@@ -110,6 +106,13 @@ def c_triplet(
     return value.detach() + surrogate - surrogate.detach()
 
 
+def _own(d_BC: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Which agent is each sample's own [B, C], and its distance [B]."""
+    column_B1 = y_B[:, None]
+    return torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, column_B1, True), d_BC.gather(1, column_B1)[:, 0]
+
+
 def _nearest(d_BC: Tensor, own_BC: Tensor) -> Tensor:
-    """The nearest agent that is not the own one [B]."""
-    return d_BC.detach().masked_fill(own_BC, torch.inf).argmin(1)
+    """Which agent is nearest to each sample, its own left out [B, C]."""
+    column_B1 = d_BC.detach().masked_fill(own_BC, torch.inf).argmin(1, keepdim=True)
+    return torch.zeros_like(own_BC).scatter_(1, column_B1, True)

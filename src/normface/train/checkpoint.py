@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from .. import models
 from ..atomic import replacing
+from ..embed import certificate
 from ..errors import ModelError
 from ..models import Model
 from ..types import OperatingPoint
 from .config import TrainConfig, parse_config
 
 FILE = "checkpoint.safetensors"
-POINT_FILE = "operating_point.json"
 FORMAT = "normface-checkpoint-1"
 
 
@@ -110,5 +110,5 @@ def load_model(run: str | Path) -> tuple[Model, str]:
 
 def operating_point(run: str | Path) -> OperatingPoint | None:
     """The operating point kept in a run folder, if there is one."""
-    path = Path(run) / POINT_FILE
+    path = certificate(run)
     return OperatingPoint.from_json(path.read_bytes()) if path.exists() else None

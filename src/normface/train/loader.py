@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,8 +38,7 @@ class Batches:
     def __getitem__(self, step: int) -> tuple[Floats, Ints]:
         """Network input [B, C, H, W] float32 and labels [B] int64 of one step."""
         epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.reader))
-        rows = order[place * self.batch : (place + 1) * self.batch]
+        rows = _order(self.seed, epoch, len(self.reader))[place * self.batch : (place + 1) * self.batch]
         crops = [retarget(self.reader.read(int(row))[None], self.spec.template) for row in rows]
         rng = np.random.default_rng([self.seed, epoch, place])
         return self.spec.prepare(augment(np.concatenate(crops), self.config, rng)), self.reader.labels[rows]
@@ -46,3 +46,9 @@ class Batches:
     def run(self, start: int, stop: int) -> Iterator[tuple[Floats, Ints]]:
         """The batches of steps [start, stop) in order, decoded ahead by a thread."""
         return ahead(self.__getitem__, range(start, stop))
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int) -> Ints:
+    """The order of an epoch's images, drawn once for all its batches."""
+    return np.random.default_rng([seed, epoch]).permutation(count)

@@ -30,7 +30,7 @@ from .state import State
 class Progress(Protocol):
     """Called after every step with steps done, steps in all, and what was measured."""
 
-    def __call__(self, done: int, total: int, measured: Mapping[str, float]) -> None: ...
+    def __call__(self, done: int, total: int, measured: Mapping[str, float], /) -> None: ...
 
 
 @dataclass(frozen=True)
