@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from normface.errors import DataError
-from normface.protocols import PROTOCOLS, lfw, read_lfw_pairs
+from normface.protocols import PROTOCOLS, lfw, lfw_view1, read_lfw_pairs
 from normface.types import Embeddings, Result
 
 RNG = np.random.default_rng(0)
@@ -79,38 +79,45 @@ def test_agrees_with_loops(pairs_file, noise, pca):
     assert result.metrics["accuracy"].n == 2 * FOLDS * PAIRS
 
 
+@pytest.fixture
+def judge(name, pairs_file, tmp_path):
+    """Each protocol on the lists it wants: the whole one, or two folds to train and three to test."""
+    lines = pairs_file.read_text().splitlines()[1:]
+    lists, cut = [pairs_file], 2 * 2 * PAIRS
+    if name == "lfw_view1":
+        lists = [tmp_path / "train.txt", tmp_path / "test.txt"]
+        for path, folds, part in zip(lists, (2, FOLDS - 2), (lines[:cut], lines[cut:]), strict=True):
+            path.write_text("\n".join([f"{folds}\t{PAIRS}", *part]))
+    return lambda vectors, ids=IDS, **options: PROTOCOLS.build(name, Embeddings(vectors, ids), *lists, **options)
+
+
 @pytest.mark.parametrize("name", list(PROTOCOLS))
 class TestLaws:
-    def test_perfect_embeddings_score_one(self, name, pairs_file):
-        result = PROTOCOLS.build(name, Embeddings(vectors(0), IDS), pairs_file)
-        assert result.metrics["accuracy"].value == result.metrics["auc"].value == 1
-        assert result.metrics["eer"].value == 0
-        assert result.metrics["tar@far=0.01"].value == 1
+    def test_perfect_embeddings_score_one(self, judge):
+        found = {metric: estimate.value for metric, estimate in judge(vectors(0)).metrics.items()}
+        assert found.pop("eer", 0) == 0
+        assert {"accuracy", "tar@far=0.01"} <= set(found)
+        assert set(found.values()) == {1}
 
-    def test_random_ones_score_chance(self, name, pairs_file):
+    def test_random_ones_score_chance(self, judge):
         values = [
-            PROTOCOLS.build(name, Embeddings(np.random.default_rng(s).normal(size=(len(IDS), 64)), IDS), pairs_file)
-            .metrics["accuracy"]
-            .value
-            for s in range(10)
+            judge(np.random.default_rng(s).normal(size=(len(IDS), 64))).metrics["accuracy"].value for s in range(10)
         ]
         assert abs(np.mean(values) - 0.5) < 4 * np.std(values) / np.sqrt(10) + 0.01
 
-    def test_rotation_changes_nothing(self, name, pairs_file):
+    def test_rotation_changes_nothing(self, judge):
         x = vectors(1)
         turn = np.linalg.qr(RNG.normal(size=(16, 16)))[0]
-        a, b = (PROTOCOLS.build(name, Embeddings(v, IDS), pairs_file) for v in (x, x @ turn))
-        assert a.metrics["accuracy"] == b.metrics["accuracy"]
-        assert a.metrics["auc"].value == pytest.approx(b.metrics["auc"].value)
+        a, b = judge(x).metrics, judge(x @ turn).metrics
+        assert a["accuracy"] == b["accuracy"]
+        assert [e.value for e in a.values()] == pytest.approx([e.value for e in b.values()])
 
-    def test_order_of_rows_changes_nothing(self, name, pairs_file):
+    def test_order_of_rows_changes_nothing(self, judge):
         x, order = vectors(1), RNG.permutation(len(IDS))
-        a = PROTOCOLS.build(name, Embeddings(x, IDS), pairs_file)
-        b = PROTOCOLS.build(name, Embeddings(x[order], np.array(IDS)[order]), pairs_file)
-        assert a.to_json() == b.to_json()
+        assert judge(x).to_json() == judge(x[order], np.array(IDS)[order]).to_json()
 
-    def test_result_survives_json(self, name, pairs_file):
-        result = PROTOCOLS.build(name, Embeddings(vectors(1), IDS), pairs_file, conditions={"model": "m"})
+    def test_result_survives_json(self, judge):
+        result = judge(vectors(1), conditions={"model": "m"})
         assert Result.from_json(result.to_json()) == result
         assert result.facts["model"] == "m"
 
@@ -178,3 +185,31 @@ def test_a_perfect_score_still_has_an_interval(pairs_file):
 def test_bad_variance(pairs_file):
     with pytest.raises(DataError, match="--pca"):
         lfw(Embeddings(vectors(1), IDS), pairs_file, pca=2)
+
+
+class TestView1:
+    @pytest.fixture
+    def lists(self, tmp_path):
+        """Genuine cosines 1, 0.6, 0 and impostor ones -1, 0.5, 0.5 to train; 1, 0.4 and 0.5, -1 to test."""
+        (tmp_path / "train.txt").write_text("3\nA 1 2\nA 1 3\nA 1 4\nA 1 B 1\nA 1 B 2\nA 1 B 2\n")
+        (tmp_path / "test.txt").write_text("2\nC 1 2\nC 1 3\nC 1 D 1\nC 1 D 2\n")
+        cosines = {"A": (1, 1, 0.6, 0), "B": (-1, 0.5), "C": (1, 1, 0.4), "D": (0.5, -1)}
+        rows = [(f"{p}/{p}_{k:04d}.jpg", c) for p, all_of in cosines.items() for k, c in enumerate(all_of, 1)]
+        x = np.array([[c, np.sqrt(1 - c * c)] for _, c in rows])
+        return Embeddings(x, [name for name, _ in rows]), tmp_path / "train.txt", tmp_path / "test.txt"
+
+    def test_the_threshold_comes_from_the_other_list(self, lists):
+        # Best on the training pairs is above 0.5, to 0.6: 5 of 6 right. Of the test pairs 0.4 is then missed.
+        found = lfw_view1(*lists)
+        assert 0.5 < found.facts["threshold"] <= 0.6
+        assert (found.metrics["accuracy"].value, found.metrics["accuracy"].n) == (0.75, 4)
+        assert found.facts["notes"] == [
+            f"TAR at FAR {far:g} left out: 2 impostor pairs cannot resolve it" for far in (0.01, 0.001)
+        ]
+
+    def test_perfect_and_rotated(self, lists):
+        x, train, test = lists
+        perfect = Embeddings(np.array([[1, 0], [0, 1], [1, 1], [1, -1]])[[ord(i[0]) - 65 for i in x.ids]], x.ids)
+        assert lfw_view1(perfect, train, test).metrics["accuracy"].value == 1
+        turned = Embeddings(x.vectors @ np.array([[0.6, -0.8], [0.8, 0.6]]), x.ids)
+        assert lfw_view1(turned, train, test).metrics == lfw_view1(x, train, test).metrics

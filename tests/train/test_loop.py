@@ -113,6 +113,45 @@ class TestRuns:
         assert Checkpoint.read(tmp_path / "run").facts["classes"] == 5
 
 
+@pytest.fixture(scope="module")
+def origin(reader, tmp_path_factory):
+    run = tmp_path_factory.mktemp("origin") / "run"
+    train(configure("optim.epochs=1"), reader, run)
+    return run
+
+
+class TestStarting:
+    def first(self, reader, run, *overrides):
+        train(configure("optim.epochs=0.2", "optim.lr=1e-12", *overrides), reader, run)
+        return Checkpoint.read(run).tensors
+
+    def test_takes_the_network_and_leaves_the_classes_random(self, reader, origin, tmp_path):
+        old, new = Checkpoint.read(origin).tensors, self.first(reader, tmp_path / "run", f"start.run={origin}")
+        for name in (n for n in old if n.startswith("model.") and n.endswith("weight")):
+            torch.testing.assert_close(new[name], old[name])
+        assert (new["loss.weight"] - old["loss.weight"]).abs().max() > 0.1
+
+    def test_takes_the_classes_for_every_loss_of_a_joint_one(self, reader, origin, tmp_path):
+        joint = ["loss.name=Joint", "loss.options={}", f"start.run={origin}", "start.agents=true"]
+        old, new = Checkpoint.read(origin).tensors, self.first(reader, tmp_path / "run", *joint)
+        for term in (0, 1):
+            torch.testing.assert_close(new[f"loss.terms.{term}.weight"], old["loss.weight"])
+
+    def test_what_does_not_fit_is_refused(self, reader, origin, tmp_path):
+        start = f"start.run={origin}"
+        fewer = reader.select(np.flatnonzero(reader.labels < 8))
+        for overrides, images, error, message in (
+            ((start, "model.options.dim=8"), reader, ModelError, "model 'smallresnet'"),
+            ((start, "start.agents=true"), fewer, DataError, r"start\.agents=false"),
+            ((start, "start.agents=true", "loss.name=Triplet", "loss.options={}"), reader, ModelError, "class weights"),
+            (("start.agents=true",), reader, ConfigError, r"start\.run"),
+            (("start.run=nowhere",), reader, ModelError, "nothing at nowhere"),
+        ):
+            with pytest.raises(error, match=message):
+                self.first(images, tmp_path / "refused", *overrides)
+        assert not (tmp_path / "refused" / "config.json").exists()
+
+
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_saves_and_the_run_goes_on_later(self, reader, tmp_path, number):

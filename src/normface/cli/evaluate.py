@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +20,14 @@ from ..protocols import PROTOCOLS, operating_point, read_lfw_pairs, scores
 from ..types import Embeddings, OperatingPoint, Result
 from .terminal import Json, Model, Strict, load_embedder, out, progress
 
+LISTS = {"lfw": ("pairs.txt",), "lfw_view1": ("pairsDevTrain.txt", "pairsDevTest.txt")}  # of each protocol
+
 
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help="Which protocol: lfw.")],
-    data: Annotated[Path, typer.Option(help="Folder with lfw/pairs.txt and the aligned crops lfw/lfw-112x96.zip.")],
+    protocol: Annotated[str, typer.Argument(help="Which protocol: lfw, or lfw_view1 (to choose models by).")],
+    data: Annotated[
+        Path, typer.Option(help="Folder with the lists (lfw/pairs.txt) and the aligned crops lfw/lfw-112x96.zip.")
+    ],
     model: Model = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="Judge anybody's vectors: an .npz with `vectors` [N, D] and `ids` [N].")
@@ -45,7 +50,8 @@ def evaluate(
 ) -> None:
     """Judge a model, or anybody's vectors, by a published protocol.
 
-    `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine.
+    `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine. `lfw_view1`: 1000 pairs with the
+    threshold of 2200 others (pairsDevTest.txt, pairsDevTrain.txt); choose models by this one, and report the first.
 
     Examples: `normface evaluate lfw --data DATA --model RUN --out report`,
     `normface evaluate lfw --data DATA --embeddings F.npz --json`.
@@ -65,18 +71,25 @@ def evaluate(
         )  # fmt: skip
     if folder is not None:
         require("matplotlib", "report")  # before the long work
-    pairs = data / "lfw" / "pairs.txt"
+    if protocol not in LISTS:
+        PROTOCOLS.build(protocol)  # says which there are
+    lists = [data / "lfw" / name for name in LISTS[protocol]]
     if embeddings is not None:
         vectors, name, sha256 = Embeddings.load(embeddings), embeddings.name, "unknown"
         conditions = {"embeddings": name}
     else:
         embedder = load_embedder(model, certified=False)
-        vectors, name, sha256 = embed_pairs(embedder, data, mirror, strict), embedder.name, embedder.sha256
+        vectors, name, sha256 = (
+            embed_pairs(embedder, data, LISTS[protocol], mirror, strict),
+            embedder.name,
+            embedder.sha256,
+        )
         conditions = {"model": name, "weights_sha256": sha256, "mirror": mirror}
-    result = PROTOCOLS.build(protocol, vectors, pairs, pca=pca, conditions=conditions)
+    options = {} if pca is None else {"pca": pca}
+    result = PROTOCOLS.build(protocol, vectors, *lists, conditions=conditions, **options)
     if certify:
         assert model is not None
-        keep_certificate(model, certified(result, vectors, pairs, far, sha256))
+        keep_certificate(model, certified(result, vectors, lists[-1], far, sha256))
     if folder is not None:
         vectors.save(folder / "embeddings.npz")
         with replacing(folder / "result.json") as temporary:
@@ -91,11 +104,17 @@ def evaluate(
             out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def embed_pairs(embedder: Embedder, data: Path, mirror: Mirror = "sum", strict: bool = False) -> Embeddings:
-    """Embed the LFW images that pairs.txt names, from the first archive or folder of crops in `data`/lfw."""
-    pairs = read_lfw_pairs(data / "lfw" / "pairs.txt")
+def embed_pairs(
+    embedder: Embedder,
+    data: Path,
+    lists: Sequence[str] = LISTS["lfw"],
+    mirror: Mirror = "sum",
+    strict: bool = False,
+) -> Embeddings:
+    """Embed the LFW images that `lists` of pairs name, from the first archive or folder of crops in `data`/lfw."""
+    pairs = [read_lfw_pairs(data / "lfw" / name) for name in lists]
     reader = open_reader(lfw_crops(data), strict)
-    named = np.unique([*pairs.left, *pairs.right])
+    named = np.unique(np.concatenate([side for each in pairs for side in (each.left, each.right)]))
     reader = reader.select(np.flatnonzero(np.isin(reader.ids, named))).check(fault=size_fault)
     with progress(f"embedding with {embedder.name}", "images") as update:
         return embedder.embed(reader, mirror=mirror, progress=update)

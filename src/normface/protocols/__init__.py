@@ -3,9 +3,9 @@
 from ..registry import Registry
 from ..types import Result
 
-__all__ = ["PROTOCOLS", "lfw", "operating_point", "read_lfw_pairs", "scores"]
+__all__ = ["PROTOCOLS", "lfw", "lfw_view1", "operating_point", "read_lfw_pairs", "scores"]
 
 PROTOCOLS: Registry[Result] = Registry("protocol", __name__)
 
 from .operating_point import operating_point  # noqa: E402 - they register themselves above
-from .pairs import lfw, read_lfw_pairs, scores  # noqa: E402
+from .pairs import lfw, lfw_view1, read_lfw_pairs, scores  # noqa: E402

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..types import Bools, Embeddings, Floats, Ints, Pairs, Result, ScoreSet
+from ..types import Bools, Embeddings, Estimate, Floats, Ints, Pairs, Result, ScoreSet
 from . import PROTOCOLS, metrics
 from .intervals import over_folds, proportion, standard_error
 
@@ -136,18 +136,13 @@ def lfw(
         own = metrics.roc(ScoreSet(pooled.scores[test], pairs.same[test], pairs.fold[test]))
         eers[fold], aucs[fold] = metrics.eer(own), metrics.auc(own)
     curve = metrics.roc(pooled)
+    rates, notes = _rates(curve)
     found = {
         "accuracy": over_folds(float(accuracies.mean()), accuracies, len(pairs.same)),
         "eer": over_folds(metrics.eer(curve), eers, len(pairs.same)),
         "auc": over_folds(metrics.auc(curve), aucs, len(pairs.same)),
+        **rates,
     }
-    notes = []
-    for far in FARS:
-        if far * curve.n_impostor >= 1:
-            accepted = int(curve.true_accepts[metrics.at_far(curve, far)])
-            found[f"tar@far={far:g}"] = proportion(accepted, curve.n_genuine)
-        else:
-            notes.append(f"TAR at FAR {far:g} left out: {curve.n_impostor} impostor pairs cannot resolve it")
     facts = {
         "pairs": len(pairs.same), "folds": folds, "images": len(np.unique([*pairs.left, *pairs.right])),
         "standard_error": standard_error(accuracies), "fold_accuracy": accuracies.tolist(),
@@ -155,6 +150,53 @@ def lfw(
         "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
     }  # fmt: skip
     return Result("lfw", found, _curves(curve, pooled), facts)
+
+
+@PROTOCOLS.register
+def lfw_view1(
+    embeddings: Embeddings,
+    train_file: str | Path,
+    test_file: str | Path,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """LFW View 1, for choosing models: the threshold comes from DevTrain's pairs, the accuracy from DevTest's.
+
+    Args:
+        embeddings: of every image the lists name.
+        train_file, test_file: pairsDevTrain.txt and pairsDevTest.txt, or lists of their format.
+        conditions: recorded among the facts.
+
+    Returns:
+        accuracy, tar@far=… with Clopper and Pearson's interval (pairs taken as independent); ROC and histograms.
+
+    Raises:
+        DataError: a malformed list, ids without vectors.
+    """
+    training, testing = read_lfw_pairs(train_file), read_lfw_pairs(test_file)
+    known = scores(embeddings, training.within(embeddings))
+    pooled = scores(embeddings, testing.within(embeddings))
+    threshold = metrics.accuracy_threshold(known.scores, known.same)
+    curve = metrics.roc(pooled)
+    rates, notes = _rates(curve)
+    right, count = int(((pooled.scores >= threshold) == pooled.same).sum()), len(pooled.same)
+    facts = {
+        "pairs": count, "training_pairs": len(training.same), "threshold": threshold,
+        "pairs_sha256": testing.sha256, "training_pairs_sha256": training.sha256, "notes": notes, **(conditions or {}),
+    }  # fmt: skip
+    return Result("lfw_view1", {"accuracy": proportion(right, count), **rates}, _curves(curve, pooled), facts)
+
+
+def _rates(curve: metrics.Roc) -> tuple[dict[str, Estimate], list[str]]:
+    """TAR at each FAR that the pairs resolve, and a note for each that they do not."""
+    found, notes = {}, []
+    for far in FARS:
+        if far * curve.n_impostor >= 1:
+            accepted = int(curve.true_accepts[metrics.at_far(curve, far)])
+            found[f"tar@far={far:g}"] = proportion(accepted, curve.n_genuine)
+        else:
+            notes.append(f"TAR at FAR {far:g} left out: {curve.n_impostor} impostor pairs cannot resolve it")
+    return found, notes
 
 
 def _is_number(text: str) -> bool:

@@ -34,6 +34,7 @@ def render_html(results: Mapping[str, Result], *, title: str, command: str) -> s
         for key in dict.fromkeys(key for result in results.values() for key in result.facts)
         if key not in ("fold_accuracy", "fold_threshold", "notes")
     ]
+    folds = _folds(results)
     sections = [
         ("", f"<p class=lead>{escape(_summary(results))}</p>"),
         ("Figures", _table(_metrics(results)) + "".join(f"<p>{escape(note)}</p>" for note in _notes(results))),
@@ -42,7 +43,7 @@ def render_html(results: Mapping[str, Result], *, title: str, command: str) -> s
             f"<figure>{plots.roc(results)}</figure>",
         ),
         ("Scores", f"<div class=row>{histograms}</div>"),
-        ("Folds", _table(_folds(results))),
+        *([("Folds", _table(folds))] if len(folds) > 1 else []),
         ("Conditions", _table([["", *results], *conditions]) + f"<p>Made by</p><pre>{escape(command)}</pre>"),
     ]
     body = "".join(f"<section>{f'<h2>{head}</h2>' if head else ''}{content}</section>" for head, content in sections)
@@ -65,15 +66,15 @@ def _summary(results: Mapping[str, Result]) -> str:
     parts = []
     for name, result in results.items():
         accuracy = result.metrics["accuracy"]
-        parts.append(
-            f"{name} decides {100 * accuracy.value:.2f} % ± {100 * result.facts['standard_error']:.2f} of "
-            f"{accuracy.n:,} pairs rightly"
-        )
+        error = f" ± {100 * result.facts['standard_error']:.2f}" if "standard_error" in result.facts else ""
+        parts.append(f"{name} decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs rightly")
     facts = next(iter(results.values())).facts
-    return (
-        "; ".join(parts) + f". Mean ± standard error over {facts['folds']} folds; each fold's threshold was chosen on "
-        "the other folds. Half of the pairs show the same person, so guessing gives 50 %."
+    how = (
+        f"Mean ± standard error over {facts['folds']} folds; each fold's threshold was chosen on the other folds"
+        if "folds" in facts
+        else f"The threshold was chosen on {facts['training_pairs']:,} other pairs"
     )
+    return "; ".join(parts) + f". {how}. Half of the pairs show the same person, so guessing gives 50 %."
 
 
 def _metrics(results: Mapping[str, Result]) -> Rows:
@@ -96,6 +97,8 @@ def _folds(results: Mapping[str, Result]) -> Rows:
     columns: list[Sequence[Any]] = []
     head = ["fold"]
     for name, result in results.items():
+        if "fold_accuracy" not in result.facts:
+            continue
         head += [f"{name}: accuracy", "threshold"]
         columns.append([f"{100 * value:.2f} %" for value in result.facts["fold_accuracy"]])
         columns.append([f"{value:.4f}" for value in result.facts["fold_threshold"]])

@@ -30,10 +30,20 @@ class LossConfig(_Frozen):
     options: dict[str, Any] = {}
 
 
+class StartConfig(_Frozen):
+    """What a run starts from; by default random weights."""
+
+    run: str | None = Field(default=None, description="run folder or checkpoint whose network is taken")
+    agents: bool = Field(default=False, description="take its class weights too; it must have seen the same people")
+
+
 class DataConfig(_Frozen):
     """Which images are used, and how they are varied; shifts, turns and sizes are uniform in ± the number."""
 
     min_images: int = Field(default=2, ge=1, description="leave out people with fewer images")
+    per_person: int | None = Field(
+        default=None, ge=2, description="images of each person in a batch (P×K sampling); none: plain shuffling"
+    )
     mirror: bool = Field(default=True, description="mirror every second image")
     shift: float = Field(default=0.0, ge=0, description="pixels")
     rotate: float = Field(default=0.0, ge=0, le=180, description="degrees")
@@ -63,6 +73,7 @@ class TrainConfig(_Frozen):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
+    start: StartConfig = Field(default_factory=StartConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     seed: int = Field(default=0, ge=0)

@@ -72,7 +72,7 @@ def train(
     state = State(config, len(reader.identities))
     batches = Batches(reader, state.model.spec, config.data, batch=config.optim.batch, seed=config.seed)
     facts = _data_facts(reader)
-    done = start = _restore(run, state, facts) if resume else _begin(run, config)
+    done = start = _restore(run, state, facts) if resume else _begin(run, state, facts)
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     began, recent = time.perf_counter(), deque[float](maxlen=50)
 
@@ -139,9 +139,20 @@ def _data_facts(reader: Reader) -> dict[str, Any]:
     return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
 
 
-def _begin(run: Path, config: TrainConfig) -> int:
+def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
+    config = state.config
     if (run / FILE).exists():
         raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
+    if config.start.run is not None:
+        origin = Checkpoint.read(config.start.run)
+        if config.start.agents and origin.facts != facts:
+            raise DataError(
+                f"the people of {config.start.run} ({origin.facts['classes']})", f"others ({facts['classes']})",
+                "train on the same --data, or set start.agents=false",
+            )  # fmt: skip
+        state.start_from(origin, agents=config.start.agents)
+    elif config.start.agents:
+        raise ConfigError("start.run with start.agents", "start.agents alone", "name the run to start from")
     with replacing(run / "config.json") as temporary:
         temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return 0

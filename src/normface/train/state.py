@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .. import models
-from ..errors import TrainingError
+from ..errors import ModelError, TrainingError
 from ..losses import LOSSES
 from .checkpoint import Checkpoint, load_state
 from .config import OptimConfig, TrainConfig
@@ -59,6 +59,25 @@ class State:
                 f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",
             )  # fmt: skip
         return Checkpoint(tensors, self.config, step, facts)
+
+    def start_from(self, checkpoint: Checkpoint, *, agents: bool) -> None:
+        """Take over the network of another run, and with `agents` its class weights for every loss that has such.
+
+        Raises ModelError where they do not fit.
+        """
+        load_state(self.model, checkpoint.part("model"), f"model {self.config.model.name!r}")
+        if not agents:
+            return
+        theirs = [t for name, t in checkpoint.part("loss").items() if name.endswith("weight")]
+        ours = [p for name, p in self.loss.named_parameters() if name.endswith("weight")]
+        if not theirs or not ours or any(p.shape != theirs[0].shape for p in ours):
+            raise ModelError(
+                f"class weights {[list(p.shape) for p in ours]}", f"{[list(t.shape) for t in theirs]}",
+                "set start.agents=false to begin with random ones",
+            )  # fmt: skip
+        with torch.no_grad():
+            for parameter in ours:
+                parameter.copy_(theirs[0])
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Take over what `checkpoint` gave. Raises ModelError where it does not fit."""

@@ -1,0 +1,111 @@
+"""Every loss trained alike for the same short budget, judged on LFW and DevTest: the table of docs/losses.md.
+
+Runs lie in build/losses and go on where they were stopped. Real faces are looked for in NORMFACE_DATA or
+../shared/data; without them only the synthetic ones are used.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from normface.cli.evaluate import LISTS, embed_pairs
+from normface.data import open_reader
+from normface.data.synthetic import write_dataset
+from normface.faces import size_fault
+from normface.protocols import lfw, lfw_view1
+from normface.train import TrainConfig, embedder, train
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "build" / "losses"
+EPOCHS = 4.0
+MODEL = {"name": "smallresnet", "options": {"channels": [16, 32, 64, 128], "units": [1, 1, 1]}}
+SOFTMAX = "softmax, nothing normalised"
+FINE = {"lr": 0.01}  # as the paper fine-tunes: a tenth of the rate from scratch
+BY_PERSON = {"per_person": 4}
+
+
+def cosine(**options: Any) -> dict[str, Any]:
+    """A row of `CosineSoftmax`."""
+    return {"loss": {"name": "CosineSoftmax", "options": options}}
+
+
+def loss(name: str, **options: Any) -> dict[str, Any]:
+    """A row of another loss."""
+    return {"loss": {"name": name, "options": options}}
+
+
+PLAIN = dict(normalize="none", scale=1.0, learn_scale=False)
+CENTER = {"name": "Center", "weight": 1.0}
+ROWS: dict[str, dict[str, Any]] = {
+    SOFTMAX: cosine(**PLAIN),
+    "NormFace softmax": cosine(),
+    "softmax, features only": cosine(normalize="features"),
+    "CosFace": cosine(margin={"cosine": 0.35}, scale=64.0, learn_scale=False),
+    "ArcFace": cosine(margin={"angle": 0.5}, scale=64.0, learn_scale=False),
+    "ArcFace, straight-through": cosine(
+        margin={"angle": 0.5, "gradient": "straight-through"}, scale=64.0, learn_scale=False
+    ),
+    "softmax + center": loss("Joint", terms=[{"name": "CosineSoftmax", "weight": 1.0, **PLAIN}, CENTER]),
+    "softmax + C-contrastive": loss("Joint"),
+    "C-contrastive": {**loss("CContrastive"), "optim": FINE},
+    "C-triplet": {**loss("CTriplet"), "optim": FINE},
+    "contrastive": {**loss("Contrastive"), "data": BY_PERSON},
+    "triplet": {**loss("Triplet", mining="semi-hard"), "data": BY_PERSON},
+    "from softmax: NormFace softmax": {**cosine(), "optim": FINE, "start": SOFTMAX},
+    "from softmax: C-contrastive": {**loss("CContrastive"), "optim": FINE, "start": SOFTMAX},
+    "from softmax: C-triplet": {**loss("CTriplet"), "optim": FINE, "start": SOFTMAX},
+    "from softmax: softmax + C-contrastive": {**loss("Joint"), "optim": FINE, "start": SOFTMAX},
+    # What should fail, and how `normface doctor` sees it.
+    "softmax, weights only": cosine(normalize="weights", scale=1.0, learn_scale=False),
+    "softmax, cosines at scale 1": cosine(scale=1.0, learn_scale=False),
+    "C-triplet at a large rate": {**loss("CTriplet"), "optim": {"lr": 0.5}},
+}  # fmt: skip
+
+
+def run() -> dict[str, Any]:
+    """Train and judge every row; the figures of each data set by the row's name."""
+    shared = Path(os.environ.get("NORMFACE_DATA", ROOT.parent / "shared" / "data"))
+    places = {"real": shared} if (shared / "train").exists() else {}
+    places["synthetic"] = FOLDER / "faces"
+    if not (places["synthetic"] / "lfw" / "pairs.txt").exists():
+        write_dataset(places["synthetic"])
+    figures: dict[str, Any] = {"model": MODEL, "epochs": EPOCHS, "batch": 64, "threads": torch.get_num_threads()}
+    for kind, data in places.items():
+        figures[kind] = {name: _row(kind, name, data) for name in ROWS}
+    return figures
+
+
+def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
+    run = FOLDER / kind / "".join(c if c.isalnum() else "-" for c in name)
+    kept = run / "figures.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
+    raw = {"model": MODEL, **ROWS[name]}
+    raw["data"] = {"shift": 3.0, **raw.get("data", {})}
+    raw["optim"] = {"epochs": EPOCHS, **raw.get("optim", {})}
+    if "start" in raw:
+        origin = FOLDER / kind / "".join(c if c.isalnum() else "-" for c in raw["start"])
+        raw["start"] = {"run": str(origin.relative_to(ROOT)), "agents": True}
+    reader = open_reader(data / "train" / "faces-112.zip").check(fault=size_fault)
+    began = time.perf_counter()
+    outcome = train(TrainConfig.model_validate(raw), reader, run, resume=(run / "checkpoint.safetensors").exists())
+    if not outcome.finished:
+        raise KeyboardInterrupt
+    figures: dict[str, Any] = {
+        "seconds": round(time.perf_counter() - began), "images_per_second": round(outcome.images_per_second),
+        "loss": outcome.loss,
+    }  # fmt: skip
+    lists = [data / "lfw" / each for each in (*LISTS["lfw"], *LISTS["lfw_view1"]) if (data / "lfw" / each).exists()]
+    vectors = embed_pairs(embedder(run), data, [each.name for each in lists])
+    judged = lfw(vectors, lists[0])
+    figures["lfw"] = [judged.metrics["accuracy"].value, judged.facts["standard_error"]]
+    if len(lists) == 3:
+        accuracy = lfw_view1(vectors, *lists[1:]).metrics["accuracy"]
+        figures["devtest"] = [accuracy.value, accuracy.low, accuracy.high]
+    kept.write_text(json.dumps(figures))
+    print(kind, name, figures, flush=True)
+    return figures
