@@ -9,7 +9,7 @@ import torch
 
 from normface.errors import ConfigError
 from normface.losses import CContrastive, Center, CTriplet, Joint
-from normface.ops.agents import agent_distances, c_contrastive, c_triplet
+from normface.ops.agents import Dense, agent_distances, c_contrastive, c_triplet
 
 DOUBLE = torch.float64
 B, C = 9, 6
@@ -67,7 +67,7 @@ def test_c_contrastive_against_loops(switches, numbers):
     options = dict(zip(SWITCHES, switches, strict=True)) | numbers
     for seed in range(3):
         d, y = draw(seed)
-        value = c_contrastive(d, y, **options)
+        value = c_contrastive(Dense(d, y), **options)
         (gradient,) = torch.autograd.grad(value, d)
         expected, slope = loops_contrastive(d.detach().numpy(), y.tolist(), **options)
         assert value.item() == pytest.approx(expected)
@@ -100,11 +100,11 @@ def test_c_triplet_against_loops(hardest, pull, weights):
                 caffe[i, y[i]] += positive / B
             if pull:
                 exact[i, y[i]] += positive / B
-        found = c_triplet(d, y, **options, gradient="exact")
+        found = c_triplet(Dense(d, y), **options, gradient="exact")
         own_mean = plain[np.arange(B), y.numpy()].mean()
         assert found.item() == pytest.approx(value + (positive * own_mean if pull else 0))
         np.testing.assert_allclose(torch.autograd.grad(found, d)[0].numpy(), exact, atol=1e-12)
-        original = c_triplet(d, y, **options, gradient="caffe")
+        original = c_triplet(Dense(d, y), **options, gradient="caffe")
         assert original.item() == pytest.approx(value)
         np.testing.assert_allclose(torch.autograd.grad(original, d)[0].numpy(), caffe, atol=1e-12)
 
@@ -115,7 +115,7 @@ def test_caffes_hardest_with_pull_is_the_loss_paper_md_names():
     own = d.gather(1, y[:, None])[:, 0]
     nearest = d.masked_fill(torch.nn.functional.one_hot(y, C).bool(), torch.inf).amin(1)
     named = (own + (0.8 + own.detach() - nearest).clamp(min=0)).mean()
-    ours = c_triplet(d, y, gradient="caffe")
+    ours = c_triplet(Dense(d, y), gradient="caffe")
     torch.testing.assert_close(torch.autograd.grad(ours, d)[0], torch.autograd.grad(named, d)[0])
 
 
@@ -158,7 +158,7 @@ def test_adaptive_margin_follows_the_mean_distance():
     mean, expected = agent_distances(x, loss.weight).gather(1, y[:, None]).mean().item(), 0.0
     for _ in range(5):
         d = agent_distances(x, loss.weight)
-        torch.testing.assert_close(loss(x, y), c_contrastive(d, y, margin=0.5 + expected))
+        torch.testing.assert_close(loss(x, y), c_contrastive(Dense(d, y), margin=0.5 + expected))
         expected = min(1.2, 0.99 * expected + 0.01 * mean)
         assert loss.mean_distance.item() == pytest.approx(expected, rel=1e-5)
     loss.eval()

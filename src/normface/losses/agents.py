@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import ConfigError
-from ..ops.agents import Gradient, agent_distances, c_contrastive, c_triplet
+from ..ops.agents import Dense, Gradient, agent_distances, c_contrastive, c_triplet, own_distances
 from . import LOSSES, class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
@@ -22,9 +22,9 @@ class _Agents(nn.Module):
         super().__init__()
         self.weight = class_weights(num_classes, dim)
 
-    def distances(self, features: Tensor, labels: Tensor) -> Tensor:
+    def agents(self, features: Tensor, labels: Tensor) -> Dense:
         ops.check(features, self.weight, labels)
-        return agent_distances(features, self.weight)
+        return Dense(agent_distances(features, self.weight), labels)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
@@ -57,15 +57,15 @@ class CContrastive(_Agents):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        distances = self.distances(features, labels)
+        agents = self.agents(features, labels)
         margin: float | Tensor = self.margin
         if self.adaptive_margin:
             margin = self.margin + self.mean_distance.clone()
             if self.training:
                 with torch.no_grad():
-                    now = distances.gather(1, labels[:, None]).mean()
+                    now = own_distances(features, self.weight, labels).mean()
                     self.mean_distance.mul_(MEAN_KEEPS).add_((1 - MEAN_KEEPS) * now).clamp_(max=MEAN_CAP)
-        return c_contrastive(distances, labels, margin=margin, **self.options)
+        return c_contrastive(agents, margin=margin, **self.options)
 
 
 @LOSSES.register
@@ -102,7 +102,7 @@ class CTriplet(_Agents):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        return c_triplet(self.distances(features, labels), labels, **self.options)
+        return c_triplet(self.agents(features, labels), **self.options)
 
 
 class _WenCenters(torch.autograd.Function):
@@ -153,6 +153,6 @@ class Center(nn.Module):
 def _try(function: Any, options: dict[str, Any]) -> None:
     """Refuse unknown options when the loss is made, not at the first batch."""
     try:
-        function(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64), **options)
+        function(Dense(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)), **options)
     except TypeError as error:
         raise ConfigError(f"options of {function.__name__}", f"'{error}'", "correct them") from error

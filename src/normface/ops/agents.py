@@ -5,26 +5,78 @@ All distances are squared, on the unit sphere: d = ‖f̃ - W̃‖² = 2 - 2·co
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from .reference import l2_normalize
+from .reference import l2_normalize, widened
 
+Level = Callable[[Tensor], Tensor]  # own distances [B] → the distance below which a negative is active [B]
 Gradient = Literal["exact", "caffe"]
 
 
 def agent_distances(x: Tensor, w: Tensor) -> Tensor:
-    """d [B, C] between features [B, D] and agents [C, D], neither normalised; float32 or better."""
-    x, w = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, w))
-    with torch.autocast(x.device.type, enabled=False):
-        return 2 - 2 * l2_normalize(x) @ l2_normalize(w).to(x.dtype).T
+    """d [B, C] between features [B, D] and agents [C, D], neither normalised; float32 or better.
+
+    Under autocast the matrix product runs in autocast's dtype.
+    """
+    x, w = widened(x), widened(w)
+    cosines = functional.linear(l2_normalize(x), l2_normalize(w).to(x.dtype))
+    return 2 - 2 * widened(cosines)
+
+
+def own_distances(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """d_y [B] between features [B, D] and their own agents, of labels [B]; as `agent_distances`."""
+    x, own = widened(x), widened(w[y])
+    return 2 - 2 * (l2_normalize(x) * l2_normalize(own).to(x.dtype)).sum(1)
+
+
+class Negatives(NamedTuple):
+    """What the other agents cost each sample; all [B].
+
+    Attributes:
+        own: distance to the own agent.
+        push: Σ over active negatives of m - d, or of exp(-d); m itself counts as a constant.
+        weights: Σ over active negatives of 1, or of exp(-d); without gradient.
+    """
+
+    own: Tensor
+    push: Tensor
+    weights: Tensor
+
+
+class Agents(Protocol):
+    """Distances of a batch to all agents, however they are computed."""
+
+    def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+        """Active are the others with d < m = `level`(own distances), or of them only the nearest (`hardest`)."""
+
+
+class Dense:
+    """From the whole matrix d [B, C] and labels [B]: the definition of right."""
+
+    def __init__(self, d_BC: Tensor, y_B: Tensor) -> None:
+        self.d_BC, self.y_B = d_BC, y_B
+        self.own_BC = torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, y_B[:, None], True)
+
+    def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+        own_B = self.d_BC.gather(1, self.y_B[:, None])[:, 0]
+        level_B1 = level(own_B).detach()[:, None]
+        active_BC = (self.d_BC < level_B1) & ~self.own_BC
+        if hardest:
+            nearest_B1 = self.d_BC.detach().masked_fill(self.own_BC, torch.inf).argmin(1, keepdim=True)
+            active_BC &= torch.zeros_like(self.own_BC).scatter_(1, nearest_B1, True)
+        cost_BC = torch.exp(-self.d_BC) if exponential else level_B1 - self.d_BC
+        push_B = torch.where(active_BC, cost_BC, 0).sum(1)
+        weights_B = push_B.detach() if exponential else active_BC.sum(1).to(push_B.dtype)
+        return Negatives(own_B, push_B, weights_B)
 
 
 def c_contrastive(
-    d_BC: Tensor,
-    y_B: Tensor,
+    agents: Agents,
     *,
     margin: float | Tensor = 1.0,
     positive_margin: float = 0.0,
@@ -40,7 +92,7 @@ def c_contrastive(
     """C-contrastive loss (eq. 10): 1/B Σ_i [w₊·min(cap, max(0, d_iy - m₊)) + w₋·Σ_{j≠y} max(0, m₋ - d_ij)].
 
     Args:
-        d_BC, y_B: distances [B, C] and labels [B].
+        agents: distances of the batch.
         margin, positive_margin: m₋ and m₊, of squared distances.
         positive_weight, negative_weight, cap: w₊, w₋, and the largest pull of a sample.
         exponential: an active negative (d < m₋) costs w₋·exp(-d) instead.
@@ -52,27 +104,22 @@ def c_contrastive(
     Returns:
         Scalar: summed over classes, divided by B only.
     """
-    own_BC, own_B = _own(d_BC, y_B)
+
+    def level(own_B: Tensor) -> Tensor:
+        return torch.where((own_B > 1) & positive_first, -torch.inf, torch.as_tensor(margin).to(own_B))
+
+    own_B, push_B, weights_B = agents.negatives(level, exponential=exponential, hardest=hardest_negative)
     pull_B = (own_B - positive_margin).clamp(0, cap)
     if hardest_positive:
-        pull_B = pull_B * (torch.arange(len(y_B), device=y_B.device) == own_B.argmax())
-    active_BC = (d_BC < margin) & ~own_BC
-    if hardest_negative:
-        active_BC &= _nearest(d_BC, own_BC)
-    if positive_first:
-        active_BC &= (own_B <= 1)[:, None]
-    cost_BC = torch.exp(-d_BC) if exponential else margin - d_BC
-    push_B = torch.where(active_BC, cost_BC, 0).sum(1)
+        pull_B = pull_B * (torch.arange(len(own_B), device=own_B.device) == own_B.argmax())
     if normalize_negatives is not None:
-        weights = (torch.exp(-d_BC.detach()) if exponential else torch.ones_like(d_BC)) * active_BC
-        total = negative_weight * weights.sum() / (normalize_negatives * len(y_B))
+        total = negative_weight * weights_B.sum() / (normalize_negatives * len(own_B))
         push_B = push_B / torch.where(total > positive_weight, total, 1)
     return (positive_weight * pull_B + negative_weight * push_B).mean()
 
 
 def c_triplet(
-    d_BC: Tensor,
-    y_B: Tensor,
+    agents: Agents,
     *,
     margin: float = 0.8,
     hardest: bool = True,
@@ -84,7 +131,7 @@ def c_triplet(
     """C-triplet loss (eq. 11): w₋/B Σ_i Σ_j max(0, m + d_iy - d_ij) over all j ≠ y, or the nearest (`hardest`).
 
     Args:
-        d_BC, y_B: distances [B, C] and labels [B].
+        agents: distances of the batch.
         pull: draw every sample to its own agent, active or not: adds w₊·d_iy ("exact"), or switches w₊/B on for
             every sample ("caffe").
         gradient: "exact", of the loss returned; or "caffe", the original layer's backward pass: -w₋/B for each
@@ -94,25 +141,10 @@ def c_triplet(
     Returns:
         Scalar.
     """
-    own_BC, own_B = _own(d_BC, y_B)
-    chosen_BC = _nearest(d_BC, own_BC) if hardest else ~own_BC
-    cost_BC = torch.where(chosen_BC, (margin + own_B[:, None] - d_BC).clamp(min=0), 0)
-    value = negative_weight * cost_BC.sum(1).mean()
+    own_B, push_B, active_B = agents.negatives(lambda own_B: margin + own_B, hardest=hardest)
     if gradient == "exact":
-        return value + positive_weight * own_B.mean() if pull else value
-    active_BC = cost_BC.detach() > 0
-    drawn_B = torch.ones_like(own_B) if pull else active_BC.any(1).to(own_B.dtype)
-    surrogate = (positive_weight * drawn_B * own_B - negative_weight * (active_BC * d_BC).sum(1)).mean()
-    return value.detach() + surrogate - surrogate.detach()
-
-
-def _own(d_BC: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Which agent is each sample's own [B, C], and its distance [B]."""
-    column_B1 = y_B[:, None]
-    return torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, column_B1, True), d_BC.gather(1, column_B1)[:, 0]
-
-
-def _nearest(d_BC: Tensor, own_BC: Tensor) -> Tensor:
-    """Which agent is nearest to each sample, its own left out [B, C]."""
-    column_B1 = d_BC.detach().masked_fill(own_BC, torch.inf).argmin(1, keepdim=True)
-    return torch.zeros_like(own_BC).scatter_(1, column_B1, True)
+        # The level moves with the own distance: once for each active negative.
+        value_B = negative_weight * (push_B + active_B * (own_B - own_B.detach()))
+        return (value_B + positive_weight * own_B if pull else value_B).mean()
+    drawn_B = torch.ones_like(own_B) if pull else (active_B > 0).to(own_B.dtype)
+    return (negative_weight * push_B + positive_weight * drawn_B * (own_B - own_B.detach())).mean()

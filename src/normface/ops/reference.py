@@ -20,8 +20,13 @@ def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
     ε stands inside the root, so value and gradient are finite at zero, and the gradient
     (u - x̃⟨u, x̃⟩)/‖x‖ (eq. 4) is tangent to the sphere. Half precisions are computed in float32.
     """
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    wide = widened(x)
     return (wide * (wide.square().sum(-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32 where it was half precision, or else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def cosine_cross_entropy(
@@ -34,8 +39,7 @@ def cosine_cross_entropy(
     normalize: Normalize,
 ) -> Tensor:
     """See `ops.cosine_cross_entropy`."""
-    if x_BD.dtype in (torch.float16, torch.bfloat16):
-        x_BD = x_BD.float()  # norms of half-precision features overflow or lose digits
+    x_BD = widened(x_BD)  # norms of half-precision features overflow or lose digits
     if normalize in ("both", "features"):
         x_BD = l2_normalize(x_BD)
     if normalize in ("both", "weights"):
