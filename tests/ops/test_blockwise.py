@@ -42,9 +42,9 @@ def test_c_contrastive(options, margin):
     same(c_contrastive(Tiled(x, w, y), **options), whole, (x, w))
 
 
-@pytest.mark.parametrize(
-    ("hardest", "pull", "gradient"), itertools.product([True, False], [True, False], ["exact", "caffe"])
-)
+@pytest.mark.parametrize("hardest", [True, False])
+@pytest.mark.parametrize("pull", [True, False])
+@pytest.mark.parametrize("gradient", ["exact", "caffe"])
 def test_c_triplet(hardest, pull, gradient):
     x, w, y = draw()
     options = dict(hardest=hardest, pull=pull, gradient=gradient)

@@ -177,8 +177,8 @@ class _Tiled(torch.autograd.Function):
         return dx_BD, dw_CD, None, dscale, None, None, None
 
 
-def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> Tensor:
-    """The other class of the largest cosine [B] int64; without gradient."""
+def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest cosine of another class [B], and which class it is [B] int64; without gradient."""
     best_B, found_B = x_BD.new_full((len(x_BD),), -torch.inf), torch.zeros_like(y_B)
     with torch.no_grad():
         for at in range(0, len(w_CD), TILE):
@@ -188,7 +188,7 @@ def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> Tensor:
             value_B, column_B = z_BT.max(1)
             found_B = torch.where(value_B > best_B, column_B + at, found_B)
             best_B = torch.maximum(best_B, value_B)
-    return found_B
+    return best_B, found_B
 
 
 def some_cosines(x_BD: Tensor, w_CD: Tensor, classes_BK: Tensor) -> Tensor:
@@ -229,12 +229,17 @@ class Tiled:
             reduce = Hinge(lambda own_B: level(2 - 2 * own_B), exponential=exponential)
             own_B, push_B = reduce_others(self.x_BD, self.w_CD, self.y_B, reduce)
             return Negatives(2 - 2 * own_B, push_B, reduce.weights)
-        other_B = nearest_other(self.x_BD, self.w_CD, self.y_B)
+        _, other_B = nearest_other(self.x_BD, self.w_CD, self.y_B)
         own_B, d_B = (2 - 2 * some_cosines(self.x_BD, self.w_CD, torch.stack([self.y_B, other_B], 1))).unbind(1)
-        level_B = level(own_B).detach()
-        cost_B = torch.exp(-d_B) if exponential else level_B - d_B
-        push_B = torch.where(d_B < level_B, cost_B, 0)
-        return Negatives(own_B, push_B, push_B.detach() if exponential else (d_B < level_B).to(d_B.dtype))
+        return nearest_only(own_B, d_B, level, exponential)
+
+
+def nearest_only(own_B: Tensor, other_B: Tensor, level: Level, exponential: bool) -> Negatives:
+    """The negatives where only the nearest other agent, at distance `other_B`, counts."""
+    level_B = level(own_B).detach()
+    cost_B = torch.exp(-other_B) if exponential else level_B - other_B
+    push_B = torch.where(other_B < level_B, cost_B, 0)
+    return Negatives(own_B, push_B, push_B.detach() if exponential else (other_B < level_B).to(own_B.dtype))
 
 
 def _inverse(w_CD: Tensor) -> Tensor:

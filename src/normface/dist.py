@@ -1,0 +1,85 @@
+"""Ranks that compute one loss together: gathering and summing, with the gradients that this needs.
+
+Every rank ends with the same loss and differentiates it, so a sum's gradient goes back to each summand as it is, and
+what was gathered gets back the sum of what the ranks found. All raises of torch.distributed (a rank that died, a
+timeout) become TrainingError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as td
+from torch import Tensor
+
+from .errors import TrainingError
+
+
+def rank(group: Any = None) -> int:
+    """This process's place in the group; 0 where nothing is distributed."""
+    return td.get_rank(group) if td.is_available() and td.is_initialized() else 0
+
+
+def world(group: Any = None) -> int:
+    """Processes in the group; 1 where nothing is distributed."""
+    return td.get_world_size(group) if td.is_available() and td.is_initialized() else 1
+
+
+def gather(x: Tensor, group: Any = None) -> Tensor:
+    """Tensors [b, …] of all ranks, in their order [world·b, …]; equal shapes. The gradient is summed over ranks."""
+    return x if world(group) == 1 else _Gather.apply(x, group)  # type: ignore[no-untyped-call]
+
+
+def total(x: Tensor, group: Any = None) -> Tensor:
+    """The sum over ranks. The gradient of the common loss goes back to every summand unchanged."""
+    return x if world(group) == 1 else _Total.apply(x, group)  # type: ignore[no-untyped-call]
+
+
+def maximum(x: Tensor, group: Any = None) -> Tensor:
+    """The largest over ranks, element by element; without gradient."""
+    x = x.detach()
+    if world(group) > 1:
+        x = x.clone()
+        _told(lambda: td.all_reduce(x, td.ReduceOp.MAX, group=group))
+    return x
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world(group))]
+        _told(lambda: td.all_gather(parts, x.contiguous(), group=group))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (down,) = gradients
+        parts = [part.contiguous() for part in down.chunk(world(ctx.group))]
+        own = torch.empty_like(parts[0])
+        _told(lambda: td.reduce_scatter(own, parts, group=ctx.group))
+        return own, None
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        x = x.clone(memory_format=torch.contiguous_format)
+        _told(lambda: td.all_reduce(x, group=group))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def _told(work: Callable[[], Any]) -> None:
+    try:
+        work()
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"all {world()} ranks to answer", f"'{error}' on rank {rank()}",
+            "look at the other ranks' messages; --resume goes on from the last checkpoint",
+        ) from error  # fmt: skip
