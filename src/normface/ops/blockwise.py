@@ -6,7 +6,6 @@ tile. Weights are read as they are; their lengths divide the columns of a tile a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -25,9 +24,6 @@ class Reduce(Protocol):
 
     factor: float
 
-    def begin(self, own_B: Tensor) -> None:
-        """Take the own cosines, before the first tile."""
-
     def take(self, z_BT: Tensor, own: tuple[Tensor, Tensor]) -> None:
         """Take a tile, which may be overwritten. `own` (rows, columns) are the places of own classes: not to count."""
 
@@ -39,18 +35,16 @@ class Reduce(Protocol):
 
 
 class LogSumExp:
-    """log Σ_{j≠y} exp(s·cos_j).
+    """log Σ_{j≠y} exp(s·cos_j) for `count` samples.
 
-    Cosines are bounded by 1, so for scales up to 40 the largest exponent is known beforehand; above, or for raw
-    weights, it is carried along.
+    Cosines are bounded by 1, so for scales up to 40 the largest exponent is known beforehand; above, or where the
+    products are no cosines (`bounded` False), it is carried along.
     """
 
-    def __init__(self, scale: float, *, bounded: bool) -> None:
+    def __init__(self, scale: float, like_B: Tensor, *, bounded: bool) -> None:
         self.factor, self.bounded = scale, bounded and 2 * scale <= SMALLEST
-
-    def begin(self, own_B: Tensor) -> None:
-        self.total = torch.zeros_like(own_B)
-        self.top = torch.full_like(own_B, self.factor if self.bounded else -torch.inf)
+        self.total = torch.zeros_like(like_B)
+        self.top = torch.full_like(like_B, scale if self.bounded else -torch.inf)
 
     def take(self, z_BT: Tensor, own: tuple[Tensor, Tensor]) -> None:
         z_BT[own] = -torch.inf
@@ -71,19 +65,16 @@ class LogSumExp:
 
 
 class Hinge:
-    """Σ_{j≠y} max(0, m - d_j) or, exponential, Σ exp(-d_j) over d_j < m; d = 2 - 2·cos, m [B] from the own cosines.
+    """Σ_{j≠y} max(0, m - d_j) or, exponential, Σ exp(-d_j) over d_j < m; d = 2 - 2·cos, m = `level` [B].
 
     `weights` [B] then is the active negatives' number, or their summed exp(-d).
     """
 
     factor = 1.0
 
-    def __init__(self, level: Callable[[Tensor], Tensor], *, exponential: bool = False) -> None:
-        self.level, self.exponential = level, exponential
-
-    def begin(self, own_B: Tensor) -> None:
-        self.level_B1 = self.level(own_B)[:, None]
-        self.total, self.weights = torch.zeros_like(own_B), torch.zeros_like(own_B)
+    def __init__(self, level_B: Tensor, *, exponential: bool = False) -> None:
+        self.level_B1, self.exponential = level_B[:, None], exponential
+        self.total, self.weights = torch.zeros_like(level_B), torch.zeros_like(level_B)
 
     def _weights(self, z_BT: Tensor, own: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         d_BT = 2 - 2 * z_BT
@@ -137,7 +128,6 @@ class _Tiled(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         inverse_C = _inverse(w_CD) if unit else w_CD.new_ones(len(w_CD))
         own_B = (x_BD * _rows(w_CD, inverse_C, y_B)).sum(1)
-        reduce.begin(own_B)
         x_compute = x_BD.to(compute)
         for at in range(0, len(w_CD), TILE):
             w_TD = w_CD[at : at + TILE].to(compute)
@@ -226,7 +216,9 @@ class Tiled:
 
     def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
         if not hardest:
-            reduce = Hinge(lambda own_B: level(2 - 2 * own_B), exponential=exponential)
+            with torch.no_grad():
+                known_B = 2 - 2 * some_cosines(self.x_BD, self.w_CD, self.y_B[:, None])[:, 0]
+            reduce = Hinge(level(known_B), exponential=exponential)
             own_B, push_B = reduce_others(self.x_BD, self.w_CD, self.y_B, reduce)
             return Negatives(2 - 2 * own_B, push_B, reduce.weights)
         _, other_B = nearest_other(self.x_BD, self.w_CD, self.y_B)

@@ -44,11 +44,9 @@ class Shard:
         """`ops.agents.Agents` of the whole batch before all classes."""
         x_BD = l2_normalize(self.x_BD)
         if not hardest:
-
-            def of_all(own_part_B: Tensor) -> Tensor:
-                return level(2 - 2 * dist.total(own_part_B, self.group))
-
-            reduce = Hinge(of_all, exponential=exponential)
+            with torch.no_grad():
+                known_B = 2 - 2 * dist.total(some_cosines(x_BD, self.w_cD, self.y_B[:, None])[:, 0], self.group)
+            reduce = Hinge(level(known_B), exponential=exponential)
             own_B, push_B = reduce_others(x_BD, self.w_cD, self.y_B, reduce)
             weights_B = dist.total(reduce.weights, self.group)
             return Negatives(2 - 2 * dist.total(own_B, self.group), dist.total(push_B, self.group), weights_B)
