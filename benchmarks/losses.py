@@ -21,7 +21,7 @@ from normface.train import TrainConfig, embedder, train
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "losses"
-EPOCHS = 4.0
+EPOCHS = 3.0
 MODEL = {"name": "smallresnet", "options": {"channels": [16, 32, 64, 128], "units": [1, 1, 1]}}
 SOFTMAX = "softmax, nothing normalised"
 FINE = {"lr": 0.01}  # as the paper fine-tunes: a tenth of the rate from scratch
