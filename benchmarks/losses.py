@@ -109,3 +109,22 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
     kept.write_text(json.dumps(figures))
     print(kind, name, figures, flush=True)
     return figures
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as docs/losses.md shows them, in Markdown."""
+    head = ["loss", "LFW (%)", "DevTest (%, 95 % interval)", "seconds", "last loss", "synthetic faces (%)"]
+    lines = [head, ["---"] * len(head)]
+    for name in figures["real"]:
+        real, drawn = figures["real"][name], figures["synthetic"][name]
+        value, low, high = (100 * number for number in real["devtest"])
+        lines.append([
+            name, _accuracy(real), f"{value:.1f} ({low:.1f} to {high:.1f})", str(real["seconds"]),
+            f"{real['loss']:.3g}", _accuracy(drawn),
+        ])  # fmt: skip
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _accuracy(found: dict[str, Any]) -> str:
+    value, error = found["lfw"]
+    return f"{100 * value:.2f} ± {100 * error:.2f}"
