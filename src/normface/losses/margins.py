@@ -248,6 +248,8 @@ def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> Margi
             margin = Margin(**options)
         except TypeError as error:
             raise ConfigError("name, or the arguments of Margin", f"'{error}'", "correct the margin") from error
+    if not isinstance(margin, Margin | MarginRule | None):
+        raise ConfigError("a margin, its name or a mapping of its options", repr(margin), "correct it")
     return Fixed(margin) if isinstance(margin, Margin) else margin
 
 

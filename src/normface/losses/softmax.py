@@ -101,13 +101,14 @@ class CosineSoftmax(nn.Module):
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
         if self.training and self.weights == "hard":
-            # Not seen by autograd: where a forward pass follows another, unit rows stay what they were.
-            self.weight.data.copy_(ops.l2_normalize(self.weight.data))
+            with torch.no_grad():
+                self.weight.copy_(ops.l2_normalize(self.weight))
+        scale: Tensor = self.scale
         if self.training and self.dynamic:
-            scale = ops.adacos_scale(features, self.weight, labels, scale=self.scale, subcenters=self.subcenters)
-            self.scale.data.copy_(scale.clamp(min=LEAST_SCALE))
-        scale = self.scale
-        if scale.requires_grad:
+            scale = ops.adacos_scale(features, self.weight, labels, scale=scale, subcenters=self.subcenters)
+            with torch.no_grad():
+                self.scale.copy_(scale.clamp_(min=LEAST_SCALE))
+        elif scale.requires_grad:
             # The value is clamped, not the gradient: a scale below the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()
         lengths = ops.norms(features)

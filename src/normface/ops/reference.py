@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -73,9 +74,10 @@ def adacos_scale(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, scale: Tensor, subc
     """See `ops.adacos_scale`."""
     x_BD, w_RD = l2_normalize(_wide(x_BD)), l2_normalize(w_RD)
     others_BC = _products(x_BD, w_RD, subcenters).scatter(1, y_B[:, None], -torch.inf)
-    log_mean = (scale * others_BC).logsumexp((0, 1)) - torch.tensor(float(len(y_B))).log()
-    # cos(min(π/4, θ_med)) = max(√½, cos θ_med); of an even number, the smaller middle angle, as in the original
-    return log_mean / -(-_own(x_BD, w_RD, y_B, subcenters)).median().clamp(max=-(0.5**0.5))
+    log_mean = (scale * others_BC).logsumexp((0, 1)) - math.log(len(y_B))
+    # cos(min(π/4, θ)) = max(√½, cos θ); of an even number θ is the smaller middle angle, as in the original.
+    median = -(-_own(x_BD, w_RD, y_B, subcenters)).median()
+    return log_mean / median.clamp(min=math.sqrt(0.5))
 
 
 def _wide(x: Tensor) -> Tensor:
