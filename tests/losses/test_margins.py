@@ -240,11 +240,12 @@ class TestMemory:
 
     def test_curricularface_by_hand(self):
         rule = MARGINS.build("CurricularFace").double()
-        rule(torch.ones(2), torch.tensor([0.2, 0.6], dtype=DOUBLE))
+        first = rule(torch.ones(2), torch.tensor([0.2, 0.6], dtype=DOUBLE))
         assert rule.t.item() == pytest.approx(0.004)
         margin = rule(torch.ones(2), torch.tensor([1.0, 0.0], dtype=DOUBLE))
         assert rule.t.item() == pytest.approx(0.99 * 0.004 + 0.005)
         assert margin.curriculum == rule.t
+        assert first.curriculum.item() == pytest.approx(0.004)  # a margin given does not change
 
     def test_sphereface_by_hand(self):
         rule = MARGINS.build("SphereFace")
