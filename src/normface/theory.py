@@ -37,3 +37,13 @@ def scale_for_probability(num_classes: int, probability: float) -> float:
 def _check_classes(num_classes: int) -> None:
     if num_classes < 2:
         raise InputError("at least 2 classes", str(num_classes), "correct the number of classes")
+
+
+def adacos_scale(num_classes: int) -> float:
+    """AdaCos's fixed scale √2·log(n - 1): own angles about π/4, all others π/2 (Zhang et al. 2019).
+
+    Raises InputError unless num_classes ≥ 3 (for 2 it would be 0).
+    """
+    if num_classes < 3:
+        raise InputError("at least 3 classes for AdaCos", str(num_classes), "give the scale as a number")
+    return math.sqrt(2) * math.log(num_classes - 1)
