@@ -65,8 +65,8 @@ def initial_loss(num_classes: int, scale: float, dim: int = 512) -> float:
 def equilibrium_norm(lr: float, weight_decay: float, gradient_norm: float) -> float:
     """Norm at which SGD with weight decay leaves a vector that is normalised before use: (lr·g² / (2·decay))^¼.
 
-    The gradient at norm r is tangent to the sphere and g/r long (eq. 4), so a step adds (lr·g/r)² to r², and decay takes
-    2·lr·decay·r². With momentum m give lr / (1 - m).
+    The gradient at norm r is tangent to the sphere and g/r long (eq. 4), so a step adds (lr·g/r)² to r², and
+    decay takes 2·lr·decay·r². With momentum m give lr / (1 - m).
 
     Args:
         gradient_norm: g, root mean square length of the tangential gradient at unit norm.
@@ -151,7 +151,8 @@ def adacos_scale(num_classes: int) -> float:
 def _cosines(dim: int, count: int, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quadrature nodes and weights for the cosine of two random unit vectors: density ∝ sin^(dim-2) of the angle.
 
-    Nodes are at most `spacing` apart (Gauss-Legendre, 16 a panel); what not one in 1e18 · `count` vectors reaches is left out.
+    Nodes are at most `spacing` apart (Gauss-Legendre, 16 a panel); what fewer than one in 1e18 · `count` vectors reach
+    is left out.
     """
     _check_dim(dim)
     reach = math.acos(math.sqrt(-math.expm1(-2 * (math.log(count) + 41) / (dim - 2)))) if dim > 2 else 0.0
