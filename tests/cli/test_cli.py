@@ -118,6 +118,47 @@ class TestBound:
         assert one_line(err, part)
 
 
+class TestDoctor:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """A log whose scale is too small for 1000 classes."""
+        figures = {
+            "loss": 6.0,
+            "lr": 0.1,
+            "classes": 1000,
+            "scale": 1.0,
+            "bound": 5.908,
+            "feature_norm": 1,
+            "accuracy": 0.5,
+        }
+        lines = [json.dumps({"step": 10 * k, "epoch": 0.35 * k, **figures}) + "\n" for k in range(1, 21)]
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").write_text("{}")
+        (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
+        return tmp_path / "run"
+
+    def test_says_what_is_wrong(self, run, folder, tmp_path):
+        code, out, _ = run("doctor", folder, "--plot", tmp_path / "m.svg")
+        assert code == 0
+        assert out.startswith("error: scale-too-small: At scale 1 and 1,000 classes")
+        assert "step 200, epoch 7, loss 6" in out
+        assert (tmp_path / "m.svg").read_text().startswith("<svg")
+        found = json.loads(run("doctor", folder, "--json")[1])
+        assert not found["healthy"]
+        assert set(found["diagnoses"][0]) == {"name", "severity", "seen", "why", "do"}
+
+    def test_healthy(self, run, folder):
+        text = (folder / "metrics.jsonl").read_text()
+        (folder / "metrics.jsonl").write_text(text.replace("5.908", "0.01"))
+        assert "nothing wrong was found" in run("doctor", folder)[1]
+
+    def test_mistakes(self, run, folder, tmp_path):
+        code, _, err = run("doctor", tmp_path)
+        assert code == 2
+        assert one_line(err, "config.json", "train --out")
+        assert one_line(run("doctor", folder, "--plot", "m.pdf")[2], ".svg or .png")
+
+
 @pytest.mark.slow
 def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     """train → evaluate --certify → export → verify, each by its command."""

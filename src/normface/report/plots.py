@@ -116,6 +116,7 @@ def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False, labelcolor=GREY, fontsize=8)
         else:
+            axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "not measured", color=GREY, ha="center", transform=axes.transAxes)
     figure.supxlabel("Step", color=GREY, fontsize=10)
     return figure

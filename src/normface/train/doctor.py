@@ -22,7 +22,7 @@ ENOUGH = 10  # looks before a run is judged: the first hundred steps are the sta
 LEAST_PROBABILITY = 0.5  # less, and the right class never outweighs all the others together
 CLOSE = 30.0  # degrees: d = 0.27, a third of C-triplet's margin. Random agents lie near 90, learned ones beyond 45
 SAME = 0.8  # own angle / nearest other: towards 1 the classes lie in one another
-LINE = 1.5  # effective rank: one direction has 1, a half circle 1.9
+LINE = 1.5  # effective rank: of an arc of 30° 1.5, of one direction 1, of a whole circle 2
 SLOWER = 100.0  # times: a plain step turns class weights by lr / norm², and moves the network by lr / features' norm
 
 
@@ -76,7 +76,7 @@ def read(folder: Path) -> Run:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError("config.json as train writes it", f"'{error}' in {folder}", "restore it") from error
-    records = read_lines(folder / FILE)
+    records = [line for line in read_lines(folder / FILE) if {"loss", "lr", "epoch"} <= line.keys()]
     if not records:
         raise DataError(f"steps in {folder / FILE}", "none", "train longer")
     ended = [line["words"] for line in read_lines(folder / WARNINGS) if line.get("name") == "ended"]
@@ -109,7 +109,8 @@ def summary(run: Run) -> str:
     """The key figures at the end, in words."""
     last = run.records[-1]
     names = {
-        "loss": "loss {:.4g}", "bound": "least possible {:.2g}", "scale": "scale {:.4g}", "accuracy": "training accuracy {:.0%}",
+        "loss": "loss {:.4g}", "bound": "least possible {:.2g}", "scale": "scale {:.4g}",
+        "accuracy": "training accuracy {:.0%}",
         "genuine_angle": "own class at {:.0f}°", "nearest_angle": "nearest other at {:.0f}°",
         "features_rank": "effective rank {:.1f}",
     }  # fmt: skip
@@ -143,7 +144,7 @@ def _scale_too_small(run: Run) -> Diagnosis | None:
     best = math.exp(-bound)
     stuck = math.isclose(scale, run.early("scale"), rel_tol=0.01)
     near = run.late("loss") - bound < (math.log(n) - bound) / 2 if n >= 2 else False
-    if not best < LEAST_PROBABILITY or not (stuck or near):
+    if not best < LEAST_PROBABILITY or not (stuck or near) or _scale_at_floor(run):
         return None
     needed = theory.scale_for_probability(int(n), 0.99)
     return Diagnosis(
@@ -169,7 +170,7 @@ def _scale_at_floor(run: Run) -> Diagnosis | None:
 def _collapsed(run: Run) -> Diagnosis | None:
     """All samples in one direction, or own and other classes' agents alike near."""
     rank, own, other = (run.late(name) for name in ("features_rank", "genuine_angle", "nearest_angle"))
-    mixed = math.isfinite(run.late("accuracy")) and other < CLOSE and own > SAME * other
+    mixed = math.isfinite(run.late("accuracy")) and max(own, other) < CLOSE and own > SAME * other
     if not (rank < LINE or mixed):
         return None
     return Diagnosis(

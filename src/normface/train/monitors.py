@@ -19,7 +19,7 @@ from ..losses.agents import MEAN_CAP, MEAN_KEEPS
 from ..losses.softmax import LEAST_SCALE
 from ..ops import l2_normalize
 
-EVERY = 10  # steps from one look to the next: 1.5 % of a step of the smallest network that ships (batch 64, one thread)
+EVERY = 10  # steps from one look to the next; 0.06 to 0.4 % of smallresnet's time at 100 to 10,572 classes (one thread)
 SAMPLES = 64  # of a batch, compared with every agent: for means that is enough
 WINDOW = 256  # recent features, and class weights, whose effective rank is taken
 
@@ -115,7 +115,7 @@ def effective_rank(rows: Tensor) -> float:
     gram = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
     if not gram.isfinite().all():
         return math.nan
-    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    values = torch.linalg.eigvalsh(gram.cpu()).clamp(min=0).sqrt()
     p = values / values.sum()
     return float(torch.special.entr(p).sum().exp())
 
