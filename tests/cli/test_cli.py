@@ -94,6 +94,7 @@ class TestBound:
         found = json.loads(run("bound", "--classes", 10572, "--dim", 128, "--json")[1])
         assert (found["classes"], found["dim"]) == (10572, 128)
         assert found["scale_for_probability"]["0.9"] == pytest.approx(11.46, abs=5e-3)
+        assert "AdaCos" not in run("bound", "--classes", 2)[1]
 
     @pytest.mark.parametrize("name", ["b.svg", "b.png"])
     def test_picture(self, run, tmp_path, name):

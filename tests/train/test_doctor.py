@@ -110,6 +110,7 @@ class TestLogsByHand:
     def test_stopped_short_and_unmonitored(self):
         assert names(records()[:15]) == ["unfinished"]
         assert names(records()[:5]) == ["unfinished", "too-short"]
+        assert names(records(epoch=0.9, features_rank=1.0)) == ["unfinished", "too-short"]
         assert in_training(Run(CONFIG, records()[:5])) == []
 
     def test_worst_first(self):
@@ -228,6 +229,23 @@ class TestProvoked:
 
     def test_a_huge_rate_without_decay(self, provoke):
         assert "norm-blow-up" in {d.name for d in diagnose(provoke("optim.lr=30", "optim.class_decay=0"))}
+
+    def test_figures_go_on_after_a_resumption(self, provoke, tmp_path, drawn):
+        """But for the window of recent features, which begins anew."""
+        whole = provoke("optim.epochs=7", "save_every=15")
+        assert len(whole.records) == 42
+        reader = open_reader(drawn / "train" / "faces-112.zip")
+
+        def stop(done, total, measured):
+            if done == 33:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(whole.config, reader, tmp_path / "again", progress=stop)
+        train(whole.config, reader, tmp_path / "again", resume=True)
+        for one, other in zip(whole.looks, read(tmp_path / "again").looks, strict=True):
+            different = {key for key in one if one[key] != other[key]}
+            assert different <= {"images_per_second", "features_rank"}
 
     def test_nan(self, provoke, tmp_path):
         with pytest.raises(TrainingError):

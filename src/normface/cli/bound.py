@@ -49,7 +49,7 @@ def bound(
     if as_json:
         figures = {
             "classes": classes, "dim": dim, **(at_scale(classes, scale, dim) if scale is not None else {}),
-            "adacos_scale": theory.adacos_scale(classes),
+            "adacos_scale": theory.adacos_scale(classes) if classes > 2 else None,
             "scale_for_probability": {f"{p:g}": s for p, s in usual.items()},
         }  # fmt: skip
         out.print_json(json.dumps(figures))
@@ -83,8 +83,9 @@ def overview(classes: int, dim: int) -> Table:
     table = Table("scale", "chosen for", "best probability", "first loss", "least loss")
     table.title = f"{classes:,} classes, {dim} dimensions"
     chosen = {f"{100 * p:g} %": theory.scale_for_probability(classes, p) for p in USUAL}
-    chosen |= {"plain cosines": 1.0, "AdaCos": theory.adacos_scale(classes)}
-    chosen |= {"AM-Softmax": 30.0, "CosFace, ArcFace": 64.0}
+    chosen |= {"plain cosines": 1.0, "AM-Softmax": 30.0, "CosFace, ArcFace": 64.0}
+    if classes > 2:  # for two it is 0
+        chosen["AdaCos"] = theory.adacos_scale(classes)
     for name, scale in sorted(chosen.items(), key=lambda item: item[1]):
         found = at_scale(classes, scale, dim)
         table.add_row(

@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..losses.softmax import LEAST_SCALE
 from .config import TrainConfig, parse_config
 from .logs import FILE, WARNINGS, read_lines
-from .monitors import SAMPLES
+from .monitors import EVERY, SAMPLES
 
 Record = Mapping[str, float | None]
 ENOUGH = 10  # looks before a run is judged: the first hundred steps are the start, not the training
@@ -86,11 +86,13 @@ def read(folder: Path) -> Run:
 def diagnose(run: Run) -> list[Diagnosis]:
     """All that is wrong, the worst first; empty for a healthy run."""
     found = list(_ending(run))
-    if len(run.looks) < ENOUGH:
+    if not _long_enough(run):
         found.append(
             Diagnosis(
-                "too-short", "note", f"Only {len(run.looks)} monitored steps", "The start of a run says little",
-                f"Judge it after {ENOUGH} or more (one in 10 steps is monitored)",
+                "too-short", "note",
+                f"Only {len(run.looks)} monitored steps in {run.records[-1]['epoch'] or 0:.2g} epochs",
+                "The start of a run says little",
+                f"Judge it after {ENOUGH} and an epoch (one step in {EVERY} is monitored)",
             )
         )  # fmt: skip
     else:
@@ -100,9 +102,7 @@ def diagnose(run: Run) -> list[Diagnosis]:
 
 def in_training(run: Run) -> list[Diagnosis]:
     """The faults that show while a run goes on; nothing before there is enough to judge."""
-    if len(run.looks) < ENOUGH or (run.looks[-1]["epoch"] or 0) < 1:
-        return []
-    return [found for check in CHECKS if (found := check(run)) is not None]
+    return [found for check in CHECKS if (found := check(run)) is not None] if _long_enough(run) else []
 
 
 def summary(run: Run) -> str:
@@ -116,6 +116,10 @@ def summary(run: Run) -> str:
     }  # fmt: skip
     figures = [text.format(value) for name, text in names.items() if math.isfinite(value := run.late(name))]
     return ", ".join([f"step {last['step']:.0f}, epoch {last['epoch'] or 0:.3g}", *figures])
+
+
+def _long_enough(run: Run) -> bool:
+    return len(run.looks) >= ENOUGH and (run.looks[-1]["epoch"] or 0) >= 1
 
 
 def _ending(run: Run) -> Iterator[Diagnosis]:
@@ -237,5 +241,5 @@ CHECKS: tuple[Callable[[Run], Diagnosis | None], ...] = (
 
 
 def _mean(records: Sequence[Record], name: str) -> float:
-    values = [value for record in records if (value := record.get(name)) is not None]
+    values = [value for record in records if (value := record.get(name)) is not None and math.isfinite(value)]
     return mean(values) if values else math.nan

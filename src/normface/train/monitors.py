@@ -70,8 +70,7 @@ class Monitors:
             other, own = ~own, own.fill_diagonal_(False)
         else:
             weights = weights.float()
-            cosines = functional.linear(unit_SD, l2_normalize(weights))
-            cosines = cosines.view(len(y_S), self.num_classes, -1).amax(2)
+            cosines = self._products(unit_SD, l2_normalize(weights))
             own = functional.one_hot(y_S, self.num_classes).bool()
             other = ~own
             nearest = cosines.argmax(1) == y_S
@@ -87,14 +86,22 @@ class Monitors:
             found |= self._proposition_3(step, distances[own].mean().item(), margin)
         if margin is not None:
             figures["active_negatives"] = _active(self.part, distances, own, other, margin)
-        if isinstance(self.part, CosineSoftmax):
-            scale = max(float(self.part.scale), LEAST_SCALE)
-            logits = cosines if self.part.normalize == "both" else _logits(self.part, x_SD, cosines)
+        if isinstance(self.part, CosineSoftmax) and weights is not None:
+            scale, normalize = max(float(self.part.scale), LEAST_SCALE), self.part.normalize
+            logits = self._products(
+                unit_SD if normalize in ("both", "features") else x_SD,
+                l2_normalize(weights) if normalize in ("both", "weights") else weights,
+            )
             figures["wrong_mass"] = 1 - (scale * logits).softmax(1)[own].mean()
             found["scale"] = scale
-            if self.part.normalize == "both" and math.isfinite(scale):
+            # A loss that leaves other classes out of the sum may fall below the bound.
+            if normalize == "both" and math.isfinite(scale) and getattr(self.part, "exclude_above", None) is None:
                 found["bound"] = self.share * theory.loss_lower_bound(self.num_classes, scale)
         return found | {name: value.item() for name, value in figures.items()}
+
+    def _products(self, x_SD: Tensor, w: Tensor) -> Tensor:
+        """x·w [S, C], the largest of each class's weights."""
+        return functional.linear(x_SD, w).view(len(x_SD), self.num_classes, -1).amax(2)
 
     def _proposition_3(self, step: int, now: float, margin: float | None) -> dict[str, float]:
         if math.isfinite(now):
@@ -166,10 +173,3 @@ def _active(loss: nn.Module, d: Tensor, own: Tensor, other: Tensor, margin: floa
         pushed = d[:, None, :] < margin + d[:, :, None]  # [anchor, positive, negative]
         return pushed[own[:, :, None] & other[:, None, :]].float().mean()
     return (d < margin)[other].float().mean()
-
-
-def _logits(loss: CosineSoftmax, x_SD: Tensor, cosines: Tensor) -> Tensor:
-    """Cosines, times the lengths that are not normalised away."""
-    if loss.normalize in ("weights", "none"):
-        cosines = cosines * x_SD.norm(dim=1, keepdim=True)
-    return cosines * loss.weight.float().norm(dim=1) if loss.normalize in ("features", "none") else cosines
