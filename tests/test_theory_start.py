@@ -39,7 +39,7 @@ class TestInitialLoss:
             assert theory.initial_loss(n, scale) == pytest.approx(plain, abs=2e-4)
 
     def test_never_below_the_bound_nor_above_the_plain_mean(self):
-        for scale in (0.01, 1.0, 20.0, 64.0, 1000.0, 20_000.0):
+        for scale in (0.01, 1.0, 20.0, 64.0, 2000.0):
             value = theory.initial_loss(1000, scale, 64)
             assert theory.loss_lower_bound(1000, scale) < value < math.log(1000) + scale**2 / 128
 
