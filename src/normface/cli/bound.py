@@ -96,5 +96,5 @@ def overview(classes: int, dim: int) -> Table:
 
 
 def _probability(value: float, least: float) -> str:
-    """Written so that less than 1 never reads as 1."""
-    return f"{value:.4g}" if value < 0.99995 else f"1 - {-math.expm1(-least):.1e}"
+    """Written so that less than 1 does not read as 1."""
+    return f"{value:.4g}" if value < 0.99995 or not least else f"1 - {-math.expm1(-least):.1e}"
