@@ -39,23 +39,33 @@ def loss(name: str, **options: Any) -> dict[str, Any]:
 
 
 PLAIN = dict(normalize="none", scale=1.0, learn_scale=False)
+AT_64 = dict(scale=64.0, learn_scale=False)  # as the margins' authors
 CENTER = {"name": "Center", "weight": 1.0}
 ROWS: dict[str, dict[str, Any]] = {
     SOFTMAX: cosine(**PLAIN),
     "NormFace softmax": cosine(),
     "softmax, features only": cosine(normalize="features"),
-    "CosFace": cosine(margin={"cosine": 0.35}, scale=64.0, learn_scale=False),
-    "ArcFace": cosine(margin={"angle": 0.5}, scale=64.0, learn_scale=False),
-    "ArcFace, straight-through": cosine(
-        margin={"angle": 0.5, "gradient": "straight-through"}, scale=64.0, learn_scale=False
-    ),
+    "NormFace softmax, hard weights": cosine(weights="hard"),
+    "NormFace softmax, 3 sub-centres": cosine(subcenters=3),
+    "AdaCos": cosine(scale="adacos"),
+    "AdaCos, dynamic": cosine(scale="adacos-dynamic"),
+    "CosFace": cosine(margin="CosFace", **AT_64),
+    "ArcFace": cosine(margin="ArcFace", **AT_64),
+    "ArcFace, straight-through": cosine(margin={"name": "ArcFace", "gradient": "straight-through"}, **AT_64),
+    "CurricularFace": cosine(margin="CurricularFace", **AT_64),
+    "AdaFace": cosine(margin="AdaFace", **AT_64),
+    "MagFace": cosine(margin="MagFace", **AT_64),
+    "SphereFace": cosine(margin="SphereFace", normalize="weights"),
+    "SphereFace-R": cosine(margin="SphereFaceR", scale=30.0, learn_scale=False),
     "softmax + center": loss("Joint", terms=[{"name": "CosineSoftmax", "weight": 1.0, **PLAIN}, CENTER]),
     "softmax + C-contrastive": loss("Joint"),
     "C-contrastive": {**loss("CContrastive"), "optim": FINE},
     "C-triplet": {**loss("CTriplet"), "optim": FINE},
     "contrastive": {**loss("Contrastive"), "data": BY_PERSON},
     "triplet": {**loss("Triplet", mining="semi-hard"), "data": BY_PERSON},
+    "from softmax: softmax": {**cosine(**PLAIN), "optim": FINE, "start": SOFTMAX},
     "from softmax: NormFace softmax": {**cosine(), "optim": FINE, "start": SOFTMAX},
+    "from softmax: ArcFace": {**cosine(margin="ArcFace", **AT_64), "optim": FINE, "start": SOFTMAX},
     "from softmax: C-contrastive": {**loss("CContrastive"), "optim": FINE, "start": SOFTMAX},
     "from softmax: C-triplet": {**loss("CTriplet"), "optim": FINE, "start": SOFTMAX},
     "from softmax: softmax + C-contrastive": {**loss("Joint"), "optim": FINE, "start": SOFTMAX},

@@ -142,12 +142,6 @@ def expected_active_negatives(num_classes: int, dim: int, margin: float, *, own_
     return float((num_classes - 1) * (weight @ near))
 
 
-def adacos_scale(num_classes: int) -> float:
-    """AdaCos's fixed scale, √2·log(n - 1) (Zhang et al. 2019, eq. 8). Raises InputError for fewer than 2 classes."""
-    _check_classes(num_classes)
-    return math.sqrt(2) * math.log(num_classes - 1)
-
-
 def _cosines(dim: int, count: int, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quadrature nodes and weights for the cosine of two random unit vectors: density ∝ sin^(dim-2) of the angle.
 
