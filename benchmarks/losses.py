@@ -21,7 +21,7 @@ from normface.train import TrainConfig, embedder, train
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "losses"
-EPOCHS = 4.0
+EPOCHS = 3.0
 MODEL = {"name": "smallresnet", "options": {"channels": [16, 32, 64, 128], "units": [1, 1, 1]}}
 SOFTMAX = "softmax, nothing normalised"
 FINE = {"lr": 0.01}  # as the paper fine-tunes: a tenth of the rate from scratch
@@ -39,23 +39,33 @@ def loss(name: str, **options: Any) -> dict[str, Any]:
 
 
 PLAIN = dict(normalize="none", scale=1.0, learn_scale=False)
+AT_64 = dict(scale=64.0, learn_scale=False)  # as the margins' authors
 CENTER = {"name": "Center", "weight": 1.0}
 ROWS: dict[str, dict[str, Any]] = {
     SOFTMAX: cosine(**PLAIN),
     "NormFace softmax": cosine(),
     "softmax, features only": cosine(normalize="features"),
-    "CosFace": cosine(margin={"cosine": 0.35}, scale=64.0, learn_scale=False),
-    "ArcFace": cosine(margin={"angle": 0.5}, scale=64.0, learn_scale=False),
-    "ArcFace, straight-through": cosine(
-        margin={"angle": 0.5, "gradient": "straight-through"}, scale=64.0, learn_scale=False
-    ),
+    "NormFace softmax, hard weights": cosine(weights="hard"),
+    "NormFace softmax, 3 sub-centres": cosine(subcenters=3),
+    "AdaCos": cosine(scale="adacos"),
+    "AdaCos, dynamic": cosine(scale="adacos-dynamic"),
+    "CosFace": cosine(margin="CosFace", **AT_64),
+    "ArcFace": cosine(margin="ArcFace", **AT_64),
+    "ArcFace, straight-through": cosine(margin={"name": "ArcFace", "gradient": "straight-through"}, **AT_64),
+    "CurricularFace": cosine(margin="CurricularFace", **AT_64),
+    "AdaFace": cosine(margin="AdaFace", **AT_64),
+    "MagFace": cosine(margin="MagFace", **AT_64),
+    "SphereFace": cosine(margin="SphereFace", normalize="weights"),
+    "SphereFace-R": cosine(margin="SphereFaceR", scale=30.0, learn_scale=False),
     "softmax + center": loss("Joint", terms=[{"name": "CosineSoftmax", "weight": 1.0, **PLAIN}, CENTER]),
     "softmax + C-contrastive": loss("Joint"),
     "C-contrastive": {**loss("CContrastive"), "optim": FINE},
     "C-triplet": {**loss("CTriplet"), "optim": FINE},
     "contrastive": {**loss("Contrastive"), "data": BY_PERSON},
     "triplet": {**loss("Triplet", mining="semi-hard"), "data": BY_PERSON},
+    "from softmax: softmax": {**cosine(**PLAIN), "optim": FINE, "start": SOFTMAX},
     "from softmax: NormFace softmax": {**cosine(), "optim": FINE, "start": SOFTMAX},
+    "from softmax: ArcFace": {**cosine(margin="ArcFace", **AT_64), "optim": FINE, "start": SOFTMAX},
     "from softmax: C-contrastive": {**loss("CContrastive"), "optim": FINE, "start": SOFTMAX},
     "from softmax: C-triplet": {**loss("CTriplet"), "optim": FINE, "start": SOFTMAX},
     "from softmax: softmax + C-contrastive": {**loss("Joint"), "optim": FINE, "start": SOFTMAX},
@@ -109,3 +119,22 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
     kept.write_text(json.dumps(figures))
     print(kind, name, figures, flush=True)
     return figures
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures as docs/losses.md shows them, in Markdown."""
+    head = ["loss", "LFW (%)", "DevTest (%, 95 % interval)", "seconds", "last loss", "synthetic faces (%)"]
+    lines = [head, ["---"] * len(head)]
+    for name in figures["real"]:
+        real, drawn = figures["real"][name], figures["synthetic"][name]
+        value, low, high = (100 * number for number in real["devtest"])
+        lines.append([
+            name, _accuracy(real), f"{value:.1f} ({low:.1f} to {high:.1f})", str(real["seconds"]),
+            f"{real['loss']:.3g}", _accuracy(drawn),
+        ])  # fmt: skip
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _accuracy(found: dict[str, Any]) -> str:
+    value, error = found["lfw"]
+    return f"{100 * value:.2f} ± {100 * error:.2f}"

@@ -31,6 +31,14 @@ def test_scale_for_probability_is_the_papers(probability, scale):
     assert theory.scale_for_probability(10_572, probability) == pytest.approx(scale, abs=5e-3)
 
 
+def test_adacos_scale_is_the_papers():
+    assert theory.adacos_scale(10_572) == pytest.approx(13.10, abs=5e-3)
+    # Own angles of π/4, all others π/2: the sum of the others' exponentials is the own class's.
+    assert math.exp(theory.adacos_scale(1000) * math.cos(math.pi / 4)) == pytest.approx(999 * math.exp(0))
+    with pytest.raises(InputError, match="at least 3 classes"):
+        theory.adacos_scale(2)
+
+
 @given(st.integers(2, 10**8), st.floats(1e-6, 1 - 1e-9))
 def test_the_two_are_inverse(n, probability):
     scale = theory.scale_for_probability(n, probability)

@@ -73,26 +73,91 @@ class TestBound:
     def test_of_a_scale(self, run):
         code, out, _ = run("bound", "--classes", 10575, "--scale", 1)
         assert code == 0
-        assert "cannot fall below 8.266" in out
+        assert "With 10,575 classes and scale 1 the loss cannot fall below 8.266 (it starts near 9.267)" in out
+        assert "can reach probability 0.0002" in out
+        assert "use a scale of at least 18.5 for 99.99 %" in out
+        _, out, _ = run("bound", "--classes", 10575, "--scale", 30)
+        assert "probability 1 - " in out
 
     def test_for_a_probability(self, run):
         _, out, _ = run("bound", "--classes", 10572, "--probability", 0.9999, "--json")
-        assert json.loads(out)["scale"] == pytest.approx(18.47, abs=0.005)
+        found = json.loads(out)
+        assert found["scale"] == pytest.approx(18.47, abs=0.005)
+        assert found["loss_lower_bound"] == pytest.approx(1e-4, rel=1e-3)
+        assert "at least 18.47" in run("bound", "--classes", 10572, "--probability", 0.9999)[1]
+        assert "any scale" in run("bound", "--classes", 10, "--probability", 0.1)[1]
+
+    def test_overview(self, run):
+        code, out, _ = run("bound", "--classes", 10572)
+        assert code == 0
+        assert all(figure in out for figure in ("11.46", "13.86", "18.47", "13.10", "AdaCos"))
+        found = json.loads(run("bound", "--classes", 10572, "--dim", 128, "--json")[1])
+        assert (found["classes"], found["dim"]) == (10572, 128)
+        assert found["scale_for_probability"]["0.9"] == pytest.approx(11.46, abs=5e-3)
+        assert "AdaCos" not in run("bound", "--classes", 2)[1]
+
+    @pytest.mark.parametrize("name", ["b.svg", "b.png"])
+    def test_picture(self, run, tmp_path, name):
+        assert run("bound", "--classes", 2, "--plot", tmp_path / name)[0] == 0
+        assert run("bound", "--classes", 100, "--scale", 30, "--plot", tmp_path / name)[0] == 0
+        assert (tmp_path / name).read_bytes()[:4] in (b"<svg", b"\x89PNG")
 
     @pytest.mark.parametrize(
         ("words", "part"),
         [
-            (["--classes", 10], "either --scale or --probability, got neither"),
             (["--classes", 10, "--scale", 1, "--probability", 0.5], "got both"),
             (["--classes", 1, "--scale", 1], "at least 2 classes, got 1"),
             (["--classes", 10, "--probability", 1.5], "between 0 and 1"),
             (["--classes", 10, "--scale", -2], "positive"),
+            (["--classes", 10, "--dim", 1], "at least 2 dimensions"),
+            (["--classes", 10, "--plot", "b.pdf"], ".svg or .png, got b.pdf"),
         ],
     )
     def test_mistakes(self, run, words, part):
         code, _, err = run("bound", *words)
         assert code == 2
         assert one_line(err, part)
+
+
+class TestDoctor:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """A log whose scale is too small for 1000 classes."""
+        figures = {
+            "loss": 6.0,
+            "lr": 0.1,
+            "classes": 1000,
+            "scale": 1.0,
+            "bound": 5.908,
+            "feature_norm": 1,
+            "accuracy": 0.5,
+        }
+        lines = [json.dumps({"step": 10 * k, "epoch": 0.35 * k, **figures}) + "\n" for k in range(1, 21)]
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").write_text("{}")
+        (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
+        return tmp_path / "run"
+
+    def test_says_what_is_wrong(self, run, folder, tmp_path):
+        code, out, _ = run("doctor", folder, "--plot", tmp_path / "m.svg")
+        assert code == 0
+        assert out.startswith("error: scale-too-small: At scale 1 and 1,000 classes")
+        assert "step 200, epoch 7, loss 6" in out
+        assert (tmp_path / "m.svg").read_text().startswith("<svg")
+        found = json.loads(run("doctor", folder, "--json")[1])
+        assert not found["healthy"]
+        assert set(found["diagnoses"][0]) == {"name", "severity", "seen", "why", "do"}
+
+    def test_healthy(self, run, folder):
+        text = (folder / "metrics.jsonl").read_text()
+        (folder / "metrics.jsonl").write_text(text.replace("5.908", "0.01"))
+        assert "nothing wrong was found" in run("doctor", folder)[1]
+
+    def test_mistakes(self, run, folder, tmp_path):
+        code, _, err = run("doctor", tmp_path)
+        assert code == 2
+        assert one_line(err, "config.json", "train --out")
+        assert one_line(run("doctor", folder, "--plot", "m.pdf")[2], ".svg or .png")
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """What the documents show is run; what they name exists."""
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
+from benchmarks.losses import table
 from tests.conftest import ROOT
 
 from normface.cli import VERBS
@@ -37,6 +39,11 @@ def test_commands_exist(page):
 def test_the_readmes_specification_is_one():
     block = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
     assert InputSpec.from_json(block).template == "112x112"
+
+
+def test_the_table_of_losses_is_the_measured_one():
+    figures = json.loads((ROOT / "benchmarks" / "results" / "losses.json").read_text("utf-8"))
+    assert table(figures) in (ROOT / "docs" / "losses.md").read_text("utf-8")
 
 
 @pytest.mark.slow

@@ -1,21 +1,32 @@
-"""What every registered loss obeys."""
+"""What every registered loss obeys, and the softmax with every registered margin."""
 
 import numpy as np
 import pytest
 import torch
 
 from normface.errors import InputError
-from normface.losses import LOSSES
+from normface.losses import LOSSES, MARGINS
 
 CLASSES, DIM = 5, 4
 LABELS = torch.tensor([0, 0, 1, 1, 2, 4])
-NAMES = list(LOSSES)
+WITH = "CosineSoftmax with "
+MARGINED = [WITH + name for name in MARGINS]
+NAMES = list(LOSSES) + MARGINED
+NOT_THE_GRADIENT = [WITH + "SphereFaceR", WITH + "AdaFace"]  # straight-through; ‖x‖ taken as constant
 OWNING = [name for name in NAMES if name not in ("Contrastive", "Triplet")]  # those with class weights
+
+
+def build(name, classes, dim):
+    if name not in MARGINED:
+        return LOSSES.build(name, classes, dim)
+    margin = name.removeprefix(WITH)
+    normalize = MARGINS.build(margin).normalize[0]
+    return LOSSES.build("CosineSoftmax", classes, dim, margin=margin, normalize=normalize)
 
 
 def make(name, dtype=torch.float64):
     torch.manual_seed(3)
-    loss = LOSSES.build(name, CLASSES, DIM).to(dtype)
+    loss = build(name, CLASSES, DIM).to(dtype).eval()  # what a margin averages would change between calls
     if name == "Center":
         torch.nn.init.normal_(loss.centers)
     return loss, torch.randn(6, DIM, dtype=dtype, requires_grad=True)
@@ -24,6 +35,8 @@ def make(name, dtype=torch.float64):
 @pytest.mark.parametrize("name", NAMES)
 class TestEveryLoss:
     def test_gradient_of_features_by_finite_differences(self, name):
+        if name in NOT_THE_GRADIENT:
+            pytest.skip("by definition another gradient; see tests/losses/test_margins.py")
         loss, x = make(name)
         assert torch.autograd.gradcheck(lambda v: loss(v, LABELS), (x,))
 
@@ -41,6 +54,24 @@ class TestEveryLoss:
         value.backward()
         assert half.grad.isfinite().all()
         assert value.item() == pytest.approx(loss(x, LABELS).item(), rel=0.05)
+
+    def test_autocast(self, name):
+        loss, x = make(name, torch.float32)
+        exact = loss(x, LABELS)
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(x, LABELS)
+        (gradient,) = torch.autograd.grad(value, x)
+        assert value.dtype == torch.float32
+        assert gradient.isfinite().all()
+        assert value.item() == pytest.approx(exact.item(), rel=0.03)
+
+    def test_training_mode(self, name):
+        loss, x = make(name, torch.float32)
+        value = loss.train()(x, LABELS)
+        value.backward()
+        assert value.isfinite()
+        assert x.grad.isfinite().all()
+        assert all(buffer.isfinite().all() for buffer in loss.buffers())
 
     def test_order_of_the_batch_does_not_matter(self, name):
         loss, x = make(name)
@@ -79,12 +110,12 @@ class TestThoseWithClassWeights:
                 loss(x[:1], torch.tensor([label]))
 
     def test_weights_start_on_the_unit_sphere(self, name):
-        for key, weight in LOSSES.build(name, 50, 8).named_parameters():
+        for key, weight in build(name, 50, 8).named_parameters():
             if key.endswith("weight"):
                 torch.testing.assert_close(weight.norm(dim=1), torch.ones(50))
 
 
-@pytest.mark.parametrize("name", [name for name in OWNING if name != "Center"])  # Wen's centres have their own rule
+@pytest.mark.parametrize("name", [n for n in OWNING if n not in ["Center", WITH + "SphereFaceR"]])  # have their own
 def test_gradient_of_class_weights_by_finite_differences(name):
     loss, x = make(name)
     for key, weight in loss.named_parameters():
@@ -102,7 +133,10 @@ def test_pairs_need_two_samples(name):
         loss(x[:1], LABELS[:1])
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "Center"])
+BY_LENGTH = ["Center", *(WITH + name for name in ("SphereFace", "AdaFace", "MagFace"))]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in BY_LENGTH])
 def test_length_of_features_does_not_matter_on_the_sphere(name):
     loss, x = make(name)
     lengths = torch.tensor(np.random.default_rng(0).uniform(0.5, 3, (6, 1)))

@@ -60,16 +60,100 @@ def test_nothing_is_cut_without_an_arccosine():
     assert c.grad.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("change", [dict(multiply=0.5), dict(angle=-1), dict(cosine=math.nan), dict(gradient="none")])
+class TestSamplesOfTheirOwn:
+    angles = torch.tensor([0.3, 1.2, 2.0, 3.0], dtype=DOUBLE)
+
+    def test_angle_and_cosine_of_either_sign(self):
+        angle = torch.tensor([0.4, -0.4, -0.1, 0.5], dtype=DOUBLE)
+        cosine = torch.tensor([0.0, 0.8, 0.3, -0.1], dtype=DOUBLE)
+        values = Margin(angle=angle, cosine=cosine)(torch.cos(self.angles))
+        for value, theta, a, b in zip(values, self.angles, angle, cosine, strict=True):
+            total = float(theta + a)
+            expected = math.cos(total) if total <= math.pi else -math.cos(total) - 2
+            assert value.item() == pytest.approx(expected - float(b), abs=1e-12)
+
+    @pytest.mark.parametrize("beyond", ["continue", "clamp"])
+    def test_gradients_reach_them(self, beyond):
+        cosines = torch.cos(self.angles).requires_grad_()
+        angle = torch.tensor([0.4, -0.2, 0.5, 0.6], dtype=DOUBLE, requires_grad=True)
+        cosine = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=DOUBLE, requires_grad=True)
+        blend = torch.tensor(3.0, dtype=DOUBLE, requires_grad=True)
+
+        def value(cosines, angle, cosine, blend):
+            return Margin(2.0, angle, cosine, beyond=beyond, blend=blend)(cosines)
+
+        assert torch.autograd.gradcheck(value, (cosines, angle, cosine, blend))
+
+    def test_nan_reaches_the_loss(self):
+        assert Margin(angle=torch.tensor([math.nan]))(torch.zeros(1)).isnan()
+
+
+class TestBeyond:
+    def test_the_angle_stops(self):
+        margin = Margin(multiply=1.5, beyond="clamp")
+        c = torch.cos(torch.tensor([0.5, 2.0, 2.2, 3.1], dtype=DOUBLE)).requires_grad_()
+        expected = [math.cos(0.75), math.cos(3.0), -1.0, -1.0]
+        torch.testing.assert_close(margin(c).tolist(), expected)
+        (slope,) = torch.autograd.grad(margin(c).sum(), c)
+        assert (slope[:2] > 0).all()
+        assert slope[2:].tolist() == [0, 0]
+        through = Margin(multiply=1.5, beyond="clamp", gradient="straight-through")
+        assert torch.autograd.grad(through(c).sum(), c)[0].tolist() == [1, 1, 1, 1]
+
+    def test_at_zero_too(self):
+        margin = Margin(angle=torch.tensor([-0.4], dtype=DOUBLE), beyond="clamp")
+        assert margin(cosine(10)).item() == 1
+
+    @pytest.mark.parametrize("beyond", ["continue", "clamp"])
+    @pytest.mark.parametrize("angle", [-0.4, 0.5])
+    def test_finite_at_the_poles(self, beyond, angle):
+        for dtype in (torch.float32, DOUBLE):
+            c = torch.tensor([-1.0, 1.0], dtype=dtype, requires_grad=True)
+            value = Margin(angle=torch.full((2,), angle, dtype=dtype), beyond=beyond)(c)
+            (slope,) = torch.autograd.grad(value.sum(), c)
+            assert value.isfinite().all()
+            assert slope.isfinite().all()
+
+
+def test_blend_is_sphereface_annealing():
+    c = torch.cos(torch.tensor([0.3, 1.0, 3.0], dtype=DOUBLE))
+    expected = [(5 * math.cos(t) + v) / 6 for t, v in
+                ((0.3, math.cos(1.2)), (1.0, -math.cos(4.0) - 2), (3.0, -math.cos(12.0) - 6))]  # fmt: skip
+    torch.testing.assert_close(Margin(multiply=4, blend=5.0)(c).tolist(), expected)
+
+
+def test_curriculum_weighs_the_hard_by_their_cosine():
+    margin = Margin(angle=0.5, curriculum=0.3)
+    others = torch.tensor([[0.5, 0.4, -0.9], [0.5, 0.4, -0.9]], dtype=DOUBLE)
+    own = torch.tensor([[0.45], [-0.95]], dtype=DOUBLE)
+    expected = [[0.5 * 0.8, 0.4, -0.9], [0.5 * 0.8, 0.4 * 0.7, -0.9 * -0.6]]
+    torch.testing.assert_close(margin.others(others, own).tolist(), expected)
+    assert ARCFACE.others(others, own) is others
+
+
+def test_every_column_of_the_others_is_computed_alone():
+    torch.manual_seed(0)
+    margin, others, own = Margin(curriculum=torch.tensor(0.2)), torch.rand(4, 6) * 2 - 1, torch.rand(4, 1) * 2 - 1
+    tiles = torch.cat([margin.others(others[:, i : i + 2], own) for i in (0, 2, 4)], 1)
+    torch.testing.assert_close(tiles, margin.others(others, own), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(multiply=0.5), dict(angle=-1), dict(cosine=math.nan), dict(blend=-1.0), dict(gradient="none"),
+     dict(beyond="stop")],
+)  # fmt: skip
 def test_nonsense_is_refused(change):
     with pytest.raises(ConfigError, match="correct it"):
         Margin(**change)
 
 
-def test_needs_cosines():
+@pytest.mark.parametrize("normalize", ["features", "none"])
+@pytest.mark.parametrize("option", [dict(margin=ARCFACE), dict(exclude_above=0.5)])
+def test_needs_cosines(option, normalize):
     x, y = torch.randn(2, 3), torch.tensor([0, 1])
-    with pytest.raises(InputError, match="a margin is defined on cosines only"):
-        ops.cosine_cross_entropy(x, x, y, scale=1.0, margin=ARCFACE, normalize="none")
+    with pytest.raises(InputError, match="is defined on cosines only"):
+        ops.cosine_cross_entropy(x, x, y, scale=1.0, normalize=normalize, **option)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +176,9 @@ def test_agrees_with_pytorch_metric_learning(theirs, margin, scale):
     theirs.W.data = w.T.clone()
     value = theirs(x, y)
     (gradient,) = torch.autograd.grad(value, x)
-    if scale is None:  # SphereFace there scales each row by its feature's norm
-        own = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(w).T
-        logits = own.scatter(1, y[:, None], margin(own.gather(1, y[:, None])))
-        ours = torch.nn.functional.cross_entropy(x.norm(dim=1, keepdim=True) * logits, y)
-    else:
-        ours = ops.cosine_cross_entropy(x, w, y, scale=scale, margin=margin)
+    # SphereFace scales each row by its feature's norm.
+    normalize, scale = ("weights", 1.0) if scale is None else ("both", scale)
+    ours = ops.cosine_cross_entropy(x, w, y, scale=scale, margin=margin, normalize=normalize)
     (our_gradient,) = torch.autograd.grad(ours, x)
     assert ours.item() == pytest.approx(value.item(), rel=1e-5)
     torch.testing.assert_close(our_gradient, gradient, rtol=1e-5, atol=1e-7)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from .. import theory
 from ..errors import ConfigError
 from .terminal import Json, out
+
+USUAL = (0.9, 0.99, 0.9999)
 
 
 def bound(
@@ -17,23 +22,79 @@ def bound(
         float | None,
         typer.Option(help="Probability a well-classified sample shall reach: which scale does it need?"),
     ] = None,
+    dim: Annotated[int, typer.Option(help="Dimensions of the embedding: decide where the loss starts.")] = 512,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the loss against the scale: FILE.svg or FILE.png.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Which scale does the softmax on cosines need? (Proposition 2 of the paper.)
 
     Cosines lie in [-1, 1], so without a large enough scale the loss cannot become small, however good the features.
+    Without --scale and --probability: a table of the usual choices.
 
-    Examples: `normface bound --classes 10572 --scale 1`, `normface bound --classes 10572 --probability 0.9999`.
+    Examples: `normface bound --classes 10572`, `normface bound --classes 10572 --scale 1 --plot bound.svg`,
+    `normface bound --classes 10572 --probability 0.9999`.
     """
-    if (scale is None) == (probability is None):
-        raise ConfigError("either --scale or --probability", "both" if scale is not None else "neither", "give one")
-    if scale is not None:
-        least = theory.loss_lower_bound(classes, scale)
-        figures = {"classes": classes, "scale": scale, "loss_lower_bound": least}
-        text = f"With {classes:,} classes and scale {scale:g} the loss cannot fall below {least:.4g}."
+    if scale is not None and probability is not None:
+        raise ConfigError("--scale or --probability", "both", "give one, or neither for an overview")
+    asked = probability
+    if asked is not None:
+        scale = theory.scale_for_probability(classes, asked)
+    if plot is not None:
+        from ..report import plots
+
+        plots.save(plots.bound(classes, dim, scale), plot, f"Loss bound against the scale for {classes} classes")
+    usual = {p: theory.scale_for_probability(classes, p) for p in USUAL}
+    if as_json:
+        figures = {
+            "classes": classes, "dim": dim, **(at_scale(classes, scale, dim) if scale is not None else {}),
+            "adacos_scale": theory.adacos_scale(classes) if classes > 2 else None,
+            "scale_for_probability": {f"{p:g}": s for p, s in usual.items()},
+        }  # fmt: skip
+        out.print_json(json.dumps(figures))
+    elif scale is None:
+        out.print(overview(classes, dim))
     else:
-        assert probability is not None
-        needed = theory.scale_for_probability(classes, probability)
-        figures = {"classes": classes, "probability": probability, "scale": needed}
-        text = f"With {classes:,} classes a probability of {probability:g} needs a scale of at least {needed:.2f}."
-    out.print(json.dumps(figures) if as_json else text, soft_wrap=True)
+        found = at_scale(classes, scale, dim)
+        least, start, best = (found[key] for key in ("loss_lower_bound", "initial_loss", "probability"))
+        if asked is not None:
+            text = f"With {classes:,} classes a probability of {asked:g} needs a scale of at least {scale:.2f}"
+            reached = f": the loss starts near {start:.4g} and cannot fall below {least:.4g}."
+            text += reached if asked * classes > 1 else " (any scale)."
+        else:
+            text = f"With {classes:,} classes and scale {scale:g} the loss cannot fall below {least:.4g} "
+            text += f"(it starts near {start:.4g}); a sample can reach probability {_probability(best, least)} at best"
+            text += f"; use a scale of at least {usual[0.9999]:.1f} for 99.99 %." if best < 0.9999 else "."
+        out.print(text, soft_wrap=True)
+
+
+def at_scale(classes: int, scale: float, dim: int) -> dict[str, float]:
+    """What a scale allows: where the loss starts and ends at best, and the best probability."""
+    if scale == 0:  # what a probability of 1/n and less needs: all classes stay equally likely
+        least = start = math.log(classes)
+    else:
+        least, start = theory.loss_lower_bound(classes, scale), theory.initial_loss(classes, scale, dim)
+    return {"scale": scale, "initial_loss": start, "loss_lower_bound": least, "probability": math.exp(-least)}
+
+
+def overview(classes: int, dim: int) -> Table:
+    """The usual probabilities, AdaCos's scale and those that other losses take, with what each allows."""
+    table = Table("scale", "chosen for", "best probability", "first loss", "least loss")
+    table.title = f"{classes:,} classes, {dim} dimensions"
+    chosen = {f"{100 * p:g} %": theory.scale_for_probability(classes, p) for p in USUAL}
+    chosen |= {"plain cosines": 1.0, "AM-Softmax": 30.0, "CosFace, ArcFace": 64.0}
+    if classes > 2:  # for two it is 0
+        chosen["AdaCos"] = theory.adacos_scale(classes)
+    for name, scale in sorted(chosen.items(), key=lambda item: item[1]):
+        found = at_scale(classes, scale, dim)
+        table.add_row(
+            f"{scale:.2f}", name, _probability(found["probability"], found["loss_lower_bound"]),
+            f"{found['initial_loss']:.2f}", f"{found['loss_lower_bound']:.2g}",
+        )  # fmt: skip
+    return table
+
+
+def _probability(value: float, least: float) -> str:
+    """Written so that less than 1 does not read as 1."""
+    return f"{value:.4g}" if value < 0.99995 or not least else f"1 - {-math.expm1(-least):.1e}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from .. import ops, theory
 from ..errors import ConfigError
 from ..ops import Margin
-from ..ops.reference import NORMALIZE, Normalize
-from . import LOSSES, class_weights
+from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
+from . import LOSSES, class_weights, margins
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
-LEAST_SCALE = 0.01  # a learned scale never falls below
+LEAST_SCALE = 0.01  # a scale that changes never falls below
 
 
 @LOSSES.register
@@ -23,17 +24,31 @@ class CosineSoftmax(nn.Module):
     """Scaled cosine softmax: -log softmax(s·W̃ᵀf̃)_y, averaged over the batch (eq. 6).
 
     Args:
-        num_classes, dim: of the class weights `weight` [C, D], which start as random unit vectors.
-        scale: s. A positive number; or "auto": the least scale whose loss bound (Proposition 2) lets a sample reach
-            probability 0.99, which is `theory.scale_for_probability(num_classes, 0.99)`.
-        learn_scale: train s, starting from `scale` (the paper's preference); it never falls below 0.01.
-        margin: on the own class's angle (`ops.Margin`, or its arguments as a mapping, as recipes write them).
-        normalize: "both" (the paper's), "features", "weights", or "none"; with "none", `scale=1` and
-            `learn_scale=False` it is the plain bias-free softmax.
+        num_classes, dim: of the class weights `weight` [C·subcenters, D], which start as random unit vectors.
+        scale: s. A positive number; or
+            "auto": the least scale whose loss bound (Proposition 2) lets a sample reach probability 0.99, which is
+            `theory.scale_for_probability(num_classes, 0.99)`; 1 where features keep their length (`normalize`
+            "weights" or "none"), which then stands in its place;
+            "adacos": `theory.adacos_scale(num_classes)`;
+            "adacos-dynamic": the same at first, then in each training step `ops.adacos_scale`.
+        learn_scale: train s, starting from `scale` (the paper's preference); it never falls below 0.01. None: as its
+            authors do, so not for the two of AdaCos nor for the "auto" of 1, and otherwise yes.
+        margin: on the own class's angle: a name in `margins.MARGINS`, a mapping of `name` and its options or of
+            `ops.Margin`'s arguments (as recipes write them), or an `ops.Margin`. The margins' authors fix the scale
+            (each class tells its own): `scale=64, learn_scale=False`.
+        normalize: "both" (the paper's), "features", "weights", or "none", with which `scale="auto"` is the plain
+            bias-free softmax. A margin needs "both" or "weights".
+        weights: "soft": gradient through the normalisation; or "hard": in training each forward pass overwrites
+            `weight` by its unit rows, and the gradient is not projected. Hard ones need 100 times the rate and no
+            decay, which `group_options` says and `train` does.
+        subcenters: class weights for each class, of which the nearest counts; `weight` is class-major. 3 for noisy
+            labels (Deng et al. 2020, "Sub-center ArcFace"): the strays gather round the others.
+        exclude_above: leave other classes with a larger cosine out of the sum; for label noise between classes.
         impl: see `ops.cosine_cross_entropy`.
 
     Raises:
-        ConfigError: fewer than 2 classes, dim < 1, a scale that is not positive, an unknown `normalize`.
+        ConfigError: fewer than 2 classes, dim < 1, a scale that is not positive, unknown names, options that do not
+            go together.
     """
 
     def __init__(
@@ -41,38 +56,94 @@ class CosineSoftmax(nn.Module):
         num_classes: int,
         dim: int,
         *,
-        scale: float | Literal["auto"] = "auto",
-        learn_scale: bool = True,
-        margin: Margin | Mapping[str, Any] | None = None,
+        scale: float | Literal["auto", "adacos", "adacos-dynamic"] = "auto",
+        learn_scale: bool | None = None,
+        margin: margins.MarginRule | Margin | str | Mapping[str, Any] | None = None,
         normalize: Normalize = "both",
+        weights: Weights = "soft",
+        subcenters: int = 1,
+        exclude_above: float | None = None,
         impl: Literal["auto", "reference"] = "auto",
     ) -> None:
         super().__init__()
-        weight = class_weights(num_classes, dim)
-        if normalize not in NORMALIZE:
-            raise ConfigError(f"normalize among {', '.join(NORMALIZE)}", repr(normalize), "choose one of them")
-        if scale == "auto":
-            scale = theory.scale_for_probability(num_classes, AUTO_PROBABILITY)
-        if isinstance(scale, str) or not 0 < scale < float("inf"):
-            raise ConfigError("a positive scale or 'auto'", repr(scale), "correct it")
-        if margin is not None and normalize != "both":
-            raise ConfigError('normalize="both" with a margin', repr(normalize), "a margin is defined on cosines only")
-        self.normalize, self.impl = normalize, impl
-        self.margin = Margin(**margin) if isinstance(margin, Mapping) else margin
+        weight = class_weights(num_classes, dim, subcenters)
+        _among("normalize", normalize, NORMALIZE)
+        _among("weights", weights, WEIGHTS)
+        rule = margins.build(margin)
+        legal = ("both", "weights") if rule is None else rule.normalize
+        for name, given in (("a margin", rule), ("exclude_above", exclude_above)):
+            if given is not None and normalize not in legal:
+                raise ConfigError(
+                    f"normalize among {', '.join(legal)} with {name}", repr(normalize), "it is not defined on others"
+                )
+        if weights == "hard" and normalize not in ("both", "weights"):
+            raise ConfigError('normalized weights with weights="hard"', f"normalize={normalize!r}", "correct one")
+        if exclude_above is not None and not -1 <= exclude_above <= 1:
+            raise ConfigError("exclude_above, a cosine", str(exclude_above), "correct it")
+        if scale == "adacos-dynamic" and (learn_scale or normalize != "both"):
+            raise ConfigError(
+                'normalize="both" and no learn_scale with scale="adacos-dynamic"',
+                f"normalize={normalize!r}, learn_scale={learn_scale}", "leave them out",
+            )  # fmt: skip
+        self.dynamic = scale == "adacos-dynamic"
+        if learn_scale is None:
+            learn_scale = scale not in ("adacos", "adacos-dynamic") and not (
+                scale == "auto" and normalize in ("weights", "none")
+            )
+        self.num_classes, self.subcenters = num_classes, subcenters
+        self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
+        self.margin = rule
         self.weight = weight
-        self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=learn_scale)
+        self.scale = nn.Parameter(
+            torch.tensor(_initial_scale(scale, num_classes, normalize)), requires_grad=learn_scale
+        )
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
+        if self.training and self.weights == "hard":
+            with torch.no_grad():
+                self.weight.copy_(ops.l2_normalize(self.weight))
         scale: Tensor = self.scale
-        if scale.requires_grad:
+        if self.training and self.dynamic:
+            scale = ops.adacos_scale(features, self.weight, labels, scale=scale, subcenters=self.subcenters)
+            with torch.no_grad():
+                self.scale.copy_(scale.clamp_(min=LEAST_SCALE))
+        elif scale.requires_grad:
             # The value is clamped, not the gradient: a scale below the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()
-        return ops.cosine_cross_entropy(
-            features, self.weight, labels, scale=scale, margin=self.margin, normalize=self.normalize, impl=self.impl
-        )
+        lengths = ops.norms(features)
+        value = ops.cosine_cross_entropy(
+            features, self.weight, labels, scale=scale, normalize=self.normalize, weights=self.weights,
+            margin=None if self.margin is None else partial(self.margin, lengths),
+            subcenters=self.subcenters, exclude_above=self.exclude_above, impl=self.impl,
+        )  # fmt: skip
+        return value if self.margin is None else value + self.margin.penalty(lengths)
+
+    @property
+    def group_options(self) -> dict[str, dict[str, float]]:
+        """What an optimizer must do otherwise: name of a parameter → its factor of the rate and its weight decay."""
+        return {"weight": {"rate_factor": 100.0, "weight_decay": 0.0}} if self.weights == "hard" else {}
 
     def extra_repr(self) -> str:
-        classes, dim = self.weight.shape
-        learnt = "learned" if self.scale.requires_grad else "fixed"
-        return f"{classes}, {dim}, scale={self.scale.item():.2f} ({learnt}), normalize={self.normalize!r}"
+        learnt = "learned" if self.scale.requires_grad else "dynamic" if self.dynamic else "fixed"
+        parts = [f"{self.num_classes}, {self.weight.shape[1]}, scale={self.scale.item():.2f} ({learnt})"]
+        parts += [f"normalize={self.normalize!r}, weights={self.weights!r}"]
+        parts += [f"subcenters={self.subcenters}"] * (self.subcenters > 1)
+        parts += [f"exclude_above={self.exclude_above}"] * (self.exclude_above is not None)
+        return ", ".join(parts)
+
+
+def _initial_scale(scale: float | str, num_classes: int, normalize: Normalize) -> float:
+    if scale == "auto":
+        keeps_length = normalize in ("weights", "none")
+        return 1.0 if keeps_length else theory.scale_for_probability(num_classes, AUTO_PROBABILITY)
+    if scale in ("adacos", "adacos-dynamic"):
+        return theory.adacos_scale(num_classes)
+    if isinstance(scale, str) or not 0 < scale < float("inf"):
+        raise ConfigError("a positive scale, 'auto', 'adacos' or 'adacos-dynamic'", repr(scale), "correct it")
+    return float(scale)
+
+
+def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        raise ConfigError(f"{name} among {', '.join(legal)}", repr(value), "choose one of them")

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C classes, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 from ..errors import InputError
 from . import reference
 from .margin import Margin
-from .reference import l2_normalize
+from .reference import l2_normalize, norms
 
-__all__ = ["Margin", "check", "cosine_cross_entropy", "l2_normalize"]
+__all__ = ["Margin", "adacos_scale", "check", "cosine_cross_entropy", "l2_normalize", "norms"]
 
 
 def cosine_cross_entropy(
@@ -24,35 +25,67 @@ def cosine_cross_entropy(
     y: Tensor,
     *,
     scale: float | Tensor,
-    margin: Margin | None = None,
+    margin: Margin | Callable[[Tensor], Margin] | None = None,
     normalize: reference.Normalize = "both",
+    weights: reference.Weights = "soft",
+    subcenters: int = 1,
+    exclude_above: float | None = None,
     impl: Literal["auto", "reference"] = "auto",
 ) -> Tensor:
     """Softmax cross-entropy over scaled cosines, averaged over the batch (eq. 6).
 
     Args:
         x: features [B, D], floating point, not normalised.
-        w: class weights [C, D], of the same dtype or float32, not normalised.
+        w: class weights [C·subcenters, D], of the same dtype or float32, not normalised.
         y: labels [B], int64 in [0, C).
         scale: positive number, or a scalar tensor that receives a gradient.
-        margin: on the own class's angle; needs normalize="both".
+        margin: on the own class's angle; or a function of the own classes' cosines [B] that gives it. With
+            normalize="weights" the logits are ‖x‖·cos θ, the own one ‖x‖·ψ(θ) (SphereFace); with "features" and "none"
+            there are no cosines, and no margin.
         normalize: which sides are brought to unit length: "both" gives cosines; "features", "weights" and "none"
             are the paper's comparisons.
+        weights: "soft": the gradient of w goes through the normalisation (eq. 4); "hard": it does not, ∂L/∂W̃ is
+            given to w as it is.
+        subcenters: weights a class has, rows c·K … c·K + K - 1; its cosine is the largest of theirs (Deng et al. 2020).
+        exclude_above: other classes with a larger cosine are left out of the sum: their weight may be of the same
+            person under another label. (insightface's filter makes their logit 0, which still counts as e⁰.)
         impl: "reference" is plain PyTorch, the definition of right; "auto" picks the fastest equal one.
 
     Returns:
-        Scalar, float32 or better. Under autocast the matrix product runs in autocast's dtype; norms, scale and
-        softmax stay in float32.
+        Scalar, float32 or better. Under autocast the matrix product runs in autocast's dtype; norms, own cosines under
+        a margin, scale and softmax stay in float32.
 
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
     """
-    check(x, w, y)
+    check(x, w, y, subcenters)
     _among("normalize", normalize, reference.NORMALIZE)
+    _among("weights", weights, reference.WEIGHTS)
     _among("impl", impl, ("auto", "reference"))
-    if margin is not None and normalize != "both":
-        raise InputError('normalize="both" with a margin', repr(normalize), "a margin is defined on cosines only")
-    return reference.cosine_cross_entropy(x, w, y, scale=scale, margin=margin, normalize=normalize)
+    for name, given in (("a margin", margin), ("exclude_above", exclude_above)):
+        if given is not None and normalize not in ("both", "weights"):
+            raise InputError(
+                f'normalize="both" or "weights" with {name}', repr(normalize), f"{name} is defined on cosines only"
+            )
+    return reference.cosine_cross_entropy(
+        x, w, y, scale=scale, margin=margin, normalize=normalize, weights=weights, subcenters=subcenters,
+        exclude_above=exclude_above,
+    )  # fmt: skip
+
+
+def adacos_scale(x: Tensor, w: Tensor, y: Tensor, *, scale: Tensor, subcenters: int = 1) -> Tensor:
+    """AdaCos's next scale, log(B_avg)/cos(min(π/4, θ_med)); a scalar without gradient (Zhang et al. 2019).
+
+    B_avg is the batch's mean of Σ_{j≠y} exp(scale·cos θ_j) under the scale so far, θ_med the median own angle.
+
+    Args:
+        x, w, y, subcenters: see `cosine_cross_entropy`.
+
+    Raises:
+        InputError: wrong shapes or dtypes, an empty batch, a label out of range.
+    """
+    check(x, w, y, subcenters)
+    return reference.adacos_scale(x, w, y, scale=scale, subcenters=subcenters)
 
 
 def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
@@ -60,8 +93,8 @@ def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
         raise InputError(f"{name} among {', '.join(legal)}", repr(value), "choose one of them")
 
 
-def check(x: Tensor, w: Tensor, y: Tensor) -> None:
-    """Raise InputError unless features [B, D], class weights [C, D] and labels [B] fit together; B ≥ 1."""
+def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1) -> None:
+    """Raise InputError unless features [B, D], class weights [C·subcenters, D] and labels [B] fit together; B ≥ 1."""
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or y.shape != x.shape[:1]:
         raise InputError(
             "features [B, D], weights [C, D] and labels [B]",
@@ -73,12 +106,17 @@ def check(x: Tensor, w: Tensor, y: Tensor) -> None:
             f"{x.dtype}, {w.dtype} and {y.dtype}",
             "convert them",
         )
+    if subcenters < 1 or len(w) % subcenters:
+        raise InputError(
+            "as many weights for each class, subcenters ≥ 1", f"{len(w)} rows with subcenters={subcenters}",
+            "correct one of them",
+        )  # fmt: skip
     if not len(y):
         raise InputError("at least one sample", "an empty batch", "drop empty batches")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= len(w):
+    classes, low, high = len(w) // subcenters, int(y.min()), int(y.max())
+    if low < 0 or high >= classes:
         raise InputError(
-            f"labels in [0, {len(w)})",
+            f"labels in [0, {classes})",
             f"[{low}, {high}]",
             "number the classes from 0, or give the loss more classes",
         )

@@ -1,4 +1,4 @@
-"""Margins on the own class's angle: one formula for CosFace, ArcFace and SphereFace."""
+"""Margins on the own class's angle, one formula: CosFace, ArcFace, SphereFace and those that adapt to the sample."""
 
 from __future__ import annotations
 
@@ -16,41 +16,67 @@ EDGE = 1e-7  # cosines are kept this far from ±1 where an arccosine is taken
 
 @dataclass(frozen=True)
 class Margin:
-    """Replaces the own class's cosine, cos θ, by cos(multiply·θ + angle) - cosine.
+    """Replaces the own class's cosine, cos θ, by ψ = cos(multiply·θ + angle) - cosine.
 
     CosFace is `Margin(cosine=0.35)`, ArcFace `Margin(angle=0.5)`, SphereFace `Margin(multiply=4)`.
 
     Attributes:
         multiply: at least 1.
-        angle: radians, not negative.
-        cosine: not negative.
+        angle: radians, not negative; or a tensor [B], one for each sample, of any sign.
+        cosine: not negative; or a tensor [B]. Both tensors receive a gradient where they want one.
         gradient: "exact", or "straight-through": the value is the same, but the gradient is that of cos θ, as in
             insightface's ArcFace. The exact one is larger by multiply·sin(multiply·θ + angle) / sin θ.
+        beyond: what follows where multiply·θ + angle leaves [0, π]. "continue": the cosine goes on falling as
+            (-1)ᵏ·cos(…) - 2k from kπ on (SphereFace's continuation), so a larger angle always costs more.
+            "clamp": the angle stops at 0 and π, where the exact gradient is 0.
+        blend: λ ≥ 0; the value is (λ·cos θ + ψ)/(1 + λ) (SphereFace's annealing).
+        curriculum: t, or None. Other classes with a cosine above the own class's value (hard ones) count as
+            cos·(t + cos) (Huang et al. 2020).
 
-    Where multiply·θ + angle exceeds kπ the cosine goes on falling as (-1)ᵏ·cos(…) - 2k (SphereFace's continuation), so
-    a larger angle always costs more. At cos θ = ±1, where the exact derivative is infinite, the angle is taken at
-    cos θ = ±(1 - 1e-7): value and gradient are finite.
+    At cos θ = ±1, where the exact derivative is infinite, the angle is taken at cos θ = ±(1 - 1e-7): value and
+    gradient are finite.
     """
 
     multiply: float = 1.0
-    angle: float = 0.0
-    cosine: float = 0.0
+    angle: float | Tensor = 0.0
+    cosine: float | Tensor = 0.0
     gradient: Literal["exact", "straight-through"] = "exact"
+    beyond: Literal["continue", "clamp"] = "continue"
+    blend: float | Tensor = 0.0
+    curriculum: float | Tensor | None = None
 
     def __post_init__(self) -> None:
-        numbers = (self.multiply, self.angle, self.cosine)
-        sound = all(math.isfinite(n) for n in numbers) and self.multiply >= 1 and min(numbers) >= 0
-        if not sound or self.gradient not in ("exact", "straight-through"):
+        numbers = (self.multiply, self.angle, self.cosine, self.blend)
+        # Tensors are what a batch gave: broken ones must reach the loss as NaN, where training looks for it.
+        sound = all(isinstance(n, Tensor) or (math.isfinite(n) and n >= 0) for n in numbers) and self.multiply >= 1
+        named = self.gradient in ("exact", "straight-through") and self.beyond in ("continue", "clamp")
+        if not (sound and named):
             raise ConfigError(
-                "multiply ≥ 1, angle ≥ 0, cosine ≥ 0, gradient exact or straight-through", repr(self), "correct it"
-            )
+                "multiply ≥ 1; angle, cosine and blend ≥ 0; gradient exact or straight-through; beyond continue or "
+                "clamp", repr(self), "correct it",
+            )  # fmt: skip
 
     def __call__(self, cosines: Tensor) -> Tensor:
-        """Own classes' cosines, any shape → the values to take their place."""
-        if self.multiply == 1 and self.angle == 0:
-            return cosines - self.cosine  # no arccosine, so nothing is kept away from ±1
+        """Own classes' cosines, of any shape ([B] where the margin has tensors) → the values to take their place."""
+        values = self._cosine_of_the_angle(cosines) - self.cosine
+        values = (self.blend * cosines + values) / (1 + self.blend)
+        return values if self.gradient == "exact" else cosines + (values - cosines).detach()
+
+    def others(self, cosines: Tensor, own: Tensor) -> Tensor:
+        """Other classes' cosines [B, any number], and the own classes' values [B, 1] → the values to take their place.
+
+        Every column is computed alone. The own class's column, if there, is to be overwritten.
+        """
+        if self.curriculum is None:
+            return cosines
+        return torch.where(cosines > own, cosines * (self.curriculum + cosines), cosines)
+
+    def _cosine_of_the_angle(self, cosines: Tensor) -> Tensor:
+        if self.multiply == 1 and not isinstance(self.angle, Tensor) and self.angle == 0:
+            return cosines  # no arccosine, so nothing is kept away from ±1
         inside = cosines + (cosines.clamp(-1 + EDGE, 1 - EDGE) - cosines).detach()  # never zeroes the gradient
         angles = self.multiply * torch.acos(inside) + self.angle
+        if self.beyond == "clamp":
+            return torch.cos(angles.clamp(0, math.pi))
         turns = torch.floor(angles.detach() / math.pi)
-        values = torch.cos(angles) * (1 - 2 * (turns % 2)) - 2 * turns - self.cosine
-        return values if self.gradient == "exact" else cosines + (values - cosines).detach()
+        return torch.cos(angles) * (1 - 2 * (turns % 2)) - 2 * turns

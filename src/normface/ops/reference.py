@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,9 +14,22 @@ from .margin import Margin
 
 Normalize = Literal["both", "features", "weights", "none"]
 NORMALIZE: tuple[Normalize, ...] = ("both", "features", "weights", "none")
+Weights = Literal["soft", "hard"]
+WEIGHTS: tuple[Weights, ...] = ("soft", "hard")
+EPS = 1e-12
 
 
-def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
+def widened(x: Tensor) -> Tensor:
+    """Half precisions in float32: their norms overflow or lose digits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def norms(x: Tensor, eps: float = EPS) -> Tensor:
+    """√(Σx² + ε) over the last dimension, which is left out (eq. 3); float32 or better, finite gradient at zero."""
+    return (widened(x).square().sum(-1) + eps).sqrt()
+
+
+def l2_normalize(x: Tensor, eps: float = EPS) -> Tensor:
     """x / √(Σx² + ε) over the last dimension (eq. 3); any shape, the same dtype back.
 
     ε stands inside the root, so value and gradient are finite at zero, and the gradient
@@ -24,30 +39,61 @@ def l2_normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
     return (wide * (wide.square().sum(-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
 
-def widened(x: Tensor) -> Tensor:
-    """In float32 where it was half precision, or else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def cosine_cross_entropy(
     x_BD: Tensor,
-    w_CD: Tensor,
+    w_RD: Tensor,
     y_B: Tensor,
     *,
     scale: float | Tensor,
-    margin: Margin | None,
+    margin: Margin | Callable[[Tensor], Margin] | None,
     normalize: Normalize,
+    weights: Weights,
+    subcenters: int,
+    exclude_above: float | None,
 ) -> Tensor:
-    """See `ops.cosine_cross_entropy`."""
-    x_BD = widened(x_BD)  # norms of half-precision features overflow or lose digits
-    if normalize in ("both", "features"):
+    """See `ops.cosine_cross_entropy`. R = C·subcenters rows of class weights."""
+    x_BD = widened(x_BD)
+    if normalize == "weights":
+        scale = scale * norms(x_BD)[:, None]  # W̃ᵀx = ‖x‖·cos θ
+    if normalize != "none":
         x_BD = l2_normalize(x_BD)
     if normalize in ("both", "weights"):
-        w_CD = l2_normalize(w_CD)
-    if not torch.is_autocast_enabled(x_BD.device.type):
-        w_CD = w_CD.to(x_BD.dtype)
-    logits_BC = functional.linear(x_BD, w_CD).to(torch.promote_types(x_BD.dtype, torch.float32))
+        # Hard: the value is normalised, the gradient is not projected.
+        w_RD = l2_normalize(w_RD) if weights == "soft" else w_RD + (l2_normalize(w_RD) - w_RD).detach()
+    cosines_BC = logits_BC = _products(x_BD, w_RD, subcenters)
+    column_B1 = y_B[:, None]
     if margin is not None:
-        own_B1 = logits_BC.gather(1, y_B[:, None])
-        logits_BC = logits_BC.scatter(1, y_B[:, None], margin(own_B1))
-    return functional.cross_entropy(scale * logits_BC, y_B)
+        own_B = _own(x_BD, w_RD, y_B, subcenters)
+        margin = margin if isinstance(margin, Margin) else margin(own_B)
+        value_B1 = margin(own_B)[:, None]
+        logits_BC = margin.others(cosines_BC, value_B1).scatter(1, column_B1, value_B1.to(logits_BC.dtype))
+    logits_BC = scale * logits_BC
+    if exclude_above is not None:  # after the scale, whose gradient would be 0·∞
+        excluded_BC = (cosines_BC > exclude_above).scatter(1, column_B1, False)
+        logits_BC = logits_BC.masked_fill(excluded_BC, -torch.inf)
+    return functional.cross_entropy(logits_BC, y_B)
+
+
+@torch.no_grad()
+def adacos_scale(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, scale: Tensor, subcenters: int) -> Tensor:
+    """See `ops.adacos_scale`."""
+    x_BD, w_RD = l2_normalize(widened(x_BD)), l2_normalize(w_RD)
+    others_BC = _products(x_BD, w_RD, subcenters).scatter(1, y_B[:, None], -torch.inf)
+    log_mean = (scale * others_BC).logsumexp((0, 1)) - math.log(len(y_B))
+    # cos(min(π/4, θ)) = max(√½, cos θ); of an even number θ is the smaller middle angle, as in the original.
+    median = -(-_own(x_BD, w_RD, y_B, subcenters)).median()
+    return log_mean / median.clamp(min=math.sqrt(0.5))
+
+
+def _products(x_BD: Tensor, w_RD: Tensor, subcenters: int) -> Tensor:
+    """x·w [B, C], the largest over each class's sub-centres; float32 or better, computed in autocast's dtype."""
+    if not torch.is_autocast_enabled(x_BD.device.type):
+        w_RD = w_RD.to(x_BD.dtype)
+    products_BR = functional.linear(x_BD, w_RD).to(torch.promote_types(x_BD.dtype, torch.float32))
+    return products_BR if subcenters == 1 else products_BR.view(len(x_BD), -1, subcenters).amax(2)
+
+
+def _own(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, subcenters: int) -> Tensor:
+    """x·w_y [B], the largest over the own class's sub-centres; never in half precision, where margins are lost."""
+    own_BKD = w_RD.reshape(-1, subcenters, w_RD.shape[1])[y_B].to(x_BD.dtype)
+    return (x_BD[:, None] * own_BKD).sum(2).amax(1)

@@ -1,16 +1,19 @@
-"""Pictures of Results as inline SVG, readable on light and on dark pages."""
+"""Pictures of Results, of the loss bound and of runs as SVG, readable on light and on dark pages."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import require
+from .. import theory
+from ..atomic import replacing
+from ..errors import ConfigError, require
 from ..types import Result
 
 # Okabe and Ito's colours, told apart by colour-blind people, on white as on black; line styles tell them apart too.
@@ -57,6 +60,79 @@ def histogram(name: str, result: Result) -> str:
     return _svg(figure, f"Histogram of genuine and impostor cosines of {name}")
 
 
+def bound(num_classes: int, dim: int, scale: float | None = None) -> Any:
+    """Figure of Proposition 2: least loss against the scale, and where training starts; `scale` is marked."""
+    needed = {p: theory.scale_for_probability(num_classes, p) for p in (0.5, 0.9, 0.99, 0.9999)}
+    most = 1.15 * max(needed[0.9999], scale or 0, 5)
+    scales = np.linspace(most / 200, most, 200)
+    figure, axes = _axes("Scale s of the cosines", "Loss (nats)", width=6.4)
+    least = [theory.loss_lower_bound(num_classes, s) for s in scales]
+    start = [theory.initial_loss(num_classes, s, dim) for s in scales]
+    axes.plot(scales, start, STYLES[1], color=COLOURS[1], label=f"start: random vectors in {dim} dimensions")
+    axes.plot(scales, least, STYLES[0], color=COLOURS[0], label="least: Proposition 2")
+    for probability, at in needed.items():
+        if at > 0:
+            axes.plot(at, -np.log(probability), "o", color=COLOURS[0], markersize=4)
+            axes.annotate(
+                f"{probability:g}",
+                (at, -np.log(probability)),
+                (0, 6),
+                textcoords="offset points",
+                color=GREY,
+                fontsize=8,
+            )
+    if scale is not None:
+        reached = theory.loss_lower_bound(num_classes, scale)
+        axes.axvline(scale, color=GREY, linestyle=":")
+        axes.plot(scale, reached, "D", color=COLOURS[2], label=f"s = {scale:.4g}: {reached:.3g} at least")
+    axes.set(xlim=(0, most), ylim=(0, None))
+    axes.set_title(f"{num_classes:,} classes (dots: probability reachable)", color=GREY, fontsize=11)
+    axes.legend(frameon=False, labelcolor=GREY)
+    return figure
+
+
+def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
+    """Figure of a run's monitored steps (`train.monitors`): one panel a subject, drawn where a figure was measured."""
+    panels = {
+        "Loss": {"loss": "loss", "bound": "least at this scale"},
+        "Scale": {"scale": "scale"},
+        "Norms": {"feature_norm": "features", "class_weight_norm": "class weights"},
+        "Angles (degrees)": {"genuine_angle": "own class", "nearest_angle": "nearest other"},
+        "Negatives": {"active_negatives": "active share", "wrong_mass": "probability on wrong classes"},
+        "Effective rank": {"features_rank": "features", "agents_rank": "class weights"},
+    }
+    matplotlib = require("matplotlib.figure", "report")
+    figure = matplotlib.Figure(figsize=(9.6, 5.4), layout="constrained")
+    figure.suptitle(_literal(name), color=GREY, fontsize=11)
+    steps = np.array([record["step"] for record in records])
+    for axes, (title, lines) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
+        _styled(axes)
+        axes.set_title(title, color=GREY, fontsize=10)
+        for i, (key, label) in enumerate(lines.items()):
+            values = np.array([record.get(key, np.nan) for record in records], float)
+            if np.isfinite(values).any():
+                axes.plot(steps, values, STYLES[i], color=COLOURS[i], label=label)
+        if axes.lines:
+            axes.set_ylim(bottom=0)
+            axes.legend(frameon=False, labelcolor=GREY, fontsize=8)
+        else:
+            axes.set(xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "not measured", color=GREY, ha="center", transform=axes.transAxes)
+    figure.supxlabel("Step", color=GREY, fontsize=10)
+    return figure
+
+
+def save(figure: Any, path: Path, description: str) -> None:
+    """Write a figure as .svg or .png, by the name. Raises ConfigError for another."""
+    if path.suffix not in (".svg", ".png"):
+        raise ConfigError("a picture named .svg or .png", path.name, "choose such a name")
+    with replacing(path) as temporary:
+        if path.suffix == ".svg":
+            temporary.write_text(_svg(figure, description) + "\n", encoding="utf-8")
+        else:
+            figure.savefig(temporary, format="png", dpi=150)
+
+
 def _literal(name: str) -> str:
     """A name as it is written: between dollars matplotlib would set a formula."""
     return name.replace("$", r"\$")
@@ -68,11 +144,15 @@ def _axes(x: str, y: str, width: float) -> tuple[Any, Any]:
     axes = figure.add_subplot()
     axes.set_xlabel(x, color=GREY)
     axes.set_ylabel(y, color=GREY)
+    _styled(axes)
+    return figure, axes
+
+
+def _styled(axes: Any) -> None:
     axes.tick_params(colors=GREY, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.grid(color=GREY, alpha=0.25)
-    return figure, axes
 
 
 def _svg(figure: Any, description: str) -> str:

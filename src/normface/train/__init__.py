@@ -6,10 +6,12 @@ from ..embed import Embedder
 from ..embed.network import network
 from .checkpoint import Checkpoint, load_model, operating_point
 from .config import TrainConfig, load_config
+from .doctor import Diagnosis, Run, diagnose
 from .loop import Outcome, train
 
 __all__ = [
-    "Checkpoint", "Outcome", "TrainConfig", "embedder", "load_config", "load_model", "operating_point", "train",
+    "Checkpoint", "Diagnosis", "Outcome", "Run", "TrainConfig", "diagnose", "embedder", "load_config", "load_model",
+    "operating_point", "train",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run measures, step by step: metrics.jsonl for programs, TensorBoard for people."""
+"""What a run measures, step by step: metrics.jsonl for programs, TensorBoard for people; warnings.jsonl for both."""
 
 from __future__ import annotations
 
@@ -8,35 +8,50 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from ..atomic import replacing
-from ..errors import DataError
+from ..errors import DataError, TrainingError
 
-FILE = "metrics.jsonl"
+FILE, WARNINGS = "metrics.jsonl", "warnings.jsonl"
 
 
 class Logs:
-    """Append measurements of the run in folder `run`; lines later than step `after` (lost steps) are dropped."""
+    """Append measurements of the run in folder `run`; lines later than step `after` (lost steps) are dropped.
+
+    `past`: what was measured before; `warned`: names of the warnings given before.
+    """
 
     def __init__(self, run: Path, *, after: int) -> None:
-        path = run / FILE
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if _step(line) <= after]
-            with replacing(path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
-        with _told(path):
-            self._file = path.open("a", encoding="utf-8")
+        for path in (run / FILE, run / WARNINGS):
+            if path.exists():
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+                kept = [line for line in lines if _step(line) <= after]
+                with replacing(path) as temporary:
+                    temporary.write_text("".join(kept), encoding="utf-8")
+        self.past = read_lines(run / FILE)
+        self.warned = {str(line["name"]) for line in read_lines(run / WARNINGS)}
+        self._warnings, self._step = run / WARNINGS, after
+        with _told(run / FILE):
+            self._file = (run / FILE).open("a", encoding="utf-8")
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, measured: Mapping[str, float]) -> None:
-        """Record the figures of one step. Raises DataError where the disk is full."""
+        """Record the figures of one step; what is not finite becomes null. Raises DataError where the disk is full."""
+        self._step = step
+        finite = {name: value if math.isfinite(value) else None for name, value in measured.items()}
         with _told(self._file.name):
-            self._file.write(json.dumps({"step": step, **measured}) + "\n")
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
             for name, value in measured.items():
                 self._board.add_scalar(name, value, step)
+
+    def warn(self, name: str, words: str) -> None:
+        """Keep a warning of the step last written."""
+        self.warned.add(name)
+        with _told(self._warnings), self._warnings.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self._step, "name": name, "words": words}) + "\n")
 
     def __enter__(self) -> Logs:
         return self
@@ -49,6 +64,16 @@ class Logs:
                 self._file.close()
             finally:
                 self._board.close()
+        if isinstance(error, TrainingError):
+            self.warn("ended", str(error))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log, in order; none where there is no file."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if math.isfinite(_step(line))]
 
 
 def _step(line: str) -> float:

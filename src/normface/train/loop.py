@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import signal
 import time
@@ -22,9 +23,13 @@ from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
 from .checkpoint import FILE, Checkpoint
 from .config import OptimConfig, TrainConfig
+from .doctor import ENOUGH, Run, in_training
 from .loader import Batches
 from .logs import Logs
+from .monitors import EVERY, Monitors
 from .state import State
+
+log = logging.getLogger("normface")
 
 
 class Progress(Protocol):
@@ -53,7 +58,8 @@ class Outcome:
 def train(
     config: TrainConfig, reader: Reader, run: Path, *, resume: bool = False, progress: Progress | None = None
 ) -> Outcome:
-    """Train one model and leave it in the folder `run` (checkpoint, config.json, metrics.jsonl, TensorBoard events).
+    """Train one model and leave it in the folder `run` (checkpoint, config.json, metrics.jsonl, TensorBoard events, and
+    warnings.jsonl where the theory sees something wrong: `train.doctor`).
 
     Args:
         reader: aligned crops with labels.
@@ -77,6 +83,8 @@ def train(
     began, recent = time.perf_counter(), deque[float](maxlen=50)
 
     with _stop_signals() as stop, Logs(run, after=start) as logs:
+        looks = [record for record in logs.past if "feature_norm" in record]
+        monitors = Monitors(state.loss, len(reader.identities), looks)
         for images, labels in batches.run(start, total):
             rate = config.optim.lr * rate_factor(config.optim, done / total)
             state.set_rate(rate)
@@ -92,17 +100,23 @@ def train(
 
             done += 1
             recent.append(loss.item())
-            if not math.isfinite(recent[-1]):
-                raise TrainingError(
-                    "a finite loss", f"{recent[-1]} at step {done} of {total}",
-                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
-                )  # fmt: skip
             measured = {
                 "loss": recent[-1], "lr": rate, "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * len(y) / (time.perf_counter() - began),
                 **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
             }  # fmt: skip
+            if done % EVERY == 0:
+                measured |= monitors(done, features, y)
             logs.write(done, measured)
+            if not math.isfinite(recent[-1]):
+                raise TrainingError(
+                    "a finite loss", f"{recent[-1]} at step {done} of {total}",
+                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
+                )  # fmt: skip
+            if done % EVERY == 0:
+                looks.append({"step": done, **measured})
+                if len(looks) % ENOUGH == 0:
+                    _warn(Run(config, looks), logs)
             if progress:
                 progress(done, total, measured)
             if done % config.save_every == 0 or done == total or stop.is_set():
@@ -111,6 +125,14 @@ def train(
                 break
     speed = (done - start) * config.optim.batch / (time.perf_counter() - began)
     return Outcome(done, total, speed, sum(recent) / len(recent) if recent else None)
+
+
+def _warn(run: Run, logs: Logs) -> None:
+    """Say what is wrong with the run so far: each kind once."""
+    for found in in_training(run):
+        if found.name not in logs.warned:
+            logs.warn(found.name, str(found))
+            log.warning("step %d: %s", run.looks[-1]["step"], found)
 
 
 def rate_factor(config: OptimConfig, progress: float) -> float:

@@ -38,12 +38,17 @@ class State:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
-        self.optimizer = _sgd(self.parameters, config.optim)
+        own = {
+            ".".join(filter(None, ("loss", part, name))): options
+            for part, module in self.loss.named_modules()
+            for name, options in getattr(module, "group_options", {}).items()
+        }
+        self.optimizer = _sgd(self.parameters, config.optim, own)
 
     def set_rate(self, rate: float) -> None:
-        """Set the learning rate of every group."""
+        """Set the learning rate, of every group times its factor."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
 
     def checkpoint(self, step: int, facts: Mapping[str, Any]) -> Checkpoint:
         """Everything needed to go on. Raises TrainingError where a weight is not finite: such a state is of no use."""
@@ -99,14 +104,24 @@ def _bf16(precision: str, device: torch.device) -> bool:
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig) -> torch.optim.SGD:
-    """The paper's groups: decay on network matrices, on class weights and on the scale, each its own; no other."""
-    groups: dict[float, list[nn.Parameter]] = {}
+def _sgd(
+    parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]
+) -> torch.optim.SGD:
+    """The paper's groups: decay on network matrices, on class weights and on the scale, each its own; no other.
+
+    Args:
+        own: name of a parameter → the options that its loss asks for instead.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         if name.startswith("model."):
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
         else:
             decay = config.class_decay if parameter.ndim > 0 else config.scale_decay
-        groups.setdefault(decay, []).append(parameter)
-    settings = [{"params": members, "weight_decay": decay} for decay, members in groups.items()]
+        options = {"weight_decay": decay, "rate_factor": 1.0, **own.get(name, {})}
+        groups.setdefault((options["weight_decay"], options["rate_factor"]), []).append(parameter)
+    settings = [
+        {"params": members, "weight_decay": decay, "rate_factor": factor, "lr": config.lr * factor}
+        for (decay, factor), members in groups.items()
+    ]
     return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

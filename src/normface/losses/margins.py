@@ -1,0 +1,269 @@
+"""The published margins by name: each keeps what it counts or averages, and gives an `ops.Margin` for a batch.
+
+θ is the own class's angle, ψ(θ) the value that takes the place of cos θ. "Scale" is what the authors use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..ops import Margin
+from ..ops.reference import Normalize
+from ..registry import Registry
+
+
+class MarginRule(nn.Module):
+    """Gives the margin of a batch. What it counts or averages are buffers, which change in training mode only."""
+
+    normalize: ClassVar[tuple[Normalize, ...]] = ("both", "weights")  # what it is defined for
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Norms of the features [B] and cosines of the own classes [B] → margin."""
+        raise NotImplementedError
+
+    def penalty(self, norms: Tensor) -> Tensor | float:
+        """What is added to the loss: a scalar of the features' norms [B]."""
+        return 0.0
+
+
+MARGINS: Registry[MarginRule] = Registry("margin", "normface.losses")
+
+
+class Fixed(MarginRule):
+    """The same margin for every sample."""
+
+    def __init__(self, margin: Margin) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        return self.margin
+
+    def extra_repr(self) -> str:
+        return repr(self.margin)
+
+
+@MARGINS.register
+class CosFace(Fixed):
+    """ψ = cos θ - cosine (Wang et al. 2018, arXiv 1801.09414; as AM-Softmax, arXiv 1801.05599). Scale 64 (AM: 30).
+
+    Args:
+        cosine: 0.35, the authors' best on CASIA-WebFace.
+    """
+
+    def __init__(self, *, cosine: float = 0.35) -> None:
+        super().__init__(Margin(cosine=cosine))
+
+
+@MARGINS.register
+class ArcFace(Fixed):
+    """ψ = cos(θ + angle) (Deng et al. 2019, arXiv 1801.07698). Scale 64.
+
+    Beyond π it goes on falling as -cos(θ + angle) - 2; the original takes cos θ - angle·sin(angle) there.
+
+    Args:
+        angle: 0.5 radians, the authors' best on CASIA-WebFace.
+        gradient: "exact", as the original; or "straight-through", insightface's later one (see `ops.Margin`).
+    """
+
+    def __init__(self, *, angle: float = 0.5, gradient: Literal["exact", "straight-through"] = "exact") -> None:
+        super().__init__(Margin(angle=angle, gradient=gradient))
+
+
+@MARGINS.register
+class SphereFace(MarginRule):
+    """ψ = (λ·cos θ + χ)/(1 + λ), χ = (-1)ᵏ·cos(multiply·θ) - 2k, on logits ‖x‖·ψ (Liu et al. 2017, arXiv 1704.08063).
+
+    λ = max(least, start/(1 + decay·it)) falls as the batches `it` seen in training grow; the first is number 1.
+    Needs normalize="weights". Scale 1: ‖x‖ stands in its place.
+
+    Args:
+        multiply: 4, the authors' best; for many classes they derive that it must be at least 3.
+        start, decay, least: 1000, 0.12 and 5, the authors' on CASIA-WebFace: the bare margin does not converge.
+    """
+
+    normalize = ("weights",)
+    steps: Tensor
+
+    def __init__(
+        self, *, multiply: float = 4.0, start: float = 1000.0, decay: float = 0.12, least: float = 5.0
+    ) -> None:
+        super().__init__()
+        _not_negative(start=start, decay=decay, least=least)
+        self.multiply, self.start, self.decay, self.least = multiply, start, decay, least
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        Margin(multiply=multiply)  # raises where it makes no sense
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        if self.training:
+            self.steps += 1
+        blend = (self.start / (1 + self.decay * self.steps.to(cosines.dtype))).clamp(min=self.least)
+        return Margin(multiply=self.multiply, blend=blend)
+
+
+@MARGINS.register
+class SphereFaceR(Fixed):
+    """ψ = cos(min(multiply·θ, π)) (SphereFace-R v1, Liu et al. 2021, arXiv 2109.05565). Scale 30.
+
+    Args:
+        multiply: 1.5, as in the authors' code: without annealing it must be far below SphereFace's 4.
+        gradient: "straight-through", the authors' (characteristic gradient detachment: it trains more stably, and acts
+            beyond π too); or "exact", which is 0 beyond π.
+    """
+
+    def __init__(
+        self, *, multiply: float = 1.5, gradient: Literal["exact", "straight-through"] = "straight-through"
+    ) -> None:
+        super().__init__(Margin(multiply=multiply, gradient=gradient, beyond="clamp"))
+
+
+@MARGINS.register
+class CurricularFace(MarginRule):
+    """ψ = cos(θ + angle); other cosines above ψ become cos·(t + cos) (Huang et al. 2020, arXiv 2004.00288). Scale 64.
+
+    t is a moving average of the own classes' mean cosine, from 0, the batch included: easy samples decide at first
+    (t + cos < 1), hard ones later. Beyond π as `ArcFace`.
+
+    Args:
+        angle: 0.5, ArcFace's.
+        momentum: 0.01, the batch's share in t.
+    """
+
+    t: Tensor
+
+    def __init__(self, *, angle: float = 0.5, momentum: float = 0.01) -> None:
+        super().__init__()
+        _share(momentum)
+        self.angle, self.momentum = angle, momentum
+        self.register_buffer("t", torch.zeros(()))
+        Margin(angle=angle)  # raises where it makes no sense
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        if self.training:
+            _average(self.t, cosines.detach().mean(), self.momentum)
+        return Margin(angle=self.angle, curriculum=self.t.clone())
+
+
+@MARGINS.register
+class AdaFace(MarginRule):
+    """ψ = cos(θ - m·ẑ) - (m·ẑ + m), ẑ = h·(‖x‖ - μ)/σ within ±1 (Kim et al. 2022, arXiv 2204.00964). Scale 64.
+
+    ‖x‖ stands for the image's quality. ẑ = -1 is ArcFace's margin m, which weighs easy samples more; ẑ = 0 is
+    CosFace's; ẑ = 1 a negative angle, which weighs hard samples more. So what is unrecognisable counts less.
+    μ and σ are moving averages of the batches' mean and standard deviation of ‖x‖, the batch included. ‖x‖ is cut to
+    [0.001, 100] and receives no gradient here. The angle stops at 0 and π (in the original 0.001 before).
+
+    Args:
+        margin: m, 0.4, the authors' best.
+        concentration: h, 0.333: as ‖x‖ is about normal, two thirds of ẑ lie within ±0.333 and nearly all within ±1.
+        momentum: 0.01, the batch's share in μ (from 20) and σ (from 100). A batch of one leaves σ as it is.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, *, margin: float = 0.4, concentration: float = 0.333, momentum: float = 0.01) -> None:
+        super().__init__()
+        _not_negative(margin=margin, concentration=concentration)
+        _share(momentum)
+        self.margin, self.concentration, self.momentum = margin, concentration, momentum
+        self.register_buffer("mean", torch.tensor(20.0))
+        self.register_buffer("deviation", torch.tensor(100.0))
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        norms = norms.detach().clamp(1e-3, 100)
+        if self.training:
+            _average(self.mean, norms.mean(), self.momentum)
+            if len(norms) > 1:
+                _average(self.deviation, norms.std(), self.momentum)
+        # The original's 0.001: equal norms have no deviation.
+        z = (self.concentration * (norms - self.mean) / (self.deviation + 1e-3)).clamp(-1, 1)
+        return Margin(angle=-self.margin * z, cosine=self.margin * z + self.margin, beyond="clamp")
+
+
+@MARGINS.register
+class MagFace(MarginRule):
+    """ψ = cos(θ + m(a)), a = ‖x‖ cut to [least, most], m linear in a (Meng et al. 2021, arXiv 2103.06627). Scale 64.
+
+    The penalty weight·mean(a/most² + 1/a) draws ‖x‖ towards `most`, the growing margin holds back what is hard: in the
+    end ‖x‖ is the image's quality. The gradient goes through a, in margin and penalty; it is 0 where ‖x‖ is cut. The
+    authors' code gives own cosines below 0 no margin ("easy margin"); here all have it, beyond π as `ArcFace`.
+
+    Args:
+        least, most: 10 and 110, between which the norms are to lie.
+        least_angle, most_angle: m(least) = 0.45 and m(most) = 0.8.
+        weight: λ_g, 35, the authors' for these margins; a single best norm exists only where it is large enough.
+    """
+
+    def __init__(
+        self,
+        *,
+        least: float = 10.0,
+        most: float = 110.0,
+        least_angle: float = 0.45,
+        most_angle: float = 0.8,
+        weight: float = 35.0,
+    ) -> None:
+        super().__init__()
+        _not_negative(least_angle=least_angle, weight=weight)
+        if not (0 < least < most < math.inf and least_angle <= most_angle < math.inf):
+            raise ConfigError(
+                "0 < least < most and least_angle ≤ most_angle", f"{least}, {most} and {least_angle}, {most_angle}",
+                "correct them",
+            )  # fmt: skip
+        self.least, self.most, self.least_angle, self.weight = least, most, least_angle, weight
+        self.slope = (most_angle - least_angle) / (most - least)
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        return Margin(angle=self.least_angle + self.slope * (norms.clamp(self.least, self.most) - self.least))
+
+    def penalty(self, norms: Tensor) -> Tensor:
+        a = norms.clamp(self.least, self.most)
+        return self.weight * (a / self.most**2 + 1 / a).mean()
+
+
+def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> MarginRule | None:
+    """What a recipe may write for a margin → the rule; None stays None.
+
+    Args:
+        margin: a registered name; a mapping, with `name` the registered one's options, without it `ops.Margin`'s
+            arguments; a Margin or a rule as they are.
+
+    Raises:
+        ConfigError: an unknown name, or arguments it does not have.
+    """
+    if isinstance(margin, str):
+        return MARGINS.build(margin)
+    if isinstance(margin, Mapping):
+        options = dict(margin)
+        if "name" in options:
+            return MARGINS.build(options.pop("name"), **options)
+        try:
+            margin = Margin(**options)
+        except TypeError as error:
+            raise ConfigError("name, or the arguments of Margin", f"'{error}'", "correct the margin") from error
+    if not isinstance(margin, Margin | MarginRule | None):
+        raise ConfigError("a margin, its name or a mapping of its options", repr(margin), "correct it")
+    return Fixed(margin) if isinstance(margin, Margin) else margin
+
+
+def _average(average: Tensor, now: Tensor, share: float) -> None:
+    """Move an average in place: share·now + (1 - share)·average."""
+    average.mul_(1 - share).add_(share * now)
+
+
+def _not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name} ≥ 0", str(value), "correct it")
+
+
+def _share(momentum: float) -> None:
+    if not 0 < momentum <= 1:
+        raise ConfigError("momentum above 0, at most 1", str(momentum), "correct it")

@@ -1,0 +1,175 @@
+"""What the paper's theory says of a step: how far from the bound, from collapse, from negatives that push.
+
+Shape suffixes: S samples looked at, C classes, D dimensions. Distances are squared, on the unit sphere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import theory
+from ..losses import CosineSoftmax, CTriplet, Joint, Triplet
+from ..losses.agents import MEAN_CAP, MEAN_KEEPS
+from ..losses.softmax import LEAST_SCALE
+from ..ops import l2_normalize
+
+EVERY = 10  # steps from one look to the next; 0.06 to 0.4 % of smallresnet's time at 100 to 10,572 classes (one thread)
+SAMPLES = 64  # of a batch, compared with every agent: for means that is enough
+WINDOW = 256  # recent features, and class weights, whose effective rank is taken
+
+
+class Monitors:
+    """Looks at steps of one run: `monitors(step, features [B, D], labels [B])` → {name: figure}.
+
+    Figures, angles in degrees; those a loss has no use for are left out:
+        classes; accuracy: share of samples whose own class weight is the nearest.
+        scale, bound: of a softmax; Proposition 2's least loss, where features and weights are normalised.
+        wrong_mass: of a softmax, the mean probability of all classes but the own, without margin.
+        active_negatives: of agents and pairs, the share of negatives that push.
+        feature_norm, feature_norm_std, class_weight_norm: means and the deviation.
+        genuine_angle, nearest_angle: from samples to their own class weight and to the nearest other; for losses
+            without class weights from samples to samples.
+        own_distance: the right side of Proposition 3, (1/n_C) Σ_j d(f_j, W)² with the plain Euclidean d, read as the
+            mean over the batch; a moving average that keeps 0.99 a step.
+        suggested_margin: the margin of an agent loss + own_distance (1.2 at most), as the adaptive margin has it.
+        features_rank, agents_rank: effective ranks of recent unit features and of unit class weights.
+
+    Of `Joint` the first term with class weights is looked at. The classes' K weights each, where there are several
+    ([C·K, D]), are taken as neighbours; the nearest counts.
+
+    Args:
+        past: figures of the steps before (after a resumption): the moving average goes on.
+    """
+
+    def __init__(self, loss: nn.Module, num_classes: int, past: Sequence[Mapping[str, float | None]] = ()) -> None:
+        self.part, self.share = _first_with_weights(loss)
+        self.num_classes = num_classes
+        self.step, self.own_distance = 0, math.nan
+        for record in past:
+            self.step, self.own_distance = int(record["step"] or 0), record.get("own_distance") or self.own_distance
+        self.recent: deque[Tensor] = deque(maxlen=WINDOW)
+
+    @torch.no_grad()
+    def __call__(self, step: int, features: Tensor, labels: Tensor) -> dict[str, float]:
+        norms = features.float().norm(dim=1)
+        figures = {"feature_norm": norms.mean(), "feature_norm_std": norms.std(correction=0)}
+        x_SD, y_S = features[:SAMPLES].float(), labels[:SAMPLES]
+        unit_SD = l2_normalize(x_SD)
+        self.recent.extend(unit_SD)
+        found = {"features_rank": effective_rank(torch.stack(tuple(self.recent)))}
+        weights = class_weights(self.part)
+        if weights is None:
+            cosines = unit_SD @ unit_SD.T
+            own = y_S[:, None] == y_S
+            other, own = ~own, own.fill_diagonal_(False)
+        else:
+            weights = weights.float()
+            cosines = self._products(unit_SD, l2_normalize(weights))
+            own = functional.one_hot(y_S, self.num_classes).bool()
+            other = ~own
+            nearest = cosines.argmax(1) == y_S
+            figures |= {"class_weight_norm": weights.norm(dim=1).mean(), "accuracy": nearest.float().mean()}
+            found |= {"classes": self.num_classes, "agents_rank": effective_rank(l2_normalize(_spread(weights)))}
+        distances = 2 - 2 * cosines
+        figures |= {
+            "genuine_angle": _degrees(cosines[own]).mean(),
+            "nearest_angle": _degrees(cosines.masked_fill(~other, -torch.inf).amax(1)[other.any(1)]).mean(),
+        }
+        margin = _margin(self.part)
+        if weights is not None:
+            found |= self._proposition_3(step, distances[own].mean().item(), margin)
+        if margin is not None:
+            figures["active_negatives"] = _active(self.part, distances, own, other, margin)
+        if isinstance(self.part, CosineSoftmax) and weights is not None:
+            scale, normalize = max(float(self.part.scale), LEAST_SCALE), self.part.normalize
+            logits = self._products(
+                unit_SD if normalize in ("both", "features") else x_SD,
+                l2_normalize(weights) if normalize in ("both", "weights") else weights,
+            )
+            figures["wrong_mass"] = 1 - (scale * logits).softmax(1)[own].mean()
+            found["scale"] = scale
+            # A loss that leaves other classes out of the sum may fall below the bound.
+            if normalize == "both" and math.isfinite(scale) and getattr(self.part, "exclude_above", None) is None:
+                found["bound"] = self.share * theory.loss_lower_bound(self.num_classes, scale)
+        return found | {name: value.item() for name, value in figures.items()}
+
+    def _products(self, x_SD: Tensor, w: Tensor) -> Tensor:
+        """x·w [S, C], the largest of each class's weights."""
+        return functional.linear(x_SD, w).view(len(x_SD), self.num_classes, -1).amax(2)
+
+    def _proposition_3(self, step: int, now: float, margin: float | None) -> dict[str, float]:
+        if math.isfinite(now):
+            keeps = MEAN_KEEPS ** (step - self.step) if math.isfinite(self.own_distance) else 0.0
+            self.step, self.own_distance = step, keeps * self.own_distance + (1 - keeps) * now if keeps else now
+        found = {"own_distance": self.own_distance}
+        if margin is not None:
+            found["suggested_margin"] = _configured(self.part, margin) + min(self.own_distance, MEAN_CAP)
+        return found
+
+
+def effective_rank(rows: Tensor) -> float:
+    """exp of the entropy of the normalised singular values of rows [N, D] (Roy & Vetterli 2007); NaN where not finite.
+
+    1 where all rows lie on one line, min(N, D) where they fill the space evenly.
+    """
+    rows = rows.double()  # squared in the Gram matrix: in float32 zeros would come out as 3e-4
+    gram = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+    if not gram.isfinite().all():
+        return math.nan
+    values = torch.linalg.eigvalsh(gram.cpu()).clamp(min=0).sqrt()
+    p = values / values.sum()
+    return float(torch.special.entr(p).sum().exp())
+
+
+def class_weights(loss: nn.Module) -> Tensor | None:
+    """The class weights, agents or centres [C, D] or [C·K, D] of a loss; None of pairwise losses."""
+    found = getattr(loss, "weight", getattr(loss, "centers", None))
+    return found.detach() if isinstance(found, Tensor) and found.ndim == 2 else None
+
+
+def _first_with_weights(loss: nn.Module) -> tuple[nn.Module, float]:
+    """The loss looked at, and its share in the whole."""
+    if not isinstance(loss, Joint):
+        return loss, 1.0
+    terms = list(zip(loss.terms, loss.weights, strict=True))
+    return next((term for term in terms if class_weights(term[0]) is not None), terms[0])
+
+
+def _spread(weights: Tensor) -> Tensor:
+    """At most WINDOW rows, evenly spaced: classes come in no order that matters."""
+    return weights[:: -(-len(weights) // WINDOW)]
+
+
+def _degrees(cosines: Tensor) -> Tensor:
+    return torch.rad2deg(torch.acos(cosines.clamp(-1, 1)))
+
+
+def _margin(loss: nn.Module) -> float | None:
+    """The margin of squared distance in force; None of losses without one."""
+    if isinstance(loss, CosineSoftmax):
+        return None  # its margin is one of the angle
+    margin = getattr(loss, "margin", getattr(loss, "options", {}).get("margin"))
+    if margin is None:
+        return None
+    adaptive = getattr(loss, "adaptive_margin", False)
+    return float(margin) + (float(loss.mean_distance) if adaptive else 0.0)  # type: ignore[arg-type]
+
+
+def _configured(loss: nn.Module, margin: float) -> float:
+    return float(loss.margin) if getattr(loss, "adaptive_margin", False) else margin  # type: ignore[arg-type]
+
+
+def _active(loss: nn.Module, d: Tensor, own: Tensor, other: Tensor, margin: float) -> Tensor:
+    """Share of the negatives within the margin: of the sample, or (triplets) of its own agent's or positives' reach."""
+    if isinstance(loss, CTriplet):
+        return (d < margin + d[own][:, None])[other].float().mean()
+    if isinstance(loss, Triplet):
+        pushed = d[:, None, :] < margin + d[:, :, None]  # [anchor, positive, negative]
+        return pushed[own[:, :, None] & other[:, None, :]].float().mean()
+    return (d < margin)[other].float().mean()
