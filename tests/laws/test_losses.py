@@ -6,6 +6,7 @@ import torch
 
 from normface.errors import InputError
 from normface.losses import LOSSES, MARGINS
+from normface.ops import blockwise
 
 CLASSES, DIM = 5, 4
 LABELS = torch.tensor([0, 0, 1, 1, 2, 4])
@@ -141,3 +142,19 @@ def test_length_of_features_does_not_matter_on_the_sphere(name):
     loss, x = make(name)
     lengths = torch.tensor(np.random.default_rng(0).uniform(0.5, 3, (6, 1)))
     torch.testing.assert_close(loss(x * lengths, LABELS), loss(x, LABELS))
+
+
+@pytest.mark.parametrize("name", [n for n in OWNING if n != "Center"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_by_blocks_it_is_the_same(name, dtype, monkeypatch):
+    monkeypatch.setattr(blockwise, "TILE", 2)
+    loss, x = make(name, dtype)
+    learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    found = []
+    for impl in ("reference", "blockwise"):
+        for module in loss.modules():
+            if hasattr(module, "impl"):
+                module.impl = impl
+        value = loss(x, LABELS)
+        found.append([value, *torch.autograd.grad(value, (x, *learned))])
+    torch.testing.assert_close(*found)

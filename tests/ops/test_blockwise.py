@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from normface.ops import blockwise
+from normface.ops import Margin, blockwise, reference
 from normface.ops.agents import Dense, agent_distances, c_contrastive, c_triplet
 from normface.ops.blockwise import Tiled
 
@@ -50,3 +50,64 @@ def test_c_triplet(hardest, pull, gradient):
     options = dict(hardest=hardest, pull=pull, gradient=gradient)
     whole = c_triplet(Dense(agent_distances(x, w), y), **options)
     same(c_triplet(Tiled(x, w, y), **options), whole, (x, w))
+
+
+def both(x, w, y, scale, *, normalize="both", weights="soft", subcenters=1, margin=None, exclude_above=None):
+    """The loss by tiles, and the whole one."""
+    head = Tiled(x, w, y, subcenters=subcenters, unit=normalize in ("both", "weights"), project=weights == "soft")
+    shared = dict(scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above)
+    whole = reference.cosine_cross_entropy(x, w, y, weights=weights, subcenters=subcenters, **shared)
+    return blockwise.cosine_cross_entropy(head, **shared), whole
+
+
+MARGINS = {
+    "none": None,
+    "CosFace": Margin(cosine=0.35),
+    "ArcFace": Margin(angle=0.5),
+    "straight-through": Margin(angle=0.5, gradient="straight-through"),
+    "SphereFace": Margin(multiply=4, blend=5),
+    "SphereFace-R": Margin(multiply=1.5, beyond="clamp"),
+    "CurricularFace": Margin(angle=0.5, curriculum=0.3),
+    "by sample": lambda cosines: Margin(angle=0.1 * torch.arange(B), cosine=0.3 * cosines),
+}
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+@pytest.mark.parametrize("normalize", ["both", "weights"])
+@pytest.mark.parametrize("scale", [0.5, 20.0, 300.0])
+def test_softmax_of_every_margin(margin, normalize, scale):
+    x, w, y = draw()
+    s = torch.tensor(scale, dtype=x.dtype, requires_grad=True)
+    same(*both(x, w, y, s, normalize=normalize, margin=MARGINS[margin]), (x, w, s))
+
+
+@pytest.mark.parametrize("normalize", reference.NORMALIZE)
+@pytest.mark.parametrize("weights", reference.WEIGHTS)
+@pytest.mark.parametrize("subcenters", [1, 3])
+def test_softmax_of_every_normalisation(normalize, weights, subcenters):
+    x, w, y = draw(C * subcenters)
+    s = torch.tensor(7.0, dtype=x.dtype, requires_grad=True)
+    options = dict(normalize=normalize, weights=weights, subcenters=subcenters)
+    same(*both(x, w, y % C, s, **options), (x, w, s))
+
+
+@pytest.mark.parametrize("exclude_above", [-2.0, 0.1, 0.5])
+@pytest.mark.parametrize("margin", ["none", "CurricularFace"])
+def test_exclusion(exclude_above, margin):
+    x, w, y = draw()
+    s = torch.tensor(20.0, dtype=x.dtype, requires_grad=True)
+    same(*both(x, w, y, s, exclude_above=exclude_above, margin=MARGINS[margin]), (x, w, s))
+
+
+def test_adacos():
+    x, w, y = draw()
+    s = torch.tensor(9.0, dtype=x.dtype)
+    whole = reference.adacos_scale(x, w, y, scale=s, subcenters=1)
+    torch.testing.assert_close(blockwise.adacos_scale(Tiled(x, w, y), scale=s), whole)
+
+
+def test_nan_comes_through():
+    x, w, y = draw()
+    broken = x.detach().clone()
+    broken[0, 0] = torch.nan
+    assert both(broken, w, y, 20.0)[0].isnan()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import ConfigError
-from ..ops.agents import Dense, Gradient, agent_distances, c_contrastive, c_triplet, own_distances
+from ..ops import Impl
+from ..ops.agents import Agents, Dense, Gradient, c_contrastive, c_triplet, own_distances
 from . import LOSSES, class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
@@ -18,13 +19,13 @@ MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 class _Agents(nn.Module):
     """One agent a class, `weight` [C, D], starting as random unit vectors."""
 
-    def __init__(self, num_classes: int, dim: int) -> None:
+    def __init__(self, num_classes: int, dim: int, impl: Impl) -> None:
         super().__init__()
         self.weight = class_weights(num_classes, dim)
+        self.impl: Impl = impl
 
-    def agents(self, features: Tensor, labels: Tensor) -> Dense:
-        ops.check(features, self.weight, labels)
-        return Dense(agent_distances(features, self.weight), labels)
+    def agents(self, features: Tensor, labels: Tensor, *, nearest: bool) -> Agents:
+        return ops.before_agents(features, self.weight, labels, nearest=nearest, impl=self.impl)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
@@ -43,21 +44,29 @@ class CContrastive(_Agents):
         adaptive_margin: add a moving average (0.99/0.01) of the mean own distance, at most 1.2, to the margin.
         options: `ops.agents.c_contrastive`'s: positive_margin, positive_weight, negative_weight, cap, exponential,
             hardest_negative, hardest_positive, positive_first, normalize_negatives.
+        impl: see `ops.cosine_cross_entropy`.
     """
 
     mean_distance: Tensor
 
     def __init__(
-        self, num_classes: int, dim: int, *, margin: float = 1.0, adaptive_margin: bool = False, **options: Any
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        margin: float = 1.0,
+        adaptive_margin: bool = False,
+        impl: Impl = "auto",
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, dim)
+        super().__init__(num_classes, dim, impl)
         self.margin, self.adaptive_margin, self.options = margin, adaptive_margin, options
         self.register_buffer("mean_distance", torch.zeros(()))
         _try(c_contrastive, options)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        agents = self.agents(features, labels)
+        agents = self.agents(features, labels, nearest=self.options.get("hardest_negative", False))
         margin: float | Tensor = self.margin
         if self.adaptive_margin:
             margin = self.margin + self.mean_distance.clone()
@@ -79,6 +88,7 @@ class CTriplet(_Agents):
         pull: draw every sample to its own agent as well (the paper's choice).
         gradient: "exact", or "caffe" for the original layer's backward pass; see `ops.agents.c_triplet`.
         options: positive_weight, negative_weight.
+        impl: see `ops.cosine_cross_entropy`.
 
     Users of the original report collapse unless the learning rate is small (0.001).
     """
@@ -92,9 +102,10 @@ class CTriplet(_Agents):
         hardest: bool = True,
         pull: bool = True,
         gradient: Gradient = "exact",
+        impl: Impl = "auto",
         **options: Any,
     ) -> None:
-        super().__init__(num_classes, dim)
+        super().__init__(num_classes, dim, impl)
         if gradient not in ("exact", "caffe"):
             raise ConfigError("gradient among exact, caffe", repr(gradient), "choose one of them")
         self.options = dict(margin=margin, hardest=hardest, pull=pull, gradient=gradient, **options)
@@ -102,7 +113,7 @@ class CTriplet(_Agents):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        return c_triplet(self.agents(features, labels), **self.options)
+        return c_triplet(self.agents(features, labels, nearest=bool(self.options["hardest"])), **self.options)
 
 
 class _WenCenters(torch.autograd.Function):

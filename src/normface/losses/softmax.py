@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import ops, theory
 from ..errors import ConfigError
-from ..ops import Margin
+from ..ops import Impl, Margin
 from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
 from . import LOSSES, class_weights, margins
 
@@ -63,7 +63,7 @@ class CosineSoftmax(nn.Module):
         weights: Weights = "soft",
         subcenters: int = 1,
         exclude_above: float | None = None,
-        impl: Literal["auto", "reference"] = "auto",
+        impl: Impl = "auto",
     ) -> None:
         super().__init__()
         weight = class_weights(num_classes, dim, subcenters)
@@ -105,7 +105,9 @@ class CosineSoftmax(nn.Module):
                 self.weight.copy_(ops.l2_normalize(self.weight))
         scale: Tensor = self.scale
         if self.training and self.dynamic:
-            scale = ops.adacos_scale(features, self.weight, labels, scale=scale, subcenters=self.subcenters)
+            scale = ops.adacos_scale(
+                features, self.weight, labels, scale=scale, subcenters=self.subcenters, impl=self.impl
+            )
             with torch.no_grad():
                 self.scale.copy_(scale.clamp_(min=LEAST_SCALE))
         elif scale.requires_grad:

@@ -6,17 +6,26 @@ Shape suffixes: B batch, C classes, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import reference
+from ..types import ClassShard
+from . import blockwise, reference
+from .agents import Agents, Dense, agent_distances, c_contrastive, c_triplet
 from .margin import Margin
 from .reference import l2_normalize, norms
+from .sharded import Sharded
 
-__all__ = ["Margin", "adacos_scale", "check", "cosine_cross_entropy", "l2_normalize", "norms"]
+__all__ = [
+    "Impl", "Margin", "adacos_scale", "before_agents", "c_contrastive", "c_triplet", "check", "cosine_cross_entropy",
+    "l2_normalize", "norms",
+]  # fmt: skip
+
+Impl = Literal["auto", "reference", "blockwise"]
+BLOCKS_FROM = 2**20  # cosines: measured by `python -m benchmarks head`
 
 
 def cosine_cross_entropy(
@@ -30,7 +39,8 @@ def cosine_cross_entropy(
     weights: reference.Weights = "soft",
     subcenters: int = 1,
     exclude_above: float | None = None,
-    impl: Literal["auto", "reference"] = "auto",
+    impl: Impl = "auto",
+    shard: ClassShard | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over scaled cosines, averaged over the batch (eq. 6).
 
@@ -39,9 +49,9 @@ def cosine_cross_entropy(
         w: class weights [C·subcenters, D], of the same dtype or float32, not normalised.
         y: labels [B], int64 in [0, C).
         scale: positive number, or a scalar tensor that receives a gradient.
-        margin: on the own class's angle; or a function of the own classes' cosines [B] that gives it. With
-            normalize="weights" the logits are ‖x‖·cos θ, the own one ‖x‖·ψ(θ) (SphereFace); with "features" and "none"
-            there are no cosines, and no margin.
+        margin: on the own class's angle; or a function of the own classes' cosines [B] (without gradient) that gives
+            it. With normalize="weights" the logits are ‖x‖·cos θ, the own one ‖x‖·ψ(θ) (SphereFace); with "features"
+            and "none" there are no cosines, and no margin.
         normalize: which sides are brought to unit length: "both" gives cosines; "features", "weights" and "none"
             are the paper's comparisons.
         weights: "soft": the gradient of w goes through the normalisation (eq. 4); "hard": it does not, ∂L/∂W̃ is
@@ -49,7 +59,10 @@ def cosine_cross_entropy(
         subcenters: weights a class has, rows c·K … c·K + K - 1; its cosine is the largest of theirs (Deng et al. 2020).
         exclude_above: other classes with a larger cosine are left out of the sum: their weight may be of the same
             person under another label. (insightface's filter makes their logit 0, which still counts as e⁰.)
-        impl: "reference" is plain PyTorch, the definition of right; "auto" picks the fastest equal one.
+        impl: "reference" is plain PyTorch, the definition of right; "blockwise" never holds [B, C]; "auto" takes the
+            second where B·C is at least 2²⁰, from where on it is the faster one (and far smaller).
+        shard: which classes' weights w are, where ranks share them; x and y then are this rank's part of the batch,
+            and the loss is the whole batch's. Always by blocks.
 
     Returns:
         Scalar, float32 or better. Under autocast the matrix product runs in autocast's dtype; norms, own cosines under
@@ -58,34 +71,79 @@ def cosine_cross_entropy(
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
     """
-    check(x, w, y, subcenters)
+    check(x, w, y, subcenters, shard)
     _among("normalize", normalize, reference.NORMALIZE)
     _among("weights", weights, reference.WEIGHTS)
-    _among("impl", impl, ("auto", "reference"))
+    _among("impl", impl, get_args(Impl))
     for name, given in (("a margin", margin), ("exclude_above", exclude_above)):
         if given is not None and normalize not in ("both", "weights"):
             raise InputError(
                 f'normalize="both" or "weights" with {name}', repr(normalize), f"{name} is defined on cosines only"
             )
-    return reference.cosine_cross_entropy(
-        x, w, y, scale=scale, margin=margin, normalize=normalize, weights=weights, subcenters=subcenters,
-        exclude_above=exclude_above,
-    )  # fmt: skip
+    if shard is None and _whole(impl, x, w):
+        return reference.cosine_cross_entropy(
+            x, w, y, scale=scale, margin=margin, normalize=normalize, weights=weights, subcenters=subcenters,
+            exclude_above=exclude_above,
+        )  # fmt: skip
+    head = _head(
+        x, w, y, shard, subcenters=subcenters, unit=normalize in ("both", "weights"), project=weights == "soft"
+    )
+    return blockwise.cosine_cross_entropy(
+        head, scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above
+    )
 
 
-def adacos_scale(x: Tensor, w: Tensor, y: Tensor, *, scale: Tensor, subcenters: int = 1) -> Tensor:
+def adacos_scale(
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    *,
+    scale: Tensor,
+    subcenters: int = 1,
+    impl: Impl = "auto",
+    shard: ClassShard | None = None,
+) -> Tensor:
     """AdaCos's next scale, log(B_avg)/cos(min(π/4, θ_med)); a scalar without gradient (Zhang et al. 2019).
 
     B_avg is the batch's mean of Σ_{j≠y} exp(scale·cos θ_j) under the scale so far, θ_med the median own angle.
 
     Args:
-        x, w, y, subcenters: see `cosine_cross_entropy`.
+        x, w, y, subcenters, impl, shard: see `cosine_cross_entropy`.
 
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range.
     """
-    check(x, w, y, subcenters)
-    return reference.adacos_scale(x, w, y, scale=scale, subcenters=subcenters)
+    check(x, w, y, subcenters, shard)
+    if shard is None and _whole(impl, x, w):
+        return reference.adacos_scale(x, w, y, scale=scale, subcenters=subcenters)
+    return blockwise.adacos_scale(_head(x, w, y, shard, subcenters=subcenters), scale=scale)
+
+
+def before_agents(
+    x: Tensor, w: Tensor, y: Tensor, *, nearest: bool = False, impl: Impl = "auto", shard: ClassShard | None = None
+) -> Agents:
+    """Features before their classes' agents, for `c_contrastive` and `c_triplet`.
+
+    Args:
+        x, w, y, impl, shard: see `cosine_cross_entropy`. Distances are of unit vectors.
+        nearest: only the nearest negative will be asked for: by blocks that is always the faster.
+
+    Raises:
+        InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
+    """
+    check(x, w, y, shard=shard)
+    _among("impl", impl, get_args(Impl))
+    if shard is None and (impl == "reference" or (not nearest and _whole(impl, x, w))):
+        return Dense(agent_distances(x, w), y)
+    return _head(x, w, y, shard)
+
+
+def _whole(impl: Impl, x: Tensor, w: Tensor) -> bool:
+    return impl == "reference" or (impl == "auto" and len(x) * len(w) < BLOCKS_FROM)
+
+
+def _head(x: Tensor, w: Tensor, y: Tensor, shard: ClassShard | None, **options: Any) -> blockwise.Tiled:
+    return blockwise.Tiled(x, w, y, **options) if shard is None else Sharded(x, w, y, shard, **options)
 
 
 def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
@@ -93,7 +151,7 @@ def _among(name: str, value: str, legal: tuple[str, ...]) -> None:
         raise InputError(f"{name} among {', '.join(legal)}", repr(value), "choose one of them")
 
 
-def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1) -> None:
+def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1, shard: ClassShard | None = None) -> None:
     """Raise InputError unless features [B, D], class weights [C·subcenters, D] and labels [B] fit together; B ≥ 1."""
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or y.shape != x.shape[:1]:
         raise InputError(
@@ -113,7 +171,7 @@ def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1) -> None:
         )  # fmt: skip
     if not len(y):
         raise InputError("at least one sample", "an empty batch", "drop empty batches")
-    classes, low, high = len(w) // subcenters, int(y.min()), int(y.max())
+    classes, low, high = shard.total if shard else len(w) // subcenters, int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         raise InputError(
             f"labels in [0, {classes})",

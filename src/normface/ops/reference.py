@@ -64,7 +64,7 @@ def cosine_cross_entropy(
     column_B1 = y_B[:, None]
     if margin is not None:
         own_B = _own(x_BD, w_RD, y_B, subcenters)
-        margin = margin if isinstance(margin, Margin) else margin(own_B)
+        margin = margin if isinstance(margin, Margin) else margin(own_B.detach())
         value_B1 = margin(own_B)[:, None]
         logits_BC = margin.others(cosines_BC, value_B1).scatter(1, column_B1, value_B1.to(logits_BC.dtype))
     logits_BC = scale * logits_BC
