@@ -1,7 +1,8 @@
 """Ranks that compute one loss together: gathering and summing, with the gradients that this needs.
 
-Every rank ends with the same loss and differentiates it, so a sum's gradient goes back to each summand as it is, and
-what was gathered gets back the sum of what the ranks found. All raises of torch.distributed (a rank that died, a
+Every rank ends with the same loss and differentiates it for its own part: the sum of the ranks' gradients is the
+gradient. So a sum's gradient goes back to each summand as it is, what was gathered gets back the sum of what the ranks
+found, and what all ranks hold alike (`shared`) counts once. All raises of torch.distributed (a rank that died, a
 timeout) become TrainingError.
 """
 
@@ -35,6 +36,11 @@ def gather(x: Tensor, group: Any = None) -> Tensor:
 def total(x: Tensor, group: Any = None) -> Tensor:
     """The sum over ranks. The gradient of the common loss goes back to every summand unchanged."""
     return x if world(group) == 1 else _Total.apply(x, group)  # type: ignore[no-untyped-call]
+
+
+def shared(x: Tensor, group: Any = None) -> Tensor:
+    """What all ranks hold and use alike: the gradient is divided by their number, as all of them give it."""
+    return x if world(group) == 1 else x.detach() + (x - x.detach()) / world(group)
 
 
 def maximum(x: Tensor, group: Any = None) -> Tensor:

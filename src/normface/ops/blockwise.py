@@ -140,6 +140,10 @@ class Tiled:
         """The sum of what each holder of classes found; all classes are here."""
         return part
 
+    def shared(self, x: Tensor) -> Tensor:
+        """What all holders of classes use alike."""
+        return x
+
     def owner(self, best_B: Tensor) -> Tensor:
         """Whether the largest of all holders' numbers is this one's [B]."""
         return torch.ones_like(best_B, dtype=torch.bool)
@@ -203,7 +207,7 @@ def cosine_cross_entropy(
     if bound_B is not None and not bound_B.max() <= REACH / 2:
         bound_B = None
     x_BD = head.x_BD if normalize == "none" else l2_normalize(head.x_BD)
-    reduce, s_B = LogSumExp(cosines_B, bound_B, others), s_B1[:, 0]
+    reduce, s_B = LogSumExp(cosines_B, bound_B, others), head.shared(s_B1[:, 0])
     if others is None:
         own_B, rest_B = head.reduce(s_B1 * x_BD, rows_B, reduce)
         own_B = head.total(own_B)
@@ -213,7 +217,7 @@ def cosine_cross_entropy(
         own_B, rest_B = head.reduce(s_B1.detach() * x_BD, rows_B, reduce)
         cosines_B = head.total(own_B) / s_B.detach()
         own_B = s_B * cosines_B
-        rest_B = rest_B + (s_B - s_B.detach()) * reduce.mean / s_B.detach()
+        rest_B = rest_B + ((s_B1 - s_B1.detach()) / s_B1.detach())[:, 0] * reduce.mean
     if margin is not None:
         own_B = s_B * margin(cosines_B)
     rest_B = head.log_total(rest_B)

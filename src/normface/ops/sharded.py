@@ -42,6 +42,9 @@ class Sharded(Tiled):
     def total(self, part: Tensor) -> Tensor:
         return dist.total(part, self.group)
 
+    def shared(self, x: Tensor) -> Tensor:
+        return dist.shared(x, self.group)
+
     def log_total(self, part_B: Tensor) -> Tensor:
         top_B = dist.maximum(part_B, self.group).clamp(min=torch.finfo(part_B.dtype).min)
         return top_B + self.total((part_B - top_B).exp()).log()
