@@ -12,9 +12,11 @@ from normface.ops.blockwise import Tiled
 B, C, D = 9, 40, 6
 
 
-@pytest.fixture(params=[1, 7, 40, 2048], autouse=True)
+@pytest.fixture(params=[(1, 0), (7, 3 * 7 * 9 * 8), (40, 0), (2048, 1 << 20)], autouse=True)
 def tile(request, monkeypatch):
-    monkeypatch.setattr(blockwise, "TILE", request.param)
+    """Tiles of one class, of several (three of whose products are kept) and of all."""
+    for name, value in zip(("TILE", "KEEP"), request.param, strict=True):
+        monkeypatch.setattr(blockwise, name, value)
 
 
 def draw(classes=C, seed=0, dtype=torch.float64):
