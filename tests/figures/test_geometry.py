@@ -62,22 +62,25 @@ class TestGradient:
 
 
 class TestAgents:
+    NONE, ONE = sphere.paths(0), sphere.paths(1)
+
     def test_without_a_margin_they_stay_at_the_means(self):
-        path, first = sphere.paths(0)
+        path, first = self.NONE
         torch.testing.assert_close(path[-1], sphere.means_direction(*sphere.clusters()))
         assert first.abs().max() < 1e-10  # the mean direction is the minimum of the mean squared distance
 
     def test_with_a_margin_they_end_farther_apart(self):
-        (none, _), (one, _) = sphere.paths(0), sphere.paths(1)
+        (none, _), (one, _) = self.NONE, self.ONE
         assert (one[-1, 0] - one[-1, 1]).norm() > (none[-1, 0] - none[-1, 1]).norm() + 0.05
 
     def test_they_have_arrived(self):
-        path, _ = sphere.paths(1)
-        assert (path[-1] - path[-20]).norm(dim=1).max() < 1e-3
+        path, _ = self.ONE
+        # At the hinge one sample of 200 goes in and out: a step of rate · |∂d| / 200 ≤ 0.1 · 2 / 200.
+        assert (path[-1] - path[-20]).norm(dim=1).max() <= 1e-3
 
     def test_they_stay_on_the_sphere(self):
-        for margin in (0, 1):
-            norms = sphere.paths(margin)[0].norm(dim=2)
+        for path, _ in (self.NONE, self.ONE):
+            norms = path.norm(dim=2)
             torch.testing.assert_close(norms, torch.ones_like(norms))
 
     def test_points_are_the_papers(self):

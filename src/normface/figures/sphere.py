@@ -15,7 +15,7 @@ from ..types import Floats
 from . import FIGURES
 from .canvas import FAINT, INK, Drawing, Progress, Sphere, label, panels, title
 
-POINTS, STEPS, RATE = 100, 400, 0.1  # points a class; gradient descent of the agents
+POINTS, STEPS, RATE = 100, 120, 0.1  # points a class; gradient descent of the agents
 MARGINS, WANTED = np.linspace(0, 2, 41), 0.2  # of agents; of samples (FaceNet's)
 
 
