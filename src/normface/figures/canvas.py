@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..atomic import replacing
 from ..errors import require
@@ -38,11 +40,15 @@ def write(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     matplotlib = require("matplotlib", "figures")
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg", "json")]
     drawing.figure.supxlabel(fill(drawing.caption, int(15 * drawing.figure.get_figwidth())), fontsize=8, color=INK)
-    # A fixed salt and no date: equal figures are equal bytes. Text stays text.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        for path, metadata in zip(paths[:2], ({"Software": None}, {"Date": None, "Creator": None}), strict=True):
-            with replacing(path) as temporary:
-                drawing.figure.savefig(temporary, format=path.suffix[1:], dpi=110, metadata=metadata)
+    with replacing(paths[0]) as temporary:
+        raster = BytesIO()
+        drawing.figure.savefig(raster, format="png", dpi=110)
+        # 256 colours are enough for dots and lines, and make a file of a third of the size.
+        with Image.open(raster) as image:
+            image.convert("RGB").quantize(256).save(temporary, format="PNG", optimize=True)
+    # Text stays text; a fixed salt and no date: equal figures are equal bytes.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), replacing(paths[1]) as temporary:
+        drawing.figure.savefig(temporary, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     with replacing(paths[2]) as temporary:
         numbers = {"figure": name, "caption": drawing.caption, **drawing.numbers}
         temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
@@ -65,10 +71,12 @@ def title(axes: Any, text: str) -> None:
     axes.set_title(text, fontsize=9, color=INK)
 
 
-def label(axes: Any, xy: Floats, text: str, colour: str = INK) -> None:
+def label(axes: Any, xy: Floats, text: str, colour: str = INK, alpha: float = 1) -> None:
     """Write a word in a white halo, readable over points."""
     halo = require("matplotlib.patheffects", "figures").withStroke(linewidth=2.5, foreground="white")
-    axes.text(*xy, text, color=colour, fontsize=9, weight="bold", ha="center", va="center", path_effects=[halo])
+    axes.text(
+        *xy, text, color=colour, alpha=alpha, fontsize=9, weight="bold", ha="center", va="center", path_effects=[halo]
+    )
 
 
 def plane(axes: Any, points: Floats, labels: Any, *, size: float = 3) -> None:
@@ -130,7 +138,7 @@ class Sphere:
         for xy, ahead, name, colour in zip(seen, front, names, colours, strict=True):
             alpha = 1.0 if ahead else 0.45
             self.axes.scatter(*xy, s=22, marker="X", color=colour, edgecolors=INK, linewidths=0.6, alpha=alpha)
-            label(self.axes, xy * (1 + 0.13 / max(float(np.linalg.norm(xy)), 0.3)), name, colour if ahead else FAINT)
+            label(self.axes, xy * (1 + 0.13 / max(float(np.linalg.norm(xy)), 0.3)), name, colour, alpha)
 
     def curve(self, points: Floats, colour: str) -> None:
         """Draw a line through points [N, 3]; its hidden parts are dotted."""

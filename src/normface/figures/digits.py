@@ -110,7 +110,7 @@ def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
         {},
         mnist.Together(progress, len(PAPER) * mnist.steps(epochs)),
     )
-    figure, axes = panels(1, len(PAPER), 13, 3.5)
+    figure, axes = panels(1, len(PAPER), 12, 3.3)
     for (scale, paper), ax in zip(PAPER.items(), axes[0], strict=True):
         variant = ("CosineSoftmax", {"scale": float(scale), "learn_scale": False})
         run = trained(variant, epochs=epochs, rate=mnist.RATE, progress=advance)
@@ -136,7 +136,7 @@ def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> D
     numbers: dict[str, dict[str, Any]] = {}
     whole = len(SOFTMAX) * mnist.steps(epochs) + (len(CONTRASTIVE) + len(TRIPLET)) * mnist.steps(tuning)
     advance = mnist.Together(progress, whole)
-    figure, axes = panels(3, len(CONTRASTIVE), 14, 7.2)
+    figure, axes = panels(3, len(CONTRASTIVE), 12, 6.6)
     for ax in axes.ravel():
         ax.axis("off")
     softmax = {
