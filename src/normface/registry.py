@@ -32,13 +32,17 @@ class Registry(Generic[T]):
         self._load()
         return iter(sorted(self._entries))
 
-    def build(self, name: str, *args: Any, **kwargs: Any) -> T:
-        """Call the factory called `name`. Raises ConfigError for a name or an argument it does not have."""
+    def __getitem__(self, name: str) -> Callable[..., T]:
+        """The factory called `name`. Raises ConfigError for a name it does not have."""
         self._load()
         if name not in self._entries:
             nearest = get_close_matches(name, self._entries, n=1, cutoff=0)
             raise ConfigError(f"a {self.kind} among {', '.join(self)}", repr(name), f"did you mean {nearest[0]!r}?")
-        factory = self._entries[name]
+        return self._entries[name]
+
+    def build(self, name: str, *args: Any, **kwargs: Any) -> T:
+        """Call the factory called `name`. Raises ConfigError for a name or an argument it does not have."""
+        factory = self[name]
         try:
             signature(factory).bind(*args, **kwargs)
         except TypeError as error:

