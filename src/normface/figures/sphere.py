@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops import l2_normalize
-from ..ops.agents import agent_distances, c_contrastive
+from ..ops.agents import Dense, agent_distances, c_contrastive
 from ..report.plots import COLOURS
 from ..types import Floats
 from . import FIGURES
@@ -61,7 +61,7 @@ def paths(margin: float) -> tuple[Tensor, Tensor]:
     for _ in range(STEPS):
         agents = l2_normalize(agents).requires_grad_()
         path.append(agents.detach())
-        loss = c_contrastive(agent_distances(points, agents), labels, margin=margin)
+        loss = c_contrastive(Dense(agent_distances(points, agents), labels), margin=margin)
         (gradient,) = torch.autograd.grad(loss, agents)
         first = gradient if first is None else first
         agents = agents.detach() - RATE * gradient

@@ -347,7 +347,7 @@ class _Some(torch.autograd.Function):
 
 
 def _scaled(z_BT: Tensor, columns_T: Tensor) -> Tensor:
-    """Products times numbers of the columns, in their precision. First widened: mixed, it takes twenty times as long."""
+    """Products times numbers of the columns, in their precision; widened first, as mixed it takes 20 times as long."""
     return z_BT * columns_T if z_BT.dtype == columns_T.dtype else z_BT.to(columns_T.dtype).mul_(columns_T)
 
 
