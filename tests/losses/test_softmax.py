@@ -125,6 +125,14 @@ class TestAdaCos:
         loss.weight.data.copy_(torch.eye(3))
         return loss, loss.scale.item()
 
+    def test_dynamic_stays_finite_where_classes_crowd(self):
+        torch.manual_seed(0)
+        loss = CosineSoftmax(10, 2, scale="adacos-dynamic")
+        x, y = torch.randn(64, 2), torch.randint(10, (64,))
+        for _ in range(100):
+            assert loss(x, y).isfinite()
+        assert loss.scale.item() == pytest.approx(4 * math.sqrt(2) * math.log(9))
+
     def test_dynamic_by_hand(self):
         loss, s = self.make()
         assert s == pytest.approx(2**0.5 * math.log(2))

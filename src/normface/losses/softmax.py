@@ -16,6 +16,7 @@ from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
 from . import LOSSES, class_weights, margins
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
+DYNAMIC_REACH = 4.0  # times AdaCos's fixed scale; on faces the dynamic one stays below 1.6 times
 LEAST_SCALE = 0.01  # a scale that changes never falls below
 
 
@@ -30,7 +31,8 @@ class CosineSoftmax(nn.Module):
             `theory.scale_for_probability(num_classes, 0.99)`; 1 where features keep their length (`normalize`
             "weights" or "none"), which then stands in its place;
             "adacos": `theory.adacos_scale(num_classes)`;
-            "adacos-dynamic": the same at first, then in each training step `ops.adacos_scale`.
+            "adacos-dynamic": the same at first, then in each training step `ops.adacos_scale`, up to 4 times the
+            fixed one: where other classes crowd, as in few dimensions, it would grow without end.
         learn_scale: train s, starting from `scale` (the paper's preference); it never falls below 0.01. None: as its
             authors do, so not for the two of AdaCos nor for the "auto" of 1, and otherwise yes.
         margin: on the own class's angle: a name in `margins.MARGINS`, a mapping of `name` and its options or of
@@ -109,7 +111,7 @@ class CosineSoftmax(nn.Module):
                 features, self.weight, labels, scale=scale, subcenters=self.subcenters, impl=self.impl
             )
             with torch.no_grad():
-                self.scale.copy_(scale.clamp_(min=LEAST_SCALE))
+                self.scale.copy_(scale.clamp_(LEAST_SCALE, DYNAMIC_REACH * theory.adacos_scale(self.num_classes)))
         elif scale.requires_grad:
             # The value is clamped, not the gradient: a scale below the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()
