@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
 
 from .errors import InputError
 
@@ -119,6 +118,8 @@ def near_probability(dim: int, distance: float) -> float:
     A quarter of the squared distance is Beta((dim - 1)/2, (dim - 1)/2)-distributed: mean 2, deviation 2/√dim.
     Raises InputError unless dim ≥ 2.
     """
+    from scipy.special import betainc  # slow to load, so only where it is used
+
     _check_dim(dim)
     a = (dim - 1) / 2
     return float(betainc(a, a, min(max(distance / 4, 0.0), 1.0)))
