@@ -15,7 +15,8 @@ import torch
 import torch.distributed as td
 from torch import Tensor
 
-from .errors import TrainingError
+from .errors import ConfigError, TrainingError
+from .types import ClassShard
 
 
 def rank(group: Any = None) -> int:
@@ -26,6 +27,14 @@ def rank(group: Any = None) -> int:
 def world(group: Any = None) -> int:
     """Processes in the group; 1 where nothing is distributed."""
     return td.get_world_size(group) if td.is_available() and td.is_initialized() else 1
+
+
+def class_shard(classes: int, group: Any = None) -> ClassShard:
+    """This rank's even share of the classes. Raises ConfigError for fewer classes than ranks."""
+    ranks, me = world(group), rank(group)
+    if classes < ranks:
+        raise ConfigError(f"a class for each of {ranks} ranks", f"{classes}", "use fewer ranks")
+    return ClassShard(me * classes // ranks, (me + 1) * classes // ranks, classes, group)
 
 
 def gather(x: Tensor, group: Any = None) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import ConfigError
 from ..ops import Impl
-from ..ops.agents import Agents, Dense, Gradient, c_contrastive, c_triplet, own_distances
+from ..ops.agents import Agents, Dense, Gradient, c_contrastive, c_triplet
+from ..types import ClassShard
 from . import LOSSES, class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
@@ -19,13 +20,14 @@ MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 class _Agents(nn.Module):
     """One agent a class, `weight` [C, D], starting as random unit vectors."""
 
-    def __init__(self, num_classes: int, dim: int, impl: Impl) -> None:
+    def __init__(self, num_classes: int, dim: int, impl: Impl, shard: ClassShard | None) -> None:
         super().__init__()
-        self.weight = class_weights(num_classes, dim)
+        self.weight = class_weights(num_classes, dim, shard=shard)
         self.impl: Impl = impl
+        self.shard = shard
 
     def agents(self, features: Tensor, labels: Tensor, *, nearest: bool) -> Agents:
-        return ops.before_agents(features, self.weight, labels, nearest=nearest, impl=self.impl)
+        return ops.before_agents(features, self.weight, labels, nearest=nearest, impl=self.impl, shard=self.shard)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
@@ -44,7 +46,7 @@ class CContrastive(_Agents):
         adaptive_margin: add a moving average (0.99/0.01) of the mean own distance, at most 1.2, to the margin.
         options: `ops.agents.c_contrastive`'s: positive_margin, positive_weight, negative_weight, cap, exponential,
             hardest_negative, hardest_positive, positive_first, normalize_negatives.
-        impl: see `ops.cosine_cross_entropy`.
+        impl, shard: see `ops.cosine_cross_entropy`.
     """
 
     mean_distance: Tensor
@@ -57,9 +59,10 @@ class CContrastive(_Agents):
         margin: float = 1.0,
         adaptive_margin: bool = False,
         impl: Impl = "auto",
+        shard: ClassShard | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(num_classes, dim, impl)
+        super().__init__(num_classes, dim, impl, shard)
         self.margin, self.adaptive_margin, self.options = margin, adaptive_margin, options
         self.register_buffer("mean_distance", torch.zeros(()))
         _try(c_contrastive, options)
@@ -72,7 +75,7 @@ class CContrastive(_Agents):
             margin = self.margin + self.mean_distance.clone()
             if self.training:
                 with torch.no_grad():
-                    now = own_distances(features, self.weight, labels).mean()
+                    now = agents.own_distances().mean()
                     self.mean_distance.mul_(MEAN_KEEPS).add_((1 - MEAN_KEEPS) * now).clamp_(max=MEAN_CAP)
         return c_contrastive(agents, margin=margin, **self.options)
 
@@ -88,7 +91,7 @@ class CTriplet(_Agents):
         pull: draw every sample to its own agent as well (the paper's choice).
         gradient: "exact", or "caffe" for the original layer's backward pass; see `ops.agents.c_triplet`.
         options: positive_weight, negative_weight.
-        impl: see `ops.cosine_cross_entropy`.
+        impl, shard: see `ops.cosine_cross_entropy`.
 
     Users of the original report collapse unless the learning rate is small (0.001).
     """
@@ -103,9 +106,10 @@ class CTriplet(_Agents):
         pull: bool = True,
         gradient: Gradient = "exact",
         impl: Impl = "auto",
+        shard: ClassShard | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(num_classes, dim, impl)
+        super().__init__(num_classes, dim, impl, shard)
         if gradient not in ("exact", "caffe"):
             raise ConfigError("gradient among exact, caffe", repr(gradient), "choose one of them")
         self.options = dict(margin=margin, hardest=hardest, pull=pull, gradient=gradient, **options)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..types import ClassShard
 from . import LOSSES
 
 PAPERS: tuple[Mapping[str, Any], ...] = (
@@ -24,16 +25,29 @@ class Joint(nn.Module):
         num_classes, dim: of every loss.
         terms: mappings with `name`, `weight` and the loss's own options. By default the paper's best: softmax
             (scale 4, learned) + 0.01 · C-contrastive.
+        shard: see `CosineSoftmax`; of every loss.
     """
 
-    def __init__(self, num_classes: int, dim: int, *, terms: Sequence[Mapping[str, Any]] = PAPERS) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        terms: Sequence[Mapping[str, Any]] = PAPERS,
+        shard: ClassShard | None = None,
+    ) -> None:
         super().__init__()
+        shared = {} if shard is None else {"shard": shard}
         if not terms or not all({"name", "weight"} <= set(term) for term in terms):
             raise ConfigError("terms, each with name and weight", repr(terms), "correct them")
         self.weights = [float(term["weight"]) for term in terms]
         self.terms = nn.ModuleList(
             LOSSES.build(
-                term["name"], num_classes, dim, **{k: v for k, v in term.items() if k not in ("name", "weight")}
+                term["name"],
+                num_classes,
+                dim,
+                **{k: v for k, v in term.items() if k not in ("name", "weight")},
+                **shared,
             )
             for term in terms
         )

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import ops, theory
+from .. import dist, ops, theory
 from ..errors import ConfigError
 from ..ops import Impl, Margin
 from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
+from ..types import ClassShard
 from . import LOSSES, class_weights, margins
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
@@ -47,6 +48,10 @@ class CosineSoftmax(nn.Module):
             labels (Deng et al. 2020, "Sub-center ArcFace"): the strays gather round the others.
         exclude_above: leave other classes with a larger cosine out of the sum; for label noise between classes.
         impl: see `ops.cosine_cross_entropy`.
+        shard: the classes whose weights this rank holds (`dist.class_shard`); `weight` then has only their rows, the
+            features are this rank's part of the batch, and the loss is the whole batch's, the same on every rank.
+            Its gradient is to be *summed* over ranks: a network in DistributedDataParallel, which takes the mean,
+            wants the loss times their number.
 
     Raises:
         ConfigError: fewer than 2 classes, dim < 1, a scale that is not positive, unknown names, options that do not
@@ -66,9 +71,10 @@ class CosineSoftmax(nn.Module):
         subcenters: int = 1,
         exclude_above: float | None = None,
         impl: Impl = "auto",
+        shard: ClassShard | None = None,
     ) -> None:
         super().__init__()
-        weight = class_weights(num_classes, dim, subcenters)
+        weight = class_weights(num_classes, dim, subcenters, shard)
         _among("normalize", normalize, NORMALIZE)
         _among("weights", weights, WEIGHTS)
         rule = margins.build(margin)
@@ -94,11 +100,13 @@ class CosineSoftmax(nn.Module):
             )
         self.num_classes, self.subcenters = num_classes, subcenters
         self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
-        self.margin = rule
+        self.margin, self.shard = rule, shard
         self.weight = weight
         self.scale = nn.Parameter(
             torch.tensor(_initial_scale(scale, num_classes, normalize)), requires_grad=learn_scale
         )
+        if shard is not None and learn_scale:
+            self.scale.register_hook(partial(dist.total, group=shard.group))  # type: ignore[no-untyped-call]
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
@@ -108,18 +116,21 @@ class CosineSoftmax(nn.Module):
         scale: Tensor = self.scale
         if self.training and self.dynamic:
             scale = ops.adacos_scale(
-                features, self.weight, labels, scale=scale, subcenters=self.subcenters, impl=self.impl
-            )
+                features, self.weight, labels, scale=scale, subcenters=self.subcenters, impl=self.impl,
+                shard=self.shard,
+            )  # fmt: skip
             with torch.no_grad():
                 self.scale.copy_(scale.clamp_(LEAST_SCALE, DYNAMIC_REACH * theory.adacos_scale(self.num_classes)))
         elif scale.requires_grad:
             # The value is clamped, not the gradient: a scale below the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()
         lengths = ops.norms(features)
+        if self.shard is not None:
+            lengths = dist.shared(dist.gather(lengths, self.shard.group), self.shard.group)
         value = ops.cosine_cross_entropy(
             features, self.weight, labels, scale=scale, normalize=self.normalize, weights=self.weights,
             margin=None if self.margin is None else partial(self.margin, lengths),
-            subcenters=self.subcenters, exclude_above=self.exclude_above, impl=self.impl,
+            subcenters=self.subcenters, exclude_above=self.exclude_above, impl=self.impl, shard=self.shard,
         )  # fmt: skip
         return value if self.margin is None else value + self.margin.penalty(lengths)
 

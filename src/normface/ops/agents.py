@@ -28,12 +28,6 @@ def agent_distances(x: Tensor, w: Tensor) -> Tensor:
     return 2 - 2 * widened(cosines)
 
 
-def own_distances(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    """d_y [B] between features [B, D] and their own agents, of labels [B]; as `agent_distances`."""
-    x, own = widened(x), widened(w[y])
-    return 2 - 2 * (l2_normalize(x) * l2_normalize(own).to(x.dtype)).sum(1)
-
-
 class Negatives(NamedTuple):
     """What the other agents cost each sample; all [B].
 
@@ -51,6 +45,9 @@ class Negatives(NamedTuple):
 class Agents(Protocol):
     """Distances of a batch to all agents, however they are computed."""
 
+    def own_distances(self) -> Tensor:
+        """To the own agents [B], without gradient."""
+
     def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
         """Active are the others with d < m = `level`(own distances), or of them only the nearest (`hardest`)."""
 
@@ -61,6 +58,9 @@ class Dense:
     def __init__(self, d_BC: Tensor, y_B: Tensor) -> None:
         self.d_BC, self.y_B = d_BC, y_B
         self.own_BC = torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, y_B[:, None], True)
+
+    def own_distances(self) -> Tensor:
+        return self.d_BC.detach().gather(1, self.y_B[:, None])[:, 0]
 
     def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
         own_B = self.d_BC.gather(1, self.y_B[:, None])[:, 0]

@@ -170,6 +170,10 @@ class Tiled:
         with torch.autocast(device, enabled=False):
             return _Tiled.apply(x_BD, self.w_RD, rows_B, self, reduce, compute)  # type: ignore[no-untyped-call,no-any-return]
 
+    def own_distances(self) -> Tensor:
+        """See `ops.agents.Agents`."""
+        return 2 - 2 * self.own()[1]
+
     def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
         """See `ops.agents.Agents`."""
         x_BD = l2_normalize(self.x_BD)

@@ -15,6 +15,20 @@ from ..types import ClassShard
 from .blockwise import Tiled
 
 
+def _agree(samples: int, shard: ClassShard) -> None:
+    """Raise InputError unless all ranks bring as many samples and their shards are all the classes, each once."""
+    mine = torch.tensor([[samples, shard.start, shard.stop, shard.total]])
+    ranks = sorted(dist.gather(mine, shard.group).tolist(), key=lambda row: row[1])
+    ends = [0, *(stop for _, _, stop, _ in ranks)]
+    whole = all(start == end and total == shard.total for (_, start, _, total), end in zip(ranks, ends, strict=False))
+    if len({row[0] for row in ranks}) > 1 or not whole or ends[-1] != shard.total:
+        raise InputError(
+            f"as many samples of every rank, and shards that make up {shard.total} classes",
+            "; ".join(f"{b} samples, classes {start} to {stop} of {total}" for b, start, stop, total in ranks),
+            "cut the batch evenly, and share the classes anew when the number of ranks changes",
+        )
+
+
 class Sharded(Tiled):
     """A batch before one rank's classes.
 
@@ -33,6 +47,7 @@ class Sharded(Tiled):
         rows = (shard.stop - shard.start) * subcenters
         if len(w_rD) != rows:
             raise InputError(f"{rows} rows of weights for this shard", f"{len(w_rD)}", "give each rank its own")
+        _agree(len(y_b), shard)
         y_B = dist.gather(y_b, shard.group)
         here_B = (y_B >= shard.start) & (y_B < shard.stop)
         local_B = torch.where(here_B, y_B - shard.start, -1)
