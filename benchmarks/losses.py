@@ -102,7 +102,7 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
         raw["start"] = {"run": str(origin.relative_to(ROOT)), "agents": True}
     reader = open_reader(data / "train" / "faces-112.zip").check(fault=size_fault)
     began = time.perf_counter()
-    outcome = train(TrainConfig.model_validate(raw), reader, run, resume=(run / "checkpoint.safetensors").exists())
+    outcome = train(TrainConfig.model_validate(raw), reader, run, resume=(run / "checkpoint").exists())
     if not outcome.finished:
         raise KeyboardInterrupt
     figures: dict[str, Any] = {

@@ -8,7 +8,10 @@ timeout) become TrainingError.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +20,41 @@ from torch import Tensor
 
 from .errors import ConfigError, TrainingError
 from .types import ClassShard
+
+TIMEOUT = timedelta(minutes=5)  # a rank that has said nothing for so long is taken for dead
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A process group for the block, where `torchrun` (its environment variables) says there are several ranks.
+
+    Tensors on CPUs travel by gloo, on GPUs by NCCL; each rank takes the GPU of its local number.
+    Raises TrainingError where the others cannot be reached.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or td.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    _told(lambda: td.init_process_group(backend, timeout=TIMEOUT))
+    try:
+        yield
+    finally:
+        td.destroy_process_group()
+
+
+@contextmanager
+def together(group: Any = None) -> Iterator[None]:
+    """A block that ends once every rank has done it. Raises TrainingError where another rank failed in it."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        elsewhere = bool(maximum(torch.tensor(float(failed)), group))
+    if elsewhere:
+        raise TrainingError("every rank to succeed", "another rank's failure", "look at the other ranks' messages")
 
 
 def rank(group: Any = None) -> int:

@@ -67,6 +67,8 @@ MODULES = {
     **{f"CosineSoftmax with {name}": ("CosineSoftmax", dict(margin=name)) for name in ("CosFace", "AdaFace", "MagFace")},
     "SphereFace, trained": ("CosineSoftmax", dict(margin="SphereFace", normalize="weights")),
     "CurricularFace, 2 sub-centres": ("CosineSoftmax", dict(margin="CurricularFace", subcenters=2)),
+    "sampled": ("CosineSoftmax", dict(sample=0.4)),
+    "sampled, 2 sub-centres": ("CosineSoftmax", dict(sample=0.4, subcenters=2, margin="CosFace")),
     "hard weights": ("CosineSoftmax", dict(weights="hard")),
     "AdaCos": ("CosineSoftmax", dict(scale="adacos-dynamic")),
     "adaptive C-contrastive": ("CContrastive", dict(adaptive_margin=True, margin=2.0)),

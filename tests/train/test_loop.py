@@ -1,27 +1,20 @@
 """Runs on a handful of drawn faces: resuming, stopping, failing."""
 
-import dataclasses
 import json
 import os
+import pickle
+import shutil
 import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from normface import atomic
 from normface.data import open_reader
 from normface.errors import ConfigError, DataError, ModelError, TrainingError
 from normface.train import TrainConfig, embedder, load_config, load_model, logs, train
-from normface.train.augment import augment
-from normface.train.checkpoint import FILE, Checkpoint
-from normface.train.config import DataConfig
-from normface.train.loader import Batches
-from normface.types import InputSpec
+from normface.train.checkpoint import FOLDER, HEADER, Checkpoint, write
 
 OVERRIDES = [
     "model.name=smallresnet", "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]",
@@ -40,6 +33,11 @@ def reader(drawn):
 
 def losses(run):
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(run):
+    saved = Checkpoint.read(run)
+    return {f"{part}.{n}": t for part in ("model", "loss", "momentum") for n, t in saved.part(part).items()}
 
 
 class Stop(Exception):
@@ -93,7 +91,7 @@ class TestRuns:
         outcome = train(config, reader, tmp_path / "run", resume=True)
         assert outcome.finished
         assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-        a, b = (load_file(tmp_path / name / FILE) for name in ("whole", "run"))
+        a, b = (tensors(tmp_path / name) for name in ("whole", "run"))
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -103,7 +101,7 @@ class TestRuns:
             with pytest.raises(Stop):
                 train(load_config(recipe, [*OVERRIDES, "optim.lr=1e-12", "save_every=1"]), reader, tmp_path / recipe,
                       progress=stop_after(2))  # fmt: skip
-            start.append(load_file(tmp_path / recipe / FILE))
+            start.append(tensors(tmp_path / recipe))
         for key in ("model.body.0.weight", "model.head.0.weight", "loss.weight"):
             torch.testing.assert_close(start[0][key], start[1][key], rtol=0, atol=1e-9)
 
@@ -123,17 +121,17 @@ def origin(reader, tmp_path_factory):
 class TestStarting:
     def first(self, reader, run, *overrides):
         train(configure("optim.epochs=0.2", "optim.lr=1e-12", *overrides), reader, run)
-        return Checkpoint.read(run).tensors
+        return tensors(run)
 
     def test_takes_the_network_and_leaves_the_classes_random(self, reader, origin, tmp_path):
-        old, new = Checkpoint.read(origin).tensors, self.first(reader, tmp_path / "run", f"start.run={origin}")
+        old, new = tensors(origin), self.first(reader, tmp_path / "run", f"start.run={origin}")
         for name in (n for n in old if n.startswith("model.") and n.endswith("weight")):
             torch.testing.assert_close(new[name], old[name])
         assert (new["loss.weight"] - old["loss.weight"]).abs().max() > 0.1
 
     def test_takes_the_classes_for_every_loss_of_a_joint_one(self, reader, origin, tmp_path):
         joint = ["loss.name=Joint", "loss.options={}", f"start.run={origin}", "start.agents=true"]
-        old, new = Checkpoint.read(origin).tensors, self.first(reader, tmp_path / "run", *joint)
+        old, new = tensors(origin), self.first(reader, tmp_path / "run", *joint)
         for term in (0, 1):
             torch.testing.assert_close(new[f"loss.terms.{term}.weight"], old["loss.weight"])
 
@@ -186,8 +184,8 @@ class TestFailing:
     def test_a_checkpoint_never_holds_nan(self, reader, tmp_path):
         with pytest.raises(TrainingError):
             train(configure("optim.lr=1e18", "optim.warmup=0", "save_every=1"), reader, tmp_path / "run")
-        if (tmp_path / "run" / FILE).exists():
-            assert all(t.isfinite().all() for t in load_file(tmp_path / "run" / FILE).values())
+        if (tmp_path / "run" / FOLDER).exists():
+            assert all(t.isfinite().all() for t in tensors(tmp_path / "run").values())
 
     def test_full_disk_in_the_logs(self, reader, tmp_path, monkeypatch):
         class Full:
@@ -250,18 +248,18 @@ class TestFailing:
         saved = []
 
         def fsync(number):
-            if len(saved) >= 2:  # config.json and the first checkpoint were written
+            if len(saved) >= 3:  # config.json and the two files of the first checkpoint were written
                 raise OSError(28, "No space left on device")
             saved.append(number)
             real(number)
 
-        monkeypatch.setattr(atomic.os, "fsync", fsync)
-        with pytest.raises(DataError, match=r"checkpoint\.safetensors.*No space left on device"):
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(DataError, match=r"step-00000010.*No space left on device.*before still stands"):
             train(configure(), reader, tmp_path / "run")
         assert Checkpoint.read(tmp_path / "run").step == 5
-        assert not list((tmp_path / "run").glob(".*tmp"))
         monkeypatch.undo()
         assert train(configure(), reader, tmp_path / "run", resume=True).finished
+        assert len(list((tmp_path / "run" / FOLDER).iterdir())) == 1
 
 
 @pytest.fixture(scope="module")
@@ -271,85 +269,70 @@ def run(reader, tmp_path_factory):
     return run
 
 
+def rewrite(saved, run, **changes):
+    """The same state under another configuration."""
+    found = {f"{part}.{name}": t for part in ("model", "loss") for name, t in saved.part(part).items()}
+    write(run, found, **{"config": saved.config, "step": saved.step, "facts": saved.facts, **changes})
+
+
 class TestCheckpoints:
     def test_of_another_model(self, run, tmp_path):
         saved = Checkpoint.read(run)
-        other = saved.config.model_copy(
-            update={"model": saved.config.model.model_copy(update={"name": "mobilefacenet", "options": {}})}
-        )
-        dataclasses.replace(saved, config=other).write(tmp_path)
+        model = saved.config.model.model_copy(update={"name": "mobilefacenet", "options": {}})
+        rewrite(saved, tmp_path, config=saved.config.model_copy(update={"model": model}))
         with pytest.raises(ModelError, match="a checkpoint of this model 'mobilefacenet', got .* differences"):
             load_model(tmp_path)
 
     def test_of_other_sizes(self, run, tmp_path):
         saved = Checkpoint.read(run)
         model = saved.config.model.model_copy(update={"options": {**saved.config.model.options, "dim": 8}})
-        dataclasses.replace(saved, config=saved.config.model_copy(update={"model": model})).write(tmp_path)
+        rewrite(saved, tmp_path, config=saved.config.model_copy(update={"model": model}))
         with pytest.raises(ModelError, match=r"head\.0\.weight has shape"):
             load_model(tmp_path)
 
-    def test_truncated(self, run, tmp_path):
-        (tmp_path / FILE).write_bytes((run / FILE).read_bytes()[:-100])
-        with pytest.raises(ModelError, match="a checkpoint in safetensors"):
-            Checkpoint.read(tmp_path)
+    def test_what_was_written_is_read_back(self, run, tmp_path):
+        rewrite(Checkpoint.read(run), tmp_path)
+        assert tensors(tmp_path).keys() == {n for n in tensors(run) if not n.startswith("momentum.")}
+        assert all(torch.equal(t, tensors(run)[name]) for name, t in tensors(tmp_path).items())
 
-    def test_foreign_and_absent(self, tmp_path):
-        from safetensors.torch import save_file
+    @pytest.fixture
+    def copied(self, run, tmp_path):
+        shutil.copytree(run, tmp_path / "run")
+        return next((tmp_path / "run" / FOLDER).iterdir())
 
-        save_file({"a": torch.zeros(1)}, tmp_path / FILE, {"format": "normface-checkpoint-1", "step": "1"})
-        with pytest.raises(ModelError, match="config, step and facts"):
-            Checkpoint.read(tmp_path)
-        save_file({"a": torch.zeros(1)}, tmp_path / FILE)
-        with pytest.raises(ModelError, match="format"):
-            Checkpoint.read(tmp_path)
+    def test_truncated(self, copied):
+        (file,) = copied.glob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:-100])
+        with pytest.raises(ModelError, match="copy the whole folder again"):
+            Checkpoint.read(copied)
+
+    def test_damaged(self, copied):
+        (file,) = copied.glob("*.safetensors")
+        file.write_bytes(b"\xff" * file.stat().st_size)
+        with pytest.raises(ModelError, match="whole safetensors"):
+            Checkpoint.read(copied.parents[1])
+
+    def test_unfinished_ones_do_not_count(self, copied):
+        """A process killed in the middle of a save leaves a folder without header, and the one before."""
+        later = copied.with_name("step-00000099")
+        shutil.copytree(copied, later, ignore=shutil.ignore_patterns(HEADER))
+        assert Checkpoint.read(copied.parents[1]).step == Checkpoint.read(copied).step < 99
+
+    def test_foreign_and_absent(self, copied, tmp_path):
+        header = json.loads((copied / HEADER).read_text())
+        for content, message in (
+            ({**header, "format": "normface-checkpoint-1"}, "a checkpoint of format"),
+            ({**header, "step": None, "files": {}}, "files and bytes"),
+            ({key: value for key, value in header.items() if key != "facts"}, "format, config, step, facts and files"),
+            ([], "format, config, step, facts and files"),
+        ):
+            (copied / HEADER).write_text(json.dumps(content))
+            with pytest.raises(ModelError, match=message):
+                Checkpoint.read(copied)
         with pytest.raises(ModelError, match="train it first"):
             Checkpoint.read(tmp_path / "nowhere")
 
-    def test_no_pickle_anywhere(self, run):
-        code = f"import sys, normface.train as t; t.load_model({str(run)!r}); print('pickle' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
-        assert (run / FILE).read_bytes()[8:9] == b"{"  # safetensors: a length, then JSON
-
-
-class TestBatches:
-    def make(self, reader, seed=0, **data):
-        config = DataConfig(**({"mirror": False} | data))
-        return Batches(reader, InputSpec(112, 112, template="112x112"), config, batch=16, seed=seed)
-
-    def test_an_epoch_shows_every_image_once(self, reader):
-        batches = self.make(reader)
-        shown = np.concatenate([x.sum((1, 2, 3)) for x, _ in batches.run(0, batches.per_epoch)])
-        assert len(np.unique(shown.round(2))) == len(reader)
-
-    def test_a_step_depends_on_nothing_but_its_number(self, reader):
-        batches = self.make(reader, mirror=True, shift=2.0, rotate=5.0, zoom=0.05, light=0.2)
-        for step, (x, y) in zip(range(4, 9), batches.run(4, 9), strict=True):
-            again_x, again_y = self.make(reader, mirror=True, shift=2.0, rotate=5.0, zoom=0.05, light=0.2)[step]
-            np.testing.assert_array_equal(x, again_x)
-            np.testing.assert_array_equal(y, again_y)
-
-    def test_seeds_and_epochs_differ(self, reader):
-        batches = self.make(reader)
-        assert not np.array_equal(batches[0][1], batches[batches.per_epoch][1])
-        assert not np.array_equal(batches[0][1], self.make(reader, seed=1)[0][1])
-
-
-class TestAugment:
-    crops = np.random.default_rng(0).integers(0, 256, (64, 12, 10, 3), dtype=np.uint8)
-
-    def test_off_changes_nothing(self):
-        np.testing.assert_array_equal(
-            augment(self.crops, DataConfig(mirror=False), np.random.default_rng(0)), self.crops
-        )
-
-    def test_mirror_is_exact_and_about_half(self):
-        varied = augment(self.crops, DataConfig(), np.random.default_rng(0))
-        mirrored = [np.array_equal(v, c[:, ::-1]) for v, c in zip(varied, self.crops, strict=True)]
-        kept = [np.array_equal(v, c) for v, c in zip(varied, self.crops, strict=True)]
-        assert all(m or k for m, k in zip(mirrored, kept, strict=True))
-        assert 16 < sum(mirrored) < 48
-
-    @pytest.mark.parametrize("option", [dict(shift=2.0), dict(rotate=20.0), dict(zoom=0.2), dict(light=0.3)])
-    def test_each_option_varies(self, option):
-        varied = augment(self.crops, DataConfig(mirror=False, **option), np.random.default_rng(0))
-        assert np.mean([np.array_equal(v, c) for v, c in zip(varied, self.crops, strict=True)]) < 0.1
+    def test_nothing_is_unpickled(self, run, monkeypatch):
+        for name in ("load", "loads", "Unpickler"):
+            monkeypatch.setattr(pickle, name, None)
+        load_model(run)

@@ -26,20 +26,26 @@ def train(
     """Train an embedding network on labelled faces.
 
     Ctrl-C saves and stops; the same command with `--resume` goes on to the same numbers.
+    On several GPUs, or processes: `torchrun --nproc-per-node 4 --no-python normface train …`; they share batch and
+    classes and compute what one would, and `--resume` may use another number.
     Watch it with `tensorboard --logdir RUN`, or read `RUN/metrics.jsonl`.
     """
     require("torch", "train")
+    from .. import dist
     from ..train import load_config
     from ..train import train as run_training
 
     config = load_config(recipe, overrides or ())
     reader = open_checked(data, strict)
-    with training_progress("training") as update:
+    with dist.joined(), training_progress("training") as update:
         outcome = run_training(config, reader, run, resume=resume, progress=update)
+        first = dist.rank() == 0
     figures = {
         "run": str(run), "step": outcome.step, "total": outcome.total, "finished": outcome.finished,
         "loss": outcome.loss, "images_per_second": round(outcome.images_per_second, 1),
     }  # fmt: skip
+    if not first:
+        raise typer.Exit(0 if outcome.finished else 130)
     if as_json:
         out.print_json(json.dumps(figures))
     elif outcome.loss is None:

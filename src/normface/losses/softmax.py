@@ -15,6 +15,7 @@ from ..ops import Impl, Margin
 from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
 from ..types import ClassShard
 from . import LOSSES, class_weights, margins
+from .sampling import sampled
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
 DYNAMIC_REACH = 4.0  # times AdaCos's fixed scale; on faces the dynamic one stays below 1.6 times
@@ -47,6 +48,9 @@ class CosineSoftmax(nn.Module):
         subcenters: class weights for each class, of which the nearest counts; `weight` is class-major. 3 for noisy
             labels (Deng et al. 2020, "Sub-center ArcFace"): the strays gather round the others.
         exclude_above: leave other classes with a larger cosine out of the sum; for label noise between classes.
+        sample: in training each step compares with the batch's own classes and this share of the others, drawn anew
+            (partial FC, An et al. 2021: 0.1 for millions of classes); `weight` gets a sparse gradient of their rows,
+            which `train.RowSGD` takes.
         impl: see `ops.cosine_cross_entropy`.
         shard: the classes whose weights this rank holds (`dist.class_shard`); `weight` then has only their rows, the
             features are this rank's part of the batch, and the loss is the whole batch's, the same on every rank.
@@ -70,11 +74,12 @@ class CosineSoftmax(nn.Module):
         weights: Weights = "soft",
         subcenters: int = 1,
         exclude_above: float | None = None,
+        sample: float = 1.0,
         impl: Impl = "auto",
         shard: ClassShard | None = None,
     ) -> None:
         super().__init__()
-        weight = class_weights(num_classes, dim, subcenters, shard)
+        initial = class_weights(num_classes, dim, subcenters, shard)
         _among("normalize", normalize, NORMALIZE)
         _among("weights", weights, WEIGHTS)
         rule = margins.build(margin)
@@ -93,6 +98,12 @@ class CosineSoftmax(nn.Module):
                 'normalize="both" and no learn_scale with scale="adacos-dynamic"',
                 f"normalize={normalize!r}, learn_scale={learn_scale}", "leave them out",
             )  # fmt: skip
+        if not 0 < sample <= 1 or (sample < 1 and weights == "hard"):
+            raise ConfigError(
+                'a share of the classes, 0 < sample ≤ 1, and 1 with weights="hard"', f"{sample} and {weights!r}",
+                "correct one of them",
+            )  # fmt: skip
+        self.sample = sample
         self.dynamic = scale == "adacos-dynamic"
         if learn_scale is None:
             learn_scale = scale not in ("adacos", "adacos-dynamic") and not (
@@ -101,23 +112,35 @@ class CosineSoftmax(nn.Module):
         self.num_classes, self.subcenters = num_classes, subcenters
         self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
         self.margin, self.shard = rule, shard
-        self.weight = weight
+        self.weight = initial
         self.scale = nn.Parameter(
             torch.tensor(_initial_scale(scale, num_classes, normalize)), requires_grad=learn_scale
         )
+        if sample < 1:
+            # Seed and step of the classes drawn: with them a run goes on where it stopped.
+            self.register_buffer("draw", torch.stack([torch.randint(2**31, ()), torch.zeros((), dtype=torch.int64)]))
         if shard is not None and learn_scale:
             self.scale.register_hook(partial(dist.total, group=shard.group))  # type: ignore[no-untyped-call]
+
+    draw: Tensor
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
         if self.training and self.weights == "hard":
             with torch.no_grad():
                 self.weight.copy_(ops.l2_normalize(self.weight))
+        weight: Tensor = self.weight
+        shard = self.shard
+        if self.training and self.sample < 1:
+            seed, step = self.draw.tolist()
+            weight, labels, shard = sampled(
+                weight, labels, self.sample, (seed, step), subcenters=self.subcenters, shard=shard
+            )
+            self.draw[1] += 1
         scale: Tensor = self.scale
         if self.training and self.dynamic:
             scale = ops.adacos_scale(
-                features, self.weight, labels, scale=scale, subcenters=self.subcenters, impl=self.impl,
-                shard=self.shard,
+                features, weight, labels, scale=scale, subcenters=self.subcenters, impl=self.impl, shard=shard,
             )  # fmt: skip
             with torch.no_grad():
                 self.scale.copy_(scale.clamp_(LEAST_SCALE, DYNAMIC_REACH * theory.adacos_scale(self.num_classes)))
@@ -128,9 +151,9 @@ class CosineSoftmax(nn.Module):
         if self.shard is not None:
             lengths = dist.shared(dist.gather(lengths, self.shard.group), self.shard.group)
         value = ops.cosine_cross_entropy(
-            features, self.weight, labels, scale=scale, normalize=self.normalize, weights=self.weights,
+            features, weight, labels, scale=scale, normalize=self.normalize, weights=self.weights,
             margin=None if self.margin is None else partial(self.margin, lengths),
-            subcenters=self.subcenters, exclude_above=self.exclude_above, impl=self.impl, shard=self.shard,
+            subcenters=self.subcenters, exclude_above=self.exclude_above, impl=self.impl, shard=shard,
         )  # fmt: skip
         return value if self.margin is None else value + self.margin.penalty(lengths)
 
@@ -145,6 +168,7 @@ class CosineSoftmax(nn.Module):
         parts += [f"normalize={self.normalize!r}, weights={self.weights!r}"]
         parts += [f"subcenters={self.subcenters}"] * (self.subcenters > 1)
         parts += [f"exclude_above={self.exclude_above}"] * (self.exclude_above is not None)
+        parts += [f"sample={self.sample}"] * (self.sample < 1)
         return ", ".join(parts)
 
 

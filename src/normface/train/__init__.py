@@ -8,10 +8,11 @@ from .checkpoint import Checkpoint, load_model, operating_point
 from .config import TrainConfig, load_config
 from .doctor import Diagnosis, Run, diagnose
 from .loop import Outcome, train
+from .sgd import RowSGD
 
 __all__ = [
-    "Checkpoint", "Diagnosis", "Outcome", "Run", "TrainConfig", "diagnose", "embedder", "load_config", "load_model",
-    "operating_point", "train",
+    "Checkpoint", "Diagnosis", "Outcome", "RowSGD", "Run", "TrainConfig", "diagnose", "embedder", "load_config",
+    "load_model", "operating_point", "train",
 ]  # fmt: skip
 
 

@@ -8,9 +8,15 @@ import numpy as np
 from ..types import Image
 from .config import DataConfig
 
+DRAWS = 7  # numbers an image takes
 
-def augment(crops: Image, config: DataConfig, rng: np.random.Generator) -> Image:
-    """Vary crops [N, H, W, 3] uint8 as `config` says; the same generator state gives the same result."""
+
+def augment(crops: Image, config: DataConfig, rng: np.random.Generator, start: int = 0) -> Image:
+    """Vary crops [N, H, W, 3] uint8 as `config` says; the same generator state gives the same result.
+
+    `start`: images of the batch that come before these, whose numbers are passed over.
+    """
+    rng.random(start * DRAWS)
     varied = np.empty_like(crops)
     height, width = crops.shape[1:3]
     centre = ((width - 1) / 2, (height - 1) / 2)

@@ -1,100 +1,242 @@
-"""Checkpoints: one safetensors file with JSON in its header, no pickle; there whole or not at all."""
+"""Checkpoints by torch.distributed.checkpoint, in safetensors, no pickle; there whole or not at all.
+
+A folder `RUN/checkpoint/step-00000200` holds one file a rank that wrote it, and `run.json`, which is written last: a
+folder without one was never finished. Any number of ranks, or none, reads what any number wrote.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .. import models
+from .. import dist, models
 from ..atomic import replacing
 from ..embed import certificate
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..models import Model
 from ..types import OperatingPoint
 from .config import TrainConfig, parse_config
 
-FILE = "checkpoint.safetensors"
-FORMAT = "normface-checkpoint-1"
+FOLDER, HEADER = "checkpoint", "run.json"
+FORMAT = "normface-checkpoint-2"
+
+
+class Rows:
+    """Rows of a tensor [total, …] from `start` on; other ranks hold the others. `tensor` holds these.
+
+    The three methods are torch.distributed.checkpoint's protocol for objects that are part of something larger
+    (DTensor has it too, but shares out rows in its own way, which can leave a rank none).
+    """
+
+    def __init__(self, tensor: Tensor, start: int, total: int) -> None:
+        self.tensor, self.start, self.total = tensor, start, total
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the whole."""
+        return torch.Size((self.total, *self.tensor.shape[1:]))
+
+    def __create_chunk_list__(self) -> list[Any]:
+        from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
+
+        offsets = torch.Size((self.start, *[0] * (self.tensor.ndim - 1)))
+        return [ChunkStorageMetadata(offsets=offsets, sizes=self.tensor.shape)]
+
+    def __create_write_items__(self, name: str, _: object) -> list[Any]:
+        from torch.distributed.checkpoint.metadata import MetadataIndex, TensorProperties
+        from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+
+        (chunk,) = self.__create_chunk_list__()
+        data = TensorWriteData(chunk, TensorProperties.create_from_tensor(self.tensor), self.shape)
+        return [WriteItem(MetadataIndex(name, chunk.offsets), WriteItemType.SHARD, tensor_data=data)]
+
+    def __get_tensor_shard__(self, _: object) -> Tensor:
+        return self.tensor
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after `step` steps.
+    """The state of a run after `step` steps, on disk.
 
     Attributes:
-        tensors: "model.…", "loss.…" and "momentum.…" → tensor.
+        folder: where it lies.
         config: of the run.
         step: steps done.
         facts: of the data: number of classes and images, SHA-256 of the list of images.
+        layout: "model.…", "loss.…" and "momentum.…" → shape and dtype of the whole tensor, on the device "meta".
     """
 
-    tensors: Mapping[str, Tensor]
+    folder: Path
     config: TrainConfig
     step: int
     facts: Mapping[str, Any]
+    layout: Mapping[str, Tensor]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose name begins with `prefix` and a dot, without it."""
-        return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+        """The whole tensors whose name begins with `prefix` and a dot, without it."""
+        names = [name for name in self.layout if name.startswith(f"{prefix}.")]
+        chosen = {name: torch.empty_like(self.layout[name], device="cpu") for name in names}
+        self.fill(chosen)
+        return {name[len(prefix) + 1 :]: t for name, t in chosen.items()}
 
-    def write(self, run: Path) -> None:
-        """Save into the folder `run`. Raises DataError where that fails; the previous checkpoint then still stands."""
-        header = {
-            "format": FORMAT, "config": self.config.model_dump_json(),
-            "step": str(self.step), "facts": json.dumps(self.facts),
-        }  # fmt: skip
-        content = save({name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}, header)
-        with replacing(run / FILE) as temporary:
-            temporary.write_bytes(content)
+    def fill(self, tensors: Mapping[str, Tensor | Rows]) -> None:
+        """Read these into their places. Raises ModelError where the files are damaged."""
+        from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        class InPlace(DefaultLoadPlanner):
+            def set_up_planner(self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False) -> None:
+                super().set_up_planner({}, metadata, is_coordinator)  # which drops all but tensors
+                self.state_dict = self.original_state_dict = state_dict
+
+        with _readable(self.folder), _alone():
+            reader = HuggingFaceStorageReader(str(self.folder))
+            load(dict(tensors), storage_reader=reader, planner=InPlace(), no_dist=True)
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
-        """Load from a run folder, or from the file itself. Raises ModelError for anything else."""
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        if not path.is_file():
-            raise ModelError(f"a run with {FILE}", f"nothing at {path}", "train it first: normface train")
+        """The last whole one of a run folder, or the one in that folder itself. Raises ModelError for anything else."""
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+        from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+        folder = Path(path) if (Path(path) / HEADER).is_file() else _last(Path(path))
+        if folder is None:
+            raise ModelError(f"a run with {FOLDER}/step-…", f"nothing at {path}", "train it first: normface train")
         try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-        except (SafetensorError, OSError) as error:
-            raise ModelError("a checkpoint in safetensors", f"{path} ('{error}')", "train it again") from error
-        if header.get("format") != FORMAT:
+            header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
+            if header["format"] != FORMAT:
+                raise ModelError(
+                    f"a checkpoint of format {FORMAT}", f"{folder} with {header['format']!r}",
+                    "train it with this version",
+                )  # fmt: skip
+            config, step, facts, files = (header[key] for key in ("config", "step", "facts", "files"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"a checkpoint of format {FORMAT}", f"{path} with {header.get('format')!r}",
-                "train it with this version",
-            )  # fmt: skip
-        try:
-            raw, step, facts = json.loads(header["config"]), int(header["step"]), json.loads(header["facts"])
-        except (KeyError, ValueError) as error:
-            raise ModelError("config, step and facts in the header", f"{path} ('{error}')", "train it again") from error
-        return cls(tensors, parse_config(raw, str(path)), step, facts)
+                "format, config, step, facts and files as JSON", f"{folder / HEADER} ('{error}')", "train it again"
+            ) from error
+        if _sizes(folder) != files:
+            raise ModelError(f"files and bytes {files} in {folder}", f"{_sizes(folder)}", "copy the whole folder again")
+        with _readable(folder):
+            found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+        layout = {
+            name: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
+            for name, entry in found.items()
+            if not isinstance(entry, BytesStorageMetadata)
+        }
+        return cls(folder, parse_config(config, str(folder)), step, facts, layout)
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict load_state_dict. Raises ModelError naming the first key or shape that does not fit."""
-    own = module.state_dict()
-    faults = [f"{key} is missing" for key in own if key not in state]
-    faults += [f"{key} is not known" for key in state if key not in own]
+def write(
+    run: Path, tensors: Mapping[str, Tensor | Rows], *, config: TrainConfig, step: int, facts: Mapping[str, Any]
+) -> None:
+    """Save a state into the folder `run`, every rank what it holds, and remove the ones before.
+
+    Raises DataError (TrainingError on ranks that did not fail) where that fails; the checkpoint before still stands.
+    """
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_ranks
+
+    folder = run / FOLDER / f"step-{step:08d}"
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    with dist.together(), _written(folder):
+        if dist.rank() == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
+            folder.mkdir(parents=True)
+    with _written(folder), _alone():
+        plain = {n: t if isinstance(t, Rows) else t.detach().contiguous() for n, t in tensors.items()}
+        save_ranks(plain, storage_writer=writer, no_dist=dist.world() == 1)
+    with dist.together(), _written(folder):
+        if dist.rank() == 0:
+            header = {
+                "format": FORMAT, "config": config.model_dump(mode="json"), "step": step, "facts": dict(facts),
+                "files": _sizes(folder),
+            }  # fmt: skip
+            with replacing(folder / HEADER) as temporary:
+                temporary.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+            for other in folder.parent.iterdir():
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
+
+
+def finished(run: Path) -> bool:
+    """Whether a run folder holds a whole checkpoint."""
+    return _last(run) is not None
+
+
+def _last(run: Path) -> Path | None:
+    """The latest finished checkpoint of a run."""
+    return max((header.parent for header in run.glob(f"{FOLDER}/step-*/{HEADER}")), default=None)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(folder.glob("*.safetensors"))}
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Without torch's warning that there is no process group."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except (OSError, CheckpointException) as error:
+        causes = [cause for cause, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+        raise DataError(
+            f"to write {folder}", f"'{causes[0]}'",
+            "free some space, or choose a place that can be written; the checkpoint before still stands",
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except (OSError, SafetensorError, CheckpointException, KeyError, ValueError) as error:
+        raise ModelError(f"whole safetensors in {folder}", f"'{error}'", "copy it again, or train again") from error
+
+
+def check_fit(what: str, own: Mapping[str, torch.Size], saved: Mapping[str, torch.Size]) -> None:
+    """Raise ModelError naming the first key or shape of a saved state that does not fit."""
+    faults = [f"{key} is missing" for key in own if key not in saved]
+    faults += [f"{key} is not known" for key in saved if key not in own]
     faults += [
-        f"{key} has shape {list(state[key].shape)}, not {list(own[key].shape)}"
+        f"{key} has shape {list(saved[key])}, not {list(own[key])}"
         for key in own
-        if key in state and own[key].shape != state[key].shape
+        if key in saved and own[key] != saved[key]
     ]
     if faults:
         raise ModelError(
             f"a checkpoint of this {what}", f"{len(faults)} differences (first: {faults[0]})",
             "use the configuration the checkpoint was trained with",
         )  # fmt: skip
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Strict load_state_dict. Raises ModelError naming the first key or shape that does not fit."""
+    shapes = ({name: t.shape for name, t in each.items()} for each in (module.state_dict(), state))
+    check_fit(what, *shapes)
     module.load_state_dict(dict(state))
 
 

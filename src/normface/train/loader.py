@@ -24,15 +24,29 @@ class Batches:
         spec: what the network wants.
         batch: images a step; the rest of an epoch that fills no batch is left for other epochs.
         seed: decides order and augmentation, together with the step.
+        part: this rank's number and the number of ranks: each gives its even part of every batch.
 
     Raises:
-        ConfigError: `config.per_person` does not divide the batch.
+        ConfigError: `config.per_person`, or the number of ranks, does not divide the batch.
         DataError: fewer images than one batch, or fewer people than it shows.
     """
 
-    def __init__(self, reader: Reader, spec: InputSpec, config: DataConfig, *, batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        spec: InputSpec,
+        config: DataConfig,
+        *,
+        batch: int,
+        seed: int,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         if len(reader) < batch:
             raise DataError(f"at least one batch of {batch} images", f"{len(reader)}", "lower optim.batch")
+        rank, ranks = part
+        if batch % ranks:
+            raise ConfigError(f"an optim.batch that {ranks} ranks can share evenly", f"{batch}", "change one of them")
+        self.part = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
         self.reader, self.spec, self.config, self.seed = reader, spec, config, seed
         self.per_epoch = len(reader) // batch
         self.rows: Callable[[int], Ints]
@@ -47,11 +61,13 @@ class Batches:
             self.rows = PKSampler(reader.labels, batch // config.per_person, config.per_person, seed=seed).rows
 
     def __getitem__(self, step: int) -> tuple[Floats, Ints]:
-        """Network input [B, C, H, W] float32 and labels [B] int64 of one step."""
-        rows = self.rows(step)
+        """Network input [b, C, H, W] float32 and labels [b] int64 of one step: this rank's part of the batch."""
+        rows = self.rows(step)[self.part]
         crops = [retarget(self.reader.read(int(row))[None], self.spec.template) for row in rows]
         rng = np.random.default_rng([self.seed, *divmod(step, self.per_epoch)])
-        return self.spec.prepare(augment(np.concatenate(crops), self.config, rng)), self.reader.labels[rows]
+        return self.spec.prepare(augment(np.concatenate(crops), self.config, rng, self.part.start)), self.reader.labels[
+            rows
+        ]
 
     def run(self, start: int, stop: int) -> Iterator[tuple[Floats, Ints]]:
         """The batches of steps [start, stop) in order, decoded ahead by a thread."""

@@ -47,6 +47,12 @@ class Logs:
             for name, value in measured.items():
                 self._board.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """Bring what was written to the disk's files. Raises DataError where the disk is full."""
+        with _told(self._file.name):
+            self._file.flush()
+            self._board.flush()
+
     def warn(self, name: str, words: str) -> None:
         """Keep a warning of the step last written."""
         self.warned.add(name)

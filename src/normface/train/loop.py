@@ -9,7 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from .. import dist
 from ..atomic import replacing
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
-from .checkpoint import FILE, Checkpoint
+from .checkpoint import Checkpoint, finished
 from .config import OptimConfig, TrainConfig
 from .doctor import ENOUGH, Run, in_training
 from .loader import Batches
@@ -58,12 +59,16 @@ class Outcome:
 def train(
     config: TrainConfig, reader: Reader, run: Path, *, resume: bool = False, progress: Progress | None = None
 ) -> Outcome:
-    """Train one model and leave it in the folder `run` (checkpoint, config.json, metrics.jsonl, TensorBoard events, and
-    warnings.jsonl where the theory sees something wrong: `train.doctor`).
+    """Train one model and leave it in the folder `run`: checkpoints, config.json, metrics.jsonl, TensorBoard events,
+    and warnings.jsonl where the theory sees something wrong (`train.doctor`).
+
+    In a process group (`dist.joined`, `torchrun`) every rank calls this, takes its even part of each batch and of the
+    classes, and computes what one rank would; the first one writes the logs.
 
     Args:
         reader: aligned crops with labels.
-        resume: go on from the checkpoint in `run`; the same numbers follow as without the interruption.
+        resume: go on from the checkpoint in `run`, on any number of ranks; the same numbers follow as without the
+            interruption.
 
     Returns:
         The Outcome; not finished where SIGINT or SIGTERM asked to stop (a checkpoint was saved first).
@@ -76,14 +81,15 @@ def train(
     """
     reader = _enough_images(reader, config.data.min_images)
     state = State(config, len(reader.identities))
-    batches = Batches(reader, state.model.spec, config.data, batch=config.optim.batch, seed=config.seed)
+    batches = Batches(reader, state.model.spec, config.data, batch=config.optim.batch, seed=config.seed,
+                      part=(dist.rank(), dist.world()))  # fmt: skip
     facts = _data_facts(reader)
     done = start = _restore(run, state, facts) if resume else _begin(run, state, facts)
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     began, recent = time.perf_counter(), deque[float](maxlen=50)
 
-    with _stop_signals() as stop, Logs(run, after=start) as logs:
-        looks = [record for record in logs.past if "feature_norm" in record]
+    with _stop_signals() as stop, _logs(run, start) as logs:
+        looks = [record for record in logs.past if "feature_norm" in record] if logs else []
         monitors = Monitors(state.loss, len(reader.identities), looks)
         for images, labels in batches.run(start, total):
             rate = config.optim.lr * rate_factor(config.optim, done / total)
@@ -92,7 +98,7 @@ def train(
             y = torch.from_numpy(labels).to(state.device)
 
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
-                features = state.model(x)
+                features = state.net(x)
             loss = state.loss(features.float(), y)
             state.optimizer.zero_grad()
             loss.backward()
@@ -102,12 +108,13 @@ def train(
             recent.append(loss.item())
             measured = {
                 "loss": recent[-1], "lr": rate, "epoch": done / batches.per_epoch,
-                "images_per_second": (done - start) * len(y) / (time.perf_counter() - began),
+                "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
                 **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
             }  # fmt: skip
             if done % EVERY == 0:
                 measured |= monitors(done, features, y)
-            logs.write(done, measured)
+            if logs:
+                logs.write(done, measured)
             if not math.isfinite(recent[-1]):
                 raise TrainingError(
                     "a finite loss", f"{recent[-1]} at step {done} of {total}",
@@ -115,16 +122,24 @@ def train(
                 )  # fmt: skip
             if done % EVERY == 0:
                 looks.append({"step": done, **measured})
-                if len(looks) % ENOUGH == 0:
+                if logs and len(looks) % ENOUGH == 0:
                     _warn(Run(config, looks), logs)
-            if progress:
+            if progress and logs:
                 progress(done, total, measured)
-            if done % config.save_every == 0 or done == total or stop.is_set():
-                state.checkpoint(done, facts).write(run)
-            if stop.is_set():
+            asked = bool(dist.maximum(torch.tensor(float(stop.is_set()))))  # of any rank
+            if done % config.save_every == 0 or done == total or asked:
+                if logs:
+                    logs.flush()  # a process killed after the save still has all steps before it
+                state.save(run, done, facts)
+            if asked:
                 break
     speed = (done - start) * config.optim.batch / (time.perf_counter() - began)
     return Outcome(done, total, speed, sum(recent) / len(recent) if recent else None)
+
+
+def _logs(run: Path, after: int) -> Logs | nullcontext[None]:
+    """The first rank's; the others keep none."""
+    return Logs(run, after=after) if dist.rank() == 0 else nullcontext()
 
 
 def _warn(run: Run, logs: Logs) -> None:
@@ -163,7 +178,7 @@ def _data_facts(reader: Reader) -> dict[str, Any]:
 
 def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
     config = state.config
-    if (run / FILE).exists():
+    if finished(run):
         raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
     if config.start.run is not None:
         origin = Checkpoint.read(config.start.run)
@@ -175,8 +190,10 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
         state.start_from(origin, agents=config.start.agents)
     elif config.start.agents:
         raise ConfigError("start.run with start.agents", "start.agents alone", "name the run to start from")
-    with replacing(run / "config.json") as temporary:
-        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with dist.together():
+        if dist.rank() == 0:
+            with replacing(run / "config.json") as temporary:
+                temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -34,7 +34,7 @@ class Monitors:
         active_negatives: of agents and pairs, the share of negatives that push.
         feature_norm, feature_norm_std, class_weight_norm: means and the deviation.
         genuine_angle, nearest_angle: from samples to their own class weight and to the nearest other; for losses
-            without class weights from samples to samples.
+            without class weights, or where ranks share them, from samples to samples.
         own_distance: the right side of Proposition 3, (1/n_C) Σ_j d(f_j, W)² with the plain Euclidean d, read as the
             mean over the batch; a moving average that keeps 0.99 a step.
         suggested_margin: the margin of an agent loss + own_distance (1.2 at most), as the adaptive margin has it.
@@ -128,7 +128,9 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def class_weights(loss: nn.Module) -> Tensor | None:
-    """The class weights, agents or centres [C, D] or [C·K, D] of a loss; None of pairwise losses."""
+    """The class weights, agents or centres [C, D] or [C·K, D] of a loss; None of pairwise losses and of shared ones."""
+    if getattr(loss, "shard", None) is not None:
+        return None
     found = getattr(loss, "weight", getattr(loss, "centers", None))
     return found.detach() if isinstance(found, Tensor) and found.ndim == 2 else None
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .. import models
+from .. import dist, models
 from ..errors import ModelError, TrainingError
 from ..losses import LOSSES
-from .checkpoint import Checkpoint, load_state
+from ..types import ClassShard
+from .checkpoint import Checkpoint, Rows, check_fit, load_state, write
 from .config import OptimConfig, TrainConfig
+from .ranks import over_ranks
+from .sgd import RowSGD
 
 
 class State:
@@ -23,7 +27,8 @@ class State:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.config = config
         self.model = models.build(config.model.name, **config.model.options)
-        self.loss = LOSSES.build(config.loss.name, num_classes, self.model.dim, **config.loss.options)
+        shares = {"shard": dist.class_shard(num_classes)} if dist.world() > 1 else {}
+        self.loss = LOSSES.build(config.loss.name, num_classes, self.model.dim, **config.loss.options, **shares)
         self.half = _bf16(config.precision, self.device)
         # Channels last is fastest in bf16, on CPUs as on tensor cores. Not in float32 on CPUs: torch 2.13's backward
         # pass of narrow convolutions then writes out of bounds and kills the process.
@@ -31,6 +36,7 @@ class State:
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
+        self.net = over_ranks(self.model)
         parts = {"model": self.model, "loss": self.loss}
         self.parameters: dict[str, nn.Parameter] = {
             f"{part}.{name}": parameter
@@ -50,20 +56,37 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
 
-    def checkpoint(self, step: int, facts: Mapping[str, Any]) -> Checkpoint:
-        """Everything needed to go on. Raises TrainingError where a weight is not finite: such a state is of no use."""
-        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        tensors |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
+    def tensors(self) -> dict[str, Tensor | Rows]:
+        """All that a checkpoint keeps, as it stands: "model.…", "loss.…" and "momentum.…"."""
+        found: dict[str, Tensor | Rows] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
         for name, parameter in self.parameters.items():
             if "momentum_buffer" in self.optimizer.state[parameter]:
-                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
-        broken = [name for name, t in tensors.items() if not t.isfinite().all()]
-        if broken:
-            raise TrainingError(
-                "finite weights", f"NaN or infinity in {broken[0]} after step {step}",
-                f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",
-            )  # fmt: skip
-        return Checkpoint(tensors, self.config, step, facts)
+                found[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        for part, module in self.loss.named_modules():
+            shard: ClassShard | None = getattr(module, "shard", None)
+            if shard is None or not isinstance(getattr(module, "weight", None), Tensor):
+                continue
+            for kind in ("loss", "momentum.loss"):
+                name = ".".join(filter(None, (kind, part, "weight")))
+                if name in found:
+                    rows = found[name]
+                    assert isinstance(rows, Tensor)
+                    each = len(rows) // (shard.stop - shard.start)
+                    found[name] = Rows(rows, shard.start * each, shard.total * each)
+        return found
+
+    def save(self, run: Path, step: int, facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint. Raises TrainingError where a weight is not finite: such a state is of no use."""
+        tensors = self.tensors()
+        with dist.together():
+            for name, t in tensors.items():
+                if not (t.tensor if isinstance(t, Rows) else t).isfinite().all():
+                    raise TrainingError(
+                        "finite weights", f"NaN or infinity in {name} after step {step}",
+                        f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",
+                    )  # fmt: skip
+        write(run, tensors, config=self.config, step=step, facts=facts)
 
     def start_from(self, checkpoint: Checkpoint, *, agents: bool) -> None:
         """Take over the network of another run, and with `agents` its class weights for every loss that has such.
@@ -73,25 +96,28 @@ class State:
         load_state(self.model, checkpoint.part("model"), f"model {self.config.model.name!r}")
         if not agents:
             return
-        theirs = [t for name, t in checkpoint.part("loss").items() if name.endswith("weight")]
-        ours = [p for name, p in self.loss.named_parameters() if name.endswith("weight")]
-        if not theirs or not ours or any(p.shape != theirs[0].shape for p in ours):
+        theirs = [name for name in checkpoint.layout if name.startswith("loss.") and name.endswith("weight")]
+        shapes = [list(checkpoint.layout[name].shape) for name in theirs]
+        ours = {n: t for n, t in self.tensors().items() if n.startswith("loss.") and n.endswith("weight")}
+        if not theirs or not ours or any(list(t.shape) != shapes[0] for t in ours.values()):
             raise ModelError(
-                f"class weights {[list(p.shape) for p in ours]}", f"{[list(t.shape) for t in theirs]}",
+                f"class weights {[list(t.shape) for t in ours.values()]}", f"{shapes}",
                 "set start.agents=false to begin with random ones",
             )  # fmt: skip
-        with torch.no_grad():
-            for parameter in ours:
-                parameter.copy_(theirs[0])
+        for t in ours.values():
+            checkpoint.fill({theirs[0]: t})
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over what `checkpoint` gave. Raises ModelError where it does not fit."""
-        load_state(self.model, checkpoint.part("model"), f"model {self.config.model.name!r}")
-        load_state(self.loss, checkpoint.part("loss"), f"loss {self.config.loss.name!r}")
-        for name, buffer in checkpoint.part("momentum").items():
-            parameter = self.parameters[name]
-            # The strides follow the parameter (channels last), or the next step sums in another order.
-            self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        """Take over a checkpoint, of any number of ranks. Raises ModelError where it does not fit."""
+        for name, parameter in self.parameters.items():
+            if f"momentum.{name}" in checkpoint.layout:
+                # The strides follow the parameter (channels last), or the next step sums in another order.
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter)
+        tensors = self.tensors()
+        for part, what in (("model", f"model {self.config.model.name!r}"), ("loss", f"loss {self.config.loss.name!r}")):
+            own = {name: t.shape for name, t in tensors.items() if name.startswith(f"{part}.")}
+            check_fit(what, own, {n: t.shape for n, t in checkpoint.layout.items() if n.startswith(f"{part}.")})
+        checkpoint.fill(tensors)
 
 
 def _bf16(precision: str, device: torch.device) -> bool:
@@ -104,9 +130,7 @@ def _bf16(precision: str, device: torch.device) -> bool:
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _sgd(
-    parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]
-) -> torch.optim.SGD:
+def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]) -> RowSGD:
     """The paper's groups: decay on network matrices, on class weights and on the scale, each its own; no other.
 
     Args:
@@ -124,4 +148,4 @@ def _sgd(
         {"params": members, "weight_decay": decay, "rate_factor": factor, "lr": config.lr * factor}
         for (decay, factor), members in groups.items()
     ]
-    return torch.optim.SGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return RowSGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
