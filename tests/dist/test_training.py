@@ -22,14 +22,11 @@ OVERRIDES = [
     "model.options.dim=16", "optim.batch=12", "optim.epochs=1", "optim.lr=0.05", "save_every=100", "precision=fp32",
     "data.shift=2.0",
 ]  # fmt: skip
-RUNS = {
-    "sampled softmax": ["loss.options.sample=0.5"],
-    "joint": ["loss.name=Joint", "loss.options={}"],
-}
+TERMS = "[{name='CosineSoftmax', weight=1, sample=0.5}, {name='CContrastive', weight=0.1}]"
+OVERRIDES += ["loss.name=Joint", f"loss.options={{terms={TERMS}}}"]
 
 
-def configure(name):
-    return load_config("normface", [*OVERRIDES, *RUNS[name]])
+CONFIG = load_config("normface", OVERRIDES)
 
 
 def interrupt(done, total, measured):
@@ -41,17 +38,15 @@ def interrupt(done, total, measured):
 def work(rank, folder, data):
     torch.set_num_threads(1)
     folder, reader = Path(folder), open_reader(data)
-    for name in RUNS:
-        for k in range(1, WORLD + 1):
-            saved = folder / f"{name} on {k}"
-            once(rank, k, f"{saved} group", lambda to=saved: train(configure(name), reader, to, progress=interrupt))
-            for m in range(1, WORLD + 1):
-                run = folder / f"{name} on {k} then {m}"
-                if rank == 0:
-                    shutil.copytree(saved, run)
-                once(rank, m, f"{run} group", lambda to=run: train(configure(name), reader, to, resume=True))
-        whole = folder / name
-        once(rank, 1, f"{whole} group", lambda to=whole: train(configure(name), reader, to))
+    for k in range(1, WORLD + 1):
+        saved = folder / f"on {k}"
+        once(rank, k, f"{saved} group", lambda to=saved: train(CONFIG, reader, to, progress=interrupt))
+        for m in range(1, WORLD + 1):
+            run = folder / f"on {k} then {m}"
+            if rank == 0:
+                shutil.copytree(saved, run)
+            once(rank, m, f"{run} group", lambda to=run: train(CONFIG, reader, to, resume=True))
+    once(rank, 1, f"{folder}/group", lambda: train(CONFIG, reader, folder / "whole"))
     uneven = load_config("normface", [*OVERRIDES, "optim.batch=14"])
     once(rank, 4, f"{folder}/uneven group", lambda: refused(rank, folder, uneven, reader))
 
@@ -83,28 +78,25 @@ def losses(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("m", range(1, WORLD + 1))
 @pytest.mark.parametrize("k", range(1, WORLD + 1))
-def test_saved_on_k_ranks_resumed_on_m(folder, name, k, m):
-    assert Checkpoint.read(folder / f"{name} on {k}").step == STOP
-    run, straight = folder / f"{name} on {k} then {m}", folder / f"{name} on {k} then {k}"
+def test_saved_on_k_ranks_resumed_on_m(folder, k, m):
+    assert Checkpoint.read(folder / f"on {k}").step == STOP
+    run, straight = folder / f"on {k} then {m}", folder / f"on {k} then {k}"
     assert len(losses(run)) == STEPS
     torch.testing.assert_close(losses(run)[: STOP + 1], losses(straight)[: STOP + 1], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(losses(run), losses(straight), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_without_ranks_goes_on_to_the_very_same_numbers(folder, name):
-    assert losses(folder / f"{name} on 1 then 1") == losses(folder / name)
+def test_a_run_without_ranks_goes_on_to_the_very_same_numbers(folder):
+    assert losses(folder / f"on 1 then 1") == losses(folder / "whole")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("m", range(1, WORLD + 1))
-def test_the_end_is_the_same_model(folder, name, m):
-    a, b = (load_model(folder / f"{name} on 2 then {n}")[0].state_dict() for n in (m, 1))
+def test_the_end_is_the_same_model(folder, m):
+    a, b = (load_model(folder / f"on 2 then {n}")[0].state_dict() for n in (m, 1))
     for key, value in a.items():
         torch.testing.assert_close(value, b[key], rtol=1e-3, atol=1e-4)
 

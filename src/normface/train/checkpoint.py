@@ -18,8 +18,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+)
+from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from .. import dist, models
 from ..atomic import replacing
@@ -36,8 +48,8 @@ FORMAT = "normface-checkpoint-2"
 class Rows:
     """Rows of a tensor [total, …] from `start` on; other ranks hold the others. `tensor` holds these.
 
-    The three methods are torch.distributed.checkpoint's protocol for objects that are part of something larger
-    (DTensor has it too, but shares out rows in its own way, which can leave a rank none).
+    The two methods are torch.distributed.checkpoint's protocol for parts of something larger (DTensor has it too, but
+    shares out rows in its own way, which can leave a rank none).
     """
 
     def __init__(self, tensor: Tensor, start: int, total: int) -> None:
@@ -49,21 +61,33 @@ class Rows:
         return torch.Size((self.total, *self.tensor.shape[1:]))
 
     def __create_chunk_list__(self) -> list[Any]:
-        from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
-
         offsets = torch.Size((self.start, *[0] * (self.tensor.ndim - 1)))
         return [ChunkStorageMetadata(offsets=offsets, sizes=self.tensor.shape)]
 
     def __create_write_items__(self, name: str, _: object) -> list[Any]:
-        from torch.distributed.checkpoint.metadata import MetadataIndex, TensorProperties
-        from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
-
         (chunk,) = self.__create_chunk_list__()
         data = TensorWriteData(chunk, TensorProperties.create_from_tensor(self.tensor), self.shape)
         return [WriteItem(MetadataIndex(name, chunk.offsets), WriteItemType.SHARD, tensor_data=data)]
 
-    def __get_tensor_shard__(self, _: object) -> Tensor:
-        return self.tensor
+
+class _Save(DefaultSavePlanner):
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        return _tensor(self.state_dict[index.fqn])
+
+
+class _Load(DefaultLoadPlanner):
+    """Into the tensors as they are given."""
+
+    def set_up_planner(self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False) -> None:
+        super().set_up_planner({}, metadata, is_coordinator)  # which drops all but tensors
+        self.state_dict = self.original_state_dict = state_dict
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        return _tensor(self.state_dict[index.fqn])
+
+
+def _tensor(held: Tensor | Rows) -> Tensor:
+    return held.tensor if isinstance(held, Rows) else held
 
 
 @dataclass(frozen=True)
@@ -93,24 +117,14 @@ class Checkpoint:
 
     def fill(self, tensors: Mapping[str, Tensor | Rows]) -> None:
         """Read these into their places. Raises ModelError where the files are damaged."""
-        from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-        from torch.distributed.checkpoint.state_dict_loader import load
-
-        class InPlace(DefaultLoadPlanner):
-            def set_up_planner(self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False) -> None:
-                super().set_up_planner({}, metadata, is_coordinator)  # which drops all but tensors
-                self.state_dict = self.original_state_dict = state_dict
 
         with _readable(self.folder), _alone():
             reader = HuggingFaceStorageReader(str(self.folder))
-            load(dict(tensors), storage_reader=reader, planner=InPlace(), no_dist=True)
+            load(dict(tensors), storage_reader=reader, planner=_Load(), no_dist=True)
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
         """The last whole one of a run folder, or the one in that folder itself. Raises ModelError for anything else."""
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-        from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
         folder = Path(path) if (Path(path) / HEADER).is_file() else _last(Path(path))
         if folder is None:
@@ -146,8 +160,6 @@ def write(
 
     Raises DataError (TrainingError on ranks that did not fail) where that fails; the checkpoint before still stands.
     """
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
-    from torch.distributed.checkpoint.state_dict_saver import save as save_ranks
 
     folder = run / FOLDER / f"step-{step:08d}"
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
@@ -157,7 +169,7 @@ def write(
             folder.mkdir(parents=True)
     with _written(folder), _alone():
         plain = {n: t if isinstance(t, Rows) else t.detach().contiguous() for n, t in tensors.items()}
-        save_ranks(plain, storage_writer=writer, no_dist=dist.world() == 1)
+        save(plain, storage_writer=writer, planner=_Save(), no_dist=dist.world() == 1)
     with dist.together(), _written(folder):
         if dist.rank() == 0:
             header = {
@@ -195,7 +207,6 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _written(folder: Path) -> Iterator[None]:
-    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         yield
@@ -209,7 +220,6 @@ def _written(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         yield
@@ -246,7 +256,7 @@ def load_model(run: str | Path) -> tuple[Model, str]:
     config, state = checkpoint.config.model, checkpoint.part("model")
     model = models.build(config.name, **config.options)
     load_state(model, state, f"model {config.name!r}")
-    digest = hashlib.sha256(save(state))  # safetensors orders the names: equal weights, equal bytes
+    digest = hashlib.sha256(to_bytes(state))  # safetensors orders the names: equal weights, equal bytes
     return model.eval(), digest.hexdigest()
 
 
