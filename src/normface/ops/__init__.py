@@ -6,12 +6,13 @@ Shape suffixes: B batch, C classes, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, require
 from ..types import ClassShard
 from . import blockwise, reference
 from .agents import Agents, Dense, agent_distances, c_contrastive, c_triplet
@@ -24,7 +25,10 @@ __all__ = [
     "l2_normalize", "norms",
 ]  # fmt: skip
 
-Impl = Literal["auto", "reference", "blockwise"]
+if TYPE_CHECKING:
+    from .triton import Kernels
+
+Impl = Literal["auto", "reference", "blockwise", "triton"]
 BLOCKS_FROM = 2**20  # cosines: measured by `python -m benchmarks head`
 
 
@@ -39,7 +43,7 @@ def cosine_cross_entropy(
     weights: reference.Weights = "soft",
     subcenters: int = 1,
     exclude_above: float | None = None,
-    impl: Impl = "auto",
+    impl: Impl | Kernels = "auto",
     shard: ClassShard | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over scaled cosines, averaged over the batch (eq. 6).
@@ -59,8 +63,11 @@ def cosine_cross_entropy(
         subcenters: weights a class has, rows c·K … c·K + K - 1; its cosine is the largest of theirs (Deng et al. 2020).
         exclude_above: other classes with a larger cosine are left out of the sum: their weight may be of the same
             person under another label. (insightface's filter makes their logit 0, which still counts as e⁰.)
-        impl: "reference" is plain PyTorch, the definition of right; "blockwise" never holds [B, C]; "auto" takes the
-            second where B·C is at least 2²⁰, from where on it is the faster one (and far smaller).
+        impl: "reference" is plain PyTorch, the definition of right; "blockwise" never holds [B, C]; "triton", or
+            `ops.triton.Kernels` with options, does the same by kernels for NVIDIA GPUs (rules on other classes' logits,
+            which are exclude_above and a curriculum, still go by blocks). "auto" takes the second where B·C is at least
+            2²⁰, from where on it is the faster one (and far smaller); there the third on a GPU, where Triton is
+            installed and it can: no sub-centres, no float64.
         shard: which classes' weights w are, where ranks share them; x and y then are this rank's part of the batch,
             and the loss is the whole batch's. Always by blocks.
 
@@ -70,11 +77,13 @@ def cosine_cross_entropy(
 
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
+        MissingDependency: Triton is not installed.
     """
     check(x, w, y, subcenters, shard)
     _among("normalize", normalize, reference.NORMALIZE)
     _among("weights", weights, reference.WEIGHTS)
-    _among("impl", impl, get_args(Impl))
+    if isinstance(impl, str):
+        _among("impl", impl, get_args(Impl))
     for name, given in (("a margin", margin), ("exclude_above", exclude_above)):
         if given is not None and normalize not in ("both", "weights"):
             raise InputError(
@@ -86,8 +95,9 @@ def cosine_cross_entropy(
             exclude_above=exclude_above,
         )  # fmt: skip
     head = _head(
-        x, w, y, shard, subcenters=subcenters, unit=normalize in ("both", "weights"), project=weights == "soft"
-    )
+        x, w, y, shard, subcenters=subcenters, unit=normalize in ("both", "weights"), project=weights == "soft",
+        kernels=_kernels(impl, x, w, subcenters),
+    )  # fmt: skip
     return blockwise.cosine_cross_entropy(
         head, scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above
     )
@@ -138,7 +148,19 @@ def before_agents(
     return _head(x, w, y, shard)
 
 
-def _whole(impl: Impl, x: Tensor, w: Tensor) -> bool:
+def _kernels(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Kernels | None:
+    if impl == "auto":
+        able = x.is_cuda and subcenters == 1 and torch.float64 not in (x.dtype, w.dtype)
+        impl = "triton" if able and find_spec("triton") is not None else "blockwise"
+    if impl == "triton":
+        require("triton", "gpu")
+        from .triton import Kernels
+
+        return Kernels()
+    return None if isinstance(impl, str) else impl
+
+
+def _whole(impl: Impl | Kernels, x: Tensor, w: Tensor) -> bool:
     return impl == "reference" or (impl == "auto" and len(x) * len(w) < BLOCKS_FROM)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch.nn import functional
 from .agents import Level, Negatives
 from .margin import Margin
 from .reference import EPS, Normalize, l2_normalize, norms, widened
+
+if TYPE_CHECKING:
+    from .triton import Kernels
 
 TILE = 2048  # rows of weights: 256 features × 2048 then lie in a core's cache
 KEEP = 96 * 2**20  # bytes of products kept from the forward to the backward pass
@@ -129,14 +132,25 @@ class Tiled:
         subcenters: K; the largest product of a class's rows counts.
         unit: bring weights to unit length.
         project: the weights' gradient goes through that (eq. 4), or not.
+        kernels: take LogSumExp's products by `ops.triton`.
     """
 
     def __init__(
-        self, x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, subcenters: int = 1, unit: bool = True, project: bool = True
+        self,
+        x_BD: Tensor,
+        w_RD: Tensor,
+        y_B: Tensor,
+        *,
+        subcenters: int = 1,
+        unit: bool = True,
+        project: bool = True,
+        kernels: Kernels | None = None,
     ) -> None:
         self.x_BD, self.y_B = widened(x_BD), y_B
         self.w_RD = w_RD.to(self.x_BD.dtype)
-        self.subcenters, self.unit, self.project = subcenters, unit, project
+        self.subcenters, self.unit, self.project, self.kernels = subcenters, unit, project, kernels
+        if kernels is not None:
+            kernels.check(self, w_RD)
 
     def total(self, part: Tensor) -> Tensor:
         """The sum of what each holder of classes found; all classes are here."""
@@ -168,6 +182,8 @@ class Tiled:
         device = x_BD.device.type
         compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BD.dtype
         with torch.autocast(device, enabled=False):
+            if self.kernels is not None and isinstance(reduce, LogSumExp) and self.kernels.able(reduce):
+                return self.kernels.reduce(x_BD, self.w_RD, rows_B, self, reduce, compute)
             return _Tiled.apply(x_BD, self.w_RD, rows_B, self, reduce, compute)  # type: ignore[no-untyped-call,no-any-return]
 
     def own_distances(self) -> Tensor:

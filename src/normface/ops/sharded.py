@@ -6,6 +6,8 @@ are then reduced over the ranks. Each rank ends with the loss of the whole batch
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,7 @@ class Sharded(Tiled):
     """
 
     def __init__(
-        self, x_bD: Tensor, w_rD: Tensor, y_b: Tensor, shard: ClassShard, *, subcenters: int = 1, **options: bool
+        self, x_bD: Tensor, w_rD: Tensor, y_b: Tensor, shard: ClassShard, *, subcenters: int = 1, **options: Any
     ) -> None:
         rows = (shard.stop - shard.start) * subcenters
         if len(w_rD) != rows:
