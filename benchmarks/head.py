@@ -1,7 +1,8 @@
 """The softmax head alone, forward and backward: by blocks, plain, compiled, torch's chunked one, and its peers.
 
-Times are medians of interleaved runs; memory is the peak beyond features, weights and their gradients, sampled from the
-resident size of a process of its own; errors are of the weights' gradient against float64.
+Times are medians of interleaved runs on all cores; memory is the peak beyond features, weights and their gradients,
+sampled from the resident size of a process of its own; errors are of the weights' gradient against float64. Then one
+step on two processes that share the classes beside one process with half of them, and sampled classes.
 """
 
 import ctypes
@@ -9,20 +10,31 @@ import gc
 import multiprocessing
 import os
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as td
 from torch import Tensor
 from torch.nn import functional
 
-from normface import ops
+from normface import dist, ops
+from normface.figures.canvas import panels, title
+from normface.losses import CosineSoftmax
 from normface.ops import reference
+from normface.report.plots import COLOURS, save
+from normface.train import RowSGD
 
-BATCH, DIM, SCALE, ROUNDS = 256, 512, 30.0, 11
-CLASSES, MEMORY_CLASSES = (10_000, 30_000, 100_000), (10_000, 100_000, 500_000)
+BATCH, DIM, SCALE = 256, 512, 30.0
+ROUNDS = {10_000: 21, 100_000: 11, 1_000_000: 10}  # classes → timed rounds
+MILLION = ("by blocks", "compiled", "by blocks, bf16")  # timed at a million classes: the others take minutes a round
+MEMORY_CLASSES = (10_000, 100_000, 500_000, 1_000_000)
+ROOM = 20e9  # bytes a method may take where memory is measured
+SAMPLED_DIM, SAMPLED = 128, (100_000, 1_000_000, 10_000_000)  # one share of a thousand
 Head = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -72,24 +84,30 @@ HEADS: dict[str, Head] = {
     "pytorch-metric-learning": pytorch_metric_learning,
     "by blocks, bf16": bf16(blockwise), "plain, bf16": bf16(plain),
 }  # fmt: skip
+HELD = {"plain": 4, "pytorch-metric-learning": 6, "compiled": 3}  # about so many arrays [B, C] or more: see ROOM
 
 
 def run() -> dict[str, Any]:
     """Seconds, memory and errors by number of classes and method."""
     figures: dict[str, Any] = {
-        "batch": BATCH, "dim": DIM, "scale": SCALE, "rounds": ROUNDS, "threads": torch.get_num_threads(),
-        "seconds": {str(classes): _times(classes) for classes in CLASSES},
-        "gradient_error": _errors(10_000),
+        "batch": BATCH, "dim": DIM, "scale": SCALE, "rounds": {str(c): n for c, n in ROUNDS.items()},
+        "threads": torch.get_num_threads(), "seconds": {str(classes): _times(classes) for classes in ROUNDS},
+        "gradient_error": _errors(10_000), "two_ranks": _two_ranks(),
+        "sampled": {"dim": SAMPLED_DIM, **{str(classes): _apart(_sampled, classes) for classes in SAMPLED}},
     }  # fmt: skip
     figures["extra_memory_mb"] = {
-        str(classes): {name: _memory(name, classes) for name in HEADS} for classes in MEMORY_CLASSES
+        str(classes): {
+            name: _apart(_peak, name, classes) for name in HEADS if 4 * BATCH * classes * HELD.get(name, 1) < ROOM
+        }
+        for classes in MEMORY_CLASSES
     }
+    picture(figures)
     return figures
 
 
-def draw(classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def draw(classes: int, dim: int = DIM) -> tuple[Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(0)
-    x, w = (torch.randn(n, DIM, generator=g).requires_grad_() for n in (BATCH, classes))
+    x, w = (torch.randn(n, dim, generator=g).requires_grad_() for n in (BATCH, classes))
     return x, w, torch.randint(classes, (BATCH,), generator=g)
 
 
@@ -100,12 +118,17 @@ def step(head: Head, x: Tensor, w: Tensor, y: Tensor) -> None:
 
 def _times(classes: int) -> dict[str, float]:
     x, w, y = draw(classes)
-    work: dict[str, Callable[[], object]] = {name: lambda h=head: step(h, x, w, y) for name, head in HEADS.items()}  # type: ignore[misc]
+    work: dict[str, Callable[[], object]] = {name: lambda h=head: step(h, x, w, y) for name, head in HEADS.items()
+                                            if classes < 1_000_000 or name in MILLION}  # fmt: skip
     for kind in (torch.float32, torch.bfloat16):
         a, b = x.detach().to(kind), w.detach().to(kind)
         work[f"three products, {kind}"] = lambda a=a, b=b: [a @ b.T for _ in range(3)]  # type: ignore[misc]
+    return _medians(work, ROUNDS[classes])
+
+
+def _medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for name, once in work.items():
             began = time.perf_counter()
             once()
@@ -125,24 +148,79 @@ def _errors(classes: int) -> dict[str, float]:
     for name, head in HEADS.items():
         step(head, x, w, y)
         assert w.grad is not None
-        errors[name] = float((w.grad - w64.grad).abs().max() / w64.grad.abs().max())
+        errors[name] = float(f"{float((w.grad - w64.grad).abs().max() / w64.grad.abs().max()):.3g}")
     return errors
 
 
-def _memory(name: str, classes: int) -> float | None:
-    """Peak megabytes beyond features, weights and gradients; None where the process died of it."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        try:
-            return round(pool.apply_async(_peak, (name, classes)).get(timeout=300), 1)
-        except multiprocessing.TimeoutError:
-            return None
+def _two_ranks(classes: int = 100_000) -> dict[str, float]:
+    """One thread each: a step of two ranks that share the classes, beside one process with half of them.
+
+    Both see the whole batch; each rank brings half of it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_rank, (folder, classes), 2)  # type: ignore[no-untyped-call]
+        found = torch.load(Path(folder) / "found.pt")
+    return {**found, "ratio": round(found["two ranks"] / found["one process, half of the classes"], 3)}
+
+
+def _rank(rank: int, folder: str, classes: int) -> None:
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank % len(os.sched_getaffinity(0))]})
+    td.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    x, w, y = draw(classes)
+    shard = dist.class_shard(classes)
+    part = x.detach()[rank * BATCH // 2 : (rank + 1) * BATCH // 2].clone().requires_grad_()
+    own = w.detach()[shard.start : shard.stop].clone().requires_grad_()
+    labels = y[rank * BATCH // 2 : (rank + 1) * BATCH // 2]
+
+    def shared() -> None:
+        td.barrier()
+        step(lambda *a: ops.cosine_cross_entropy(*a, scale=SCALE, shard=shard), part, own, labels)
+
+    def alone() -> None:
+        td.barrier()
+        step(blockwise, x, own, y % (classes // 2))
+
+    found = _medians({"two ranks": shared, "one process, half of the classes": alone}, 15)
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    td.destroy_process_group()
+
+
+def _sampled(classes: int) -> dict[str, float]:
+    """Seconds and peak megabytes beyond weights and momentum of a step before a thousandth of the classes."""
+    torch.manual_seed(0)
+    loss = CosineSoftmax(classes, SAMPLED_DIM, sample=0.001)
+    optimizer = RowSGD(loss.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    x, y = torch.randn(BATCH, SAMPLED_DIM), torch.randint(classes, (BATCH,))
+
+    def once() -> None:
+        optimizer.zero_grad()
+        loss(x, y).backward()
+        optimizer.step()
+
+    once()
+    optimizer.state[loss.weight]["momentum_buffer"].add_(0)  # zeros take memory once they are touched
+    peak = _watched(once)
+    return {"seconds": _medians({"step": once}, 11)["step"], "extra_memory_mb": round(peak / 1e6, 1)}
+
+
+def _apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result from a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
 
 
 def _peak(name: str, classes: int) -> float:
     data = draw(classes)
     step(HEADS[name], *data)  # libraries load and compile now
-    data[0].grad = data[1].grad = None
+    extra = _watched(lambda: HEADS[name](*data).backward())  # type: ignore[no-untyped-call]
+    # A gradient that is there already is added to: that copy is no part of the head.
+    return round(extra / 1e6 - 4 * (classes + BATCH) * DIM / 1e6, 1)
+
+
+def _watched(once: Callable[[], object]) -> float:
+    """Most bytes resident during a call, beyond those before."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before, peak, done = _resident(), [0], threading.Event()
@@ -153,13 +231,38 @@ def _peak(name: str, classes: int) -> float:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    for _ in range(3):
-        step(HEADS[name], *data)
+    once()
     done.set()
     watching.join()
-    return (peak[0] - before) / 1e6 - 4 * (classes + BATCH) * DIM / 1e6
+    return float(peak[0] - before)
 
 
 def _resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def picture(figures: dict[str, Any]) -> None:
+    """Draw time and memory against the number of classes into results/head.png."""
+    canvas, (axes,) = panels(1, 2, 9.5, 4.2)
+    for names, one, scale in (("seconds", axes[0], 1.0), ("extra_memory_mb", axes[1], 1.0)):
+        methods = dict.fromkeys(name for found in figures[names].values() for name in found)
+        for i, method in enumerate(methods):
+            points = [(int(c), found[method] * scale) for c, found in figures[names].items() if found.get(method)]
+            own = method.startswith("by blocks")
+            style = "--" if "bf16" in method else ":" if "products" in method else "-"
+            colour = COLOURS[0] if own else "#999999" if "products" in method else COLOURS[1 + i % 5]
+            one.plot(*zip(*points, strict=True), marker=".", color=colour, linestyle=style, label=method,
+                     linewidth=2.2 if own else 1.2)  # fmt: skip
+        sampled = [(int(c), found[names if names == "extra_memory_mb" else "seconds"])
+                   for c, found in figures["sampled"].items() if c != "dim"]  # fmt: skip
+        one.plot(*zip(*sampled, strict=True), marker=".", color="black", linestyle="-.",
+                 label=f"a thousandth sampled, D = {SAMPLED_DIM}")  # fmt: skip
+        one.set(xscale="log", yscale="log", xlabel="classes")
+        one.grid(color="#dddddd", linewidth=0.5)
+    title(axes[0], "seconds, forward and backward")
+    title(axes[1], "MB beyond features, weights and gradients")
+    axes[0].legend(fontsize=6.5)
+    axes[1].legend(fontsize=6.5)
+    canvas.suptitle(f"Softmax head, batch {BATCH}, D = {DIM}, {figures['threads']} CPU threads", fontsize=10)
+    save(canvas, Path(__file__).parent / "results" / "head.png", "Time and memory of the softmax head")

@@ -284,7 +284,7 @@ class TestMistakes:
             "train", "normface", "--data", drawn / "train" / "faces-112.zip", "--out", tmp_path, "--resume"
         )
         assert code == 2
-        assert one_line(err, "checkpoint.safetensors")
+        assert one_line(err, "checkpoint/step")
 
     def test_evaluate(self, run, drawn, tmp_path):
         Embeddings(np.eye(2), ["a/a_0001.jpg", "b/b_0001.jpg"]).save(tmp_path / "f.npz")
@@ -301,7 +301,7 @@ class TestMistakes:
     def test_verify(self, run, tmp_path):
         (tmp_path / "text.jpg").write_text("no image")
         assert one_line(run("verify", tmp_path / "a.jpg", tmp_path / "b.jpg")[2], "no default model ships yet")
-        assert one_line(run("verify", "a", "b", "--model", tmp_path)[2], "checkpoint.safetensors")
+        assert one_line(run("verify", "a", "b", "--model", tmp_path)[2], "checkpoint/step")
         assert one_line(run("export", tmp_path / "nothing", tmp_path / "m.onnx")[2], "train it first")
 
 
