@@ -49,13 +49,16 @@ def work(rank, folder, data):
     once(rank, 1, f"{folder}/group", lambda: train(CONFIG, reader, folder / "whole"))
     uneven = load_config("normface", [*OVERRIDES, "optim.batch=14"])
     once(rank, 4, f"{folder}/uneven group", lambda: refused(rank, folder, uneven, reader))
+    triplet = load_config("normface", [*OVERRIDES, "loss.name=Triplet", "loss.options={}"])
+    once(rank, 2, f"{folder}/triplet group", lambda: refused(rank, folder, triplet, reader))
 
 
 def refused(rank, folder, config, reader):
     try:
         train(config, reader, folder / "uneven")
     except ConfigError as error:
-        (folder / f"uneven {rank}").write_text(str(error))
+        with (folder / f"refused {rank}").open("a") as file:
+            file.write(f"{error}\n")
 
 
 def once(rank, world, meeting, job):
@@ -102,9 +105,12 @@ def test_the_end_is_the_same_model(folder, m):
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared(folder):
+def test_what_cannot_be_shared_is_refused_on_every_rank(folder):
     for rank in range(WORLD):
-        assert "optim.batch that 4 ranks can share evenly, got 14" in (folder / f"uneven {rank}").read_text()
+        batch, *loss = (folder / f"refused {rank}").read_text().splitlines()
+        assert "optim.batch that 4 ranks can share evenly, got 14" in batch
+        assert all("classes ranks can share, got Triplet" in line for line in loss)
+        assert len(loss) == (rank < 2)
 
 
 def killed(run, data):

@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 
+from normface import ops
+from normface.errors import InputError
 from normface.ops import Margin, blockwise, reference
 from normface.ops.agents import Dense, agent_distances, c_contrastive, c_triplet
 from normface.ops.blockwise import Tiled
@@ -113,3 +115,33 @@ def test_nan_comes_through():
     broken = x.detach().clone()
     broken[0, 0] = torch.nan
     assert both(broken, w, y, 20.0)[0].isnan()
+
+
+def through_the_front_door(x, w, y, impl):
+    leaves = [t.detach().clone().requires_grad_() for t in (x, w)]
+    value = ops.cosine_cross_entropy(*leaves, y, scale=8.0, impl=impl)
+    return [value, *torch.autograd.grad(value, leaves)]
+
+
+def test_tensors_that_are_not_contiguous():
+    g = torch.Generator().manual_seed(1)
+    x, w = torch.randn(2 * D, B, generator=g).T[:, ::2], torch.randn(3 * C, 2 * D, generator=g)[::3, ::2]
+    y = torch.randint(C, (2 * B,), generator=g)[::2]
+    for a, b in zip(*(through_the_front_door(x, w, y, impl) for impl in ("blockwise", "reference")), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kinds", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float64, torch.float32)])  # fmt: skip
+def test_mixed_dtypes(kinds):
+    x, w, y = draw(dtype=torch.float32)
+    x, w = x.to(kinds[0]), w.to(kinds[1])
+    for a, b in zip(*(through_the_front_door(x, w, y, impl) for impl in ("blockwise", "reference")), strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=2e-2 if torch.bfloat16 in kinds else 1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("impl", ["blockwise", "reference"])
+def test_tensors_on_several_devices_are_refused(impl):
+    x, w, y = draw()
+    with pytest.raises(InputError, match="on one device"):
+        ops.cosine_cross_entropy(x, w.detach().to("meta"), y, scale=1.0, impl=impl)

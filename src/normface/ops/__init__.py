@@ -186,6 +186,8 @@ def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1, shard: ClassShar
             f"{x.dtype}, {w.dtype} and {y.dtype}",
             "convert them",
         )
+    if not x.device == w.device == y.device:
+        raise InputError("tensors on one device", f"{x.device}, {w.device} and {y.device}", "move them together")
     if subcenters < 1 or len(w) % subcenters:
         raise InputError(
             "as many weights for each class, subcenters ≥ 1", f"{len(w)} rows with subcenters={subcenters}",

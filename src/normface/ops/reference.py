@@ -52,7 +52,7 @@ def cosine_cross_entropy(
     exclude_above: float | None,
 ) -> Tensor:
     """See `ops.cosine_cross_entropy`. R = C·subcenters rows of class weights."""
-    x_BD = widened(x_BD)
+    x_BD, w_RD = widened(x_BD), widened(w_RD)
     if normalize == "weights":
         scale = scale * norms(x_BD)[:, None]  # W̃ᵀx = ‖x‖·cos θ
     if normalize != "none":

@@ -32,7 +32,9 @@ class RowSGD(torch.optim.SGD):
                 down = down.add(w, alpha=group["weight_decay"])
                 if group["momentum"]:
                     # From zeros: momentum · 0 + gradient is the gradient, with which torch's own begins.
-                    buffer = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                    if "momentum_buffer" not in self.state[p]:
+                        self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                    buffer = self.state[p]["momentum_buffer"]
                     momentum = buffer[rows].mul_(group["momentum"]).add_(down)
                     buffer[rows] = momentum
                     down = down.add_(momentum, alpha=group["momentum"]) if group["nesterov"] else momentum

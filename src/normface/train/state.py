@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import dist, models
-from ..errors import ModelError, TrainingError
+from ..errors import ConfigError, ModelError, TrainingError
 from ..losses import LOSSES
 from ..types import ClassShard
 from .checkpoint import Checkpoint, Rows, check_fit, load_state, write
@@ -28,6 +29,8 @@ class State:
         self.config = config
         self.model = models.build(config.model.name, **config.model.options)
         shares = {"shard": dist.class_shard(num_classes)} if dist.world() > 1 else {}
+        if shares and "shard" not in signature(LOSSES[config.loss.name]).parameters:
+            raise ConfigError("a loss whose classes ranks can share", config.loss.name, "train it on one rank")
         self.loss = LOSSES.build(config.loss.name, num_classes, self.model.dim, **config.loss.options, **shares)
         self.half = _bf16(config.precision, self.device)
         # Channels last is fastest in bf16, on CPUs as on tensor cores. Not in float32 on CPUs: torch 2.13's backward
