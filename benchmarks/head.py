@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as td
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 from normface import dist, ops
@@ -118,8 +119,8 @@ def step(head: Head, x: Tensor, w: Tensor, y: Tensor) -> None:
 
 def _times(classes: int) -> dict[str, float]:
     x, w, y = draw(classes)
-    work: dict[str, Callable[[], object]] = {name: lambda h=head: step(h, x, w, y) for name, head in HEADS.items()
-                                            if classes < 1_000_000 or name in MILLION}  # fmt: skip
+    heads = {name: head for name, head in HEADS.items() if classes < 1_000_000 or name in MILLION}
+    work: dict[str, Callable[[], object]] = {name: lambda h=head: step(h, x, w, y) for name, head in heads.items()}  # type: ignore[misc]
     for kind in (torch.float32, torch.bfloat16):
         a, b = x.detach().to(kind), w.detach().to(kind)
         work[f"three products, {kind}"] = lambda a=a, b=b: [a @ b.T for _ in range(3)]  # type: ignore[misc]
@@ -158,7 +159,7 @@ def _two_ranks(classes: int = 100_000) -> dict[str, float]:
     Both see the whole batch; each rank brings half of it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (folder, classes), 2)  # type: ignore[no-untyped-call]
+        spawn(_rank, (folder, classes), 2)  # type: ignore[no-untyped-call]
         found = torch.load(Path(folder) / "found.pt")
     return {**found, "ratio": round(found["two ranks"] / found["one process, half of the classes"], 3)}
 

@@ -277,31 +277,34 @@ class _Tiled(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         inverse_R = _inverse(w_RD) if head.unit else w_RD.new_ones(len(w_RD))
         own_B = (x_BD * _rows(w_RD, inverse_R, rows_B)).sum(1)
-        x_compute, kept, room = x_BD.to(compute), [], KEEP if any(ctx.needs_input_grad) else 0
-        for at, w_TD in _tiles(w_RD, head.subcenters):
-            z_BT = torch.mm(x_compute, w_TD.to(compute).T)
-            if z_BT.nbytes <= room:
-                room -= z_BT.nbytes
-                kept.append(z_BT)
+        x_compute, tiles = x_BD.to(compute), _tiles(w_RD, head.subcenters)
+        each = len(x_BD) * len(tiles[0][1])
+        room = min(KEEP // (each * x_compute.itemsize), len(tiles)) if any(ctx.needs_input_grad) else 0
+        kept = x_compute.new_empty(room, each)  # at once: between tiles that come and go, single ones leave holes
+        for i, (at, w_TD) in enumerate(tiles):
+            out = kept[i, : len(x_BD) * len(w_TD)].view(len(x_BD), -1) if i < room else None
+            z_BT = torch.mm(x_compute, w_TD.to(compute).T, out=out)
             z_BT = _scaled(z_BT, inverse_R[at : at + len(w_TD)])
             if head.subcenters > 1:
                 z_BT = z_BT.view(len(z_BT), -1, head.subcenters).amax(2)
             reduce.take(z_BT, _own(rows_B // head.subcenters, at // head.subcenters, z_BT.shape[1]))
-        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, *kept)
+        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, kept)
         ctx.head, ctx.reduce, ctx.compute = head, reduce, compute
         return own_B, reduce.result()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = gradients
-        x_BD, w_RD, rows_B, inverse_R, own_B, *kept = ctx.saved_tensors
+        x_BD, w_RD, rows_B, inverse_R, own_B, kept = ctx.saved_tensors
         head, reduce, compute = ctx.head, ctx.reduce, ctx.compute
         k, project = head.subcenters, head.unit and head.project
         x_compute, down_x = x_BD.to(compute), (x_BD * down_B[:, None]).to(compute)
         dx_BD, dw_RD = torch.zeros_like(x_BD), torch.empty_like(w_RD)
         for i, (at, w_TD) in enumerate(_tiles(w_RD, k)):
             inverse_T, w_compute = inverse_R[at : at + len(w_TD)], w_TD.to(compute)
-            z_BT = _scaled(kept[i] if i < len(kept) else torch.mm(x_compute, w_compute.T), inverse_T)
+            known = i < len(kept)
+            z_BT = kept[i, : len(x_BD) * len(w_TD)].view(len(x_BD), -1) if known else torch.mm(x_compute, w_compute.T)
+            z_BT = _scaled(z_BT, inverse_T)
             best = z_BT.view(len(z_BT), -1, k).max(2) if k > 1 else None
             z_best = z_BT if best is None else best.values
             slope_BT = reduce.slope(z_best, _own(rows_B // k, at // k, z_best.shape[1]))
