@@ -131,7 +131,9 @@ def test_tensors_that_are_not_contiguous():
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("kinds", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float64, torch.float32)])  # fmt: skip
+@pytest.mark.parametrize(
+    "kinds", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16), (torch.float64, torch.float32)]
+)
 def test_mixed_dtypes(kinds):
     x, w, y = draw(dtype=torch.float32)
     x, w = x.to(kinds[0]), w.to(kinds[1])

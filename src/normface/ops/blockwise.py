@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TILE = 2048  # rows of weights: 256 features × 2048 then lie in a core's cache
 KEEP = 96 * 2**20  # bytes of products kept from the forward to the backward pass
+PIECE = 8  # of them in one piece of memory: glibc uses up to 32 MB again without the kernel's help
 REACH = 80.0  # exp(-80) is still a normal number in float32
 
 Own = tuple[Tensor, Tensor]  # rows and columns of own classes in a tile
@@ -280,22 +281,23 @@ class _Tiled(torch.autograd.Function):
         x_compute, tiles = x_BD.to(compute), _tiles(w_RD, head.subcenters)
         each = len(x_BD) * len(tiles[0][1])
         room = min(KEEP // (each * x_compute.itemsize), len(tiles)) if any(ctx.needs_input_grad) else 0
-        kept = x_compute.new_empty(room, each)  # at once: between tiles that come and go, single ones leave holes
+        # Several in one piece: single ones, between tiles that come and go, leave holes.
+        kept = [row for at in range(0, room, PIECE) for row in x_compute.new_empty(min(PIECE, room - at), each)]
         for i, (at, w_TD) in enumerate(tiles):
-            out = kept[i, : len(x_BD) * len(w_TD)].view(len(x_BD), -1) if i < room else None
+            out = kept[i][: len(x_BD) * len(w_TD)].view(len(x_BD), -1) if i < room else None
             z_BT = torch.mm(x_compute, w_TD.to(compute).T, out=out)
             z_BT = _scaled(z_BT, inverse_R[at : at + len(w_TD)])
             if head.subcenters > 1:
                 z_BT = z_BT.view(len(z_BT), -1, head.subcenters).amax(2)
             reduce.take(z_BT, _own(rows_B // head.subcenters, at // head.subcenters, z_BT.shape[1]))
-        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, kept)
+        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, *kept)
         ctx.head, ctx.reduce, ctx.compute = head, reduce, compute
         return own_B, reduce.result()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = gradients
-        x_BD, w_RD, rows_B, inverse_R, own_B, kept = ctx.saved_tensors
+        x_BD, w_RD, rows_B, inverse_R, own_B, *kept = ctx.saved_tensors
         head, reduce, compute = ctx.head, ctx.reduce, ctx.compute
         k, project = head.subcenters, head.unit and head.project
         x_compute, down_x = x_BD.to(compute), (x_BD * down_B[:, None]).to(compute)
@@ -303,7 +305,7 @@ class _Tiled(torch.autograd.Function):
         for i, (at, w_TD) in enumerate(_tiles(w_RD, k)):
             inverse_T, w_compute = inverse_R[at : at + len(w_TD)], w_TD.to(compute)
             known = i < len(kept)
-            z_BT = kept[i, : len(x_BD) * len(w_TD)].view(len(x_BD), -1) if known else torch.mm(x_compute, w_compute.T)
+            z_BT = kept[i][: len(x_BD) * len(w_TD)].view(len(x_BD), -1) if known else torch.mm(x_compute, w_compute.T)
             z_BT = _scaled(z_BT, inverse_T)
             best = z_BT.view(len(z_BT), -1, k).max(2) if k > 1 else None
             z_best = z_BT if best is None else best.values
