@@ -137,16 +137,9 @@ class Tiled:
     """
 
     def __init__(
-        self,
-        x_BD: Tensor,
-        w_RD: Tensor,
-        y_B: Tensor,
-        *,
-        subcenters: int = 1,
-        unit: bool = True,
-        project: bool = True,
+        self, x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, subcenters: int = 1, unit: bool = True, project: bool = True,
         kernels: Kernels | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.x_BD, self.y_B = widened(x_BD), y_B
         self.w_RD = w_RD.to(self.x_BD.dtype)
         self.subcenters, self.unit, self.project, self.kernels = subcenters, unit, project, kernels
