@@ -11,13 +11,15 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 
-def ahead(work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4) -> Iterator[Out]:
-    """Yield work(item) for each item in order, while a thread is up to `depth` items ahead.
+def ahead(
+    work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4, threads: int = 1
+) -> Iterator[Out]:
+    """Yield work(item) for each item in order, while threads are up to `depth` items ahead.
 
-    One thread: decoders release the GIL, and the other cores belong to the network. An error in `work` is raised at
-    its item's turn.
+    One thread where a network needs the other cores: decoders release the GIL. An error in `work` is raised at its
+    item's turn; what was not begun then is not done.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Out]] = deque()
         try:
             for item in items:

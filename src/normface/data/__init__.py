@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from numpy.typing import ArrayLike, NDArray
 
 from ..types import Image
-from .decode import decode, read_image
+from .decode import Reduced, decode, decode_reduced, read_image
 
-__all__ = ["Reader", "decode", "open_reader", "read_image"]
+__all__ = ["Reader", "Reduced", "decode", "decode_reduced", "open_reader", "read_image"]
 
 
 class Reader(Protocol):

@@ -1,19 +1,30 @@
 """Photograph → faces with landmarks → aligned crops."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..registry import Registry
 from ..types import Face, Image
-from .align import TEMPLATES, Template, align, central, retarget, similarity, size_fault
+from .align import align, retarget, size_fault
+from .choose import central, choose
+from .quality import Pose, eye_distance, pose, sharpness
+from .template import TEMPLATES, Template, find_template, similarity
 
-__all__ = ["DETECTORS", "TEMPLATES", "Detector", "Template", "align", "central", "retarget", "similarity", "size_fault"]
+__all__ = [
+    "DETECTORS", "TEMPLATES", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance", "find_template",
+    "pose", "retarget", "sharpness", "similarity", "size_fault",
+]  # fmt: skip
 
 
 class Detector(Protocol):
-    """Finds faces in a photograph."""
+    """Finds faces in photographs; safe to use from several threads."""
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a photograph [H, W, 3] uint8 RGB, best first; empty where there is none."""
+        """Faces in a photograph [H, W, 3] uint8 RGB, most certain first; empty where there is none."""
+        ...
+
+    def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
+        """`detect` on each of several photographs, to the same faces, in less time where the detector can."""
         ...
 
 

@@ -1,0 +1,38 @@
+"""Which of the faces in a photograph are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..errors import ConfigError, FaceError
+from ..types import Face
+
+Choice = Literal["center", "largest", "all"]
+
+
+def choose(faces: Sequence[Face], size: tuple[int, ...], choice: Choice = "center") -> list[Face]:
+    """The face nearest the centre of an image of `size` (height, width), the largest, or all, most certain first.
+
+    Empty where there is none. Raises ConfigError for another choice.
+    """
+    if choice not in get_args(Choice):
+        raise ConfigError(f"faces among {', '.join(get_args(Choice))}", repr(choice), "choose one of them")
+    if not faces or choice == "all":
+        return list(faces)
+    return [central(faces, size) if choice == "center" else max(faces, key=_area)]
+
+
+def central(faces: Sequence[Face], size: tuple[int, ...]) -> Face:
+    """The face whose box is nearest the centre of an image of `size` (height, width). Raises FaceError for none."""
+    if not faces:
+        raise FaceError("a face in the photograph", "none found", "give a photograph with a visible face")
+    middle = np.array(size[1::-1]) - 1
+    return min(faces, key=lambda face: float(np.square(np.add(face.box[:2], face.box[2:]) - middle).sum()))
+
+
+def _area(face: Face) -> float:
+    x0, y0, x1, y1 = face.box
+    return (x1 - x0) * (y1 - y0)

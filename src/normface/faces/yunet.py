@@ -1,0 +1,65 @@
+"""YuNet (Wu, Peng, Yu 2023), run by OpenCV from the user's ONNX file: faster than MTCNN, and finds turned faces."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..errors import ModelError
+from ..types import Face, Image
+from . import DETECTORS
+from .align import check_photograph
+
+_WHERE = "give the ONNX file of YuNet (github ShiqiYu/libfacedetection.train): --weights FILE"
+
+
+@DETECTORS.register
+class yunet:
+    """YuNet for faces of about 10 to 300 pixels.
+
+    Args:
+        weights: the ONNX file, such as `yunet_n_dynamic.onnx`.
+        threshold: of the faces' scores.
+
+    Raises:
+        ModelError: the file is missing or is not YuNet.
+    """
+
+    def __init__(self, weights: str | Path | None = None, threshold: float = 0.7) -> None:
+        if weights is None or not Path(weights).is_file():
+            raise ModelError("the weights of YuNet", f"nothing at {weights}" if weights else "none", _WHERE)
+        self.weights, self.threshold = str(weights), threshold
+        self._own = threading.local()  # OpenCV's detector keeps the image's size: one for each thread
+        try:
+            self.detect(np.zeros((64, 64, 3), np.uint8))
+        except Exception as error:  # cv2.error, or whatever a foreign network's outputs lead to
+            raise ModelError("the weights of YuNet", f"{weights} ('{error}')", _WHERE) from error
+
+    def detect(self, image: Image) -> list[Face]:
+        """Faces in a photograph [H, W, 3] uint8 RGB, most certain first. Raises InputError for another array."""
+        check_photograph(image)
+        net = self._net()
+        net.setInputSize(image.shape[1::-1])
+        _, rows = net.detect(np.ascontiguousarray(image[..., ::-1]))
+        faces = []
+        for row in np.empty((0, 15)) if rows is None else rows.astype(np.float64):
+            x, y, width, height = row[:4]
+            # The person's right eye comes first, which is the left one as seen.
+            faces.append(Face((x, y, x + width - 1, y + height - 1), row[4:14].reshape(5, 2), float(row[14])))
+        return sorted(faces, key=lambda face: -face.score)
+
+    def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
+        """`detect` on each of several photographs."""
+        return [self.detect(image) for image in images]
+
+    def _net(self) -> Any:
+        if not hasattr(self._own, "net"):
+            level = cv2.setLogLevel(2)  # errors alone: OpenCV 5 warns of a setting that nobody made
+            self._own.net = cv2.FaceDetectorYN.create(self.weights, "", (64, 64), self.threshold, 0.3, 5000)
+            cv2.setLogLevel(level)
+        return self._own.net
