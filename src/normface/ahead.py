@@ -11,9 +11,7 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 
-def ahead(
-    work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4, threads: int = 1
-) -> Iterator[Out]:
+def ahead(work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4, threads: int = 1) -> Iterator[Out]:
     """Yield work(item) for each item in order, while threads are up to `depth` items ahead.
 
     One thread where a network needs the other cores: decoders release the GIL. An error in `work` is raised at its

@@ -15,7 +15,7 @@ from PIL import Image as pillow
 from PIL import UnidentifiedImageError
 
 from ..errors import DataError
-from ..types import Image
+from ..types import Floats, Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
@@ -39,6 +39,14 @@ class Reduced(NamedTuple):
     factor: int
     offset: tuple[int, int]
     size: tuple[int, int]
+
+    def to_whole(self, points: Floats) -> Floats:
+        """Where points [N, 2] of the reduced image lie in the whole one."""
+        return np.asarray((points + 0.5) * self.factor - 0.5 + self.offset)
+
+    def to_reduced(self, points: Floats) -> Floats:
+        """Where points [N, 2] of the whole image lie in the reduced one."""
+        return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
 
 
 def decode(data: bytes, name: str) -> Image:

@@ -11,8 +11,8 @@ from .quality import Pose, eye_distance, pose, sharpness
 from .template import TEMPLATES, Template, find_template, similarity
 
 __all__ = [
-    "DETECTORS", "TEMPLATES", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance", "find_template",
-    "pose", "retarget", "sharpness", "similarity", "size_fault",
+    "DETECTORS", "TEMPLATES", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance",
+    "find_template", "pose", "retarget", "sharpness", "similarity", "size_fault",
 ]  # fmt: skip
 
 

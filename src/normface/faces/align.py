@@ -30,7 +30,7 @@ def align(image: Image, landmarks: Floats, template: str | Template = "112x112")
 
 
 def zoom(transform: Floats) -> float:
-    """The side of a crop's pixel in the photograph, in its pixels, under a similarity [2, 3] from crop to photograph."""
+    """The side of a crop's pixel, in the photograph's, under a similarity [2, 3] from crop to photograph."""
     return float(np.hypot(transform[0, 0], transform[1, 0]))
 
 

@@ -74,13 +74,13 @@ class mtcnn:
         found = [level for size, owners in sizes.items() for level in self._levels(images, size, owners)]
         if not found:
             return np.empty((0, 4)), np.empty(0, np.intp)
-        boxes, owners, scores, shifts = map(np.concatenate, zip(*found, strict=True))
+        boxes, owners, scores, shifts = (np.concatenate(part) for part in zip(*found, strict=True))
         keep = _nms(boxes, scores, owners, 0.7)
         boxes, shifts = boxes[keep], shifts[keep]
         return np.asarray(boxes + shifts * np.tile(boxes[:, 2:] - boxes[:, :2], 2)), owners[keep]
 
     def _levels(self, images: Sequence[Image], size: tuple[int, ...], owners: list[int]) -> Iterator[tuple[Any, ...]]:
-        """Windows of each level of the pyramids of the images `owners`, all of one size, with owner, score and shift."""
+        """Windows of each level of the pyramids of `owners`, images of one size, with owner, score and correction."""
         scale = CELL / self.min_face
         while min(size) * scale >= CELL:
             height, width = (int(np.ceil(side * scale)) for side in size)
@@ -110,7 +110,8 @@ class mtcnn:
             return faces
         shift, points, probability = self._run("onet", _crops(images, boxes, owners, 48))
         sure = probability[:, 1] > self.thresholds[2]
-        boxes, owners, shift, points, scores = (a[sure] for a in (boxes, owners, shift, points, probability[:, 1]))
+        boxes, owners, scores = boxes[sure], owners[sure], probability[sure, 1]
+        shift, points = shift[sure], points[sure]
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
         boxes = _corrected(boxes, shift)

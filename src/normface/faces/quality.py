@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import FaceError
 from ..types import Floats, Image
 
-# A mean face: eyes, nose tip, mouth corners; x right, y down, z away from the camera. Centimetres, from the vertices 33,
-# 133, 362, 263 (corners of the eyes), 1, 61 and 291 of MediaPipe's canonical face model.
+# A mean face: eyes, nose tip, mouth corners; x right, y down, z away from the camera. Centimetres, from MediaPipe's
+# canonical face model: vertices 33 and 133, 362 and 263 (the corners of each eye), 1, 61 and 291.
 MEAN_FACE = np.array([
     (-3.1511, -2.6246, -3.4657), (3.1511, -2.6246, -3.4657), (0, 1.1269, -7.4756),
     (-2.4562, 4.3426, -4.2839), (2.4562, 4.3426, -4.2839),
@@ -20,7 +20,7 @@ _INVERSE = np.linalg.pinv(MEAN_FACE - MEAN_FACE.mean(0))
 
 
 class Pose(NamedTuple):
-    """Where a head points, in degrees: `yaw` towards the image's right, `pitch` up, `roll` clockwise; 0, 0, 0 is frontal.
+    """Where a head points, in degrees: `yaw` to the image's right, `pitch` up, `roll` clockwise; 0, 0, 0 is frontal.
 
     Five landmarks tell yaw and pitch to some 10 degrees only: faces differ from the mean one.
     """

@@ -17,8 +17,8 @@ class Template:
     """A crop's size and where landmarks lie in it, (x, y) in pixels.
 
     Attributes:
-        points: [5, 2], the five landmarks, met by least squares; or [2, 2], the middle of the eyes and of the mouth, met
-            by Light CNN's rule: the eyes are turned level, the two heights are met, and the first x.
+        points: [5, 2], the five landmarks, met by least squares; or [2, 2], the middles of eyes and mouth, met by Light
+            CNN's rule: the eyes are turned level, the two heights are met, and the eyes' x.
         height, width: of the crop.
     """
 
@@ -39,8 +39,8 @@ class Template:
     def fit(self, landmarks: Floats) -> Floats:
         """The similarity [2, 3] from the crop to a photograph with these landmarks [5, 2].
 
-        Errors are counted in the photograph's pixels, as the authors' MATLAB (`cp2tform`) counts them. Raises InputError
-        for another shape, FaceError for degenerate landmarks.
+        Errors are counted in the photograph's pixels, as the authors' MATLAB (`cp2tform`) counts them. Raises
+        InputError for another shape, FaceError for degenerate landmarks.
         """
         landmarks = np.asarray(landmarks, np.float64)
         if len(self.points) == 5:

@@ -59,7 +59,9 @@ class yunet:
 
     def _net(self) -> Any:
         if not hasattr(self._own, "net"):
-            level = cv2.setLogLevel(2)  # errors alone: OpenCV 5 warns of a setting that nobody made
+            level = cv2.utils.logging.setLogLevel(
+                cv2.utils.logging.LOG_LEVEL_ERROR
+            )  # errors alone: OpenCV 5 warns of a setting that nobody made
             self._own.net = cv2.FaceDetectorYN.create(self.weights, "", (64, 64), self.threshold, 0.3, 5000)
-            cv2.setLogLevel(level)
+            cv2.utils.logging.setLogLevel(level)
         return self._own.net

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import simplejpeg
+import typer
+
+from .. import report
+from ..atomic import replacing
+from ..data import decode_reduced
+from ..errors import ConfigError, DataError
+from ..faces import DETECTORS, find_template
+from ..faces.batch import JOURNAL, Entry, Work, align_all
+from ..faces.photographs import Photographs, open_photographs, read_landmarks
+from .terminal import Json, out, progress
+
+PICTURES, SIDE = 200, 120  # of the refused photographs in the report; their longer side, in pixels
+
+
+def align(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, a zip, or a text file of paths.")],
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="A folder for the crops.")],
+    template: Annotated[
+        str, typer.Option(help="112x112, 112x96, 144x144 or 128x128 (Light CNN), or a JSON FILE of your own.")
+    ] = "112x112",
+    faces: Annotated[str, typer.Option(help="Of several faces in a photograph: center, largest or all.")] = "center",
+    detector: Annotated[str, typer.Option(help="mtcnn, or yunet with --weights.")] = "mtcnn",
+    weights: Annotated[Path | None, typer.Option(help="The detector's ONNX file, where it brings none.")] = None,
+    landmarks: Annotated[
+        Path | None, typer.Option(help="Detect nothing: take the points from lines `name x1 … x5 y1 … y5`.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="jpg (quality 95) or png.")] = "jpg",
+    detail: Annotated[
+        int, typer.Option(help="Look at large photographs reduced, the shorter side this many pixels at least.")
+    ] = 500,
+    workers: Annotated[int | None, typer.Option(help="Threads; as many as there are cores by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the faces in photographs and cut them out, aligned, for training and evaluation.
+
+    Writes into DST the crops, in the tree of SRC; `align.jsonl`, which tells where each face lies, its score, eye
+    distance, pose and sharpness, or why a photograph was refused; and `report.html`, which shows the refused ones. A run
+    that was stopped or killed goes on with the same command.
+    """
+    began = time.perf_counter()
+    if format not in ("jpg", "png") or detail < 1 or (workers is not None and workers < 1):
+        raise ConfigError("--format jpg or png, --detail and --workers at least 1",
+                          f"{format}, {detail} and {workers}", "correct them")  # fmt: skip
+    goal = find_template(template)
+    settings: dict[str, Any] = {
+        "template": [goal.points.tolist(), goal.height, goal.width], "faces": faces, "format": format, "detail": detail,
+        "detector": detector if landmarks is None else "none: landmarks", "file": _sha256(landmarks or weights),
+    }  # fmt: skip
+    photographs = open_photographs(source)
+    options = {} if weights is None else {"weights": weights}
+    work = Work(
+        goal, settings, choice=faces, format=format, detail=detail,  # type: ignore[arg-type]
+        detector=DETECTORS.build(detector, **options) if landmarks is None else None,
+        landmarks=None if landmarks is None else read_landmarks(landmarks),
+    )  # fmt: skip
+    threads = workers or os.cpu_count() or 1
+    with progress("aligning", "photographs") as update:
+        entries = align_all(photographs, folder, work, workers=threads, progress=update)
+    page = folder / "report.html"
+    summary = summarise(entries)
+    write_page(page, source, photographs, entries, summary, {**settings, "template": template})
+    if as_json:
+        places = {"journal": str(folder / JOURNAL), "report": str(page)}
+        out.print_json(json.dumps({**summary, **places, "seconds": round(time.perf_counter() - began, 1)}))
+        return
+    out.print(f"{summary['crops']:,} crops from {summary['aligned']:,} of {summary['photographs']:,} photographs in "
+              f"{folder}", soft_wrap=True, markup=False)  # fmt: skip
+    for reason, number in summary["refused"].items():
+        out.print(f"  {number:6,} {reason}", soft_wrap=True, markup=False)
+    out.print(f"journal: {folder / JOURNAL}\nreport:  {page}", soft_wrap=True, markup=False)
+
+
+def _sha256(path: Path | None) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else None
+
+
+def summarise(entries: list[Entry]) -> dict[str, Any]:
+    """How many photographs, how many crops, and how many refused for which reason, commonest first."""
+    refused = Counter(kind(entry["refused"]) for entry in entries if "refused" in entry)
+    crops = [len(entry["faces"]) for entry in entries if "faces" in entry]
+    return {
+        "photographs": len(entries), "aligned": len(crops), "crops": sum(crops), "refused": dict(refused.most_common()),
+    }  # fmt: skip
+
+
+def kind(reason: str) -> str:
+    """A reason without its particulars."""
+    known = ("no face found", "not in the file of landmarks", "degenerate landmarks", "a name that leads out")
+    return next((each for each in known if reason.startswith(each)), "not readable as an image")
+
+
+def write_page(
+    path: Path, source: Path, photographs: Photographs, entries: list[Entry], summary: dict[str, Any], settings: Any
+) -> None:
+    """The report on the user's disk."""
+    refused = [(entry["photograph"], entry["refused"]) for entry in entries if "refused" in entry]
+    shown = [(name, reason, thumbnail(photographs, name)) for name, reason in refused[:PICTURES]]
+    eyes = [face["eye_distance"] for entry in entries for face in entry.get("faces", ())]
+    facts = {key: f"{summary[key]:,}" for key in ("photographs", "aligned", "crops")}
+    if eyes:
+        facts["eye distance, median"] = f"{np.median(eyes):.0f} px"
+    facts |= {key: str(value) for key, value in settings.items()}
+    page = report.render_photographs(f"Faces of {source}", facts, summary["refused"], shown, refused[PICTURES:])
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def thumbnail(photographs: Photographs, name: str) -> bytes | None:
+    """A small JPEG of a photograph; None where it cannot be read."""
+    try:
+        image = decode_reduced(photographs.source.read(name), name, SIDE).image
+    except DataError:
+        return None
+    share = SIDE / max(image.shape[:2])
+    size = [max(1, round(share * side)) for side in image.shape[1::-1]]
+    return bytes(simplejpeg.encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA), 70))

@@ -1,0 +1,230 @@
+"""Many photographs → aligned crops and a journal: resumable, and the same bytes with any number of threads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from ..ahead import ahead
+from ..atomic import replacing
+from ..data.decode import Reduced, decode_reduced
+from ..errors import ConfigError, DataError, FaceError
+from ..types import Face, Floats, Image
+from . import Detector
+from .align import align, zoom
+from .choose import Choice, choose
+from .photographs import Photographs
+from .quality import eye_distance, pose, sharpness
+from .template import Template
+
+JOURNAL = "align.jsonl"
+AT_ONCE = 8  # photographs that a thread takes
+QUALITY = 95  # of the JPEGs
+Format = Literal["jpg", "png"]
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to each photograph.
+
+    Attributes:
+        detector: None where `landmarks` holds the points of each photograph by name.
+        detail: a photograph is looked at reduced to a half, a quarter or an eighth where its shorter side keeps as many
+            pixels; crops come from as many pixels as they can use.
+        settings: told in the journal's first line; a run is resumed with equal ones only.
+    """
+
+    template: Template
+    settings: Mapping[str, Any]
+    detector: Detector | None = None
+    landmarks: Mapping[str, Floats] | None = None
+    choice: Choice = "center"
+    format: Format = "jpg"
+    detail: int = 500
+
+
+def align_all(
+    photographs: Photographs,
+    folder: str | Path,
+    work: Work,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Entry]:
+    """Write the crops of all photographs under `folder`, in their tree, and the journal `align.jsonl`; its entries.
+
+    An entry holds `photograph` and either `refused`, the reason, or `faces`: of each the `crop`, `landmarks` and `box`
+    in the photograph's pixels, `score`, `eye_distance` (pixels), `yaw`, `pitch`, `roll` (degrees) and `sharpness`.
+    A second run on the same folder goes on behind the journal's last entry. `progress` is called with photographs done
+    and photographs in all.
+
+    Raises ConfigError where the folder holds another run, DataError where it cannot be written.
+    """
+    folder, names = Path(folder), list(photographs.names)
+    aligner = _Aligner(photographs, folder, work, crop_names(names))
+    entries = resume(folder, work.settings, names)
+    todo = [names[i : i + AT_ONCE] for i in range(len(entries), len(names), AT_ONCE)]
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a photograph each gains more
+    try:
+        with (folder / JOURNAL).open("a", encoding="ascii") as file:
+            for found in ahead(aligner, todo, depth=2 * workers, threads=workers):
+                file.write("".join(json.dumps(entry) + "\n" for entry in found))
+                file.flush()
+                entries += found
+                if progress:
+                    progress(len(entries), len(names))
+    except (OSError, DataError) as error:
+        got = error.got if isinstance(error, DataError) else f"'{error.strerror}'"
+        raise DataError(
+            f"to write into {folder}", got,
+            f"make it writable or free some space; {len(entries)} of {len(names)} photographs are done and kept: the "
+            "same command goes on behind them",
+        ) from error  # fmt: skip
+    finally:
+        cv2.setNumThreads(threads)
+    return entries
+
+
+@dataclass(frozen=True)
+class _Aligner:
+    """Some names of photographs → their entries, their crops written."""
+
+    photographs: Photographs
+    folder: Path
+    work: Work
+    crops: Mapping[str, str]
+
+    def __call__(self, names: list[str]) -> list[Entry]:
+        opened = {name: self._open(name) for name in names}
+        seen = {name: photograph for name, photograph in opened.items() if isinstance(photograph, _Photograph)}
+        found = dict(zip(seen, self._find(list(seen.values())), strict=True))
+        return [
+            {"photograph": name, **(self._keep(seen[name], found[name]) if name in seen else {"refused": opened[name]})}
+            for name in names
+        ]
+
+    def _open(self, name: str) -> _Photograph | str:
+        """A photograph, or why it cannot be used."""
+        if name not in self.crops:
+            return "a name that leads out of the folder"
+        try:
+            data = self.photographs.source.read(name)
+            return _Photograph(name, data, decode_reduced(data, name, self.work.detail))
+        except DataError as error:
+            return error.got
+
+    def _find(self, photographs: list[_Photograph]) -> list[list[Face]]:
+        """The chosen faces of each, in the pixels of its reduced image."""
+        if self.work.detector:
+            images = [each.reduced.image for each in photographs]
+            found = self.work.detector.detect_many(images)
+            return [choose(faces, image.shape, self.work.choice) for faces, image in zip(found, images, strict=True)]
+        points = self.work.landmarks or {}
+        return [
+            [Face((0, 0, 0, 0), each.reduced.to_reduced(points[each.name]), 1.0)] if each.name in points else []
+            for each in photographs
+        ]
+
+    def _keep(self, photograph: _Photograph, faces: list[Face]) -> Entry:
+        """Write the crops of a photograph; what is told of them."""
+        if not faces:
+            return {"refused": "no face found" if self.work.detector else "not in the file of landmarks"}
+        try:
+            cut = [(face, photograph.crop(face, self.work.template)) for face in faces]
+            told = [self._describe(photograph.reduced, face, crop) for face, crop in cut]
+        except FaceError as error:
+            return {"refused": f"degenerate landmarks {error.got}"}
+        for number, ((_, crop), each) in enumerate(zip(cut, told, strict=True), 1):
+            each["crop"] = f"{self.crops[photograph.name]}{f'~{number}' * (number > 1)}.{self.work.format}"
+            with replacing(self.folder / each["crop"]) as temporary:
+                temporary.write_bytes(_encode(crop, self.work.format))
+        return {"faces": told}
+
+    def _describe(self, reduced: Reduced, face: Face, crop: Image) -> Entry:
+        landmarks = reduced.to_whole(face.landmarks)
+        told: Entry = {"crop": "", "landmarks": landmarks.round(2).tolist()}
+        if self.work.detector:
+            box = reduced.to_whole(np.reshape(face.box, (2, 2)))
+            told |= {"box": box.ravel().round(2).tolist(), "score": round(face.score, 4)}
+        told["eye_distance"] = round(eye_distance(landmarks), 2)
+        told |= {name: round(angle, 1) for name, angle in pose(landmarks)._asdict().items()}
+        return {**told, "sharpness": round(sharpness(crop), 1)}
+
+
+@dataclass(frozen=True)
+class _Photograph:
+    name: str
+    data: bytes
+    reduced: Reduced
+
+    def crop(self, face: Face, template: Template) -> Image:
+        """The aligned crop, from a larger decode where the reduced one has fewer pixels than it can use."""
+        reduced, landmarks = self.reduced, face.landmarks
+        fine = zoom(template.fit(landmarks))
+        if fine < 1 < reduced.factor:
+            reduced = decode_reduced(self.data, self.name, math.ceil(min(reduced.image.shape[:2]) / fine))
+            landmarks = reduced.to_reduced(self.reduced.to_whole(landmarks))
+        return align(reduced.image, landmarks, template)
+
+
+def crop_names(names: Sequence[str]) -> dict[str, str]:
+    """Where each photograph's crop goes, without its ending: its name without its own, in the same tree.
+
+    The whole name where two photographs differ in the ending alone. A name that leads out of the folder is left out.
+    """
+    inside = [name for name in names if not os.path.isabs(name) and ".." not in PurePosixPath(name).parts]
+    stems = {name: os.path.splitext(name)[0] for name in inside}
+    often = Counter(stem.casefold() for stem in stems.values())
+    return {
+        name: name if often[stem.casefold()] > 1 or re.search(r"~\d+$", stem) else stem for name, stem in stems.items()
+    }
+
+
+def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> list[Entry]:
+    """The entries of the journal in `folder`, which is made where there is none; what was half done is removed.
+
+    Raises ConfigError for a journal of other settings or other photographs, DataError where nothing can be written.
+    """
+    journal, head = folder / JOURNAL, json.dumps(settings, sort_keys=True)
+    if not journal.exists():
+        with replacing(journal) as temporary:
+            temporary.write_text(head + "\n", "ascii")
+        return []
+    *lines, _ = journal.read_text("ascii", errors="replace").split("\n")  # behind the last newline: half a line or none
+    try:
+        same = json.loads(lines[0]) == json.loads(head)
+        entries = [json.loads(line) for line in lines[1:]]
+        same = same and [entry["photograph"] for entry in entries] == list(names[: len(entries)])
+    except (ValueError, KeyError, TypeError, IndexError):
+        same = False
+    if not same:
+        raise ConfigError(
+            "an empty folder, or one of the same photographs and settings",
+            f"{journal} of others", "name another folder or remove this one",
+        )  # fmt: skip
+    try:
+        os.truncate(journal, sum(len(line) + 1 for line in lines))
+        for torn in folder.rglob(".*.tmp"):
+            torn.unlink()
+    except OSError as error:
+        raise DataError(f"to write into {folder}", f"'{error.strerror}'", "make it writable") from error
+    return entries
+
+
+def _encode(crop: Image, format: Format) -> bytes:
+    if format == "png":
+        return bytes(cv2.imencode(".png", crop[..., ::-1])[1])
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(crop), QUALITY))

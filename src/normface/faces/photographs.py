@@ -1,0 +1,103 @@
+"""Photographs by name: the images of a folder, of a zip, or of a text list."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ..data.decode import EXTENSIONS
+from ..data.source import Source, open_source
+from ..errors import DataError
+from ..types import Floats
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Images by name, sorted; `source.read(name)` gives the bytes of one."""
+
+    source: Source
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def open_photographs(path: str | Path) -> Photographs:
+    """The images at `path`: a folder or zip with images at any depth, or a text file with one path a line.
+
+    Paths in a list count from the list's folder, or are separated by NUL bytes as `find -print0` writes them; the names
+    are relative to the folder around all of them. Hidden files, `__MACOSX` and other file types are passed over.
+    Raises DataError for anything else, and where there is no image.
+    """
+    path = Path(path)
+    listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
+    source = _Listed(path) if listed else open_source(path)
+    names = sorted(name for name in source.names if _is_photograph(name))
+    if not names:
+        raise DataError(f"images in {path}", f"none among {len(source.names)} files", f"give {', '.join(EXTENSIONS)}")
+    return Photographs(source, names)
+
+
+def read_landmarks(path: str | Path) -> dict[str, Floats]:
+    """Landmarks [5, 2] by name from lines `name x1 … x5 y1 … y5`, as LFW's landmark file has them.
+
+    Raises DataError for a missing file, and for a line that is otherwise.
+    """
+    points: dict[str, Floats] = {}
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"a text file of landmarks at {path}", f"'{error}'", "correct the path") from error
+    for number, line in enumerate(lines, 1):
+        name, *values = line.strip().rsplit(maxsplit=10) or [""]
+        try:
+            found = np.array(values, np.float64).reshape(2, 5).T
+        except ValueError:
+            found = np.full((5, 2), np.nan)
+        if line.strip() and not np.isfinite(found).all():
+            raise DataError(f"lines `name x1 … x5 y1 … y5` in {path}", f"line {number}: {line[:80]!r}", "correct it")
+        points[name] = found
+    points.pop("", None)
+    return points
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The files that a text file names."""
+
+    path: Path
+    names: list[str] = field(init=False)
+    root: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            text = os.fsdecode(self.path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{self.path} to be readable", f"'{error.strerror}'", "correct the permissions") from error
+        parts = text.split("\0") if "\0" in text else text.splitlines()
+        base = os.path.abspath(self.path.parent)
+        files = [os.path.normpath(os.path.join(base, part)) for part in dict.fromkeys(parts) if part.strip()]
+        if not any(_is_photograph(os.path.basename(file)) for file in files):
+            raise DataError(f"{self.path} to be a folder, a zip or a list of images", "none of these",
+                            "give one path of an image a line")  # fmt: skip
+        root = os.path.commonpath([os.path.dirname(file) for file in files])
+        object.__setattr__(self, "root", root)
+        object.__setattr__(self, "names", [os.path.relpath(file, root).replace(os.sep, "/") for file in files])
+
+    def read(self, name: str) -> bytes:
+        try:
+            return Path(self.root, name).read_bytes()
+        except OSError as error:
+            got = error.strerror or repr(error)
+            raise DataError(f"{name} to be readable", got, "restore the file or leave it out") from error
+
+
+def _is_photograph(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
+    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
