@@ -27,13 +27,14 @@ def overlap(a, b, of_smaller):
 @pytest.mark.parametrize("of_smaller", [False, True])
 @pytest.mark.parametrize("limit", [0.3, 0.5, 0.7])
 def test_nms_against_loops(limit, of_smaller):
-    corner = RNG.uniform(0, 60, (80, 2))
-    boxes, scores = np.c_[corner, corner + RNG.uniform(5, 40, (80, 2))], RNG.uniform(size=80)
+    corner = RNG.uniform(0, 60, (300, 2))
+    boxes, scores = np.c_[corner, corner + RNG.uniform(5, 40, (300, 2))], RNG.uniform(size=300)
+    owners = RNG.integers(0, 3, 300)
     kept = []
-    for i in sorted(range(80), key=lambda i: -scores[i]):
-        if all(overlap(boxes[i], boxes[j], of_smaller) <= limit for j in kept):
+    for i in sorted(range(300), key=lambda i: -scores[i]):
+        if all(owners[i] != owners[j] or overlap(boxes[i], boxes[j], of_smaller) <= limit for j in kept):
             kept.append(i)
-    assert detect._nms(boxes, scores, limit, of_smaller=of_smaller).tolist() == kept
+    assert detect._nms(boxes, scores, owners, limit, of_smaller=of_smaller).tolist() == kept
 
 
 def test_square_keeps_the_centre():
@@ -44,8 +45,9 @@ def test_square_keeps_the_centre():
 
 
 def test_crops_are_black_outside():
-    image = np.full((40, 40, 3), 200, np.uint8)
-    inside, half, outside = detect._crops(image, np.array([[0, 0, 23, 23], [-24, 0, 23, 47], [100, 100, 123, 123]]), 24)
+    images = [np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 3), 200, np.uint8)]
+    boxes = np.array([[0, 0, 23, 23], [-24, 0, 23, 47], [100, 100, 123, 123]])
+    inside, half, outside = detect._crops(images, boxes, np.ones(3, int), 24)
     assert (inside == 200).all()
     assert (half[:, :11] == 0).all()
     assert (half[:19, 13:] == 200).all()
@@ -53,12 +55,12 @@ def test_crops_are_black_outside():
 
 
 def test_windows_map_cells_to_the_photograph():
-    probability = np.zeros((3, 4))
-    probability[1, 2] = 0.9
-    boxes, scores, _ = detect._windows(probability, np.zeros((3, 4, 4)), scale=0.5, threshold=0.6)
+    probability = np.zeros((2, 3, 4))
+    probability[1, 1, 2] = 0.9
+    boxes, owners, scores, _ = detect._windows(probability, np.zeros((2, 3, 4, 4)), scale=0.5, threshold=0.6)
     # cell (row 1, column 2): 12 pixels from (4, 2) at half size, corners truncated as the authors' 1-based ones
     assert boxes.tolist() == [[9, 5, 31, 27]]
-    assert scores.tolist() == [0.9]
+    assert (owners.tolist(), scores.tolist()) == ([1], [0.9])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -70,6 +72,20 @@ def test_finds_drawn_faces_where_they_are(mtcnn, seed):
     assert np.abs(face.landmarks - expected).mean() < 5
     assert 0.7 < face.score <= 1
     assert align(image, face.landmarks).shape == (112, 112, 3)
+
+
+def test_many_at_once_are_as_one_at_a_time(mtcnn):
+    """To the last bit: photographs of several sizes, with several faces and with none."""
+    portrait = photograph(0, 0, 0, strength=0.3)
+    pair = np.concatenate([portrait, photograph(1, 0, 0, strength=0.3)], 1)
+    images = [portrait, pair, np.zeros((9, 9, 3), np.uint8), photograph(2, 0, 0, strength=0.3), pair[:, ::-1]]
+    together = mtcnn.detect_many(images)
+    assert [len(faces) >= least for faces, least in zip(together, (1, 2, 0, 1, 2), strict=True)] == [True] * 5
+    for image, faces in zip(images, together, strict=True):
+        for one, other in zip(mtcnn.detect(image), faces, strict=True):
+            assert (one.box, one.score) == (other.box, other.score)
+            np.testing.assert_array_equal(one.landmarks, other.landmarks)
+    assert mtcnn.detect_many([]) == []
 
 
 @pytest.mark.parametrize(

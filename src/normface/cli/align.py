@@ -47,8 +47,8 @@ def align(
     """Find the faces in photographs and cut them out, aligned, for training and evaluation.
 
     Writes into DST the crops, in the tree of SRC; `align.jsonl`, which tells where each face lies, its score, eye
-    distance, pose and sharpness, or why a photograph was refused; and `report.html`, which shows the refused ones. A run
-    that was stopped or killed goes on with the same command.
+    distance, pose and sharpness, or why a photograph was refused; and `report.html`, which shows the refused ones.
+    A run that was stopped or killed goes on with the same command.
     """
     began = time.perf_counter()
     if format not in ("jpg", "png") or detail < 1 or (workers is not None and workers < 1):

@@ -147,6 +147,8 @@ class _Aligner:
             told = [self._describe(photograph.reduced, face, crop) for face, crop in cut]
         except FaceError as error:
             return {"refused": f"degenerate landmarks {error.got}"}
+        except DataError as error:
+            return {"refused": error.got}
         for number, ((_, crop), each) in enumerate(zip(cut, told, strict=True), 1):
             each["crop"] = f"{self.crops[photograph.name]}{f'~{number}' * (number > 1)}.{self.work.format}"
             with replacing(self.folder / each["crop"]) as temporary:

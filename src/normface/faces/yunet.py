@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from cv2.utils import logging
 
 from ..errors import ModelError
 from ..types import Face, Image
@@ -59,9 +60,8 @@ class yunet:
 
     def _net(self) -> Any:
         if not hasattr(self._own, "net"):
-            level = cv2.utils.logging.setLogLevel(
-                cv2.utils.logging.LOG_LEVEL_ERROR
-            )  # errors alone: OpenCV 5 warns of a setting that nobody made
+            level = logging.getLogLevel()
+            logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of a setting that nobody made
             self._own.net = cv2.FaceDetectorYN.create(self.weights, "", (64, 64), self.threshold, 0.3, 5000)
-            cv2.utils.logging.setLogLevel(level)
+            logging.setLogLevel(level)
         return self._own.net

@@ -1,0 +1,48 @@
+"""Pose against rotations that SciPy makes, sharpness against a plain Laplacian."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from normface.errors import FaceError
+from normface.faces import TEMPLATES, eye_distance, pose, sharpness
+from normface.faces.quality import MEAN_FACE
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("yaw", [-60, 0, 25])
+@pytest.mark.parametrize("pitch", [-30, 0, 20])
+@pytest.mark.parametrize("roll", [-100, 0, 15])
+def test_pose_of_a_turned_mean_face(yaw, pitch, roll):
+    turned = Rotation.from_euler("ZYX", [roll, -yaw, -pitch], degrees=True).apply(MEAN_FACE)
+    found = pose(turned[:, :2] * 7.3 + (40, 90))
+    np.testing.assert_allclose(found, (yaw, pitch, roll), atol=1e-6)
+
+
+def test_signs_are_as_told():
+    """A nose further right, further up, and a right eye further down."""
+    for shift, name in (((4, 0), "yaw"), ((0, -4), "pitch")):
+        points = MEAN_FACE[:, :2] * 8
+        points[2] += shift
+        assert getattr(pose(points), name) > 3
+    assert pose(TEMPLATES["112x112"].points @ np.array([[0.8, 0.6], [-0.6, 0.8]])).roll == pytest.approx(36.9, abs=1)
+
+
+def test_pose_of_a_line():
+    with pytest.raises(FaceError, match="one line"):
+        pose(np.c_[np.arange(5.0), 2 * np.arange(5.0)])
+
+
+def test_eye_distance():
+    assert eye_distance(np.array([(1, 2), (4, 6), (0, 0), (0, 0), (0, 0)])) == 5
+
+
+def test_sharpness_is_the_laplacians_variance():
+    grey = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
+    inner = grey.astype(float)
+    laplacian = -4 * inner[1:-1, 1:-1] + inner[:-2, 1:-1] + inner[2:, 1:-1] + inner[1:-1, :-2] + inner[1:-1, 2:]
+    found = sharpness(np.repeat(grey[..., None], 3, 2))
+    assert found == pytest.approx(laplacian.var(), rel=0.1)  # the border, taken as reflected, makes the rest
+    smooth = np.repeat(np.linspace(0, 255, 40, dtype=np.uint8)[:, None], 30, 1)
+    assert sharpness(np.repeat(smooth[..., None], 3, 2)) < 10
