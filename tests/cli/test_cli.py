@@ -10,39 +10,15 @@ import zipfile
 import numpy as np
 import pytest
 import simplejpeg
+from tests.cli.conftest import one_line
 
-from normface.cli import VERBS, main
+from normface.cli import VERBS
 from normface.types import Embeddings
 
 TINY = [
     "--set", "model.options.channels=[4, 8, 8, 8]", "--set", "model.options.units=[1, 1, 1]", "--set", "optim.batch=16",
     "--set", "optim.epochs=2", "--set", "optim.lr=0.02", "--set", "model.options.dim=16",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["normface", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
-
-
-def one_line(err, *parts):
-    """A user's mistake: one line, expected … got … what to do; no traceback."""
-    lines = [line for line in err.splitlines() if line.strip()]
-    assert len(lines) == 1, err
-    assert lines[0].startswith("normface: error: expected ")
-    assert ", got " in lines[0]
-    for part in parts:
-        assert part in lines[0], lines[0]
-    return True
 
 
 class TestHelp:

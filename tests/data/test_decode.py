@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
-from normface.data import decode, read_image
+from normface.data import decode, decode_reduced, read_image
 from normface.data.decode import EXTENSIONS
 from normface.errors import DataError
 
@@ -206,3 +206,33 @@ def test_read_image(tmp_path: Path):
 
 def test_extensions_are_lower_case():
     assert all(extension == extension.lower() and extension.startswith(".") for extension in EXTENSIONS)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_reduced_is_a_known_part_of_the_whole(format, orientation):
+    """A bright spot is found where `to_whole` says, for sides that no factor divides, however the image is turned."""
+    y, x = np.mgrid[:403, :530]
+    for spot in ((60, 90), (470, 330)):
+        blob = 255 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * 12**2))
+        data = encode(np.repeat(blob.astype(np.uint8)[..., None], 3, 2), format, exif=exif(orientation))
+        whole = decode(data, "a")
+        for shorter, factor in ((500, 1), (404, 1), (202, 1), (201, 2), (100, 4), (50, 8), (1, 8)):
+            reduced = decode_reduced(data, "a", shorter)
+            assert (reduced.factor, reduced.size) == (factor, whole.shape[:2])
+            assert reduced.image.shape == (whole.shape[0] // factor, whole.shape[1] // factor, 3)
+            found = reduced.to_whole(centre(reduced.image)[None])
+            np.testing.assert_allclose(found[0], centre(whole), atol=0.3)
+            np.testing.assert_allclose(reduced.to_reduced(found)[0], centre(reduced.image), atol=1e-9)
+
+
+def centre(image):
+    light = np.where(image[..., 0] > 20, image[..., 0], 0).astype(float)
+    rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
+    return np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
+
+
+def test_reduced_refuses_what_decode_refuses():
+    for data in (b"", b"text", encode(RGB, "JPEG")[:-30]):
+        with pytest.raises(DataError, match="a to be an image"):
+            decode_reduced(data, "a", 4)

@@ -90,7 +90,7 @@ def test_crops_journal_and_reasons(tree, tmp_path, mtcnn, pictures):
     }  # fmt: skip
     assert reasons["bad/blank.png"] == "no face found"
     assert reasons["bad/empty.jpg"] == "an empty file"
-    assert "pixels, more than" in reasons["bad/huge.png"]
+    assert reasons["bad/huge.png"].startswith("more than")
     assert set(content(tmp_path)) == {
         "align.jsonl", "a/one.jpg.png", "a/one.png.png", "a/deep/er/two.png", "b/moving.png", "c/дом\n'\".png"
     }  # fmt: skip
@@ -128,7 +128,9 @@ def test_goes_on_behind_the_journal(tree, tmp_path, mtcnn, cut):
     align_all(photographs, tmp_path / "part", work(mtcnn), progress=lambda done, total: seen.append((done, total)))
     assert content(tmp_path / "part") == content(tmp_path / "whole")
     assert seen[-1] == (10, 10)
-    assert align_all(photographs, tmp_path / "part", work(None)) == align_all(photographs, tmp_path / "whole", work(None))
+    assert align_all(photographs, tmp_path / "part", work(None)) == align_all(
+        photographs, tmp_path / "whole", work(None)
+    )
 
 
 def test_another_runs_folder_is_refused(tree, tmp_path, mtcnn):
@@ -177,7 +179,9 @@ def test_names_lead_nowhere_else(tmp_path, mtcnn, pictures):
         for name in ("../up.jpg", "x/../../up.jpg", "..\\back.jpg", "/rooted.jpg", "fine/ok.jpg"):
             archive.writestr(name, jpeg)
     entries = align_all(open_photographs(tmp_path / "in.zip"), tmp_path / "out" / "in", work(mtcnn))
-    refused = [entry["photograph"] for entry in entries if entry.get("refused") == "a name that leads out of the folder"]
+    refused = [
+        entry["photograph"] for entry in entries if entry.get("refused") == "a name that leads out of the folder"
+    ]
     assert len(refused) == 3
     assert set(content(tmp_path / "out")) == {"in/align.jsonl", "in/rooted.jpg", "in/fine/ok.jpg"}
     assert set(os.listdir(tmp_path)) == {"in.zip", "out"}
@@ -288,7 +292,9 @@ def test_killed_in_the_middle(tmp_path, pictures):
     """SIGKILL, then the same command: what an undisturbed run writes."""
     (tmp_path / "in").mkdir()
     for number in range(120):
-        (tmp_path / "in" / f"{number:03}.jpg").write_bytes(simplejpeg.encode_jpeg(pictures[number % 4], 80 + number % 15))
+        (tmp_path / "in" / f"{number:03}.jpg").write_bytes(
+            simplejpeg.encode_jpeg(pictures[number % 4], 80 + number % 15)
+        )
     code = "import sys; from normface.cli import main; sys.argv[0] = 'normface'; main()"
 
     def start(target):

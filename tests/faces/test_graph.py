@@ -23,7 +23,10 @@ def test_the_same_bits():
         onnx.helper.make_node("PRelu", ["z", "slope"], ["out"]),
     ]
     shape = ["N", 3, 8, 8]
-    info = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in (("x", shape), ("out", ["N", 3, 7, 7]))]
+    info = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s)
+        for n, s in (("x", shape), ("out", ["N", 3, 7, 7]))
+    ]
     graph = onnx.helper.make_graph(nodes, "g", info[:1], info[1:], [onnx.numpy_helper.from_array(slope, "slope")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 12)], ir_version=7)
     rewritten = without_prelu(model.SerializeToString())
