@@ -227,7 +227,7 @@ def test_reduced_is_a_known_part_of_the_whole(format, orientation):
 
 
 def centre(image):
-    light = np.where(image[..., 0] > 20, image[..., 0], 0).astype(float)
+    light = image[..., 0].astype(float) ** 2
     rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
     return np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
 

@@ -33,7 +33,7 @@ def test_another_network(data_dir):
 
 @pytest.mark.real
 def test_landmarks_are_where_mtcnns_are(data_dir):
-    """In the same order and the same frame of pixels; from several threads."""
+    """In the same order, to a pixel in the same frame; from several threads."""
     known = read_landmarks(data_dir / "lfw" / "landmarks-mtcnn.txt")
     reader = open_reader(data_dir / "lfw" / "lfw-raw-fold1.zip").select(np.arange(0, 807, 8))
     yunet = DETECTORS.build("yunet", weights=data_dir.parent / "weights" / "yunet_n_dynamic.onnx")
@@ -46,7 +46,7 @@ def test_landmarks_are_where_mtcnns_are(data_dir):
     distance = np.hypot(*np.moveaxis(offsets, 2, 0)).mean(1)
     print(f"median {np.median(distance):.2f} px, mean shift {offsets.mean((0, 1)).round(2)}")
     assert np.median(distance) < 4
-    assert np.abs(offsets.mean((0, 1))).max() < 0.5
+    assert np.abs(offsets.mean((0, 1))).max() < 1
     assert all(0 <= face.score <= 1 for faces in found for face in faces)
     assert yunet.detect(np.zeros((30, 200, 3), np.uint8)) == []
     with pytest.raises(InputError, match="uint8 RGB"):

@@ -16,7 +16,7 @@ import typer
 from .. import report
 from ..atomic import replacing
 from ..data import decode_reduced
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..faces import DETECTORS, find_template
 from ..faces.batch import JOURNAL, Entry, Work, align_all
 from ..faces.photographs import Photographs, open_photographs, read_landmarks
@@ -51,9 +51,6 @@ def align(
     A run that was stopped or killed goes on with the same command.
     """
     began = time.perf_counter()
-    if format not in ("jpg", "png") or detail < 1 or (workers is not None and workers < 1):
-        raise ConfigError("--format jpg or png, --detail and --workers at least 1",
-                          f"{format}, {detail} and {workers}", "correct them")  # fmt: skip
     goal = find_template(template)
     settings: dict[str, Any] = {
         "template": [goal.points.tolist(), goal.height, goal.width], "faces": faces, "format": format, "detail": detail,
@@ -66,7 +63,7 @@ def align(
         detector=DETECTORS.build(detector, **options) if landmarks is None else None,
         landmarks=None if landmarks is None else read_landmarks(landmarks),
     )  # fmt: skip
-    threads = workers or os.cpu_count() or 1
+    threads = (os.cpu_count() or 1) if workers is None else workers
     with progress("aligning", "photographs") as update:
         entries = align_all(photographs, folder, work, workers=threads, progress=update)
     page = folder / "report.html"

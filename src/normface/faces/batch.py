@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -40,10 +40,14 @@ class Work:
     """What is done to each photograph.
 
     Attributes:
+        settings: told in the journal's first line; a run is resumed with equal ones only.
         detector: None where `landmarks` holds the points of each photograph by name.
+        choice: among several faces in a photograph.
+        format: of the crops: JPEG of quality 95, or PNG.
         detail: a photograph is looked at reduced to a half, a quarter or an eighth where its shorter side keeps as many
             pixels; crops come from as many pixels as they can use.
-        settings: told in the journal's first line; a run is resumed with equal ones only.
+
+    Raises ConfigError for other choices and formats.
     """
 
     template: Template
@@ -53,6 +57,13 @@ class Work:
     choice: Choice = "center"
     format: Format = "jpg"
     detail: int = 500
+
+    def __post_init__(self) -> None:
+        if self.choice not in get_args(Choice) or self.format not in get_args(Format) or self.detail < 1:
+            raise ConfigError(
+                f"faces among {', '.join(get_args(Choice))}, format {' or '.join(get_args(Format))}, detail ≥ 1",
+                f"{self.choice}, {self.format} and {self.detail}", "correct them",
+            )  # fmt: skip
 
 
 def align_all(
@@ -72,6 +83,8 @@ def align_all(
 
     Raises ConfigError where the folder holds another run, DataError where it cannot be written.
     """
+    if workers < 1:
+        raise ConfigError("workers at least 1", str(workers), "correct it")
     folder, names = Path(folder), list(photographs.names)
     aligner = _Aligner(photographs, folder, work, crop_names(names))
     entries = resume(folder, work.settings, names)
