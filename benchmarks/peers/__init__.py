@@ -1,0 +1,1 @@
+"""Adapters to other libraries, imported by the benchmarks alone; none of them is a dependency."""
