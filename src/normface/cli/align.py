@@ -54,7 +54,7 @@ def align(
     goal = find_template(template)
     settings: dict[str, Any] = {
         "template": [goal.points.tolist(), goal.height, goal.width], "faces": faces, "format": format, "detail": detail,
-        "detector": detector if landmarks is None else "none: landmarks", "file": _sha256(landmarks or weights),
+        "detector": detector if landmarks is None else "none: landmarks", "sha256": _sha256(landmarks or weights),
     }  # fmt: skip
     photographs = open_photographs(source)
     options = {} if weights is None else {"weights": weights}
@@ -109,7 +109,7 @@ def write_page(
     facts = {key: f"{summary[key]:,}" for key in ("photographs", "aligned", "crops")}
     if eyes:
         facts["eye distance, median"] = f"{np.median(eyes):.0f} px"
-    facts |= {key: str(value) for key, value in settings.items()}
+    facts |= {key: str(value) for key, value in settings.items() if value is not None}
     page = report.render_photographs(f"Faces of {source}", facts, summary["refused"], shown, refused[PICTURES:])
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
