@@ -4,6 +4,7 @@ from functools import partial
 
 import itertools
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -203,8 +204,12 @@ def lonely(rank, folder):
     td.init_process_group(
         "gloo", init_method=f"file://{folder}/two", rank=rank, world_size=2, timeout=timedelta(seconds=5)
     )
+    ready = Path(folder, "ready")  # rank 1 lives until rank 0 has both connections: this is not about a start that fails
     if rank == 1:
+        while not ready.exists():
+            time.sleep(0.01)
         os._exit(0)
+    ready.touch()
     try:
         dist.gather(torch.ones(2))
     except TrainingError as error:
