@@ -32,8 +32,8 @@ class Reader(Protocol):
     def __len__(self) -> int:
         """N."""
 
-    def read(self, index: int) -> Image:
-        """Image `index`, RGB uint8 [H, W, 3]. Raises DataError naming a damaged one."""
+    def read(self, index: int, out: Image | None = None) -> Image:
+        """Image `index`, RGB uint8 [H, W, 3]: in `out` where that has its shape. DataError names a damaged one."""
 
     def select(self, indices: ArrayLike) -> Reader:
         """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""

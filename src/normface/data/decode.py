@@ -49,8 +49,10 @@ class Reduced(NamedTuple):
         return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
 
 
-def decode(data: bytes, name: str) -> Image:
-    """The image in `data`, upright, as RGB [H, W, 3]; `name` is for messages only.
+def decode(data: bytes, name: str, out: Image | None = None) -> Image:
+    """The image in `data`, upright, as RGB [H, W, 3]: in `out` itself where that has its shape.
+
+    `name` is for messages only.
 
     JPEG, PNG, WebP, BMP, GIF, PGM and PPM; the Exif orientation is applied; 16 bits become the upper 8,
     transparency is laid on white, an animation gives its first frame.
@@ -58,7 +60,12 @@ def decode(data: bytes, name: str) -> Image:
     Raises DataError for anything else: empty, truncated or damaged files, more than MAX_PIXELS. Its `got` is the
     reason alone.
     """
-    return _decoded(data, name, None).image
+    image = _decoded(data, name, None, out).image
+    if out is None or image.shape != out.shape:
+        return image
+    if not np.may_share_memory(image, out):
+        out[:] = image
+    return out
 
 
 def decode_reduced(data: bytes, name: str, shorter: int) -> Reduced:
@@ -79,9 +86,9 @@ def read_image(path: str | Path) -> Image:
     return decode(data, str(path))
 
 
-def _decoded(data: bytes, name: str, shorter: int | None) -> Reduced:
+def _decoded(data: bytes, name: str, shorter: int | None, out: Image | None = None) -> Reduced:
     try:
-        found = _jpeg(data, shorter) or _other(data, shorter)
+        found = _jpeg(data, shorter, out) or _other(data, shorter)
         return _upright(*found)
     except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
         raise DataError(
@@ -96,7 +103,7 @@ def _factor(height: int, width: int, shorter: int | None) -> int:
     return next((k for k in (8, 4, 2) if min(height, width) // k >= shorter), 1) if shorter else 1
 
 
-def _jpeg(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int], bytes] | None:
+def _jpeg(data: bytes, shorter: int | None, out: Image | None) -> tuple[Image, int, tuple[int, int], bytes] | None:
     """Pixels, factor, whole size and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
     if not data.startswith(_SOI):
         return None
@@ -107,9 +114,11 @@ def _jpeg(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int]
     _check_size(width, height)
     try:
         factor = _factor(height, width, shorter)
+        fits = out is not None and out.shape == (height, width, 3)
         image: Image = simplejpeg.decode_jpeg(
-            data, strict=True, min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
-        )
+            data, strict=True, min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor,
+            buffer=out if fits else None,
+        )  # fmt: skip
     except ValueError as error:
         if "Invalid SOS" in str(error):  # harmless, some phones write it: Pillow passes over it
             return None
@@ -168,10 +177,12 @@ def _check_size(width: int, height: int) -> None:
 def _upright(image: Image, factor: int, size: tuple[int, int], exif: bytes) -> Reduced:
     """The image turned as its Exif block says."""
     orientation = _orientation(exif)
+    if orientation == 1:
+        return Reduced(np.ascontiguousarray(image), factor, (0, 0), size)
     rest = tuple(side % factor for side in size)  # (below, right): cut off
     if orientation > 4:
         image, size, rest = image.swapaxes(0, 1), size[::-1], rest[::-1]
-    turn = _TURNS.get(orientation, np.s_[:])
+    turn = _TURNS[orientation]
     steps = [part.step for part in turn] if isinstance(turn, tuple) else [turn.step]
     below, right = (left if step == -1 else 0 for left, step in zip(rest, (*steps, None)[:2], strict=True))
     return Reduced(np.ascontiguousarray(image[turn]), factor, (right, below), size)

@@ -50,10 +50,10 @@ class Folder:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, index: int) -> Image:
-        """Image `index`, RGB uint8 [H, W, 3]. Raises DataError naming the file where it is damaged."""
+    def read(self, index: int, out: Image | None = None) -> Image:
+        """Image `index`, RGB uint8 [H, W, 3]: `out` where it has that shape. DataError names a damaged file."""
         name = f"{self._root}{self.ids[index]}"
-        return decode(self._source.read(name), f"{self._source.path}/{name}")
+        return decode(self._source.read(name), f"{self._source.path}/{name}", out)
 
     def select(self, indices: ArrayLike) -> Folder:
         """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""

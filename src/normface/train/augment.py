@@ -1,37 +1,142 @@
-"""Random variation of aligned crops, drawn from a generator that the caller seeds."""
+"""Random variation of aligned crops: a whole batch at once, on the device, from numbers that the host drew."""
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+import math
+from functools import lru_cache
 
-from ..types import Image
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..types import Floats, InputSpec
 from .config import DataConfig
 
-DRAWS = 7  # numbers an image takes
+_NUMBERS = (
+    "mirror", "rotate", "zoom", "right", "down", "contrast", "brightness", "colour",
+    "crop", "crop_area", "crop_shape", "crop_x", "crop_y", "low", "low_size",
+    "cover", "cover_area", "cover_shape", "cover_x", "cover_y", "cover_grey",
+)  # fmt: skip
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as `InputSpec.prepare`
 
 
-def augment(crops: Image, config: DataConfig, rng: np.random.Generator, start: int = 0) -> Image:
-    """Vary crops [N, H, W, 3] uint8 as `config` says; the same generator state gives the same result.
+def draw(count: int, rng: np.random.Generator) -> Floats:
+    """The numbers [count, n] in [0, 1) that `augment` varies so many crops by.
 
-    `start`: images of the batch that come before these, whose numbers are passed over.
+    All are drawn whatever is switched on, so that one option does not change what another does.
     """
-    rng.random(start * DRAWS)
-    varied = np.empty_like(crops)
-    height, width = crops.shape[1:3]
-    centre = ((width - 1) / 2, (height - 1) / 2)
-    for i, crop in enumerate(crops):
-        # All numbers are drawn whatever is switched on, so that one option does not change another's draws.
-        mirrored, *draws = rng.random(), *rng.uniform(-1, 1, 6)
-        if config.mirror and mirrored < 0.5:
-            crop = crop[:, ::-1]
-        if config.shift or config.rotate or config.zoom:
-            warp = cv2.getRotationMatrix2D(centre, config.rotate * draws[0], 1 + config.zoom * draws[1])
-            warp[:, 2] += config.shift * np.array(draws[2:4])
-            crop = cv2.warpAffine(crop, warp, (width, height), borderMode=cv2.BORDER_REPLICATE)
-        if config.light:
-            contrast, brightness = 1 + config.light * draws[4], 127.5 * config.light * draws[5]
-            levels = (np.arange(256) - 127.5) * contrast + 127.5 + brightness
-            crop = levels.clip(0, 255).astype(np.uint8)[crop]
-        varied[i] = crop
-    return varied
+    return rng.random((count, len(_NUMBERS)))
+
+
+def augment(images: Tensor, numbers: Tensor, config: DataConfig, spec: InputSpec) -> Tensor:
+    """RGB crops [N, H, W, 3] uint8 → network input [N, C, H, W] float32, varied as `config` says.
+
+    Without any variation this is `InputSpec.prepare`. Each crop depends on its own row of `numbers` [N, n] alone.
+    """
+    by = dict(zip(_NUMBERS, numbers.to(torch.float32).T, strict=True))
+    x = images.permute(0, 3, 1, 2).float()
+    if config.shift or config.rotate or config.zoom or config.crop:
+        x = _moved(x, config, by)
+    elif config.mirror:
+        x = torch.where(_each(by["mirror"] < 0.5), x.flip(3), x)
+    if config.light or config.colour:
+        x = _lit(x, config, by)
+    if config.low_resolution:
+        x = _blurred(x, config, by)
+    if config.occlude:
+        x = _covered(x, config, by)
+    if spec.channels == 1:
+        x = _grey(x)
+    elif spec.order == "BGR":
+        x = x.flip(1)
+    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    return (x - mean) / std
+
+
+def _moved(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
+    """Mirrored, shifted, turned, zoomed and cut out by one interpolation; the border is repeated outwards."""
+    height, width = x.shape[2:]
+    across, along = _sides(by, "crop", (0.2, 1.0)) if config.crop else (torch.ones_like(by["crop"]),) * 2
+    chosen = by["crop"] < config.crop
+    across, along = torch.where(chosen, across, 1), torch.where(chosen, along, 1)
+    # A pixel p of the result shows the place `centre + turn·(size·(p - middle))` of the crop.
+    zoom = 1 + config.zoom * _both(by["zoom"])
+    turn = torch.deg2rad(config.rotate * _both(by["rotate"]))
+    flip = torch.where(by["mirror"] < 0.5, -1, 1) if config.mirror else 1
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    u = _rows(across * flip / zoom) * (torch.arange(width, device=x.device) - middle_x)  # [N, W]
+    v = _rows(along / zoom) * (torch.arange(height, device=x.device) - middle_y)  # [N, H]
+    cos, sin = _rows(turn.cos()), _rows(turn.sin())
+    centre_x = middle_x + (1 - across) * width / 2 * _both(by["crop_x"]) - config.shift * _both(by["right"])
+    centre_y = middle_y + (1 - along) * height / 2 * _both(by["crop_y"]) - config.shift * _both(by["down"])
+    place_x = (cos * u)[:, None, :] - (sin * v)[:, :, None] + _rows(centre_x)[:, None]
+    place_y = (sin * u)[:, None, :] + (cos * v)[:, :, None] + _rows(centre_y)[:, None]
+    grid = torch.stack([place_x / middle_x - 1, place_y / middle_y - 1], dim=3)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=True)
+
+
+def _lit(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
+    """Of other saturation, contrast and brightness."""
+    if config.colour:
+        x = torch.lerp(_grey(x), x, 1 + _each(config.colour * _both(by["colour"])))
+    contrast, brightness = (_each(config.light * _both(by[name])) for name in ("contrast", "brightness"))
+    return ((x - 127.5) * (1 + contrast) + 127.5 * (1 + brightness)).clamp(0, 255)
+
+
+def _blurred(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
+    """Reduced to between a fifth and the whole of their size, and enlarged again."""
+    down, across = (
+        _resampling(side, x.device)[
+            torch.where(by["low"] < config.low_resolution, (side * (0.2 + 0.8 * by["low_size"])).round().long(), side)
+        ]
+        for side in x.shape[2:]
+    )
+    return (down[:, None] @ x @ across[:, None].mT).clamp(0, 255)
+
+
+def _covered(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
+    """With a grey rectangle over 2 to 33 % of them."""
+    height, width = x.shape[2:]
+    across, along = _sides(by, "cover", (0.02, 0.33))
+    left, top = by["cover_x"] * (1 - across) * width, by["cover_y"] * (1 - along) * height
+    columns, rows = torch.arange(width, device=x.device) + 0.5, torch.arange(height, device=x.device) + 0.5
+    inside_x = (columns >= _rows(left)) & (columns < _rows(left + across * width))
+    inside_y = (rows >= _rows(top)) & (rows < _rows(top + along * height))
+    inside = inside_x[:, None, :] & inside_y[:, :, None] & _rows(by["cover"] < config.occlude)[:, None]
+    return torch.where(inside[:, None], _each(255 * by["cover_grey"]), x)
+
+
+@lru_cache(maxsize=4)
+def _resampling(side: int, device: torch.device) -> Tensor:
+    """[side + 1, side, side]: number n averages a line of pixels down to n and interpolates it up again."""
+    eye = torch.eye(side)[None]
+    each = [eye[0]] + [
+        F.interpolate(F.interpolate(eye, n, mode="area"), side, mode="linear")[0].T for n in range(1, side + 1)
+    ]
+    return torch.stack(each).to(device)
+
+
+def _sides(by: dict[str, Tensor], name: str, area: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Width and height, as fractions, of rectangles of a random area and shape (3:4 to 4:3), at most the whole."""
+    low, high = area
+    size = (low + (high - low) * by[f"{name}_area"]).sqrt()
+    shape = torch.exp(_both(by[f"{name}_shape"]) * 0.5 * math.log(4 / 3))
+    return (size * shape).clamp(max=1), (size / shape).clamp(max=1)
+
+
+def _grey(x: Tensor) -> Tensor:
+    return (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def _both(number: Tensor) -> Tensor:
+    """[0, 1) → [-1, 1)."""
+    return 2 * number - 1
+
+
+def _rows(number: Tensor) -> Tensor:
+    return number[:, None]
+
+
+def _each(number: Tensor) -> Tensor:
+    return number.view(-1, 1, 1, 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import ConfigError
 
@@ -38,17 +38,30 @@ class StartConfig(_Frozen):
 
 
 class DataConfig(_Frozen):
-    """Which images are used, and how they are varied; shifts, turns and sizes are uniform in ± the number."""
+    """Which images are used, and how they are varied; shifts, turns, sizes and light are uniform in ± the number."""
 
     min_images: int = Field(default=2, ge=1, description="leave out people with fewer images")
     per_person: int | None = Field(
         default=None, ge=2, description="images of each person in a batch (P×K sampling); none: plain shuffling"
+    )
+    balance: float = Field(
+        default=0.0, ge=0, le=1, description="0: every image equally often; 1: every person; between: in between"
     )
     mirror: bool = Field(default=True, description="mirror every second image")
     shift: float = Field(default=0.0, ge=0, description="pixels")
     rotate: float = Field(default=0.0, ge=0, le=180, description="degrees")
     zoom: float = Field(default=0.0, ge=0, lt=1, description="fraction of the size")
     light: float = Field(default=0.0, ge=0, lt=1, description="fraction of brightness and of contrast")
+    colour: float = Field(default=0.0, ge=0, le=1, description="fraction of saturation")
+    crop: float = Field(default=0.0, ge=0, le=1, description="how often 20 to 100 % of an image's area is cut out")
+    low_resolution: float = Field(default=0.0, ge=0, le=1, description="how often to 20 to 100 % of its size and back")
+    occlude: float = Field(default=0.0, ge=0, le=1, description="how often a grey rectangle covers 2 to 33 %")
+
+    @model_validator(mode="after")
+    def _one_sampling(self) -> DataConfig:
+        if self.per_person and self.balance:
+            raise ValueError("per_person shows every person equally often already: leave balance out")
+        return self
 
 
 class OptimConfig(_Frozen):

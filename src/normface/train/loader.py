@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..ahead import ahead
 from ..data import Reader
 from ..errors import ConfigError, DataError
 from ..faces import retarget
-from ..types import Floats, InputSpec, Ints
-from .augment import augment
+from ..types import Floats, Image, InputSpec, Ints
+from .augment import draw
 from .config import DataConfig
 
 
+class Batch(NamedTuple):
+    """Crops [b, H, W, 3] uint8, labels [b] int64, and the numbers [b, n] that `augment` varies them by."""
+
+    images: Image
+    labels: Ints
+    numbers: Floats
+
+
 class Batches:
-    """Shuffled, augmented batches from a Reader of aligned crops.
+    """Shuffled batches from a Reader of aligned crops; several threads may take from it.
 
     Args:
         reader: images and labels.
@@ -47,11 +59,11 @@ class Batches:
         if batch % ranks:
             raise ConfigError(f"an optim.batch that {ranks} ranks can share evenly", f"{batch}", "change one of them")
         self.part = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
-        self.reader, self.spec, self.config, self.seed = reader, spec, config, seed
+        self.reader, self.spec, self.batch, self.seed = reader, spec, batch, seed
         self.per_epoch = len(reader) // batch
         self.rows: Callable[[int], Ints]
         if config.per_person is None:
-            self.rows = partial(_shuffled, len(reader), batch, seed)
+            self.rows = Shuffle(reader.labels, batch, seed=seed, balance=config.balance).rows
         else:
             if batch % config.per_person:
                 raise ConfigError(
@@ -60,18 +72,74 @@ class Batches:
                 )  # fmt: skip
             self.rows = PKSampler(reader.labels, batch // config.per_person, config.per_person, seed=seed).rows
 
-    def __getitem__(self, step: int) -> tuple[Floats, Ints]:
-        """Network input [b, C, H, W] float32 and labels [b] int64 of one step: this rank's part of the batch."""
+    def __getitem__(self, step: int) -> Batch:
+        """This rank's part of the batch of one step."""
         rows = self.rows(step)[self.part]
-        crops = [retarget(self.reader.read(int(row))[None], self.spec.template) for row in rows]
+        images = np.empty((len(rows), self.spec.height, self.spec.width, 3), np.uint8)
+        for place, row in zip(images, rows.tolist(), strict=True):
+            image = self.reader.read(row, place)
+            if image is not place:  # of another template
+                place[:] = retarget(image[None], self.spec.template)[0]
         rng = np.random.default_rng([self.seed, *divmod(step, self.per_epoch)])
-        return self.spec.prepare(augment(np.concatenate(crops), self.config, rng, self.part.start)), self.reader.labels[
-            rows
-        ]
+        return Batch(images, self.reader.labels[rows], draw(self.batch, rng)[self.part])
 
-    def run(self, start: int, stop: int) -> Iterator[tuple[Floats, Ints]]:
-        """The batches of steps [start, stop) in order, decoded ahead by a thread."""
-        return ahead(self.__getitem__, range(start, stop))
+    def run(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images, labels and numbers of steps [start, stop) in order, as tensors on the device.
+
+        Decoded ahead by threads; for a GPU into pinned memory, and copied while the network computes.
+        """
+        if device.type != "cuda":  # one thread: the network needs the other cores
+            for batch in ahead(self.__getitem__, range(start, stop)):
+                images, labels, numbers = map(torch.from_numpy, batch)
+                yield images, labels, numbers
+            return
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+        def load(step: int) -> tuple[list[Tensor], torch.cuda.Event]:
+            with torch.cuda.stream(stream):
+                copies = [torch.from_numpy(part).pin_memory().to(device, non_blocking=True) for part in self[step]]
+                return copies, stream.record_event()
+
+        threads = max(1, min(8, (os.cpu_count() or 2) // torch.cuda.device_count() - 1))
+        for (images, labels, numbers), copied in ahead(load, range(start, stop), depth=2 * threads, threads=threads):
+            computing = torch.cuda.current_stream(device)
+            computing.wait_event(copied)
+            for copy in (images, labels, numbers):
+                copy.record_stream(computing)
+            yield images, labels, numbers
+
+
+class Shuffle:
+    """Batches in a random order over all images; an epoch is as many draws as there are images.
+
+    With `balance` b a person of n images gets a share ∝ n^(1-b) of the draws: 0 shows every image once an epoch, 1
+    every person equally often. No image comes more than once oftener than another of the same person.
+    """
+
+    def __init__(self, labels: Ints, batch: int, *, seed: int = 0, balance: float = 0.0) -> None:
+        self.batch, self.seed, self.per_epoch = batch, seed, len(labels) // batch
+        self.count = len(labels)
+        self.people = by_person(labels) if balance else []
+        sizes = np.array([len(images) for images in self.people], np.float64)
+        self.shares = sizes ** (1 - balance) / (sizes ** (1 - balance)).sum() * self.count
+        self.order = lru_cache(maxsize=2)(self._order)  # threads may stand on both sides of an epoch's end
+
+    def rows(self, step: int) -> Ints:
+        """The images of a step [batch]."""
+        epoch, place = divmod(step, self.per_epoch)
+        return self.order(epoch)[place * self.batch : (place + 1) * self.batch]
+
+    def _order(self, epoch: int) -> Ints:
+        rng = np.random.default_rng([self.seed, epoch])
+        if not self.people:
+            return rng.permutation(self.count)
+        # Systematic sampling: each person's whole part, and the fractions by chance, in all exactly `count`.
+        ends = np.floor(np.cumsum(self.shares) + rng.random())
+        ends[-1] = self.count
+        quotas = np.diff(ends, prepend=0).astype(int)
+        return rng.permutation(
+            np.concatenate([rounds(images, quota, rng) for images, quota in zip(self.people, quotas, strict=True)])
+        )
 
 
 class PKSampler:
@@ -98,20 +166,18 @@ class PKSampler:
                 "use a smaller batch, or more images a person",
             )  # fmt: skip
         self.people, self.per_person, self.seed, self.passes = people, per_person, seed, 0
-        order = np.argsort(labels, kind="stable")
-        self.images = np.split(order, np.flatnonzero(np.diff(np.asarray(labels)[order])) + 1)
+        self.images = by_person(labels)
+        self.order = lru_cache(maxsize=2)(self._order)
 
     def rows(self, step: int) -> Ints:
         """The images of a step [P·K], person by person."""
         turn, place = divmod(step, len(self))
-        chosen = _order(self.seed, turn, len(self.images))[place * self.people : (place + 1) * self.people]
+        chosen = self.order(turn)[place * self.people : (place + 1) * self.people]
         rng = np.random.default_rng([self.seed, turn, place])
-        return np.concatenate([self._draw(self.images[person], rng) for person in chosen])
+        return np.concatenate([rounds(self.images[person], self.per_person, rng) for person in chosen])
 
-    def _draw(self, images: Ints, rng: np.random.Generator) -> Ints:
-        # Whole rounds through the person's images, then a part of one: no image more than once oftener than another.
-        rounds = -(-self.per_person // len(images))
-        return np.concatenate([rng.permutation(images) for _ in range(rounds)])[: self.per_person]
+    def _order(self, turn: int) -> Ints:
+        return np.random.default_rng([self.seed, turn]).permutation(len(self.images))
 
     def __len__(self) -> int:
         """Steps a pass."""
@@ -123,13 +189,13 @@ class PKSampler:
         return (self.rows(step).tolist() for step in range(first, first + len(self)))
 
 
-def _shuffled(count: int, batch: int, seed: int, step: int) -> Ints:
-    """The images of a step [batch], each once an epoch."""
-    epoch, place = divmod(step, count // batch)
-    return _order(seed, epoch, count)[place * batch : (place + 1) * batch]
+def by_person(labels: Ints) -> list[Ints]:
+    """The rows of each person's images, people in the order of their labels."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(np.asarray(labels)[order])) + 1)
 
 
-@lru_cache(maxsize=1)
-def _order(seed: int, epoch: int, count: int) -> Ints:
-    """The order of an epoch's images (or a pass's people), drawn once for all its batches."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+def rounds(images: Ints, count: int, rng: np.random.Generator) -> Ints:
+    """`count` of a person's images: whole rounds through them, then a part of one, each in a new order."""
+    turns = -(-count // len(images))
+    return np.concatenate([rng.permutation(images) for _ in range(turns)] or [images])[:count]

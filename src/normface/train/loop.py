@@ -22,6 +22,7 @@ from .. import dist
 from ..atomic import replacing
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
+from .augment import augment
 from .checkpoint import Checkpoint, finished
 from .config import OptimConfig, TrainConfig
 from .doctor import ENOUGH, Run, in_training
@@ -91,12 +92,10 @@ def train(
     with _stop_signals() as stop, _logs(run, start) as logs:
         looks = [record for record in logs.past if "feature_norm" in record] if logs else []
         monitors = Monitors(state.loss, len(reader.identities), looks)
-        for images, labels in batches.run(start, total):
+        for images, y, numbers in batches.run(start, total, state.device):
             rate = config.optim.lr * rate_factor(config.optim, done / total)
             state.set_rate(rate)
-            x = torch.from_numpy(images).to(state.device, memory_format=state.layout)
-            y = torch.from_numpy(labels).to(state.device)
-
+            x = augment(images, numbers, config.data, state.model.spec).contiguous(memory_format=state.layout)
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
                 features = state.net(x)
             loss = state.loss(features.float(), y)
