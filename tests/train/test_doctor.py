@@ -203,7 +203,7 @@ class TestProvoked:
     def test_triplets_at_a_large_rate(self, provoke):
         run = provoke("loss.name=CTriplet", "loss.options={}", "optim.lr=1.0")
         assert diagnose(run)[0].name == "collapsed"
-        assert run.late("loss") == pytest.approx(0.8, abs=0.01)  # the margin: what one point for all costs
+        assert run.late("loss") == pytest.approx(0.8, abs=0.05)  # the margin: what one point for all costs
 
     def test_pull_alone(self, provoke):
         run = provoke("loss.name=CContrastive", "loss.options={negative_weight=0.0}", "optim.lr=0.3")
