@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from normface.train.augment import _NUMBERS, augment, draw
+from normface.errors import InputError
+from normface.faces import retarget
+from normface.train.augment import _NUMBERS, augment, draw, prepare
 from normface.train.config import DataConfig
 from normface.types import InputSpec
 
@@ -30,8 +32,8 @@ def numbers(count=3, **values):
 
 def varied(images, config, **values):
     """Pixels [N, H, W, 3] after the variation."""
-    x = augment(torch.from_numpy(images), numbers(len(images), **values), DataConfig(mirror=False, **config), SPEC)
-    return (x * 128 + 127.5).permute(0, 2, 3, 1).numpy()
+    x = augment(torch.from_numpy(images), numbers(len(images), **values), DataConfig(mirror=False, **config))
+    return x.permute(0, 2, 3, 1).numpy()
 
 
 @pytest.mark.parametrize(
@@ -39,15 +41,25 @@ def varied(images, config, **values):
              InputSpec(40, 32, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))]
 )  # fmt: skip
 def test_without_variation_it_is_what_evaluation_feeds(images, spec):
-    x = augment(torch.from_numpy(images), numbers(), DataConfig(), spec)
+    x = prepare(augment(torch.from_numpy(images), numbers(), DataConfig()), spec)
     np.testing.assert_allclose(x.numpy(), spec.prepare(images), atol=2e-6)
 
 
+@pytest.mark.parametrize(("size", "template"), [((112, 112), "112x96"), ((112, 96), "112x112")])
+def test_other_templates_are_cut_and_padded_as_in_evaluation(size, template):
+    crops = np.random.default_rng(0).integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    spec = InputSpec(112, int(template[4:]), template=template)
+    x = prepare(torch.from_numpy(crops).permute(0, 3, 1, 2).float(), spec)
+    np.testing.assert_allclose(x.numpy(), spec.prepare(retarget(crops, template)), atol=2e-6)
+    with pytest.raises(InputError, match="aligned crops"):
+        prepare(torch.zeros(1, 3, 50, 60), spec)
+
+
 def test_mirror(images):
-    x = augment(torch.from_numpy(images), numbers(mirror=0.1), DataConfig(), SPEC)
-    np.testing.assert_array_equal(x.numpy(), SPEC.prepare(images[:, :, ::-1]))
-    moved = augment(torch.from_numpy(images), numbers(mirror=0.1), DataConfig(shift=1.0), SPEC)
-    np.testing.assert_allclose(moved.numpy(), x.numpy(), atol=1e-4)
+    x = augment(torch.from_numpy(images), numbers(mirror=0.1), DataConfig())
+    np.testing.assert_array_equal(x.permute(0, 2, 3, 1).numpy(), images[:, :, ::-1])
+    moved = augment(torch.from_numpy(images), numbers(mirror=0.1), DataConfig(shift=1.0))
+    np.testing.assert_allclose(moved.numpy(), x.numpy(), atol=1e-2)
 
 
 def test_moves_as_opencv_does(images):
@@ -99,18 +111,16 @@ def test_how_often():
     """Each variation touches as many images as its number says, and leaves the others as they are."""
     images = np.random.default_rng(1).integers(0, 256, (2000, 8, 8, 3), dtype=np.uint8)
     drawn = torch.from_numpy(draw(2000, np.random.default_rng(2)))
-    spec = InputSpec(8, 8)
-    plain = spec.prepare(images)
     for config in (dict(crop=0.3), dict(low_resolution=0.3), dict(occlude=0.3)):
-        x = augment(torch.from_numpy(images), drawn, DataConfig(mirror=False, **config), spec).numpy()
-        changed = (np.abs(x - plain) > 1e-3).any(axis=(1, 2, 3)).mean()
+        x = augment(torch.from_numpy(images), drawn, DataConfig(mirror=False, **config)).permute(0, 2, 3, 1)
+        changed = (np.abs(x.numpy() - images) > 0.1).any(axis=(1, 2, 3)).mean()
         assert 0.2 < changed < 0.35, config  # 0.3 ± 3σ, less those whose size rounds to the whole
 
 
 def test_an_image_depends_on_its_own_numbers_alone(images):
     config = DataConfig(shift=3, rotate=10, zoom=0.1, light=0.2, colour=0.5, crop=0.5, low_resolution=0.5, occlude=0.5)
     drawn = torch.from_numpy(draw(3, np.random.default_rng(3)))
-    whole = augment(torch.from_numpy(images), drawn, config, SPEC)
-    parts = [augment(torch.from_numpy(images[i : i + 1]), drawn[i : i + 1], config, SPEC) for i in range(3)]
+    whole = augment(torch.from_numpy(images), drawn, config)
+    parts = [augment(torch.from_numpy(images[i : i + 1]), drawn[i : i + 1], config) for i in range(3)]
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-5, rtol=0)
     assert whole.isfinite().all()

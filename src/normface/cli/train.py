@@ -19,6 +19,9 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set optim.lr=0.05")
     ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="More crops, for the teacher of a recipe with [distill] alone.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     strict: Strict = False,
     as_json: Json = False,
@@ -37,8 +40,9 @@ def train(
 
     config = load_config(recipe, overrides or ())
     reader = open_checked(data, strict)
+    more = None if unlabelled is None else open_checked(unlabelled, strict)
     with dist.joined(), training_progress("training") as update:
-        outcome = run_training(config, reader, run, resume=resume, progress=update)
+        outcome = run_training(config, reader, run, unlabelled=more, resume=resume, progress=update)
         first = dist.rank() == 0
     figures = {
         "run": str(run), "step": outcome.step, "total": outcome.total, "finished": outcome.finished,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..faces import retarget
 from ..types import Floats, InputSpec
 from .config import DataConfig
 
@@ -29,10 +30,10 @@ def draw(count: int, rng: np.random.Generator) -> Floats:
     return rng.random((count, len(_NUMBERS)))
 
 
-def augment(images: Tensor, numbers: Tensor, config: DataConfig, spec: InputSpec) -> Tensor:
-    """RGB crops [N, H, W, 3] uint8 → network input [N, C, H, W] float32, varied as `config` says.
+def augment(images: Tensor, numbers: Tensor, config: DataConfig) -> Tensor:
+    """RGB crops [N, H, W, 3] uint8 → pixels [N, 3, H, W] float32 in [0, 255], varied as `config` says.
 
-    Without any variation this is `InputSpec.prepare`. Each crop depends on its own row of `numbers` [N, n] alone.
+    Each crop depends on its own row of `numbers` [N, n] alone.
     """
     by = dict(zip(_NUMBERS, numbers.to(torch.float32).T, strict=True))
     x = images.permute(0, 3, 1, 2).float()
@@ -46,12 +47,26 @@ def augment(images: Tensor, numbers: Tensor, config: DataConfig, spec: InputSpec
         x = _blurred(x, config, by)
     if config.occlude:
         x = _covered(x, config, by)
+    return x
+
+
+def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
+    """Pixels [N, 3, h, w] float32 of crops on any template's size → network input [N, C, H, W]; see InputSpec.
+
+    Raises InputError for another size.
+    """
+    height, width = pixels.shape[2:]
+    if (height, width) != (spec.height, spec.width):  # where each pixel comes from: cut or padded as `retarget` does
+        grid = np.indices((height, width)).transpose(1, 2, 0).astype(np.uint8)
+        places = retarget(grid[None], spec.template)[0].astype(np.int64)
+        rows, columns = (torch.from_numpy(at).to(pixels.device) for at in (places[:, 0, 0], places[0, :, 1]))
+        pixels = pixels[:, :, rows][:, :, :, columns]
     if spec.channels == 1:
-        x = _grey(x)
+        pixels = _grey(pixels)
     elif spec.order == "BGR":
-        x = x.flip(1)
-    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    return (x - mean) / std
+        pixels = pixels.flip(1)
+    mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    return (pixels - mean) / std
 
 
 def _moved(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:

@@ -81,6 +81,19 @@ class OptimConfig(_Frozen):
     )
 
 
+class DistillConfig(_Frozen):
+    """A teacher whose embeddings the network is to meet: weight · (1 - cos), of the very same view; none by default."""
+
+    teacher: str | None = Field(default=None, description="its ONNX file")
+    weight: float = Field(default=10.0, gt=0)
+    labels: float = Field(default=1.0, ge=0, description="what the loss on labels is multiplied by; 0: no labels")
+    views: int | None = Field(
+        default=None,
+        ge=1,
+        description="views of each image, whose embeddings are kept on disk; none: every view is new, and asked for",
+    )
+
+
 class TrainConfig(_Frozen):
     """Everything that decides what a run computes."""
 
@@ -89,6 +102,7 @@ class TrainConfig(_Frozen):
     start: StartConfig = Field(default_factory=StartConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"

@@ -19,13 +19,35 @@ from ..types import Floats, Image, InputSpec, Ints
 from .augment import draw
 from .config import DataConfig
 
+UNKNOWN = -1  # the label of an image without identity
+
 
 class Batch(NamedTuple):
-    """Crops [b, H, W, 3] uint8, labels [b] int64, and the numbers [b, n] that `augment` varies them by."""
+    """Crops [b, H, W, 3] uint8, labels [b] int64, the numbers [b, n] that `augment` varies them by, and their rows [b]
+    in the Reader."""
 
     images: Image
     labels: Ints
     numbers: Floats
+    rows: Ints
+
+
+class Mixed:
+    """Labelled images, then unlabelled ones with the label -1; what `Batches` needs of a Reader."""
+
+    def __init__(self, labelled: Reader, unlabelled: Reader) -> None:
+        self.parts = labelled, unlabelled
+        self.ids = np.concatenate([labelled.ids, unlabelled.ids])
+        self.identities = labelled.identities
+        self.labels: Ints = np.concatenate([labelled.labels, np.full(len(unlabelled), UNKNOWN)])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int, out: Image | None = None) -> Image:
+        """Image `index`, as `Reader.read`."""
+        first = len(self.parts[0])
+        return self.parts[0].read(index, out) if index < first else self.parts[1].read(index - first, out)
 
 
 class Batches:
@@ -37,6 +59,7 @@ class Batches:
         batch: images a step; the rest of an epoch that fills no batch is left for other epochs.
         seed: decides order and augmentation, together with the step.
         part: this rank's number and the number of ranks: each gives its even part of every batch.
+        views: each image is varied in so many ways, one an epoch, over and over; without end where None.
 
     Raises:
         ConfigError: `config.per_person`, or the number of ranks, does not divide the batch.
@@ -45,13 +68,14 @@ class Batches:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Reader | Mixed,
         spec: InputSpec,
         config: DataConfig,
         *,
         batch: int,
         seed: int,
         part: tuple[int, int] = (0, 1),
+        views: int | None = None,
     ) -> None:
         if len(reader) < batch:
             raise DataError(f"at least one batch of {batch} images", f"{len(reader)}", "lower optim.batch")
@@ -59,8 +83,9 @@ class Batches:
         if batch % ranks:
             raise ConfigError(f"an optim.batch that {ranks} ranks can share evenly", f"{batch}", "change one of them")
         self.part = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
-        self.reader, self.spec, self.batch, self.seed = reader, spec, batch, seed
+        self.reader, self.spec, self.batch, self.seed, self.views = reader, spec, batch, seed, views
         self.per_epoch = len(reader) // batch
+        self._of_view = lru_cache(maxsize=2)(self._draw_view)
         self.rows: Callable[[int], Ints]
         if config.per_person is None:
             self.rows = Shuffle(reader.labels, batch, seed=seed, balance=config.balance).rows
@@ -80,18 +105,27 @@ class Batches:
             image = self.reader.read(row, place)
             if image is not place:  # of another template
                 place[:] = retarget(image[None], self.spec.template)[0]
-        rng = np.random.default_rng([self.seed, *divmod(step, self.per_epoch)])
-        return Batch(images, self.reader.labels[rows], draw(self.batch, rng)[self.part])
+        if self.views:
+            numbers = self._of_view(self.view(step))[rows]
+        else:
+            numbers = draw(self.batch, np.random.default_rng([self.seed, *divmod(step, self.per_epoch)]))[self.part]
+        return Batch(images, self.reader.labels[rows], numbers, rows)
 
-    def run(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Images, labels and numbers of steps [start, stop) in order, as tensors on the device.
+    def view(self, step: int) -> int:
+        """Which of the `views` a step shows."""
+        return step // self.per_epoch % (self.views or 1)
+
+    def _draw_view(self, view: int) -> Floats:
+        return draw(len(self.reader), np.random.default_rng([self.seed, len(self.reader), view]))
+
+    def run(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+        """The parts of a Batch, of steps [start, stop) in order, as tensors on the device.
 
         Decoded ahead by threads; for a GPU into pinned memory, and copied while the network computes.
         """
         if device.type != "cuda":  # one thread: the network needs the other cores
             for batch in ahead(self.__getitem__, range(start, stop)):
-                images, labels, numbers = map(torch.from_numpy, batch)
-                yield images, labels, numbers
+                yield tuple(map(torch.from_numpy, batch))
             return
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -101,12 +135,12 @@ class Batches:
                 return copies, stream.record_event()
 
         threads = max(1, min(8, (os.cpu_count() or 2) // torch.cuda.device_count() - 1))
-        for (images, labels, numbers), copied in ahead(load, range(start, stop), depth=2 * threads, threads=threads):
+        for copies, copied in ahead(load, range(start, stop), depth=2 * threads, threads=threads):
             computing = torch.cuda.current_stream(device)
             computing.wait_event(copied)
-            for copy in (images, labels, numbers):
+            for copy in copies:
                 copy.record_stream(computing)
-            yield images, labels, numbers
+            yield tuple(copies)
 
 
 class Shuffle:

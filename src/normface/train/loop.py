@@ -22,11 +22,12 @@ from .. import dist
 from ..atomic import replacing
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
-from .augment import augment
+from .augment import augment, prepare
 from .checkpoint import Checkpoint, finished
 from .config import OptimConfig, TrainConfig
+from .distill import mixed, teacher_of
 from .doctor import ENOUGH, Run, in_training
-from .loader import Batches
+from .loader import UNKNOWN, Batches, Mixed
 from .logs import Logs
 from .monitors import EVERY, Monitors
 from .state import State
@@ -58,7 +59,13 @@ class Outcome:
 
 
 def train(
-    config: TrainConfig, reader: Reader, run: Path, *, resume: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    reader: Reader,
+    run: Path,
+    *,
+    unlabelled: Reader | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Train one model and leave it in the folder `run`: checkpoints, config.json, metrics.jsonl, TensorBoard events,
     and warnings.jsonl where the theory sees something wrong (`train.doctor`).
@@ -68,6 +75,7 @@ def train(
 
     Args:
         reader: aligned crops with labels.
+        unlabelled: more crops, for the teacher alone (`config.distill`).
         resume: go on from the checkpoint in `run`, on any number of ranks; the same numbers follow as without the
             interruption.
 
@@ -75,16 +83,20 @@ def train(
         The Outcome; not finished where SIGINT or SIGTERM asked to stop (a checkpoint was saved first).
 
     Raises:
-        ConfigError: `run` holds another run, or the configuration differs from the one resumed.
+        ConfigError: `run` holds another run, the configuration differs from the one resumed, or unlabelled crops
+            without a teacher or on several ranks.
         DataError: too few people or images, other images than before, or nowhere to write.
         InputError: a crop of no known template.
         TrainingError: the loss or a weight is not finite.
     """
     reader = _enough_images(reader, config.data.min_images)
     state = State(config, len(reader.identities))
-    batches = Batches(reader, state.model.spec, config.data, batch=config.optim.batch, seed=config.seed,
-                      part=(dist.rank(), dist.world()))  # fmt: skip
-    facts = _data_facts(reader)
+    images = mixed(config, reader, unlabelled)
+    teacher = teacher_of(config, state.model, run, len(images))
+    batches = Batches(images, teacher.view_spec if teacher else state.model.spec, config.data,
+                      batch=config.optim.batch, seed=config.seed, part=(dist.rank(), dist.world()),
+                      views=config.distill.views)  # fmt: skip
+    facts = _data_facts(images) | (teacher.facts if teacher else {})
     done = start = _restore(run, state, facts) if resume else _begin(run, state, facts)
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     began, recent = time.perf_counter(), deque[float](maxlen=50)
@@ -92,15 +104,20 @@ def train(
     with _stop_signals() as stop, _logs(run, start) as logs:
         looks = [record for record in logs.past if "feature_norm" in record] if logs else []
         monitors = Monitors(state.loss, len(reader.identities), looks)
-        for images, y, numbers in batches.run(start, total, state.device):
+        for crops, y, numbers, rows in batches.run(start, total, state.device):
             rate = config.optim.lr * rate_factor(config.optim, done / total)
             state.set_rate(rate)
-            x = augment(images, numbers, config.data, state.model.spec).contiguous(memory_format=state.layout)
+            pixels = augment(crops, numbers, config.data)
+            x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
-                features = state.net(x)
-            loss = state.loss(features.float(), y)
+                features = state.net(x).float()
+            loss: torch.Tensor
+            if teacher:
+                loss = teacher(state.loss, features, y, pixels, rows, batches.view(done))
+            else:
+                loss = state.loss(features, y)
             state.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
 
             done += 1
@@ -110,8 +127,9 @@ def train(
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
                 **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
             }  # fmt: skip
-            if done % EVERY == 0:
-                measured |= monitors(done, features, y)
+            if done % EVERY == 0 and config.distill.labels:
+                known = y != UNKNOWN
+                measured |= monitors(done, features[known], y[known])
             if logs:
                 logs.write(done, measured)
             if not math.isfinite(recent[-1]):
@@ -170,7 +188,7 @@ def _enough_images(reader: Reader, least: int) -> Reader:
     return reader.select(np.flatnonzero(counts[reader.labels] >= least))
 
 
-def _data_facts(reader: Reader) -> dict[str, Any]:
+def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
     digest = hashlib.sha256("\n".join(reader.ids).encode()).hexdigest()
     return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
 

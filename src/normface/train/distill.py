@@ -1,0 +1,138 @@
+"""A teacher's embeddings as the target: of the very same view that the network sees, with labels or without.
+
+"Consistent" in the sense of Beyer et al. 2021, "Knowledge distillation: A good teacher is patient and consistent".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import dist
+from ..data import Reader
+from ..embed import Embedder
+from ..errors import ConfigError, DataError, InputError, ModelError
+from ..models import Model
+from ..ops import l2_normalize
+from ..types import InputSpec, Ints
+from .augment import prepare
+from .config import TrainConfig
+from .loader import UNKNOWN, Mixed
+
+CACHE = "teacher.npy"
+
+
+class Teacher:
+    """An ONNX model whose unit embeddings the network is to meet.
+
+    Args:
+        path: of the ONNX file, with its InputSpec (`Embedder.load`).
+        config: of the run.
+        model: the network that learns.
+        run, count: with `config.distill.views` the embeddings are kept in `run`, `count` images in each view.
+
+    Raises:
+        ConfigError: no template's crop holds what both see.
+        ModelError: no such model, or embeddings of another length than the network's.
+        DataError: no room for the embeddings that are kept.
+    """
+
+    def __init__(self, path: str, config: TrainConfig, model: Model, run: Path, count: int) -> None:
+        self.embedder, self.config = Embedder.load(path, certified=False), config.distill
+        specs = sorted((self.embedder.spec, model.spec), key=lambda spec: spec.width * spec.height)
+        self.view_spec: InputSpec = specs[-1]  # the larger crop, which holds the other
+        blank = torch.zeros(1, 3, self.view_spec.height, self.view_spec.width)
+        try:
+            prepare(blank, specs[0])
+        except InputError as error:
+            raise ConfigError(
+                "templates that differ by a border alone, as 112x112 and 112x96 do",
+                " and ".join(spec.template for spec in specs), "choose a model with the teacher's template",
+            ) from error  # fmt: skip
+        dim = self._ask(blank).shape[1]
+        if dim != model.dim:
+            raise ModelError(
+                f"a network with the teacher's {dim} dimensions", f"{model.dim}", f"set model.options.dim={dim}"
+            )
+        self.facts = {"teacher_sha256": self.embedder.sha256}
+        self.kept = _kept(run / CACHE, (self.config.views, count, dim)) if self.config.views else None
+
+    def __call__(
+        self, loss: nn.Module, features: Tensor, labels: Tensor, pixels: Tensor, rows: Tensor, view: int
+    ) -> Tensor:
+        """labels' weight · loss over the labelled + weight · mean(1 - cos to the teacher): a scalar.
+
+        Args:
+            features: of the network [b, D].
+            labels: [b] int64, -1 where nobody knows.
+            pixels: the view [b, 3, H, W] in [0, 255].
+            rows, view: which images these are, and in which of the views that are kept.
+        """
+        targets = self.embed(pixels, rows.cpu().numpy(), view).to(features.device)
+        total = self.config.weight * (1 - (l2_normalize(features) * targets).sum(1)).mean()
+        known = labels != UNKNOWN
+        if self.config.labels and known.any():
+            total = total + self.config.labels * loss(features[known], labels[known])
+        return total
+
+    def embed(self, pixels: Tensor, rows: Ints, view: int) -> Tensor:
+        """Unit embeddings [b, D] of a view; those kept on disk are looked up (16-bit floats, as all kept ones)."""
+        if self.kept is None:
+            return self._ask(pixels)
+        new = np.isnan(self.kept[view, rows]).any(axis=1)
+        if new.any():
+            self.kept[view, rows[new]] = self._ask(pixels[torch.from_numpy(new).to(pixels.device)]).numpy()
+        return l2_normalize(torch.from_numpy(self.kept[view, rows].astype(np.float32)))
+
+    def _ask(self, pixels: Tensor) -> Tensor:
+        x = prepare(pixels, self.embedder.spec).cpu().numpy()
+        return l2_normalize(torch.from_numpy(np.asarray(self.embedder.network(x), np.float32)))
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> Any:
+    """The embeddings of a run [views, images, D], NaN where none is yet: mapped, so that all ranks share them."""
+    with dist.together():
+        if dist.rank() == 0 and not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial.npy")
+                new = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+                new[:] = np.nan
+                new.flush()
+                partial.rename(path)
+            except OSError as error:
+                raise DataError(
+                    f"room for {2 * int(np.prod(shape)) >> 20:,} MiB of the teacher's embeddings in {path.parent}",
+                    f"'{error.strerror}'", "free some space or lower distill.views",
+                ) from error  # fmt: skip
+    kept = np.lib.format.open_memmap(path, "r+")
+    if kept.shape != shape:
+        raise DataError(f"the teacher's embeddings {list(shape)}", f"{list(kept.shape)} in {path}", "remove that file")
+    return kept
+
+
+def teacher_of(config: TrainConfig, model: Model, run: Path, count: int) -> Teacher | None:
+    """The teacher that a configuration names, if any."""
+    return None if config.distill.teacher is None else Teacher(config.distill.teacher, config, model, run, count)
+
+
+def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Reader | Mixed:
+    """The images of a run. Raises ConfigError for unlabelled ones that nothing could use."""
+    if unlabelled is None:
+        return reader
+    facts: Mapping[str, bool] = {
+        "distill.teacher, for what has no labels": config.distill.teacher is None,
+        "plain shuffling (no data.per_person, no data.balance)": bool(config.data.per_person or config.data.balance),
+        "one rank": dist.world() > 1,
+    }
+    for wanted, missing in facts.items():
+        if missing:
+            raise ConfigError(
+                f"{wanted}, with unlabelled images", "another configuration", "change it or leave them out"
+            )
+    return Mixed(reader, unlabelled)
