@@ -1,0 +1,97 @@
+"""Batches of 112×112 JPEGs on one core: ours beside the bare decoder and a plain PIL → float Dataset.
+
+Rounds are interleaved; the median counts. All read the same images in the same order: the bare decoder from memory, the
+plain Dataset from files (torch's DataLoader, no workers), ours from the zip that the data came in and from packs.
+"""
+
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import Image as pillow
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from normface.data import Reader, open_reader
+from normface.train.config import DataConfig
+from normface.train.loader import Batches
+from normface.types import InputSpec
+
+DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+BATCH, STEPS, ROUNDS = 64, 24, 7
+SPEC = InputSpec(112, 112, template="112x112")
+
+
+class Plain(Dataset[tuple[Tensor, int]]):
+    """As most projects feed a network: Pillow, a mirrored half, then what torchvision's ToTensor and Normalize do."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.mean = self.std = torch.full((3, 1, 1), 0.5)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with pillow.open(self.files[index]) as image:
+            image = image.convert("RGB")
+        if torch.rand(1) < 0.5:
+            image = image.transpose(pillow.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+        return pixels.sub_(self.mean).div_(self.std), index
+
+
+def run() -> dict[str, Any]:
+    """images/s of one core, and ratios."""
+    torch.set_num_threads(1)
+    reader = open_reader(DATA / "train" / "faces-112.zip")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = np.concatenate([_batches(reader).rows(step) for step in range(STEPS)]).tolist()
+        encoded = [_jpeg(reader, row) for row in rows]
+        files = [Path(folder, f"{place}.jpg") for place in range(len(rows))]
+        for file, data in zip(files, encoded, strict=True):
+            file.write_bytes(data)
+        plain = DataLoader(Plain(files), batch_size=BATCH)
+        ways: dict[str, Callable[[], object]] = {
+            "simplejpeg alone": lambda: [simplejpeg.decode_jpeg(data) for data in encoded],
+            "PIL to float": lambda: list(plain),
+            "ours, zip": lambda: _take(_batches(reader)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(ROUNDS + 1):
+            for name, way in ways.items():
+                began = time.process_time()
+                way()
+                times[name] += [time.process_time() - began] * (turn > 0)  # the first warms up
+    speeds = {name: len(rows) / statistics.median(spent) for name, spent in times.items()}
+    ours = [name for name in ways if name.startswith("ours")]
+    return {
+        "images": len(rows), "bytes_per_image": round(statistics.mean(map(len, encoded))), "rounds": ROUNDS,
+        "images_per_second_and_core": {name: round(speed) for name, speed in speeds.items()},
+        "share_of_simplejpeg": {name: round(speeds[name] / speeds["simplejpeg alone"], 3) for name in ours},
+        "times_pil_to_float": {name: round(speeds[name] / speeds["PIL to float"], 2) for name in ours},
+    }  # fmt: skip
+
+
+def _batches(reader: Reader) -> Batches:
+    return Batches(reader, SPEC, DataConfig(), batch=BATCH, seed=0)
+
+
+def _take(batches: Batches) -> None:
+    for step in range(STEPS):
+        batches[step]
+
+
+def _jpeg(reader: Reader, row: int) -> bytes:
+    """A JPEG of the stored quality, of the crops that are none too."""
+    buffer = io.BytesIO()
+    pillow.fromarray(reader.read(row)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
