@@ -41,8 +41,8 @@ class Plain(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        with pillow.open(self.files[index]) as image:
-            image = image.convert("RGB")
+        with pillow.open(self.files[index]) as file:
+            image = file.convert("RGB")
         if torch.rand(1) < 0.5:
             image = image.transpose(pillow.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
