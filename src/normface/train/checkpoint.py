@@ -99,7 +99,7 @@ class Checkpoint:
         config: of the run.
         step: steps done.
         facts: of the data: number of classes and images, SHA-256 of the list of images.
-        layout: "model.…", "loss.…" and "momentum.…" → shape and dtype of the whole tensor, on the device "meta".
+        layout: "model.…", "average.…", "loss.…", "momentum.…" → shape and dtype of the whole, on the device "meta".
     """
 
     folder: Path
@@ -251,9 +251,9 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 
 
 def load_model(run: str | Path) -> tuple[Model, str]:
-    """The network of a run in evaluation mode, and the SHA-256 of its weights (names and values)."""
+    """The network of a run in evaluation mode, the averaged one where there is one; SHA-256 of its names and values."""
     checkpoint = Checkpoint.read(run)
-    config, state = checkpoint.config.model, checkpoint.part("model")
+    config, state = checkpoint.config.model, checkpoint.part("average") or checkpoint.part("model")
     model = models.build(config.name, **config.options)
     load_state(model, state, f"model {config.name!r}")
     digest = hashlib.sha256(to_bytes(state))  # safetensors orders the names: equal weights, equal bytes

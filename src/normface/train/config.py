@@ -35,6 +35,8 @@ class StartConfig(_Frozen):
 
     run: str | None = Field(default=None, description="run folder or checkpoint whose network is taken")
     agents: bool = Field(default=False, description="take its class weights too; it must have seen the same people")
+    freeze: tuple[str, ...] = Field(default=(), description="parameters kept as they are, by the start of their name")
+    freeze_until: float = Field(default=1.0, gt=0, le=1, description="fraction of the run after which they learn too")
 
 
 class DataConfig(_Frozen):
@@ -75,10 +77,28 @@ class OptimConfig(_Frozen):
     class_decay: float = Field(default=5e-4, ge=0, description="weight decay of the class weights")
     scale_decay: float = Field(default=5e-4, ge=0, description="weight decay of a learned scale")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="fraction of the run with linearly rising rate")
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["cosine", "step", "poly"] = "cosine"
     milestones: tuple[float, ...] = Field(
         default=(0.57, 0.86), description="fractions of the run where a step divides lr by 10"
     )
+    power: float = Field(default=2.0, gt=0, description="of poly: (1 - progress)^power")
+    convention: Literal["torch", "caffe"] = Field(
+        default="torch",
+        description="torch: Nesterov's momentum, times the rate; caffe: plain, each gradient times its own rate",
+    )
+    clip: float | None = Field(default=None, gt=0, description="longest gradient, over all parameters together")
+    accumulate: int = Field(default=1, ge=1, description="parts of a batch that go through the network one by one")
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="what a running average of the network keeps a step; it is what is used"
+    )
+
+
+class ValidateConfig(_Frozen):
+    """People who are left out of training, and compared with each other while it goes on; none by default."""
+
+    people: int = Field(default=0, ge=0)
+    every: float = Field(default=1.0, gt=0, description="epochs from one look to the next; the best network is kept")
+    patience: int | None = Field(default=None, ge=1, description="looks without a better one that end the run")
 
 
 class DistillConfig(_Frozen):
@@ -103,11 +123,20 @@ class TrainConfig(_Frozen):
     data: DataConfig = Field(default_factory=DataConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
+    validate_on: ValidateConfig = Field(default_factory=ValidateConfig)
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
     save_every: int = Field(default=200, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> TrainConfig:
+        if self.optim.accumulate > 1 and self.data.per_person:
+            raise ValueError("optim.accumulate would tear apart the people of data.per_person: leave one out")
+        if self.optim.batch % self.optim.accumulate or self.optim.batch // self.optim.accumulate < 2:
+            raise ValueError("optim.accumulate must divide optim.batch into parts of 2 or more")
+        return self
 
 
 def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:

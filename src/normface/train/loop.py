@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
+import platform
+import resource
+import shutil
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .. import dist
 from ..atomic import replacing
@@ -25,12 +33,13 @@ from ..errors import ConfigError, DataError, TrainingError
 from .augment import augment, prepare
 from .checkpoint import Checkpoint, finished
 from .config import OptimConfig, TrainConfig
-from .distill import mixed, teacher_of
+from .distill import Teacher, mixed, teacher_of
 from .doctor import ENOUGH, Run, in_training
 from .loader import UNKNOWN, Batches, Mixed
 from .logs import Logs
 from .monitors import EVERY, Monitors
 from .state import State
+from .validation import BEST, Validation, hold_out
 
 log = logging.getLogger("normface")
 
@@ -67,8 +76,9 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train one model and leave it in the folder `run`: checkpoints, config.json, metrics.jsonl, TensorBoard events,
-    and warnings.jsonl where the theory sees something wrong (`train.doctor`).
+    """Train one model and leave it in the folder `run`: checkpoints, config.json, environment.json, metrics.jsonl,
+    TensorBoard events, warnings.jsonl where the theory sees something wrong (`train.doctor`), and with
+    `config.validate_on` the best network so far in `run/best`.
 
     In a process group (`dist.joined`, `torchrun`) every rank calls this, takes its even part of each batch and of the
     classes, and computes what one rank would; the first one writes the logs.
@@ -89,7 +99,7 @@ def train(
         InputError: a crop of no known template.
         TrainingError: the loss or a weight is not finite.
     """
-    reader = _enough_images(reader, config.data.min_images)
+    reader, apart = hold_out(_enough_images(reader, config.data.min_images), config)
     state = State(config, len(reader.identities))
     images = mixed(config, reader, unlabelled)
     teacher = teacher_of(config, state.model, run, len(images))
@@ -99,59 +109,85 @@ def train(
     facts = _data_facts(images) | (teacher.facts if teacher else {})
     done = start = _restore(run, state, facts) if resume else _begin(run, state, facts)
     total = max(1, round(config.optim.epochs * batches.per_epoch))
+    validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
+    rates = [config.optim.lr * rate_factor(config.optim, step / total) for step in range(total)]
+    enough = validation is not None and validation.enough(start)
 
     with _stop_signals() as stop, _logs(run, start) as logs:
         looks = [record for record in logs.past if "feature_norm" in record] if logs else []
         monitors = Monitors(state.loss, len(reader.identities), looks)
-        for crops, y, numbers, rows in batches.run(start, total, state.device):
-            rate = config.optim.lr * rate_factor(config.optim, done / total)
-            state.set_rate(rate)
-            pixels = augment(crops, numbers, config.data)
-            x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
-            with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
-                features = state.net(x).float()
-            loss: torch.Tensor
-            if teacher:
-                loss = teacher(state.loss, features, y, pixels, rows, batches.view(done))
-            else:
-                loss = state.loss(features, y)
-            state.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            state.optimizer.step()
+        for batch in batches.run(start, start if enough else total, state.device):
+            state.set_rate(rates[done], rates[done - 1] if done else None)
+            loss, features = learn(state, batch, teacher, batches.view(done))
+            state.step(done / total)
 
             done += 1
-            recent.append(loss.item())
+            recent.append(loss)
             measured = {
-                "loss": recent[-1], "lr": rate, "epoch": done / batches.per_epoch,
+                "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
                 **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
             }  # fmt: skip
-            if done % EVERY == 0 and config.distill.labels:
-                known = y != UNKNOWN
-                measured |= monitors(done, features[known], y[known])
+            if done % EVERY == 0:
+                measured["memory_mib"] = _memory(state.device)
+                if config.distill.labels:
+                    known = batch[1] != UNKNOWN
+                    measured |= monitors(done, features[known], batch[1][known])
+            if validation and validation.due(done, total):
+                measured |= validation(state, done, facts)
+                enough = validation.enough(done)
             if logs:
                 logs.write(done, measured)
-            if not math.isfinite(recent[-1]):
+            if not math.isfinite(loss):
                 raise TrainingError(
-                    "a finite loss", f"{recent[-1]} at step {done} of {total}",
+                    "a finite loss", f"{loss} at step {done} of {total}",
                     f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
                 )  # fmt: skip
-            if done % EVERY == 0:
+            if done % EVERY == 0 and config.distill.labels:
                 looks.append({"step": done, **measured})
                 if logs and len(looks) % ENOUGH == 0:
                     _warn(Run(config, looks), logs)
             if progress and logs:
                 progress(done, total, measured)
             asked = bool(dist.maximum(torch.tensor(float(stop.is_set()))))  # of any rank
-            if done % config.save_every == 0 or done == total or asked:
+            if done % config.save_every == 0 or done == total or asked or enough:
                 if logs:
                     logs.flush()  # a process killed after the save still has all steps before it
                 state.save(run, done, facts)
-            if asked:
+            if asked or enough:
                 break
     speed = (done - start) * config.optim.batch / (time.perf_counter() - began)
-    return Outcome(done, total, speed, sum(recent) / len(recent) if recent else None)
+    return Outcome(done, done if enough else total, speed, sum(recent) / len(recent) if recent else None)
+
+
+def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view: int) -> tuple[float, Tensor]:
+    """The gradients of a batch; its loss, and its features [b, D]."""
+    state.optimizer.zero_grad()
+    parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
+    value, found = 0.0, []
+    for number, (crops, labels, numbers, rows) in enumerate(parts, 1):
+        pixels = augment(crops, numbers, state.config.data)
+        x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
+        with state.not_yet_summed() if number < len(parts) else nullcontext():
+            with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
+                features = state.net(x).float()
+            if teacher:
+                loss = teacher(state.loss, features, labels, pixels, rows, view)
+            else:
+                loss = state.loss(features, labels)
+            loss = loss * (len(labels) / len(batch[1]))
+            loss.backward()  # type: ignore[no-untyped-call]
+        value += loss.item()
+        found.append(features.detach())
+    return value, torch.cat(found)
+
+
+def _memory(device: torch.device) -> float:
+    """The most that was ever in use, in MiB: of the GPU where there is one, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _logs(run: Path, after: int) -> Logs | nullcontext[None]:
@@ -168,12 +204,14 @@ def _warn(run: Run, logs: Logs) -> None:
 
 
 def rate_factor(config: OptimConfig, progress: float) -> float:
-    """What the learning rate is multiplied by at `progress` in [0, 1): linear warm-up, then cosine or steps of ÷10."""
+    """What the learning rate is multiplied by at `progress` in [0, 1): linear warm-up, then as `schedule` says."""
     if progress < config.warmup:
         # Never zero, so that the first step already moves.
         return max(progress, 0.02 * config.warmup) / config.warmup
     if config.schedule == "step":
         return float(0.1 ** sum(progress >= milestone for milestone in config.milestones))
+    if config.schedule == "poly":
+        return float((1 - (progress - config.warmup) / (1 - config.warmup)) ** config.power)
     return 0.5 + 0.5 * math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup))
 
 
@@ -199,7 +237,7 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
         raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
     if config.start.run is not None:
         origin = Checkpoint.read(config.start.run)
-        if config.start.agents and origin.facts != facts:
+        if config.start.agents and {**origin.facts, **facts} != origin.facts:
             raise DataError(
                 f"the people of {config.start.run} ({origin.facts['classes']})", f"others ({facts['classes']})",
                 "train on the same --data, or set start.agents=false",
@@ -209,9 +247,25 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
         raise ConfigError("start.run with start.agents", "start.agents alone", "name the run to start from")
     with dist.together():
         if dist.rank() == 0:
+            shutil.rmtree(run / BEST, ignore_errors=True)  # of a run that was stopped before its first checkpoint
             with replacing(run / "config.json") as temporary:
                 temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            with replacing(run / "environment.json") as temporary:
+                temporary.write_text(json.dumps(_environment(state) | {"data": facts}, indent=2) + "\n", "utf-8")
     return 0
+
+
+def _environment(state: State) -> dict[str, Any]:
+    """What a run is computed by."""
+    packages = {name: metadata.version(name) for name in ("normface", "torch", "numpy", "onnxruntime")}
+    cuda = state.device.type == "cuda"
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version(), **packages,
+        "machine": platform.machine(), "system": platform.system(), "ranks": dist.world(),
+        "threads": torch.get_num_threads(), "precision": "bf16" if state.half else "fp32",
+        "device": torch.cuda.get_device_name() if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
+        "parameters": sum(p.numel() for p in state.model.parameters()),
+    }  # fmt: skip
 
 
 def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:

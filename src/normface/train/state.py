@@ -1,18 +1,22 @@
-"""What training changes: the network, the loss with its class weights, the optimizer's momentum."""
+"""What training changes: the network and its average, the loss with its class weights, the optimizer's momentum."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import dist, models
 from ..errors import ConfigError, ModelError, TrainingError
 from ..losses import LOSSES
+from ..models import Model
 from ..types import ClassShard
 from .checkpoint import Checkpoint, Rows, check_fit, load_state, write
 from .config import OptimConfig, TrainConfig
@@ -40,6 +44,10 @@ class State:
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
         self.net = over_ranks(self.model)
+        self.average: AveragedModel | None = None
+        if config.optim.average:
+            average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         parts = {"model": self.model, "loss": self.loss}
         self.parameters: dict[str, nn.Parameter] = {
             f"{part}.{name}": parameter
@@ -53,16 +61,69 @@ class State:
             for name, options in getattr(module, "group_options", {}).items()
         }
         self.optimizer = _sgd(self.parameters, config.optim, own)
+        self.frozen = [p for name, p in self.parameters.items() if name.startswith(config.start.freeze or "\0")]
+        unknown = [f for f in config.start.freeze if not any(name.startswith(f) for name in self.parameters)]
+        if unknown:
+            raise ConfigError(
+                "start.freeze with beginnings of parameters' names", ", ".join(unknown),
+                f"the names are {', '.join(list(self.parameters)[:3])}, …",
+            )  # fmt: skip
 
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate, of every group times its factor."""
+    def set_rate(self, rate: float, before: float | None) -> None:
+        """Set the learning rate, of every group times its factor; `before` is the last step's.
+
+        Caffe's momentum holds gradients that are multiplied by the rate of their step already; torch's holds them plain
+        and multiplies all by the present rate. Scaling it by the rates' ratio makes one of the other.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
+        if self.config.optim.convention == "caffe" and before is not None and before != rate:
+            for held in self.optimizer.state.values():
+                if held.get("momentum_buffer") is not None:
+                    held["momentum_buffer"].mul_(before / rate)
+
+    @property
+    def best(self) -> Model:
+        """The network to use: the averaged one where there is one."""
+        return cast(Model, self.average.module) if self.average else self.model
+
+    def step(self, progress: float) -> None:
+        """Move along the gradients: clipped, none of what is frozen yet; then the average follows."""
+        if progress < self.config.start.freeze_until:
+            for p in self.frozen:
+                p.grad = None
+        if self.config.optim.clip:
+            self._clip(self.config.optim.clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+
+    def not_yet_summed(self) -> AbstractContextManager[None]:
+        """A block whose gradients ranks add up later, with those of the next parts of the batch."""
+        return self.net.no_sync() if isinstance(self.net, DistributedDataParallel) else nullcontext()
+
+    def _clip(self, limit: float) -> None:
+        """Shorten the gradient of all parameters together, those of all ranks' classes too, to `limit` at most."""
+        whole, shared = (torch.zeros((), device=self.device) for _ in range(2))
+        sharded = {name for name, t in self.tensors().items() if isinstance(t, Rows)}
+        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        for name, gradient in found.items():
+            square = (gradient.coalesce().values() if gradient.is_sparse else gradient).float().square().sum()
+            if name in sharded:
+                shared += square
+            else:
+                whole += square
+        length = (whole + (dist.total(shared) if sharded else shared)).sqrt()
+        for gradient in found.values():
+            gradient.mul_((limit / length).clamp(max=1))
 
     def tensors(self) -> dict[str, Tensor | Rows]:
         """All that a checkpoint keeps, as it stands: "model.…", "loss.…" and "momentum.…"."""
         found: dict[str, Tensor | Rows] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
+        if self.average:
+            found |= {f"average.{name}": t for name, t in self.average.module.state_dict().items()}
+            found["averaged"] = self.average.n_averaged
         for name, parameter in self.parameters.items():
             if "momentum_buffer" in self.optimizer.state[parameter]:
                 found[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
@@ -151,4 +212,5 @@ def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mappi
         {"params": members, "weight_decay": decay, "rate_factor": factor, "lr": config.lr * factor}
         for (decay, factor), members in groups.items()
     ]
-    return RowSGD(settings, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    nesterov = config.momentum > 0 and config.convention == "torch"
+    return RowSGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)

@@ -1,0 +1,95 @@
+"""People left out of training, compared with each other while it goes on: the best network is kept, no worse one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Reader
+from ..embed import Embedder
+from ..embed.network import network
+from ..errors import DataError
+from ..protocols import metrics
+from ..types import ScoreSet
+from .checkpoint import Checkpoint, finished
+from .config import TrainConfig
+from .state import State
+
+FAR = 0.001
+BEST = "best"
+
+
+def hold_out(reader: Reader, config: TrainConfig) -> tuple[Reader, Reader | None]:
+    """The images to train on, and those of `config.validate_on.people` people drawn by the seed, if any.
+
+    Raises DataError where fewer than two people remain, or too few are held out for a false accept rate of 0.1 %.
+    """
+    count = config.validate_on.people
+    if not count:
+        return reader, None
+    people = len(reader.identities)
+    if people - count < 2:
+        raise DataError(f"at least {count + 2} people, to hold out {count}", f"{people}", "lower validate_on.people")
+    chosen = np.random.default_rng(config.seed).permutation(people)[:count]
+    out = np.isin(reader.labels, chosen)
+    apart = reader.select(np.flatnonzero(out))
+    sizes = np.bincount(apart.labels)
+    genuine = int((sizes * (sizes - 1) // 2).sum())
+    impostors = len(apart) * (len(apart) - 1) // 2 - genuine
+    if not genuine or impostors * FAR < 1:
+        raise DataError(
+            f"a genuine comparison and {round(1 / FAR):,} impostor ones among the people held out",
+            f"{genuine} and {impostors}", "raise validate_on.people",
+        )  # fmt: skip
+    return reader.select(np.flatnonzero(~out)), apart
+
+
+class Validation:
+    """TAR at FAR 0.1 % and EER over all comparisons of the images held out; the best network goes to RUN/best.
+
+    Args:
+        steps: of an epoch.
+    """
+
+    def __init__(self, config: TrainConfig, reader: Reader, run: Path, *, steps: int) -> None:
+        self.config, self.reader, self.folder = config.validate_on, reader, run / BEST
+        self.interval = max(1, round(config.validate_on.every * steps))
+        one, other = np.triu_indices(len(reader), k=1)
+        self.pairs, self.same = (one, other), reader.labels[one] == reader.labels[other]
+
+    def due(self, done: int, total: int) -> bool:
+        """Whether to look after so many steps."""
+        return done % self.interval == 0 or done == total
+
+    def __call__(self, state: State, done: int, facts: Mapping[str, Any]) -> dict[str, float]:
+        """The figures after `done` steps; keeps the network where they are the best."""
+        model = state.best
+        training = model.training
+        model.eval()
+        vectors = Embedder(network(model), state.model.spec, sha256="").embed(self.reader, mirror="none").vectors
+        model.train(training)
+        one, other = self.pairs
+        cosines = (vectors @ vectors.T)[one, other].astype(np.float64)
+        curve = metrics.roc(ScoreSet(cosines, self.same, np.zeros(len(cosines), np.int64)))
+        found = {"validation_tar": float(curve.tar[metrics.at_far(curve, FAR)]), "validation_eer": metrics.eer(curve)}
+        best = self._best()
+        if best is None or found["validation_tar"] > best[0]:
+            state.save(self.folder, done, {**facts, **found})
+        return found
+
+    def enough(self, done: int) -> bool:
+        """Whether so many looks brought nothing better that the run shall end."""
+        best = self._best()
+        if self.config.patience is None or best is None:
+            return False
+        return (done - best[1]) // self.interval >= self.config.patience
+
+    def _best(self) -> tuple[float, int] | None:
+        """The best TAR so far, and after how many steps: as on disk, so that a resumed run knows it."""
+        if not finished(self.folder):
+            return None
+        best = Checkpoint.read(self.folder)
+        return best.facts["validation_tar"], best.step

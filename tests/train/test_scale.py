@@ -1,0 +1,264 @@
+"""Training's options: what each does to a step, against plain arithmetic; people held out; a run killed many times."""
+
+import json
+import multiprocessing as mp
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from normface.data import open_reader
+from normface.errors import ConfigError, DataError
+from normface.train import Checkpoint, load_config, load_model, train
+from normface.train.augment import draw
+from normface.train.loader import Batch
+from normface.train.loop import learn, rate_factor
+from normface.train.state import State
+from normface.train.validation import hold_out
+
+SMALL = [
+    "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "model.options.dim=16", "optim.batch=16",
+    "precision=fp32", "optim.epochs=1",
+]  # fmt: skip
+
+
+def configure(*overrides):
+    return load_config("normface", [*SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def reader(drawn):
+    return open_reader(drawn / "train" / "faces-112.zip")
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(run):
+    checkpoint = Checkpoint.read(run)
+    return {name: t for part in ("model", "loss") for name, t in checkpoint.part(part).items()}
+
+
+def with_gradients(state, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    for p in state.parameters.values():
+        p.grad = torch.randn(p.shape, generator=g)
+
+
+def test_caffes_momentum():
+    """V ← μV + rate·g, W ← W - V, with rates that change; PAPER.md: the solver of the authors."""
+    decays = [f"optim.{name}=0" for name in ("weight_decay", "class_decay", "scale_decay")]
+    state = State(configure("optim.convention=caffe", *decays), 4)
+    w = {name: p.detach().clone().double() for name, p in state.parameters.items()}
+    v = {name: torch.zeros_like(p) for name, p in w.items()}
+    before = None
+    for turn, rate in enumerate((0.1, 0.1, 0.01, 0.03)):
+        with_gradients(state, turn)
+        for name, p in state.parameters.items():
+            v[name] = 0.9 * v[name] + rate * p.grad.double()
+            w[name] -= v[name]
+        state.set_rate(rate, before)
+        state.step(0.0)
+        before = rate
+    for name, p in state.parameters.items():
+        torch.testing.assert_close(p.detach().double(), w[name], rtol=1e-5, atol=1e-6)
+
+
+def test_clipping_shortens_the_whole_gradient():
+    state = State(configure("optim.clip=0.5", "optim.momentum=0", "optim.weight_decay=0", "optim.class_decay=0"), 4)
+    with_gradients(state)
+    length = torch.cat([p.grad.flatten() for p in state.parameters.values()]).norm().item()
+    whole = {name: p.grad.clone() for name, p in state.parameters.items()}
+    assert length > 0.5
+    state.set_rate(0.1, None)
+    state.step(0.0)
+    for name, p in state.parameters.items():
+        torch.testing.assert_close(p.grad, whole[name] * (0.5 / length))
+
+
+def test_a_short_gradient_is_left_alone():
+    state = State(configure("optim.clip=1e6"), 4)
+    with_gradients(state)
+    whole = {name: p.grad.clone() for name, p in state.parameters.items()}
+    state.step(0.0)
+    for name, p in state.parameters.items():
+        torch.testing.assert_close(p.grad, whole[name], rtol=0, atol=0)
+
+
+def test_the_average_follows():
+    """a ← k·a + (1 - k)·w from the first step's weights on; it is what is used."""
+    state = State(configure("optim.average=0.75"), 4)
+    name = "head.0.weight"
+    expected = None
+    for turn in range(4):
+        with_gradients(state, turn)
+        state.set_rate(0.1, None)
+        state.step(0.0)
+        now = dict(state.model.named_parameters())[name].detach().clone()
+        expected = now if expected is None else 0.75 * expected + 0.25 * now
+    torch.testing.assert_close(dict(state.best.named_parameters())[name], expected)
+
+
+def test_the_average_is_saved_resumed_and_used(reader, tmp_path):
+    config = configure("optim.average=0.9", "save_every=3")
+
+    def stop(done, total, measured):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    train(config, reader, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, reader, tmp_path / "parts", progress=stop)
+    train(config, reader, tmp_path / "parts", resume=True)
+    one, other = (load_model(tmp_path / name) for name in ("whole", "parts"))
+    assert one[1] == other[1]
+    state = Checkpoint.read(tmp_path / "whole").part("average")
+    for name, t in one[0].state_dict().items():
+        torch.testing.assert_close(t, state[name], rtol=0, atol=0)
+
+
+def test_parts_of_a_batch_add_up():
+    """With batch norm's statistics given, the parts' gradients sum to the whole's."""
+    rng = np.random.default_rng(0)
+    batch = Batch(
+        rng.integers(0, 256, (16, 112, 96, 3), np.uint8), rng.integers(4, size=16), draw(16, rng), np.arange(16)
+    )
+    found = []
+    for parts in (1, 4):
+        state = State(configure(f"optim.accumulate={parts}"), 4)
+        state.model.eval()
+        value, features = learn(state, tuple(map(torch.from_numpy, batch)), None, 0)
+        found.append((value, features, {name: p.grad for name, p in state.parameters.items()}))
+    (one, features, gradients), (four, *others) = found
+    assert one == pytest.approx(four, rel=1e-6)
+    torch.testing.assert_close(features, others[0])
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_until(reader, tmp_path):
+    options = ("start.freeze=['model.body']", "optim.epochs=1")
+    train(configure(*options), reader, tmp_path / "all")
+    train(configure(*options, "start.freeze_until=0.5"), reader, tmp_path / "half")
+    torch.manual_seed(0)
+    start = {f"{name}": p for name, p in State(configure(), 12).model.named_parameters()}
+    kept, moved = (tensors(tmp_path / name) for name in ("all", "half"))
+    for name, p in start.items():
+        if name.startswith("body"):
+            torch.testing.assert_close(kept[name], p, rtol=0, atol=0)
+            assert not torch.equal(moved[name], p)
+        elif name.endswith("weight"):
+            assert not torch.equal(kept[name], p)
+
+
+def test_freezing_what_is_not_there():
+    with pytest.raises(ConfigError, match="model\\.boddy"):
+        State(configure("start.freeze=['model.boddy']"), 4)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("optim.accumulate=3",), ("optim.accumulate=16",), ("optim.accumulate=2", "data.per_person=4"),
+     ("data.per_person=4", "data.balance=1")],
+)  # fmt: skip
+def test_refused(overrides):
+    with pytest.raises(ConfigError):
+        configure(*overrides)
+
+
+def test_schedules():
+    """Poly as in Caffe: (1 - progress)^power."""
+    config = configure("optim.schedule=poly", "optim.power=2", "optim.warmup=0").optim
+    assert [rate_factor(config, at) for at in (0, 0.5, 0.9)] == pytest.approx([1, 0.25, 0.01])
+
+
+class TestHeldOut:
+    def test_people_are_apart_and_the_best_is_kept(self, reader, tmp_path):
+        config = configure("validate_on.people=8", "validate_on.every=1", "optim.epochs=3", "optim.batch=8")
+        ours, apart = hold_out(reader, config)
+        assert len(apart.identities) == 8
+        assert not set(ours.identities) & set(apart.identities)
+        assert len(ours) + len(apart) == len(reader)
+        train(config, reader, tmp_path / "run")
+        looks = [m for m in metrics(tmp_path / "run") if "validation_tar" in m]
+        assert len(looks) == 3
+        best = max(looks, key=lambda look: look["validation_tar"])
+        kept = Checkpoint.read(tmp_path / "run" / "best")
+        assert kept.facts["validation_tar"] == best["validation_tar"]
+        assert kept.step == best["step"]
+        load_model(tmp_path / "run" / "best")
+
+    def test_patience_ends_the_run(self, reader, tmp_path):
+        options = (
+            "validate_on.people=8",
+            "validate_on.patience=2",
+            "optim.epochs=50",
+            "optim.lr=1e-12",
+            "optim.batch=8",
+        )
+        outcome = train(configure(*options), reader, tmp_path / "run")
+        looks = [m for m in metrics(tmp_path / "run") if "validation_tar" in m]
+        assert outcome.finished
+        assert outcome.step == outcome.total == looks[-1]["step"]
+        best = int(np.argmax([look["validation_tar"] for look in looks]))
+        assert len(looks) - 1 - best == 2
+        again = train(configure(*options), reader, tmp_path / "run", resume=True)
+        assert again.finished
+        assert again.loss is None
+
+    def test_too_few(self, reader):
+        with pytest.raises(DataError, match="at least 14 people"):
+            hold_out(reader, configure("validate_on.people=12"))
+        with pytest.raises(DataError, match="impostor"):
+            hold_out(reader, configure("validate_on.people=2"))
+
+
+def test_a_run_describes_itself(reader, tmp_path):
+    train(configure("optim.epochs=1"), reader, tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert told["torch"] == torch.__version__
+    assert told["data"]["images"] == len(reader)
+    assert told["parameters"] == sum(p.numel() for p in load_model(tmp_path / "run")[0].parameters())
+    assert any(m.get("memory_mib", 0) > 10 for m in metrics(tmp_path / "run")) or len(metrics(tmp_path / "run")) < 10
+
+
+def _go(data, run):
+    torch.set_num_threads(1)
+    try:
+        train(configure("save_every=2", "optim.epochs=4"), open_reader(data), run, resume=True)
+    except Exception:
+        train(configure("save_every=2", "optim.epochs=4"), open_reader(data), run)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(drawn, tmp_path):
+    """SIGKILL at random moments: the run always goes on, to the very numbers of one that was left in peace."""
+    data = drawn / "train" / "faces-112.zip"
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["normface.train.loop", "normface.data", "torch.utils.tensorboard"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train(configure("save_every=2", "optim.epochs=4"), open_reader(data), tmp_path / "peace")
+    torch.set_num_threads(threads)
+    draws, kills = random.Random(0), 0
+    for _ in range(60):
+        process = context.Process(target=_go, args=(data, tmp_path / "run"))
+        process.start()
+        process.join(draws.uniform(0.2, 1.2) if kills < 20 else 60)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+        if process.exitcode == 0 and kills >= 20:
+            break
+        if process.exitcode == 0:  # finished before it was killed often enough: another one
+            (tmp_path / "run").rename(tmp_path / f"done{kills}")
+    assert kills >= 20
+    assert process.exitcode == 0
+    want, got = metrics(tmp_path / "peace"), metrics(tmp_path / "run")
+    assert [m["step"] for m in got] == [m["step"] for m in want]
+    assert [m["loss"] for m in got] == [m["loss"] for m in want]
