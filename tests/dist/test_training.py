@@ -88,7 +88,7 @@ def test_saved_on_k_ranks_resumed_on_m(folder, k, m):
     run, straight = folder / f"on {k} then {m}", folder / f"on {k} then {k}"
     assert len(losses(run)) == STEPS
     torch.testing.assert_close(losses(run)[: STOP + 1], losses(straight)[: STOP + 1], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(losses(run), losses(straight), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(losses(run), losses(straight), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -248,7 +248,7 @@ class TestFailing:
         saved = []
 
         def fsync(number):
-            if len(saved) >= 3:  # config.json and the two files of the first checkpoint were written
+            if len(saved) >= 4:  # config.json, environment.json and the first checkpoint's two files were written
                 raise OSError(28, "No space left on device")
             saved.append(number)
             real(number)

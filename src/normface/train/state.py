@@ -69,7 +69,7 @@ class State:
                 f"the names are {', '.join(list(self.parameters)[:3])}, …",
             )  # fmt: skip
 
-    def set_rate(self, rate: float, before: float | None) -> None:
+    def set_rate(self, rate: float, before: float | None = None) -> None:
         """Set the learning rate, of every group times its factor; `before` is the last step's.
 
         Caffe's momentum holds gradients that are multiplied by the rate of their step already; torch's holds them plain
