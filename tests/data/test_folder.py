@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image as pillow
 
 from normface.data import Reader, open_reader
-from normface.data.folder import Folder, open_folder
+from normface.data.folder import open_folder
 from normface.errors import DataError
 
 

@@ -49,10 +49,10 @@ class Reduced(NamedTuple):
         return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
 
 
-def decode(data: bytes, name: str, out: Image | None = None) -> Image:
+def decode(data: bytes, name: object, out: Image | None = None) -> Image:
     """The image in `data`, upright, as RGB [H, W, 3]: in `out` itself where that has its shape.
 
-    `name` is for messages only.
+    `str(name)` is for messages only.
 
     JPEG, PNG, WebP, BMP, GIF, PGM and PPM; the Exif orientation is applied; 16 bits become the upper 8,
     transparency is laid on white, an animation gives its first frame.
@@ -68,12 +68,20 @@ def decode(data: bytes, name: str, out: Image | None = None) -> Image:
     return out
 
 
-def decode_reduced(data: bytes, name: str, shorter: int) -> Reduced:
+def decode_reduced(data: bytes, name: object, shorter: int) -> Reduced:
     """As `decode`, but at a half, a quarter or an eighth of its size, where the shorter side keeps `shorter` pixels.
 
     A JPEG is decoded at that size, in a fraction of the time; others are decoded whole and averaged.
     """
     return _decoded(data, name, shorter)
+
+
+def extension(data: bytes) -> str:
+    """The ending that suits an image's first bytes, `.jpg` for unknown ones."""
+    known = {b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"P5": ".pgm", b"P6": ".ppm"}
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    return next((ending for start, ending in known.items() if data.startswith(start)), ".jpg")
 
 
 def read_image(path: str | Path) -> Image:
@@ -86,7 +94,7 @@ def read_image(path: str | Path) -> Image:
     return decode(data, str(path))
 
 
-def _decoded(data: bytes, name: str, shorter: int | None, out: Image | None = None) -> Reduced:
+def _decoded(data: bytes, name: object, shorter: int | None, out: Image | None = None) -> Reduced:
     try:
         found = _jpeg(data, shorter, out) or _other(data, shorter)
         return _upright(*found)

@@ -1,0 +1,162 @@
+"""WebDataset tars: `KEY.jpg` beside `KEY.cls` (a number), `KEY.json` or `KEY.txt`; one file or several shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import replacing
+from ..errors import DataError
+from .decode import EXTENSIONS, extension
+from .images import Images, Record, by_name
+
+_MOST = 1 << 20  # bytes of a label
+
+
+class Tar:
+    """The images of tars, read in place, never unpacked: a `Store`.
+
+    A person's name is `identity` of the JSON, or else the number in `.cls`, or else the folder of the key.
+    """
+
+    def __init__(self, path: Path, shards: list[Path]) -> None:
+        self.path, self._shards, self.ignored = path, shards, 0
+        self._files = [shard.open("rb", buffering=0) for shard in shards]
+        ids, names, spans, points = [], [], [], []
+        for number, shard in enumerate(shards):
+            for key, members in self._samples(shard).items():
+                image = next((ending for ending in members if f".{ending.lower()}" in EXTENSIONS), None)
+                if image is None:
+                    self.ignored += len(members)
+                    continue
+                texts = {e: self._text(number, *members[e]) for e in ("json", "cls", "txt") if e in members}
+                told = _object(texts.get("json", "{}"), f"{key}.json in {shard}")
+                person = told.get("identity", texts.get("cls", key.rpartition("/")[0]))
+                ids.append(str(told.get("id") or f"{key}.{image}"))
+                names.append(str(person).strip() or "unknown")
+                spans.append((number, *members[image]))
+                points.append(_points(told.get("landmarks")))
+        if not ids:
+            raise DataError(f"images in {path}", "none", "name tars with KEY.jpg and KEY.cls or KEY.json")
+        twice = len(ids) - len(set(ids))
+        if twice:
+            raise DataError(f"each id once in {path}", f"{twice} twice", "give keys that differ between shards")
+        self.ids: NDArray[Any] = np.array(ids, np.str_)
+        self.people, self.labels = by_name(names)
+        self._spans = spans
+        known = any(p is not None for p in points)
+        nothing = np.full((5, 2), np.nan, np.float32)
+        self.landmarks = np.stack([nothing if p is None else p for p in points]) if known else None
+
+    def __reduce__(self) -> tuple[type[Tar], tuple[Path, list[Path]]]:
+        return Tar, (self.path, self._shards)
+
+    def name(self, row: int) -> str:
+        return f"{self.ids[row]} in {self._shards[self._spans[row][0]]}"
+
+    def encoded(self, row: int) -> bytes:
+        number, start, length = self._spans[row]
+        return os.pread(self._files[number].fileno(), length, start)
+
+    def _samples(self, shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
+        """Key → ending → place and length."""
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        size = shard.stat().st_size
+        try:
+            with tarfile.open(shard, "r:") as archive:
+                for member in archive:
+                    if member.isdir():
+                        continue
+                    folder, _, file = member.name.removeprefix("./").rpartition("/")
+                    stem, _, ending = file.partition(".")
+                    key = f"{folder}/{stem}" if folder else stem
+                    if not member.isreg():
+                        raise DataError(
+                            f"plain files in {shard}", f"{member.name!r}, a link or device", "make it again"
+                        )
+                    if {"..", "."} & set(key.split("/")) or key.startswith("/") or re.match(r"[A-Za-z]:", key):
+                        raise DataError(f"names inside {shard}", f"{member.name!r}", "make it again")
+                    if member.size < 0 or member.offset_data + member.size > size:
+                        raise DataError(f"{member.name!r} whole in {shard}", "an end that is missing", "copy it again")
+                    if ending in found.setdefault(key, {}):
+                        raise DataError(f"each file once in {shard}", f"{member.name!r} twice", "make it again")
+                    found[key][ending] = (member.offset_data, member.size)
+        except DataError:
+            raise
+        except Exception as error:  # damaged headers can raise nearly anything in tarfile
+            raise DataError(f"{shard} to be a plain tar", f"'{error}'", "copy it again") from error
+        return found
+
+    def _text(self, number: int, start: int, length: int) -> str:
+        if length > _MOST:
+            raise DataError(f"labels under 1 MiB in {self._shards[number]}", f"{length:,} bytes", "make it again")
+        return os.pread(self._files[number].fileno(), length, start).decode("utf-8", "replace")
+
+
+def open_tar(path: str | Path, strict: bool = False) -> Images:
+    """The images of a tar, of the tars in a folder, or of `name-{000000..000012}.tar`.
+
+    Raises DataError where one is missing or damaged, holds links, or names that lead out of it.
+    """
+    path = Path(path)
+    braces = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", path.name)
+    if braces:
+        before, first, last, after = braces.groups()
+        if int(last) - int(first) > 10**6:
+            raise DataError("a million shards at most", path.name, "correct the numbers")
+        shards = [path.parent / f"{before}{n:0{len(first)}d}{after}" for n in range(int(first), int(last) + 1)]
+    else:
+        shards = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise DataError("tars", f"nothing at {(missing or [path])[0]}", "correct the path")
+    return Images(Tar(path, shards), strict=strict)
+
+
+def write_tar(records: Iterable[Record], path: Path) -> int:
+    """Write records as a tar of KEY.jpg, KEY.cls and KEY.json; how many."""
+    labels: dict[str, int] = {}
+    count = 0
+    with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+        for count, record in enumerate(records, 1):
+            label = labels.setdefault(record.identity, len(labels))
+            told: dict[str, Any] = {"id": record.id, "identity": record.identity}
+            if record.landmarks is not None:
+                told["landmarks"] = record.landmarks.tolist()
+            parts = (
+                (extension(record.image)[1:], record.image),
+                ("cls", b"%d" % label),
+                ("json", json.dumps(told).encode()),
+            )
+            for ending, data in parts:
+                member = tarfile.TarInfo(f"{count:09d}.{ending}")
+                member.size = len(data)
+                archive.addfile(member, BytesIO(data))
+    return count
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    try:
+        told = json.loads(text)
+        if not isinstance(told, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"a JSON object as {name}", f"'{error}'", "make it again") from error
+    return told
+
+
+def _points(raw: Any) -> NDArray[np.float32] | None:
+    try:
+        points = np.array(raw, np.float32).reshape(5, 2)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return points if np.isfinite(points).all() else None
