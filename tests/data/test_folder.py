@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as pillow
 
-from normface.data import Reader, open_reader
+from normface.data import Images, Reader, open_reader
 from normface.data.folder import open_folder
 from normface.errors import DataError
 
@@ -252,5 +252,5 @@ def test_a_listing_of_many_files_opens_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr("normface.data.folder.open_source", lambda path: Many())
     reader = open_folder(tmp_path)
-    assert isinstance(reader, Folder)
+    assert isinstance(reader, Images)
     assert (len(reader), len(reader.identities)) == (100_000, 10_000)

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-VERBS = ("demo", "align", "train", "evaluate", "export", "verify", "bound", "doctor", "figures")
+VERBS = ("demo", "align", "pack", "train", "evaluate", "export", "verify", "bound", "doctor", "figures")
 
 
 class _Verbs(TyperGroup):

@@ -25,9 +25,10 @@ _NAMES = {
     ("numpy", "dtype"), ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
 }  # fmt: skip
 _PLAIN = {
-    "PROTO", "FRAME", "STOP", "MARK", "POP", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1",
-    "TUPLE2", "TUPLE3", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE",
-    "SHORT_BINUNICODE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "NONE", "GLOBAL", "STACK_GLOBAL",
+    "PROTO", "FRAME", "STOP", "MARK", "POP", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE",
+    "TUPLE1", "TUPLE2", "TUPLE3", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
+    "BINUNICODE", "SHORT_BINUNICODE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "NONE", "GLOBAL",
+    "STACK_GLOBAL",
     "REDUCE", "BUILD", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "GET", "BINGET", "LONG_BINGET", "STRING", "UNICODE",
 }  # fmt: skip
 
@@ -41,7 +42,8 @@ class Bin:
     def __init__(self, path: Path, images: Sequence[bytes]) -> None:
         self.path, self._images = path, images
         self.ids: NDArray[Any] = np.array([f"{row:06d}" for row in range(len(images))])
-        self.people, self.labels = self.ids, np.arange(len(images))
+        self.people: NDArray[Any] = self.ids
+        self.labels: Ints = np.arange(len(images))
 
     def name(self, row: int) -> str:
         return f"image {row} of {self.path}"

@@ -1,4 +1,4 @@
-"""Folders that Hugging Face `datasets` keeps (`save_to_disk`): a column of images, one of labels; read by pyarrow alone."""
+"""Folders that Hugging Face `datasets` keeps (`save_to_disk`), of images and labels; read by pyarrow alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class HuggingFace:
                 f"a data set with a column of images at {path}", f"'{error!r}'", "save it with save_to_disk"
             ) from error
         self._paths = [path / name for name in names]
-        ids, people, spans, ends = [], [], [], []
+        ids, people, spans, ends = list[Any](), list[Any](), [], []
         try:
             self._files = [file.open("rb", buffering=0) for file in self._paths]
             for file in self._paths:
@@ -96,12 +96,14 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
     pa = require("pyarrow", "data")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError("a new folder", f"{path} with something in it", "choose another one")
-    file, labels, count = "data-00000-of-00001.arrow", dict[str, int](), 0
+    file, labels = "data-00000-of-00001.arrow", dict[str, int]()
+    count = 0
     schema = pa.schema(
         {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64(), "identity": pa.string()}
     )
     with replacing(path / file) as temporary, temporary.open("wb") as out, pa.ipc.new_stream(out, schema) as writer:
-        for count, record in enumerate(records, 1):
+        for record in records:
+            count += 1
             row = {
                 "image": {"bytes": record.image, "path": named(record)},
                 "label": labels.setdefault(record.identity, len(labels)), "identity": record.identity,
@@ -111,7 +113,7 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
         "image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(labels)},
         "identity": {"_type": "Value", "dtype": "string"},
     }  # fmt: skip
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": file}], "_fingerprint": f"{count:016x}", "_format_columns": None,
         "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
     }  # fmt: skip

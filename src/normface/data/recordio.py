@@ -86,7 +86,7 @@ class RecordIO:
         (flag,) = struct.unpack_from("<I", data)
         if _HEADER.size + 4 * flag > len(data):
             raise DataError(f"{self.name(row)} to be whole", f"{flag} labels in {len(data)} bytes", "copy it again")
-        return data[_HEADER.size + 4 * flag :]
+        return bytes(data[_HEADER.size + 4 * flag :])
 
     def _indexed(self, index: Path, size: int) -> Ints:
         try:
@@ -94,10 +94,10 @@ class RecordIO:
             starts: Ints = pairs.reshape(-1, 2)[np.argsort(pairs.reshape(-1, 2)[:, 0], kind="stable"), 1]
         except (OSError, ValueError, OverflowError) as error:
             raise DataError(f"lines `number offset` in {index}", f"'{error}'", "remove it: it is made anew") from error
-        if len(starts) and (
-            starts.min() < 0 or starts.max() > size - _FRAME.size or len(np.unique(starts)) < len(starts)
-        ):
-            raise DataError(f"an index of {self.path} ({size:,} bytes)", "places outside of it, or one twice", "remove it: it is made anew")  # fmt: skip
+        outside = len(starts) and (starts.min() < 0 or starts.max() > size - _FRAME.size)
+        if outside or len(np.unique(starts)) < len(starts):
+            got = "places outside of it, or one twice"
+            raise DataError(f"an index of {self.path} ({size:,} bytes)", got, "remove it: it is made anew")
         return starts
 
     def _scanned(self, size: int) -> Ints:
@@ -122,7 +122,8 @@ class RecordIO:
         headers = np.frombuffer(self._gather(starts, kind.itemsize), kind)
         wrong = np.flatnonzero(headers["magic"] != MAGIC)
         if len(wrong):
-            raise self._error("to hold a record where the index says", f"none at byte {starts[wrong[0]]:,}", "remove the index")  # fmt: skip
+            got = f"none at byte {starts[wrong[0]]:,}"
+            raise self._error("to hold a record where the index says", got, "remove the index")
         if (flags := headers["flag"]).size and flags.max() > 2**20:
             raise self._error("to hold a few labels an image", f"{flags.max():,}", "copy it again")
         return headers
@@ -131,7 +132,8 @@ class RecordIO:
         whole = np.frombuffer(self._map, np.uint8)
         if len(starts) and starts.max() + count > len(whole):
             raise self._error("to be whole", "a record that ends early", "copy it again")
-        return whole[starts[:, None] + np.arange(count)].tobytes()
+        found: bytes = whole[starts[:, None] + np.arange(count)].tobytes()
+        return found
 
     def _error(self, expected: str, got: str, do: str) -> DataError:
         return DataError(f"{self.path} {expected}", got, do)
@@ -191,7 +193,7 @@ def _labelled(number: int, labels: tuple[float, float], image: bytes) -> bytes:
 def _framed(data: bytes) -> bytes:
     if len(data) >= 2**29:
         raise DataError("images under 512 MiB", f"{len(data):,} bytes", "leave it out")
-    # The magic word inside, at a multiple of 4, would look like a new record: there the data are torn, the word left out.
+    # The magic word inside, at a multiple of 4, would look like a record: there the data are torn, the word left out.
     magic = struct.pack("<I", MAGIC)
     parts, start, at = [], 0, data.find(magic)
     while at >= 0:
@@ -210,7 +212,8 @@ def _framed(data: bytes) -> bytes:
 
 
 def _unframed(data: bytes, name: str) -> bytes:
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while True:
         if at + _FRAME.size > len(data):
             raise DataError(f"{name} to be whole", "an end that is missing", "copy it again")
@@ -218,7 +221,8 @@ def _unframed(data: bytes, name: str) -> bytes:
         length, kind = told & (2**29 - 1), told >> 29
         at += _FRAME.size
         if magic != MAGIC or at + length > len(data) or kind > _LAST or (kind in (_WHOLE, _FIRST)) == bool(parts):
-            raise DataError(f"{name} to be whole", f"a part of {length:,} bytes where {len(data) - at:,} are", "copy it again")  # fmt: skip
+            got = f"a part of {length:,} bytes where {len(data) - at:,} are"
+            raise DataError(f"{name} to be whole", got, "copy it again")
         parts.append(data[at : at + length])
         at += length + -length % 4
         if kind in (_WHOLE, _LAST):

@@ -71,6 +71,12 @@ class Tar:
         """Key → ending → place and length."""
         found: dict[str, dict[str, tuple[int, int]]] = {}
         size = shard.stat().st_size
+        with shard.open("rb") as file:
+            file.seek(max(0, size - 512))
+            if size % 512 or any(file.read()):  # the last block of a tar is empty
+                raise DataError(
+                    f"{shard} to be a whole tar, not compressed", f"no end after {size:,} bytes", "copy it again"
+                )
         try:
             with tarfile.open(shard, "r:") as archive:
                 for member in archive:
@@ -83,7 +89,7 @@ class Tar:
                         raise DataError(
                             f"plain files in {shard}", f"{member.name!r}, a link or device", "make it again"
                         )
-                    if {"..", "."} & set(key.split("/")) or key.startswith("/") or re.match(r"[A-Za-z]:", key):
+                    if {"..", "."} & set(key.split("/")) or re.match(r"/|[A-Za-z]:", member.name):
                         raise DataError(f"names inside {shard}", f"{member.name!r}", "make it again")
                     if member.size < 0 or member.offset_data + member.size > size:
                         raise DataError(f"{member.name!r} whole in {shard}", "an end that is missing", "copy it again")

@@ -1,0 +1,99 @@
+"""`normface pack`: any format into any, what is left out, what is refused."""
+
+import json
+import os
+
+import pytest
+
+from normface.data import open_reader
+
+
+@pytest.fixture
+def faces(drawn):
+    return drawn / "train" / "faces-112.zip"
+
+
+@pytest.fixture
+def packed(run):
+    """What `normface pack … --json` tells."""
+
+    def call(*words):
+        code, out, _ = run("pack", *words, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    return call
+
+
+def test_around_through_all_formats(faces, tmp_path, packed):
+    """Zip → pack → rec → tar → Hugging Face → folder → zip: the same images of as many people."""
+    first = open_reader(faces)
+    source = faces
+    for target in ("pack", "faces.rec", "faces.tar", "hf", "folder", "last.zip"):
+        options = ["--format", target] if target in ("hf", "folder") else []
+        done = packed(source, tmp_path / target, *options)
+        assert done["images"] == len(first)
+        assert done["identities"] == len(first.identities)
+        source = tmp_path / target
+    last = open_reader(source)
+    images = {first.encoded(i): first.labels[i] for i in range(len(first))}
+    pairs = {(images[last.encoded(i)], last.labels[i]) for i in range(len(last))}
+    assert len(pairs) == len(first.identities)  # one person to one person
+
+
+def test_exclude_append_and_verify(faces, tmp_path, packed, run):
+    reader = open_reader(faces)
+    (tmp_path / "list.txt").write_text("# duplicates\n" + "\n".join(reader.ids[:5].tolist()) + "\n", "utf-8")
+    told = packed(faces, tmp_path / "pack", "--exclude", tmp_path / "list.txt")
+    assert (told["excluded"], told["images"]) == (5, len(reader) - 5)
+    code, _, err = run("pack", faces, tmp_path / "pack", "--append")
+    assert code == 2
+    assert "does not hold yet" in err
+    (tmp_path / "rest.txt").write_text("\n".join(reader.ids[5:].tolist()), "utf-8")
+    packed(faces, tmp_path / "pack", "--append", "--exclude", tmp_path / "rest.txt")
+    assert sorted(open_reader(tmp_path / "pack").ids.tolist()) == sorted(reader.ids.tolist())
+    assert "intact" in run("pack", tmp_path / "pack", "--verify")[1]
+    shard = tmp_path / "pack" / "part-00001.arrow"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    code, _, err = run("pack", tmp_path / "pack", "--verify")
+    assert code == 2
+    assert "part-00001.arrow edited since" in err
+
+
+def test_names_that_differ_by_case_are_told(faces, tmp_path, run):
+    image = open_reader(faces).encoded(0)
+    for name in ("Ann", "ann", "Bo"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        (tmp_path / "faces" / name / "1.jpg").write_bytes(image)
+    assert "Ann, ann" in run("pack", tmp_path / "faces", tmp_path / "pack")[2]
+
+
+def test_damaged_images_are_left_out_or_refused(faces, tmp_path, packed, run):
+    image = open_reader(faces).encoded(0)
+    (tmp_path / "faces" / "Ann").mkdir(parents=True)
+    for name, data in {"1.jpg": image, "2.jpg": image[:200], "3.jpg": b""}.items():
+        (tmp_path / "faces" / "Ann" / name).write_bytes(data)
+    told = packed(tmp_path / "faces", tmp_path / "pack")
+    assert told["images"] == 1
+    assert set(told["unreadable"]) == {"Ann/2.jpg", "Ann/3.jpg"}
+    code, _, err = run("pack", tmp_path / "faces", tmp_path / "p2", "--strict")
+    assert code == 2
+    assert "2 of 3 unreadable" in err
+    assert not (tmp_path / "p2").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_target_that_cannot_be_written(faces, tmp_path, run):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, _, err = run("pack", faces, tmp_path / "locked" / "pack")
+    assert code == 2
+    assert "Permission denied" in err
+
+
+@pytest.mark.parametrize("arguments", [(), ("x.zip", "--append"), ("x", "--format", "mxnet")])
+def test_mistakes(faces, tmp_path, run, arguments):
+    code, _, err = run("pack", faces, *(tmp_path / a if a.startswith("x") else a for a in arguments))
+    assert code == 2
+    assert "Traceback" not in err
