@@ -4,7 +4,6 @@ Rounds are interleaved; the median counts. All read the same images in the same 
 plain Dataset from files (torch's DataLoader, no workers), ours from the zip that the data came in and from packs.
 """
 
-import io
 import os
 import statistics
 import tempfile
@@ -20,7 +19,7 @@ from PIL import Image as pillow
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from normface.data import Reader, open_reader
+from normface.data import Images, open_reader, write
 from normface.train.config import DataConfig
 from normface.train.loader import Batches
 from normface.types import InputSpec
@@ -54,16 +53,21 @@ def run() -> dict[str, Any]:
     torch.set_num_threads(1)
     reader = open_reader(DATA / "train" / "faces-112.zip")
     with tempfile.TemporaryDirectory() as folder:
+        jpegs = [row for row in range(len(reader)) if reader.ids[row].endswith(".jpg")]
+        reader = reader.select(jpegs)
         rows = np.concatenate([_batches(reader).rows(step) for step in range(STEPS)]).tolist()
-        encoded = [_jpeg(reader, row) for row in rows]
+        encoded = [reader.encoded(row) for row in rows]
         files = [Path(folder, f"{place}.jpg") for place in range(len(rows))]
         for file, data in zip(files, encoded, strict=True):
             file.write_bytes(data)
+        write(reader.records(), Path(folder, "pack"), "arrow")
+        packed = open_reader(Path(folder, "pack"))
         plain = DataLoader(Plain(files), batch_size=BATCH)
         ways: dict[str, Callable[[], object]] = {
             "simplejpeg alone": lambda: [simplejpeg.decode_jpeg(data) for data in encoded],
             "PIL to float": lambda: list(plain),
             "ours, zip": lambda: _take(_batches(reader)),
+            "ours, pack": lambda: _take(_batches(packed)),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(ROUNDS + 1):
@@ -81,17 +85,10 @@ def run() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _batches(reader: Reader) -> Batches:
+def _batches(reader: Images) -> Batches:
     return Batches(reader, SPEC, DataConfig(), batch=BATCH, seed=0)
 
 
 def _take(batches: Batches) -> None:
     for step in range(STEPS):
         batches[step]
-
-
-def _jpeg(reader: Reader, row: int) -> bytes:
-    """A JPEG of the stored quality, of the crops that are none too."""
-    buffer = io.BytesIO()
-    pillow.fromarray(reader.read(row)).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
