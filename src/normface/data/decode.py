@@ -60,11 +60,12 @@ def decode(data: bytes, name: object, out: Image | None = None) -> Image:
     Raises DataError for anything else: empty, truncated or damaged files, more than MAX_PIXELS. Its `got` is the
     reason alone.
     """
-    image = _decoded(data, name, None, out).image
+    if out is not None and _placed(data, out):
+        return out
+    image = _decoded(data, name, None).image
     if out is None or image.shape != out.shape:
         return image
-    if not np.may_share_memory(image, out):
-        out[:] = image
+    out[:] = image
     return out
 
 
@@ -94,9 +95,21 @@ def read_image(path: str | Path) -> Image:
     return decode(data, str(path))
 
 
-def _decoded(data: bytes, name: object, shorter: int | None, out: Image | None = None) -> Reduced:
+def _placed(data: bytes, out: Image) -> bool:
+    """The short way, for training: whether this was a JPEG of just that size, without Exif, and whole."""
     try:
-        found = _jpeg(data, shorter, out) or _other(data, shorter)
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width, 3) != out.shape or data.find(_EXIF, 0, data.find(_SOS)) >= 0:
+            return False
+        out[:] = simplejpeg.decode_jpeg(data, strict=True)  # its own `buffer` takes longer than this copy
+    except ValueError:
+        return False
+    return True
+
+
+def _decoded(data: bytes, name: object, shorter: int | None) -> Reduced:
+    try:
+        found = _jpeg(data, shorter) or _other(data, shorter)
         return _upright(*found)
     except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
         raise DataError(
@@ -111,7 +124,7 @@ def _factor(height: int, width: int, shorter: int | None) -> int:
     return next((k for k in (8, 4, 2) if min(height, width) // k >= shorter), 1) if shorter else 1
 
 
-def _jpeg(data: bytes, shorter: int | None, out: Image | None) -> tuple[Image, int, tuple[int, int], bytes] | None:
+def _jpeg(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int], bytes] | None:
     """Pixels, factor, whole size and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
     if not data.startswith(_SOI):
         return None
@@ -122,11 +135,9 @@ def _jpeg(data: bytes, shorter: int | None, out: Image | None) -> tuple[Image, i
     _check_size(width, height)
     try:
         factor = _factor(height, width, shorter)
-        fits = out is not None and out.shape == (height, width, 3)
         image: Image = simplejpeg.decode_jpeg(
-            data, strict=True, min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor,
-            buffer=out if fits else None,
-        )  # fmt: skip
+            data, strict=True, min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
+        )
     except ValueError as error:
         if "Invalid SOS" in str(error):  # harmless, some phones write it: Pillow passes over it
             return None

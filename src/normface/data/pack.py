@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,10 @@ class Pack:
             except (pa.ArrowException, KeyError, OSError, ValueError) as error:
                 raise _damaged(shard, f"'{error}'") from error
             ends.append(len(table))
-        self._ends = np.cumsum(ends)
-        self._spans: Ints = np.concatenate([np.zeros((0, 2), np.int64), *spans])
+        self._ends = list(accumulate(ends))
+        self._numbers = [file.fileno() for file in self._files]
+        starts, lengths = np.concatenate([np.zeros((0, 2), np.int64), *spans]).T.copy()
+        self._starts, self._lengths = starts.data, lengths.data
         types = {
             "id": pa.string(),
             "identity": pa.string(),
@@ -67,7 +71,8 @@ class Pack:
         except (pa.ArrowException, TypeError) as error:
             raise _damaged(path, f"'{error}'") from error
         self._id = whole["id"]
-        self._crc = whole["crc32"].to_numpy()
+        crcs: NDArray[np.uint32] = np.ascontiguousarray(whole["crc32"].to_numpy())
+        self._crcs = crcs.data
         names = whole["identity"].combine_chunks().dictionary_encode()
         distinct = np.array(names.dictionary.to_pylist(), np.str_)
         self.people: NDArray[Any] = np.sort(distinct)
@@ -85,14 +90,14 @@ class Pack:
         return f"{self._id[row].as_py()} in {self._shards[self._shard(row)]}"
 
     def encoded(self, row: int) -> bytes:
-        start, length = self._spans[row].tolist()
-        data = os.pread(self._files[self._shard(row)].fileno(), length, start)
-        if zlib.crc32(data) != self._crc[row]:
+        # Views give Python's own integers at once, which counts here.
+        data = os.pread(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
+        if zlib.crc32(data) != self._crcs[row]:
             raise DataError(f"{self.name(row)} as it was packed", "other bytes", "pack it again, or restore the file")
         return data
 
     def _shard(self, row: int) -> int:
-        return int(np.searchsorted(self._ends, row, side="right")) if len(self._ends) > 1 else 0
+        return bisect_right(self._ends, row)
 
 
 def open_pack(path: str | Path, strict: bool = False) -> Images:
@@ -163,6 +168,8 @@ def manifest(path: Path) -> dict[str, Any]:
         if told["format"] != FORMAT:
             raise ValueError(f"format {told['format']!r}")
         for shard in told["shards"]:
+            if not isinstance(shard["bytes"], int) or not isinstance(shard["sha256"], str):
+                raise TypeError(str(shard))
             if Path(shard["file"]).name != shard["file"]:
                 raise ValueError(f"a file outside the pack: {shard['file']!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

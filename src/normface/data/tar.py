@@ -71,12 +71,11 @@ class Tar:
         """Key → ending → place and length."""
         found: dict[str, dict[str, tuple[int, int]]] = {}
         size = shard.stat().st_size
-        with shard.open("rb") as file:
-            file.seek(max(0, size - 512))
-            if size % 512 or any(file.read()):  # the last block of a tar is empty
-                raise DataError(
-                    f"{shard} to be a whole tar, not compressed", f"no end after {size:,} bytes", "copy it again"
-                )
+        with shard.open("rb") as opened:
+            opened.seek(max(0, size - 512))
+            if size % 512 or any(opened.read()):  # the last block of a tar is empty
+                got = f"no end after {size:,} bytes"
+                raise DataError(f"{shard} to be a whole tar, not compressed", got, "copy it again")
         try:
             with tarfile.open(shard, "r:") as archive:
                 for member in archive:
