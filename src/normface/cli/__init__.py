@@ -12,7 +12,20 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-VERBS = ("demo", "align", "pack", "train", "evaluate", "export", "verify", "bound", "doctor", "figures")
+VERBS = (
+    "demo",
+    "fetch",
+    "align",
+    "data",
+    "pack",
+    "train",
+    "evaluate",
+    "export",
+    "verify",
+    "bound",
+    "doctor",
+    "figures",
+)
 
 
 class _Verbs(TyperGroup):

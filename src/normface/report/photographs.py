@@ -17,6 +17,7 @@ def render_photographs(
     reasons: Mapping[str, int],
     refused: Sequence[tuple[str, str, bytes | None]],
     more: Sequence[tuple[str, str]] = (),
+    heading: str = "Refused",
 ) -> str:
     """A page of `facts`, of how many were refused for which of the `reasons`, and of the `refused`: name, reason, JPEG.
 
@@ -27,10 +28,10 @@ def render_photographs(
         for name, reason, jpeg in refused
     )
     names = "".join(f"<li>{_text(name)}: {_text(reason)}</li>" for name, reason in more[:LISTED])
-    rest = f"<p>… and {len(more) - LISTED:,} more: see the journal.</p>" if len(more) > LISTED else ""
+    rest = f"<p>… and {len(more) - LISTED:,} more: see the files beside this page.</p>" if len(more) > LISTED else ""
     sections = [
         ("", _table(facts)),
-        ("Refused", _table({reason: f"{n:,}" for reason, n in reasons.items()}) if reasons else "<p>None.</p>"),
+        (heading, _table({reason: f"{n:,}" for reason, n in reasons.items()}) if reasons else "<p>None.</p>"),
         *([("Which", f"<div class=photographs>{grid}</div><ul>{names}</ul>{rest}")] if refused else []),
     ]
     body = "".join(f"<section>{f'<h2>{head}</h2>' if head else ''}{content}</section>" for head, content in sections)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data import fetch as fetching
+from ..errors import ConfigError
+from .terminal import Json, err, out
+
+
+def fetch(
+    name: Annotated[str | None, typer.Argument(help="What to fetch; without a name all are listed.")] = None,
+    folder: Annotated[Path, typer.Option("--to", help="Where to.")] = Path("data"),
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Offline: take the files from here."),
+    ] = None,
+    accept: Annotated[bool, typer.Option("--accept-terms", help="You have read the terms and keep to them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch public data sets, checked by their SHA-256.
+
+    The terms of each are shown; nothing is fetched before `--accept-terms`.
+    """
+    if name is None:
+        listed = {key: {"about": entry.about, "files": list(entry.files)} for key, entry in fetching.ENTRIES.items()}
+        if as_json:
+            out.print_json(json.dumps(listed))
+        for key, entry in fetching.ENTRIES.items() if not as_json else ():
+            out.print(f"{key:14} {entry.about}", soft_wrap=True, markup=False)
+        return
+    files = fetching.ENTRIES[name].files if name in fetching.ENTRIES else {}
+    terms = sorted({file.terms for file in files.values()})
+    for words in terms:
+        err.print(words, soft_wrap=True, markup=False)
+    if files and not accept:
+        raise ConfigError("--accept-terms", "no", "read the terms above; with it the files are fetched")
+    paths = fetching.fetch(name, folder, source=source, bar=err.is_terminal and not as_json)
+    if as_json:
+        out.print_json(json.dumps({"files": [str(path) for path in paths], "terms": terms}))
+    else:
+        out.print("\n".join(map(str, paths)), soft_wrap=True, markup=False)
