@@ -3,12 +3,14 @@
 import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from PIL import Image as pillow
 
 from normface.data import Record, open_reader, write
+from normface.data.bins import write_bin
 from normface.errors import DataError, NormfaceError
 
 WRITTEN = {
@@ -180,3 +182,14 @@ def test_mutated_files(make, format, count, monkeypatch):
         told = real(path)
     for target in targets(path, format):
         fuzz(path, target, count // len(targets(path, format)))
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_verification_sets(tmp_path, count):
+    path = tmp_path / "set.bin"
+    write_bin(path, [r.image for r in [*RECORDS, RECORDS[0]]], [True, False, True])
+    whole = path.read_bytes()
+    for data in mutations(whole, count, seed=1):
+        path.write_bytes(data)
+        with suppress(NormfaceError):
+            open_reader(path)

@@ -58,9 +58,8 @@ def open_folder(path: str | Path, strict: bool = False) -> Images:
 
 def is_image(name: str) -> bool:
     """Whether a file's name is an image's: not hidden, not of `__MACOSX`, of a known ending."""
-    if os.path.splitext(name)[1].lower() not in EXTENSIONS:
-        return False
-    return not (name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name)
+    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in name.split("/"))
+    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _wrapper(names: Sequence[str]) -> str:

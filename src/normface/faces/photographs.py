@@ -6,11 +6,12 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from ..data.decode import EXTENSIONS
+from ..data.folder import is_image
 from ..data.source import Source, open_source
 from ..errors import DataError
 from ..types import Floats
@@ -37,7 +38,7 @@ def open_photographs(path: str | Path) -> Photographs:
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
     source = _Listed(path) if listed else open_source(path)
-    names = sorted(name for name in source.names if _is_photograph(name))
+    names = sorted(name for name in source.names if is_image(name))
     if not names:
         raise DataError(f"images in {path}", f"none among {len(source.names)} files", f"give {', '.join(EXTENSIONS)}")
     return Photographs(source, names)
@@ -82,7 +83,7 @@ class _Listed:
         parts = text.split("\0") if "\0" in text else text.splitlines()
         base = os.path.abspath(self.path.parent)
         files = [os.path.normpath(os.path.join(base, part)) for part in dict.fromkeys(parts) if part.strip()]
-        if not any(_is_photograph(os.path.basename(file)) for file in files):
+        if not any(is_image(os.path.basename(file)) for file in files):
             raise DataError(f"{self.path} to be a folder, a zip or a list of images", "none of these",
                             "give one path of an image a line")  # fmt: skip
         root = os.path.commonpath([os.path.dirname(file) for file in files])
@@ -95,9 +96,3 @@ class _Listed:
         except OSError as error:
             got = error.strerror or repr(error)
             raise DataError(f"{name} to be readable", got, "restore the file or leave it out") from error
-
-
-def _is_photograph(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
-    return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
