@@ -152,11 +152,12 @@ def _embed(embedder: Embedder, reader: Images, found: hygiene.Survey, words: str
 
 def _histogram(counts: Any) -> dict[str, int]:
     """How many people have so many images: 1, 2 to 3, 4 to 7, …"""
-    found = {}
+    found: dict[str, int] = {}
     low = 1
     while low <= counts.max():
         high = 2 * low - 1
-        found[str(low) if low == high else f"{low} to {high}"] = int(((counts >= low) & (counts <= high)).sum())
+        if number := int(((counts >= low) & (counts <= high)).sum()):
+            found[str(low) if low == high else f"{low} to {high}"] = number
         low *= 2
     return found
 

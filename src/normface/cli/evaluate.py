@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from .. import report
 from ..atomic import replacing
@@ -16,15 +17,17 @@ from ..embed import Embedder, certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError, require
 from ..faces import size_fault
-from ..protocols import PROTOCOLS, operating_point, read_lfw_pairs, scores
+from ..protocols import PROTOCOLS, operating_point, read_blufr, read_lfw_pairs, scores
 from ..types import Embeddings, OperatingPoint, Result
 from .terminal import Json, Model, Strict, load_embedder, out, progress
 
-LISTS = {"lfw": ("pairs.txt",), "lfw_view1": ("pairsDevTrain.txt", "pairsDevTest.txt")}  # of each protocol
+LISTS = {  # of each protocol
+    "lfw": ("pairs.txt",), "lfw_view1": ("pairsDevTrain.txt", "pairsDevTest.txt"), "blufr": ("blufr_lfw_config.mat",),
+}  # fmt: skip
 
 
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help="Which protocol: lfw, or lfw_view1 (to choose models by).")],
+    protocol: Annotated[str, typer.Argument(help="Which protocol: lfw, lfw_view1 (to choose models by) or blufr.")],
     data: Annotated[
         Path, typer.Option(help="Folder with the lists (lfw/pairs.txt) and the aligned crops lfw/lfw-112x96.zip.")
     ],
@@ -52,6 +55,7 @@ def evaluate(
 
     `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine. `lfw_view1`: 1000 pairs with the
     threshold of 2200 others (pairsDevTest.txt, pairsDevTrain.txt); choose models by this one, and report the first.
+    `blufr`: all pairs of 10 trials at FAR 0.1 % and 0.01 %, and open-set identification (blufr_lfw_config.mat).
 
     Examples: `normface evaluate lfw --data DATA --model RUN --out report`,
     `normface evaluate lfw --data DATA --embeddings F.npz --json`.
@@ -64,6 +68,8 @@ def evaluate(
     if far is not None and not certify:
         raise ConfigError("--far with --certify", "--far alone", "add --certify, or drop --far")
     mirror = mirror or "sum"
+    if certify and protocol == "blufr":
+        raise ConfigError("--certify with a list of pairs (lfw)", "blufr", "certify by lfw")
     if certify and (model is None or mirror != "sum" or pca is not None):
         raise ConfigError(
             "--certify with --model, --mirror sum and no --pca, as verify compares", "something else",
@@ -111,13 +117,20 @@ def embed_pairs(
     mirror: Mirror = "sum",
     strict: bool = False,
 ) -> Embeddings:
-    """Embed the LFW images that `lists` of pairs name, from the first archive or folder of crops in `data`/lfw."""
-    pairs = [read_lfw_pairs(data / "lfw" / name) for name in lists]
+    """Embed the LFW images that `lists` name, from the first archive or folder of crops in `data`/lfw."""
+    named = images_of([data / "lfw" / name for name in lists])
     reader = open_reader(lfw_crops(data), strict)
-    named = np.unique(np.concatenate([side for each in pairs for side in (each.left, each.right)]))
     reader = reader.select(np.flatnonzero(np.isin(reader.ids, named))).check(fault=size_fault)
     with progress(f"embedding with {embedder.name}", "images") as update:
         return embedder.embed(reader, mirror=mirror, progress=update)
+
+
+def images_of(lists: Sequence[Path]) -> NDArray[np.str_]:
+    """The ids of all images that lists of pairs, or BLUFR's configuration, name."""
+    if any(path.suffix == ".mat" for path in lists):
+        return np.concatenate([read_blufr(path).ids for path in lists])
+    pairs = [read_lfw_pairs(path) for path in lists]
+    return np.unique(np.concatenate([side for each in pairs for side in (each.left, each.right)]))
 
 
 def lfw_crops(data: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,3 +44,19 @@ def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) 
 
     half = float(t.ppf((1 + confidence) / 2, len(by_fold) - 1)) * standard_error(by_fold)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
+
+
+def over_subjects(
+    statistic: Callable[[Floats], Floats], subjects: int, replicates: int, confidence: float = 0.95, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Percentile intervals of a statistic [K] by the bootstrap over subjects (Efron 1979): lows and highs [K].
+
+    Comparisons share people, so they are not independent; people are. `statistic` gets how often each subject was drawn
+    [S]; a comparison of two people counts the product of both.
+    """
+    rng = np.random.default_rng(seed)
+    even = np.full(subjects, 1 / subjects)
+    found = np.array([statistic(rng.multinomial(subjects, even).astype(np.float64)) for _ in range(replicates)])
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(found, [tail, 100 - tail], axis=0)
+    return low, high

@@ -33,24 +33,29 @@ class NamedPairs:
 
     def within(self, embeddings: Embeddings) -> Pairs:
         """The same pairs as indices. Raises DataError for ids without a vector: how many, the first, the nearest."""
-        order = np.argsort(embeddings.ids)
-        known = embeddings.ids[order]
-        indices = []
-        for ids in (self.left, self.right):
-            place = np.searchsorted(known, ids).clip(max=len(known) - 1)
-            absent = np.flatnonzero(known[place] != ids)
-            if absent.size:
-                every, first = np.unique([*self.left, *self.right]), place[absent[0]]
-                # The neighbours in the alphabet are candidates enough, and quick among millions.
-                near = get_close_matches(ids[absent[0]], known[max(0, first - 500) : first + 500].tolist(), 1, 0)
-                raise DataError(
-                    f"a vector for each of {len(every)} images",
-                    f"none for {np.isin(every, known, invert=True).sum()} "
-                    f"(first: {ids[absent[0]]}; nearest id: {near[0]})",
-                    "embed those images too, with ids such as Name/Name_0001.jpg",
-                )
-            indices.append(order[place])
-        return Pairs(indices[0], indices[1], self.same, self.fold)
+        left, right = rows_of(embeddings, self.left, self.right)
+        return Pairs(left, right, self.same, self.fold)
+
+
+def rows_of(embeddings: Embeddings, *lists: NDArray[np.str_]) -> list[Ints]:
+    """Where the vectors of ids are. Raises DataError for ids without one: how many, the first, the nearest."""
+    order = np.argsort(embeddings.ids)
+    known = embeddings.ids[order]
+    found = []
+    for ids in lists:
+        place = np.searchsorted(known, ids).clip(max=len(known) - 1)
+        absent = np.flatnonzero(known[place] != ids)
+        if absent.size:
+            every, first = np.unique(np.concatenate(lists)), place[absent[0]]
+            # The neighbours in the alphabet are candidates enough, and quick among millions.
+            near = get_close_matches(ids[absent[0]], known[max(0, first - 500) : first + 500].tolist(), 1, 0)
+            raise DataError(
+                f"a vector for each of {len(every)} images",
+                f"none for {np.isin(every, known, invert=True).sum()} (first: {ids[absent[0]]}; nearest id: {near[0]})",
+                "embed those images too, with ids such as Name/Name_0001.jpg",
+            )
+        found.append(np.asarray(order[place]))
+    return found
 
 
 def read_lfw_pairs(path: str | Path) -> NamedPairs:
