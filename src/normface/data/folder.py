@@ -58,7 +58,7 @@ def open_folder(path: str | Path, strict: bool = False) -> Images:
 
 def is_image(name: str) -> bool:
     """Whether a file's name is an image's: not hidden, not of `__MACOSX`, of a known ending."""
-    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in name.split("/"))
+    hidden = any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 

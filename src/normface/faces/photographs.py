@@ -38,7 +38,8 @@ def open_photographs(path: str | Path) -> Photographs:
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
     source = _Listed(path) if listed else open_source(path)
-    names = sorted(name for name in source.names if is_image(name))
+    # A name that leads out of the folder is told as refused, not passed over.
+    names = sorted(name for name in source.names if is_image(name.replace("../", "")))
     if not names:
         raise DataError(f"images in {path}", f"none among {len(source.names)} files", f"give {', '.join(EXTENSIONS)}")
     return Photographs(source, names)
