@@ -13,6 +13,7 @@ import simplejpeg
 from tests.cli.conftest import one_line
 
 from normface.cli import VERBS
+from normface.protocols import read_lfw_pairs
 from normface.types import Embeddings
 
 TINY = [
@@ -300,3 +301,20 @@ def test_demo(run, tmp_path, monkeypatch):
     code, _, err = run("demo", "--out", tmp_path / "demo")
     assert code == 2
     assert one_line(err, "a new folder for --out")
+
+
+def test_compare_two_systems(drawn, tmp_path, run):
+    """Vectors that are the truth against noise, on the drawn list."""
+    named = read_lfw_pairs(drawn / "lfw" / "pairs.txt")
+    ids = np.unique(np.concatenate([named.left, named.right]))
+    people = np.unique([id.partition("/")[0] for id in ids.tolist()], return_inverse=True)[1]
+    rng = np.random.default_rng(0)
+    Embeddings(np.eye(people.max() + 1)[people] + 1e-3, ids).save(tmp_path / "true.npz")
+    Embeddings(rng.standard_normal((len(ids), 16)), ids).save(tmp_path / "noise.npz")
+    code, out, _ = run("compare", tmp_path / "true.npz", tmp_path / "noise.npz", "--data", drawn, "--far", "0.1")
+    assert code == 0
+    assert "true.npz is more accurate" in out
+    code, out, _ = run(
+        "compare", tmp_path / "true.npz", tmp_path / "true.npz", "--data", drawn, "--far", "0.1", "--json"
+    )
+    assert json.loads(out)["facts"]["p_mcnemar"] == 1

@@ -12,20 +12,7 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-VERBS = (
-    "demo",
-    "fetch",
-    "align",
-    "data",
-    "pack",
-    "train",
-    "evaluate",
-    "export",
-    "verify",
-    "bound",
-    "doctor",
-    "figures",
-)
+VERBS = "demo fetch align data pack train evaluate compare export verify bound doctor figures".split()
 
 
 class _Verbs(TyperGroup):

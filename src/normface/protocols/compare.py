@@ -1,0 +1,112 @@
+"""Two systems on the same comparisons: which differences are real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
+from . import metrics
+from .intervals import over_folds, over_subjects
+from .pairs import NamedPairs, read_lfw_pairs, scores
+
+
+def compare(
+    first: Embeddings,
+    second: Embeddings,
+    pairs_file: str | Path,
+    *,
+    far: float = 0.01,
+    replicates: int = 1000,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """Accuracy and TAR of two systems on a list of pairs in folds, and their differences, first - second.
+
+    Each system decides a fold at the threshold best on its other folds; TAR pools all folds at each system's own
+    threshold for `far`.
+
+    Args:
+        first, second: embeddings of every image of the list; of any dimensions.
+        replicates: of the bootstrap over subjects; both systems meet the same ones.
+        conditions: recorded among the facts.
+
+    Returns:
+        accuracy_first, accuracy_second (Student's interval over folds), accuracy_difference and tar_difference
+        (bootstrap over subjects). Facts: pairs that only one of them gets right, McNemar's exact p, and the
+        bootstrap's p of each difference.
+
+    Raises:
+        DataError: a malformed list, ids without vectors, fewer than 2 folds, too few impostors for `far`.
+    """
+    named = read_lfw_pairs(pairs_file)
+    if int(named.fold.max()) < 1:
+        raise DataError("at least 2 folds", f"1 in {pairs_file}", "use a list with folds, such as View 2's")
+    right, accepted = zip(*(_decisions(each, named, far) for each in (first, second)), strict=True)
+    people, (left, other) = subjects(named)
+    same, count = named.same, len(named.same)
+
+    def differences(weights: Floats) -> Floats:
+        each = np.where(same, weights[left], weights[left] * weights[other])
+        means = [np.average(a.astype(float) - b, weights=w) for (a, b), w in ((right, each), (accepted, each * same))]
+        return np.array(means)
+
+    values = differences(np.ones(len(people)))
+    draws = np.empty((0, 2))
+
+    def kept(weights: Floats) -> Floats:
+        nonlocal draws
+        found = differences(weights)
+        draws = np.concatenate([draws, found[None]])
+        return found
+
+    lows, highs = over_subjects(kept, len(people), replicates)
+    chance = np.minimum(1, 2 * np.minimum((draws <= 0).mean(0), (draws >= 0).mean(0)))
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
+    found = {
+        name: over_folds(float(decided.mean()), _by_fold(decided, named.fold), count)
+        for name, decided in zip(("accuracy_first", "accuracy_second"), right, strict=True)
+    }
+    for i, (name, n) in enumerate((("accuracy_difference", count), ("tar_difference", int(same.sum())))):
+        found[name] = Estimate(float(values[i]), float(lows[i]), float(highs[i]), n)
+    facts = {
+        "pairs": count, "people": len(people), "far": far, "replicates": replicates, "only_first": only_first,
+        "only_second": only_second, "p_mcnemar": mcnemar(only_first, only_second),
+        "p_accuracy": float(chance[0]), "p_tar": float(chance[1]), "pairs_sha256": named.sha256, **(conditions or {}),
+    }  # fmt: skip
+    return Result("compare", found, {}, facts)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p that two systems are equally often alone in being right (McNemar 1947)."""
+    from scipy.stats import binom
+
+    total = only_first + only_second
+    return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), total, 0.5))) if total else 1.0
+
+
+def subjects(named: NamedPairs) -> tuple[NDArray[np.str_], tuple[Ints, Ints]]:
+    """Names of the people in a list [S], and who is in each pair: what stands before the `/` of an id."""
+    names = [np.array([id.rpartition("/")[0] for id in side.tolist()]) for side in (named.left, named.right)]
+    people, codes = np.unique(np.concatenate(names), return_inverse=True)
+    return people, (codes[: len(named.left)], codes[len(named.left) :])
+
+
+def _decisions(embeddings: Embeddings, named: NamedPairs, far: float) -> tuple[Bools, Bools]:
+    """Of each pair whether it is decided rightly, and whether it is accepted at a false accept rate."""
+    pooled = scores(embeddings, named.within(embeddings))
+    right = np.zeros(len(named.same), bool)
+    for fold in range(int(named.fold.max()) + 1):
+        test = named.fold == fold
+        threshold = metrics.accuracy_threshold(pooled.scores[~test], named.same[~test])
+        right[test] = (pooled.scores[test] >= threshold) == named.same[test]
+    curve = metrics.roc(pooled)
+    return right, pooled.scores >= curve.thresholds[metrics.at_far(curve, far)]
+
+
+def _by_fold(decided: Bools, fold: Ints) -> Floats:
+    return np.bincount(fold, decided) / np.bincount(fold)
