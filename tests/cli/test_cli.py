@@ -268,7 +268,10 @@ class TestMistakes:
         vectors = ["--embeddings", tmp_path / "f.npz"]
         words = ["evaluate", "lfw", "--data", drawn, *vectors]
         assert one_line(run("evaluate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
-        assert one_line(run("evaluate", "blufr", "--data", drawn, *vectors)[2], "a protocol among lfw")
+        assert one_line(
+            run("evaluate", "blurf", "--data", drawn, *vectors)[2], "a protocol among blufr, lfw", "'blufr'?"
+        )
+        assert one_line(run("evaluate", "blufr", "--data", drawn, *vectors)[2], "blufr_lfw_config.mat")
         assert one_line(run("evaluate", "lfw", "--data", tmp_path, *vectors)[2], "pairs.txt")
         assert one_line(run(*words)[2], "a vector for each", "nearest id")
         assert one_line(run(*words, "--certify")[2], "--certify")
