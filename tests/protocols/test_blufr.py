@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from normface.errors import DataError
 from normface.protocols import blufr, read_blufr
-from normface.protocols.intervals import over_subjects
+from normface.protocols.intervals import percentiles, resampled
 from normface.types import Embeddings
 
 PEOPLE, TRIALS = 60, 3
@@ -148,6 +148,6 @@ def test_coverage_of_the_bootstrap():
         def mean(weights, accepted=accepted, of=of):
             return np.array([np.average(accepted, weights=weights[of])])
 
-        low, high = over_subjects(mean, 150, 300, seed=seed)
+        low, high = percentiles(resampled(mean, 150, 300, seed))
         hits += low[0] <= 0.672640 <= high[0]  # Φ(0.5 / √1.25)
     assert 0.93 <= hits / rounds <= 0.97

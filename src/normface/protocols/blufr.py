@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..types import Embeddings, Estimate, Floats, Ints, Result
 from . import PROTOCOLS
-from .intervals import over_subjects
+from .intervals import percentiles, resampled
 from .pairs import rows_of
 
 FARS, DIR_FAR, RANKS = (0.001, 0.0001), 0.01, (1, 10)
@@ -117,7 +117,7 @@ def blufr(
     found = rates(None)
     means, stds = found.mean(0), found.std(0, ddof=1) if len(found) > 1 else np.zeros(found.shape[1])
     subjects = int(config.subjects.max()) + 1
-    lows, highs = over_subjects(lambda weights: rates(weights).mean(0), subjects, replicates)
+    lows, highs = percentiles(resampled(lambda weights: rates(weights).mean(0), subjects, replicates))
     count = sum(len(one.genuine) for one, _ in trials), sum(len(other.score) for _, other in trials)
     metrics = {
         name: Estimate(float(means[i]), min(float(lows[i]), float(means[i])), max(float(highs[i]), float(means[i])),

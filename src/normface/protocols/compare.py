@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
 from . import metrics
-from .intervals import over_folds, over_subjects
+from .intervals import over_folds, percentiles, resampled
 from .pairs import NamedPairs, read_lfw_pairs, scores
 
 
@@ -56,15 +56,8 @@ def compare(
         return np.array(means)
 
     values = differences(np.ones(len(people)))
-    draws = np.empty((0, 2))
-
-    def kept(weights: Floats) -> Floats:
-        nonlocal draws
-        found = differences(weights)
-        draws = np.concatenate([draws, found[None]])
-        return found
-
-    lows, highs = over_subjects(kept, len(people), replicates)
+    draws = resampled(differences, len(people), replicates)
+    lows, highs = percentiles(draws)
     chance = np.minimum(1, 2 * np.minimum((draws <= 0).mean(0), (draws >= 0).mean(0)))
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
     found = {

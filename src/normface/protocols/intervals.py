@@ -46,17 +46,19 @@ def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) 
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
 
 
-def over_subjects(
-    statistic: Callable[[Floats], Floats], subjects: int, replicates: int, confidence: float = 0.95, seed: int = 0
-) -> tuple[Floats, Floats]:
-    """Percentile intervals of a statistic [K] by the bootstrap over subjects (Efron 1979): lows and highs [K].
+def resampled(statistic: Callable[[Floats], Floats], subjects: int, replicates: int, seed: int = 0) -> Floats:
+    """A statistic [K] of `replicates` bootstrap samples of the subjects [R, K] (Efron 1979).
 
     Comparisons share people, so they are not independent; people are. `statistic` gets how often each subject was drawn
     [S]; a comparison of two people counts the product of both.
     """
     rng = np.random.default_rng(seed)
     even = np.full(subjects, 1 / subjects)
-    found = np.array([statistic(rng.multinomial(subjects, even).astype(np.float64)) for _ in range(replicates)])
+    return np.array([statistic(rng.multinomial(subjects, even).astype(np.float64)) for _ in range(replicates)])
+
+
+def percentiles(samples: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Intervals of a statistic by its `resampled` values [R, K]: lows and highs [K]."""
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(found, [tail, 100 - tail], axis=0)
+    low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
     return low, high
