@@ -80,6 +80,7 @@ def test_a_network_that_is_the_teacher_has_nothing_to_learn(teacher, tmp_path):
     assert loss.item() == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_learns_with_and_without_labels(teacher, reader, tmp_path):
     for name, overrides in {"with": (), "without": ("distill.labels=0.0",)}.items():
         train(configure(teacher, "optim.epochs=6", *overrides), reader, tmp_path / name, unlabelled=reader)
@@ -106,6 +107,7 @@ def test_views_are_kept_and_looked_up(teacher, reader, tmp_path, monkeypatch):
     np.testing.assert_allclose(norms[np.isfinite(norms)], 1, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_resumed_in_the_middle_gives_the_same_numbers(teacher, reader, tmp_path):
     config = configure(teacher, "distill.views=1", "optim.epochs=2", "save_every=5")
     steps = []
