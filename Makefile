@@ -16,7 +16,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@for try in 1 2 3; do \
 	  echo "installing into $(VENV) (try $$try of 3, a minute or two) …"; \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --retries 5 -c constraints.txt -e '.[train,report,figures,dev]' \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --retries 5 -c constraints.txt -e '.[train,report,figures,gallery,serve,ray,dev]' \
 	    && touch $@ && exit 0; sleep 5; done; echo "installation failed three times: see the messages above"; exit 1
 
 demo: setup      ## the whole job in minutes on synthetic faces; DATA=DIR for real ones
