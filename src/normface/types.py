@@ -110,6 +110,12 @@ class Embeddings:
                 "vectors [N, D] and ids [N] with N, D ≥ 1",
                 f"vectors {list(vectors.shape)} and ids {list(ids.shape)}", "give one id for each vector",
             )  # fmt: skip
+        if vectors.dtype.kind != "f":
+            raise DataError(
+                "floating-point vectors",
+                str(vectors.dtype),
+                "convert them, quantised ones by their scale: vectors.astype('f4')",
+            )
         if vectors.dtype not in (np.float32, np.float64):
             vectors = vectors.astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
@@ -180,14 +186,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Templates:
-    """Images pooled into templates: image `item[i]` belongs to template `template[i]` of `subject[i]`; all [M]."""
+    """Images pooled into templates: image `item[i]` of medium `medium[i]` belongs to `template[i]`; all [M], from 0."""
 
     item: Ints
     template: Ints
-    subject: Ints
+    medium: Ints
 
     def __post_init__(self) -> None:
-        _same_length(self, "item", "template", "subject")
+        _same_length(self, "item", "template", "medium")
 
 
 @dataclass(frozen=True)

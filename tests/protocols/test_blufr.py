@@ -71,7 +71,7 @@ def literal(vectors, labels, trial, far, dir_far=0.01):
 def test_equals_the_definition(setting, monkeypatch):
     path, embeddings, labels, trials = setting
     monkeypatch.setattr(MODULE, "FARS", (0.01, 0.002))
-    monkeypatch.setattr(MODULE, "_TILE", 16)
+    monkeypatch.setattr("normface.protocols.tally._CELLS", 1 << 13)
     result = blufr(embeddings, path, replicates=5)
     for far in (0.01, 0.002):
         wanted = np.array([literal(embeddings.vectors, labels, trial, far) for trial in trials])

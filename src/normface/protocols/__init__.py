@@ -4,12 +4,21 @@ from ..registry import Registry
 from ..types import Result
 
 __all__ = [
-    "PROTOCOLS", "blufr", "compare", "lfw", "lfw_view1", "operating_point", "read_blufr", "read_lfw_pairs", "scores",
+    "PROTOCOLS", "agedb_30", "all_pairs", "blufr", "calfw", "cfp_ff", "cfp_fp", "compare", "cplfw", "distractors",
+    "identification", "ijb_identification", "ijb_verification", "lfw", "lfw_bin", "lfw_view1", "operating_point",
+    "pairs_csv", "read_bin_pairs", "read_blufr", "read_lfw_pairs", "read_media", "read_pairs_csv", "read_roles",
+    "read_ytf", "scores", "ytf",
 ]  # fmt: skip
 
 PROTOCOLS: Registry[Result] = Registry("protocol", __name__)
 
-from .blufr import blufr, read_blufr  # noqa: E402 - they register themselves above
+from .bins import agedb_30, calfw, cfp_ff, cfp_fp, cplfw, lfw_bin, read_bin_pairs  # noqa: E402 - register themselves
+from .blufr import blufr, read_blufr  # noqa: E402
 from .compare import compare  # noqa: E402
+from .csv_pairs import pairs_csv, read_pairs_csv  # noqa: E402
+from .everyone import all_pairs, distractors  # noqa: E402
+from .identification import identification, read_roles  # noqa: E402
+from .ijb import ijb_identification, ijb_verification, read_media  # noqa: E402
 from .operating_point import operating_point  # noqa: E402
 from .pairs import lfw, lfw_view1, read_lfw_pairs, scores  # noqa: E402
+from .ytf import read_ytf, ytf  # noqa: E402

@@ -58,7 +58,7 @@ def resampled(statistic: Callable[[Floats], Floats], subjects: int, replicates: 
 
 
 def percentiles(samples: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Intervals of a statistic by its `resampled` values [R, K]: lows and highs [K]."""
+    """Intervals of a statistic by its `resampled` values [R, K], those that are not NaN: lows and highs [K]."""
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(samples, [tail, 100 - tail], axis=0)
+    low, high = np.nanpercentile(samples, [tail, 100 - tail], axis=0)
     return low, high

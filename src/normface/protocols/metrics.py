@@ -39,16 +39,20 @@ class Roc:
 
 def roc(scores: ScoreSet) -> Roc:
     """The whole receiver operating characteristic."""
-    order = np.argsort(-scores.scores, kind="stable")
-    ranked, same = scores.scores[order], scores.same[order]
+    thresholds, false, true = counts(scores.scores, scores.same)
+    return Roc(thresholds, false, true, int(false[-1]), int(true[-1]))
+
+
+def counts(scores: Floats, same: Bools) -> tuple[Floats, Ints, Ints]:
+    """Thresholds, and the impostor and genuine scores at or above each, as in `Roc`."""
+    order = np.argsort(scores)[::-1]
+    ranked, same = scores[order], same[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each group of equal scores
     true = np.cumsum(same)[last]
-    return Roc(
+    return (
         np.concatenate([[np.inf], ranked[last]]),
         np.concatenate([[0], last + 1 - true]),
         np.concatenate([[0], true]),
-        int((~scores.same).sum()),
-        int(scores.same.sum()),
     )
 
 
@@ -58,8 +62,23 @@ def auc(curve: Roc) -> float:
 
 
 def eer(curve: Roc) -> float:
-    """Equal error rate: where FAR meets 1 - TAR on the straight line between the two points around the crossing."""
-    far, frr = curve.far, 1 - curve.tar
+    """Equal error rate: FAR = 1 - TAR on the straight line between the two points around the crossing."""
+    return _crossing(curve.far, 1 - curve.tar)
+
+
+def weighted(scores: ScoreSet, order: Ints, weights: Floats | None) -> tuple[float, float]:
+    """EER and AUC of comparisons that count by weights [M]; `order`: scores falling. NaN where a kind has no weight."""
+    each = np.ones(len(order)) if weights is None else weights[order]
+    ranked, same = scores.scores[order], scores.same[order]
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    false, true = (np.concatenate([[0], np.cumsum(each * kind)[last]]) for kind in (~same, same))
+    if not (false[-1] and true[-1]):
+        return np.nan, np.nan
+    far, tar = false / false[-1], true / true[-1]
+    return _crossing(far, 1 - tar), float(np.trapezoid(tar, far))
+
+
+def _crossing(far: Floats, frr: Floats) -> float:
     after = int(np.argmax(far >= frr))  # the last point has FAR 1, the first FRR 1
     a, b = far[after - 1] - frr[after - 1], far[after] - frr[after]
     share = -a / (b - a)
@@ -73,16 +92,48 @@ def at_far(curve: Roc, far: float) -> int:
 
     Raises DataError where the impostor comparisons cannot resolve `far`.
     """
-    if not 0 < far <= 1:
-        raise DataError("a false accept rate above 0, at most 1", str(far), "correct it")
-    if far * curve.n_impostor < 1 - 1e-9:
-        raise DataError(
-            f"a false accept rate of at least 1/{curve.n_impostor} = {1 / curve.n_impostor:.2g}, which "
-            f"{curve.n_impostor} impostor comparisons can resolve", str(far), "ask for a higher rate or add impostors",
-        )  # fmt: skip
+    resolve(far, curve.n_impostor)
     allowed = int(far * curve.n_impostor * (1 + 1e-12))  # whole impostors, whatever the rounding of far
     last = int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
     return int(np.searchsorted(curve.true_accepts, curve.true_accepts[last]))
+
+
+def resolve(far: float, impostors: int) -> None:
+    """Raise DataError for a false accept rate that is none, or that so few impostor comparisons cannot resolve."""
+    if not 0 < far <= 1:
+        raise DataError("a false accept rate above 0, at most 1", str(far), "correct it")
+    if far * impostors < 1 - 1e-9:
+        raise DataError(
+            f"a false accept rate of at least 1/{impostors} = {1 / impostors:.2g}, which "
+            f"{impostors} impostor comparisons can resolve", str(far), "ask for a higher rate or add impostors",
+        )  # fmt: skip
+
+
+def d_prime(scores: ScoreSet) -> float:
+    """How far apart genuine and impostor scores lie: difference of means over the root of their mean variance.
+
+    Infinite where neither varies.
+    """
+    spread = float(np.sqrt((np.var(scores.genuine) + np.var(scores.impostor)) / 2))
+    apart = float(np.mean(scores.genuine) - np.mean(scores.impostor))
+    return apart / spread if spread else float(np.copysign(np.inf, apart))
+
+
+def corners(curve: Roc) -> dict[str, list[float]]:
+    """FAR and TAR of the points that draw the same staircase: those inside a straight run are left out."""
+    far, tar = curve.far, curve.tar
+    straight = np.zeros(len(far), bool)
+    straight[1:-1] = ((far[1:-1] == far[:-2]) & (far[1:-1] == far[2:])) | (
+        (tar[1:-1] == tar[:-2]) & (tar[1:-1] == tar[2:])
+    )
+    return {"far": far[~straight].tolist(), "tar": tar[~straight].tolist()}
+
+
+def histogram(scores: ScoreSet, bins: int = 100) -> dict[str, list[float]]:
+    """Counts of both kinds on [-1, 1], to draw."""
+    edges = np.linspace(-1, 1, bins + 1)
+    kinds = {"genuine": scores.genuine, "impostor": scores.impostor}
+    return {"edges": edges.tolist()} | {k: np.histogram(v.clip(-1, 1), edges)[0].tolist() for k, v in kinds.items()}
 
 
 def accuracy_threshold(scores: Floats, same: Bools) -> float:

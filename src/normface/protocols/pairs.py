@@ -1,32 +1,29 @@
-"""Verification on given pairs, in folds: LFW's View 2 and lists of its format (PAPER.md §4)."""
+"""Verification on given pairs: LFW's two views and lists of its format (PAPER.md §4)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..types import Bools, Embeddings, Estimate, Floats, Ints, Pairs, Result, ScoreSet
+from ..types import Bools, Embeddings, Ints, Pairs, Result, ScoreSet
 from . import PROTOCOLS, metrics
-from .intervals import over_folds, proportion, standard_error
-
-FARS = (0.01, 0.001)
-BINS = 100  # of the score histograms on [-1, 1]
+from .intervals import proportion
+from .lookup import Ids, partly, people, present, rows_of
+from .verification import cosines, curves, folded, rates, separation
 
 
 @dataclass(frozen=True)
 class NamedPairs:
     """Pairs by image id, as a list names them; all arrays [M]. `sha256` is the list's."""
 
-    left: NDArray[np.str_]
-    right: NDArray[np.str_]
+    left: Ids
+    right: Ids
     same: Bools
     fold: Ints
     sha256: str
@@ -36,26 +33,26 @@ class NamedPairs:
         left, right = rows_of(embeddings, self.left, self.right)
         return Pairs(left, right, self.same, self.fold)
 
+    def select(self, rows: Bools) -> NamedPairs:
+        """Some of the pairs; folds that lose all theirs close up."""
+        fold = np.unique(self.fold[rows], return_inverse=True)[1]
+        return NamedPairs(self.left[rows], self.right[rows], self.same[rows], fold, self.sha256)
 
-def rows_of(embeddings: Embeddings, *lists: NDArray[np.str_]) -> list[Ints]:
-    """Where the vectors of ids are. Raises DataError for ids without one: how many, the first, the nearest."""
-    order = np.argsort(embeddings.ids)
-    known = embeddings.ids[order]
-    found = []
-    for ids in lists:
-        place = np.searchsorted(known, ids).clip(max=len(known) - 1)
-        absent = np.flatnonzero(known[place] != ids)
-        if absent.size:
-            every, first = np.unique(np.concatenate(lists)), place[absent[0]]
-            # The neighbours in the alphabet are candidates enough, and quick among millions.
-            near = get_close_matches(ids[absent[0]], known[max(0, first - 500) : first + 500].tolist(), 1, 0)
-            raise DataError(
-                f"a vector for each of {len(every)} images",
-                f"none for {np.isin(every, known, invert=True).sum()} (first: {ids[absent[0]]}; nearest id: {near[0]})",
-                "embed those images too, with ids such as Name/Name_0001.jpg",
-            )
-        found.append(np.asarray(order[place]))
-    return found
+    def available(self, embeddings: Embeddings) -> tuple[NamedPairs, dict[str, Any]]:
+        """The pairs whose images both have a vector, and the fact `partial` where others have not.
+
+        Raises DataError where no pair is left.
+        """
+        (left, right), told = present(embeddings, self.left, self.right)
+        if not (left & right).any():
+            raise DataError("vectors of both images of a pair", "of no pair", "embed more of the images")
+        return self.select(left & right), partly(told, int((left & right).sum()), len(left), "pairs")
+
+    @property
+    def people(self) -> tuple[Ints, Ints]:
+        """Who is on either side, from 0: what stands before the last `/` of an id."""
+        codes = people([*self.left.tolist(), *self.right.tolist()])[1]
+        return codes[: len(self.left)], codes[len(self.left) :]
 
 
 def read_lfw_pairs(path: str | Path) -> NamedPairs:
@@ -98,7 +95,17 @@ def read_lfw_pairs(path: str | Path) -> NamedPairs:
 
 def scores(embeddings: Embeddings, pairs: Pairs) -> ScoreSet:
     """Cosines of pairs."""
-    return ScoreSet(_cosines(embeddings.vectors, pairs), pairs.same, pairs.fold)
+    return ScoreSet(cosines(embeddings.vectors, pairs.left, pairs.right), pairs.same, pairs.fold)
+
+
+def joined(left: Ints, right: Ints, same: Bools, count: int) -> tuple[Ints, Ints]:
+    """Who is on either side of pairs of `count` images: whom genuine pairs join, directly or not, is one person."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = coo_array((np.ones(int(same.sum())), (left[same], right[same])), shape=(count, count))
+    person = connected_components(edges, directed=False)[1]
+    return person[left], person[right]
 
 
 @PROTOCOLS.register
@@ -107,6 +114,7 @@ def lfw(
     pairs_file: str | Path,
     *,
     pca: float | None = None,
+    partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
     """LFW View 2, or any list of its format: each fold is decided at the threshold best on the other folds.
@@ -115,46 +123,43 @@ def lfw(
         embeddings: of every image the list names, ids as in the list (`Name/Name_0001.jpg`).
         pca: share of variance kept by a PCA fitted on the images of the other folds (the paper: 0.995), centred and
             not whitened; the vectors are normalised again after it.
+        partial: leave out the pairs without vectors, and say so in the facts.
         conditions: recorded among the facts.
 
     Returns:
         accuracy (mean over folds), eer, auc, tar@far=…; ROC and histograms. ROC, EER, AUC and TAR pool all folds'
-        scores and take no PCA. Intervals: of TAR Clopper and Pearson's, of the others Student's over the folds, in
+        scores and take no PCA. Intervals: of TAR by bootstrap over people, of the others Student's over the folds, in
         which no person appears twice.
 
     Raises:
         DataError: a malformed list, ids without vectors, fewer than 2 folds.
     """
-    named = read_lfw_pairs(pairs_file)
+    return judge("lfw", embeddings, read_lfw_pairs(pairs_file), pca=pca, partial=partial, conditions=conditions)
+
+
+def judge(
+    protocol: str,
+    embeddings: Embeddings,
+    named: NamedPairs,
+    *,
+    people: tuple[Ints, Ints] | Literal["ids"] | None = "ids",
+    pca: float | None = None,
+    partial: bool = False,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """What all protocols on pairs in folds share; `people`: who is on either side, None where that is unknown."""
+    facts: dict[str, Any] = {}
+    if partial:
+        named, facts = named.available(embeddings)
     pairs = named.within(embeddings)
-    if (folds := int(pairs.fold.max()) + 1) < 2:
-        raise DataError("at least 2 folds", f"1 in {pairs_file}", "no fold may choose its own threshold: use View 2")
-    if pca is not None and not 0 < pca <= 1:
-        raise DataError("a share of variance for --pca above 0, at most 1", str(pca), "correct it")
     pooled = scores(embeddings, pairs)
-    accuracies, thresholds, eers, aucs = np.empty((4, folds))
-    for fold in range(folds):
-        test = pairs.fold == fold
-        cosines = pooled.scores if pca is None else _cosines(_project(embeddings, pairs, ~test, pca), pairs)
-        thresholds[fold] = metrics.accuracy_threshold(cosines[~test], pairs.same[~test])
-        accuracies[fold] = np.mean((cosines[test] >= thresholds[fold]) == pairs.same[test])
-        own = metrics.roc(ScoreSet(pooled.scores[test], pairs.same[test], pairs.fold[test]))
-        eers[fold], aucs[fold] = metrics.eer(own), metrics.auc(own)
-    curve = metrics.roc(pooled)
-    rates, notes = _rates(curve)
-    found = {
-        "accuracy": over_folds(float(accuracies.mean()), accuracies, len(pairs.same)),
-        "eer": over_folds(metrics.eer(curve), eers, len(pairs.same)),
-        "auc": over_folds(metrics.auc(curve), aucs, len(pairs.same)),
-        **rates,
-    }
-    facts = {
-        "pairs": len(pairs.same), "folds": folds, "images": len(np.unique([*pairs.left, *pairs.right])),
-        "standard_error": standard_error(accuracies), "fold_accuracy": accuracies.tolist(),
-        "fold_threshold": thresholds.tolist(), "threshold": float(thresholds.mean()), "pca": pca,
-        "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
+    found, of_folds = folded(embeddings, pairs, pooled, pca=pca, equal=not facts)
+    tars, notes = rates(pooled, named.people if people == "ids" else people)
+    facts |= {
+        "pairs": len(pairs.same), "images": len(np.unique([*pairs.left, *pairs.right])), **of_folds,
+        "d_prime": separation(pooled), "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
     }  # fmt: skip
-    return Result("lfw", found, _curves(curve, pooled), facts)
+    return Result(protocol, found | tars, curves(pooled), facts)
 
 
 @PROTOCOLS.register
@@ -163,6 +168,7 @@ def lfw_view1(
     train_file: str | Path,
     test_file: str | Path,
     *,
+    partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
     """LFW View 1, for choosing models: the threshold comes from DevTrain's pairs, the accuracy from DevTest's.
@@ -170,73 +176,33 @@ def lfw_view1(
     Args:
         embeddings: of every image the lists name.
         train_file, test_file: pairsDevTrain.txt and pairsDevTest.txt, or lists of their format.
+        partial: leave out the pairs without vectors, and say so in the facts.
         conditions: recorded among the facts.
 
     Returns:
-        accuracy, tar@far=… with Clopper and Pearson's interval (pairs taken as independent); ROC and histograms.
+        accuracy with Clopper and Pearson's interval (pairs taken as independent), tar@far=… (bootstrap over people);
+        ROC and histograms.
 
     Raises:
         DataError: a malformed list, ids without vectors.
     """
     training, testing = read_lfw_pairs(train_file), read_lfw_pairs(test_file)
+    facts: dict[str, Any] = {}
+    if partial:
+        training, told = training.available(embeddings)
+        testing, facts = testing.available(embeddings)
+        facts = facts or told
     known = scores(embeddings, training.within(embeddings))
     pooled = scores(embeddings, testing.within(embeddings))
     threshold = metrics.accuracy_threshold(known.scores, known.same)
-    curve = metrics.roc(pooled)
-    rates, notes = _rates(curve)
+    found, notes = rates(pooled, testing.people)
     right, count = int(((pooled.scores >= threshold) == pooled.same).sum()), len(pooled.same)
-    facts = {
-        "pairs": count, "training_pairs": len(training.same), "threshold": threshold,
+    facts |= {
+        "pairs": count, "training_pairs": len(training.same), "threshold": threshold, "d_prime": separation(pooled),
         "pairs_sha256": testing.sha256, "training_pairs_sha256": training.sha256, "notes": notes, **(conditions or {}),
     }  # fmt: skip
-    return Result("lfw_view1", {"accuracy": proportion(right, count), **rates}, _curves(curve, pooled), facts)
-
-
-def _rates(curve: metrics.Roc) -> tuple[dict[str, Estimate], list[str]]:
-    """TAR at each FAR that the pairs resolve, and a note for each that they do not."""
-    found, notes = {}, []
-    for far in FARS:
-        if far * curve.n_impostor >= 1:
-            accepted = int(curve.true_accepts[metrics.at_far(curve, far)])
-            found[f"tar@far={far:g}"] = proportion(accepted, curve.n_genuine)
-        else:
-            notes.append(f"TAR at FAR {far:g} left out: {curve.n_impostor} impostor pairs cannot resolve it")
-    return found, notes
+    return Result("lfw_view1", {"accuracy": proportion(right, count), **found}, curves(pooled), facts)
 
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and int(text) > 0
-
-
-def _cosines(vectors: Floats, pairs: Pairs) -> Floats:
-    return np.asarray(np.einsum("md,md->m", vectors[pairs.left], vectors[pairs.right], dtype=np.float64))
-
-
-def _project(embeddings: Embeddings, pairs: Pairs, training: Bools, variance: float) -> Floats:
-    """All vectors through the PCA of the training pairs' images, unit rows again."""
-    images = np.unique([pairs.left[training], pairs.right[training]])
-    vectors = embeddings.vectors.astype(np.float64)
-    mean = vectors[images].mean(0)
-    values, axes = np.linalg.eigh(np.cov(vectors[images], rowvar=False))
-    share = np.cumsum(values[::-1]) / max(values.sum(), 1e-300)
-    count = min(int(np.searchsorted(share, variance)) + 1, len(values))
-    projected = (vectors - mean) @ axes[:, ::-1][:, :count]
-    lengths = np.linalg.norm(projected, axis=1, keepdims=True)
-    if not (np.isfinite(lengths).all() and lengths.all()):
-        raise DataError("vectors that differ, for a PCA", "some that are equal to their mean", "drop --pca")
-    return np.asarray(projected / lengths)
-
-
-def _curves(curve: metrics.Roc, pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:
-    # Corners alone draw the same staircase: points in the middle of a straight run are left out.
-    far, tar = curve.far, curve.tar
-    straight = np.zeros(len(far), bool)
-    straight[1:-1] = ((far[1:-1] == far[:-2]) & (far[1:-1] == far[2:])) | (
-        (tar[1:-1] == tar[:-2]) & (tar[1:-1] == tar[2:])
-    )
-    edges = np.linspace(-1, 1, BINS + 1)
-    counts = {kind: np.histogram(getattr(pooled, kind), edges)[0].tolist() for kind in ("genuine", "impostor")}
-    return {
-        "roc": {"far": far[~straight].tolist(), "tar": tar[~straight].tolist()},
-        "histogram": {"edges": edges.tolist(), **counts},
-    }

@@ -1,0 +1,165 @@
+"""Pairs of the user's own: a CSV file with the columns `a, b, same`, perhaps `fold`, and groups (sex, age, …)."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..types import Embeddings, Floats, Ints, Result
+from . import PROTOCOLS, metrics
+from .intervals import percentiles, resampled
+from .pairs import NamedPairs, joined, judge, scores
+from .tally import bounded
+from .verification import FARS, curves, rates, separation
+
+_TRUTH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "same": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "different": False,
+}
+
+
+def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.str_]]]:
+    """Read pairs [M] and their group columns, name → values [M]; without `fold` all pairs are in one.
+
+    `same` is 1 or 0 (or true/false, yes/no); `fold` is any label, numbered in the order of appearance.
+
+    Raises DataError naming the file and the line: no header, a missing column or value, a pair of an image with itself,
+    a pair twice, labels that contradict each other.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        lines = csv.reader(content.decode("utf-8-sig").splitlines(), skipinitialspace=True)
+        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError("a CSV file of pairs", f"{path} ('{error}')", "correct the path or the file") from error
+    head = [name.lower() for name in rows[0][1]] if rows else []
+    if not {"a", "b", "same"} <= set(head) or len(set(head)) < len(head):
+        got = ", ".join(head) or "nothing"
+        raise DataError("a header a, b, same[, fold][, group…]", f"{got!r} in {path}", "write one, each name once")
+    for number, row in rows[1:]:
+        if len(row) != len(head) or not all(row[head.index(name)] for name in ("a", "b", "same")):
+            raise DataError(f"{len(head)} values", f"{','.join(row)!r} in line {number} of {path}", "correct it")
+        if row[head.index("same")].lower() not in _TRUTH:
+            raise DataError(
+                "1 or 0 under `same`", f"{row[head.index('same')]!r} in line {number} of {path}", "correct it"
+            )
+    if len(rows) < 2:
+        raise DataError("at least one pair", f"none in {path}", "list some")
+    columns = {name: np.array([row[place] for _, row in rows[1:]]) for place, name in enumerate(head)}
+    left, right = columns.pop("a"), columns.pop("b")
+    same = np.array([_TRUTH[each.lower()] for each in columns.pop("same").tolist()])
+    fold = np.zeros(len(same), np.int64)
+    if "fold" in columns:
+        _, first, code = np.unique(columns.pop("fold"), return_index=True, return_inverse=True)
+        fold = np.argsort(np.argsort(first))[code]
+    named = NamedPairs(left, right, same, fold, hashlib.sha256(content).hexdigest())
+    _consistent(named, [number for number, _ in rows[1:]], path)
+    return named, columns
+
+
+@PROTOCOLS.register
+def pairs_csv(
+    embeddings: Embeddings,
+    pairs_file: str | Path,
+    *,
+    pca: float | None = None,
+    partial: bool = False,
+    replicates: int = 200,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """Your own pairs. With folds as LFW; without, what needs no threshold of best accuracy.
+
+    Args:
+        embeddings: of every image the list names.
+        pairs_file: `a, b, same[, fold][, group…]`; see `read_pairs_csv`.
+        pca, partial: as for `lfw`; a PCA needs folds.
+        replicates: of the bootstrap over people.
+        conditions: recorded among the facts.
+
+    Returns:
+        eer, auc, tar@far=…, and with folds accuracy. People are who genuine pairs join; intervals are by
+        bootstrap over them, with folds Student's for accuracy, EER and AUC.
+
+    Raises:
+        DataError: a malformed or contradictory list, ids without vectors, folds of unequal size.
+    """
+    named, groups = read_pairs_csv(pairs_file)
+    facts: dict[str, Any] = {"groups": sorted(groups)} if groups else {}
+    people = subjects(named)
+    if partial:
+        kept = np.isin(named.left, embeddings.ids) & np.isin(named.right, embeddings.ids)
+        people = people[0][kept], people[1][kept]
+    if named.fold.any():
+        return judge(
+            "pairs_csv", embeddings, named, people=people, pca=pca, partial=partial,
+            conditions=facts | dict(conditions or {}),
+        )  # fmt: skip
+    if pca is not None:
+        raise DataError("a column `fold` for --pca", "none", "add one, or drop --pca")
+    if partial:
+        named, told = named.available(embeddings)
+        facts = told | facts
+    pooled = scores(embeddings, named.within(embeddings))
+    order = np.argsort(pooled.scores)[::-1]
+
+    def areas(weights: Floats | None) -> Floats:
+        each = None if weights is None else np.where(pooled.same, 1.0, weights[people[1]]) * weights[people[0]]
+        return np.array(metrics.weighted(pooled, order, each))
+
+    values = areas(None)
+    lows, highs = percentiles(resampled(areas, int(max(map(np.max, people))) + 1, replicates))
+    found = {
+        name: bounded(float(values[i]), float(lows[i]), float(highs[i]), len(pooled.same))
+        for i, name in enumerate(("eer", "auc"))
+    }
+    tars, notes = rates(pooled, people, FARS, replicates)
+    notes.append("no folds: no accuracy, for a threshold may not be judged on the pairs that chose it")
+    facts |= {
+        "pairs": len(pooled.same), "people": len(np.unique([*people[0], *people[1]])), "d_prime": separation(pooled),
+        "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
+    }  # fmt: skip
+    return Result("pairs_csv", found | tars, curves(pooled), facts)
+
+
+def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
+    """Who is on either side of each pair, from 0: images that genuine pairs join, directly or not, are one person."""
+    images, codes = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
+    return joined(codes[: len(named.left)], codes[len(named.left) :], named.same, len(images))
+
+
+def _consistent(named: NamedPairs, lines: list[int], path: Path) -> None:
+    """Raise DataError for an image paired with itself, a pair listed twice, an impostor pair of one person."""
+
+    def refuse(expected: str, row: int, got: str, do: str) -> None:
+        pair = f"{named.left[row]} and {named.right[row]}"
+        raise DataError(expected, f"{pair} {got} (line {lines[row]} of {path})", do)
+
+    if (same := np.flatnonzero(named.left == named.right)).size:
+        refuse("two images a pair", int(same[0]), "are one", "leave it out")
+    sides = np.sort(np.stack([named.left, named.right], 1), 1)
+    _, first, code = np.unique(sides, axis=0, return_index=True, return_inverse=True)
+    if (again := np.flatnonzero(first[code.ravel()] != np.arange(len(code)))).size:
+        row = int(again[0])
+        before = int(first[code.ravel()[row]])
+        if named.same[row] != named.same[before]:
+            refuse("labels that agree", row, f"are both same and different (see line {lines[before]})", "correct one")
+        refuse("each pair once", row, f"are listed twice (see line {lines[before]})", "leave one out")
+    left, right = subjects(named)
+    if (wrong := np.flatnonzero(~named.same & (left == right))).size:
+        refuse(
+            "labels that agree", int(wrong[0]), "are different, but other pairs make them one person", "correct them"
+        )

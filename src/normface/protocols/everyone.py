@@ -1,0 +1,174 @@
+"""Every image against every other, down to the lowest false accept rates; and MegaFace's question.
+
+Nothing of size N² is ever held: cosines come in tiles, of which the tally keeps what low rates need.
+Shape suffixes: N images, D distractors, P probes, K pairs of a probe and its mate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..types import Embeddings, Floats, Ints, Result
+from . import PROTOCOLS, metrics
+from .identification import read_roles
+from .intervals import percentiles, resampled
+from .lookup import partly, people, present, rows_of
+from .tally import across, bounded
+from .tally import all_pairs as tally_all
+
+FARS = (1e-3, 1e-4, 1e-5, 1e-6)
+_CELLS = 1 << 22  # of a tile of cosines
+
+
+@PROTOCOLS.register
+def all_pairs(
+    embeddings: Embeddings,
+    *,
+    fars: tuple[float, ...] = FARS,
+    replicates: int = 200,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """Every image with every other: the lowest false accept rates that a set can show.
+
+    Args:
+        embeddings: ids `Name/image`; a person is what stands before the last `/`.
+        fars: rates to report; those that the pairs do not resolve are left out, with a note.
+        replicates: of the bootstrap over people.
+        conditions: recorded among the facts.
+
+    Returns:
+        tar@far=… by the conservative rule, exact, with bootstrap intervals over people; ROC and histograms.
+
+    Raises:
+        DataError: nobody twice, or one person alone; not one rate that can be resolved.
+    """
+    names, subjects = people(embeddings.ids.tolist())
+    vectors = embeddings.vectors.astype(np.float32)
+    sizes = np.bincount(subjects).astype(np.int64)
+    impostors = (len(vectors) ** 2 - int((sizes**2).sum())) // 2
+    if not impostors or len(names) == len(vectors):
+        raise DataError("several people, and somebody twice", f"{len(names):,} of {len(vectors):,} images",
+                        "name images Name/image")  # fmt: skip
+    able, notes = _able(fars, impostors)
+    if not able:
+        metrics.resolve(max(fars), impostors)
+    found = tally_all(vectors, subjects, max(able))
+    facts = {
+        "images": len(vectors), "people": len(names), "genuine_pairs": len(found.genuine), "impostor_pairs": impostors,
+        "thresholds": {f"far={far:g}": found.threshold(far) for far in able}, "replicates": replicates,
+        "notes": notes, **(conditions or {}),
+    }  # fmt: skip
+    curves = {"roc": metrics.corners(found.roc()), "histogram": found.histogram()}
+    return Result("all_pairs", found.tar(able, replicates=replicates), curves, facts)
+
+
+@PROTOCOLS.register
+def distractors(
+    embeddings: Embeddings,
+    list_file: str | Path,
+    *,
+    partial: bool = False,
+    replicates: int = 200,
+    seed: int = 0,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """MegaFace's question of your own images: is the mate still first among 10, 100, … distractors?
+
+    Each image of a probe's person in turn is enrolled alone with the distractors, as MegaFace does (Kemelmacher 2016).
+
+    Args:
+        embeddings: of every image the list names.
+        list_file: a CSV file `id, person, role` with the roles probe and distractor (and gallery: mates that are not
+            searched for).
+        partial: leave out images without vectors, and say so in the facts.
+        replicates: of the bootstrap over people, for the intervals.
+        seed: draws the smaller sets of distractors, each within the next.
+        conditions: recorded among the facts.
+
+    Returns:
+        rank1@distractors=… for 10, 100, … and all; tar@far=… of probes against mates and distractors, down to 1e-6
+        where they resolve it. Curve distractors: count, rate.
+
+    Raises:
+        DataError: a malformed list, ids without vectors, no distractors, no probe with a mate.
+    """
+    ids, person, role, sha256 = read_roles(list_file)
+    facts: dict[str, Any] = {}
+    if partial:
+        (kept,), told = present(embeddings, ids)
+        facts = partly(told, int(kept.sum()), len(ids), "listed images")
+        ids, person, role = ids[kept], person[kept], role[kept]
+    (rows,) = rows_of(embeddings, ids)
+    vectors = embeddings.vectors[rows].astype(np.float32)
+    subject = np.unique(person, return_inverse=True)[1]
+    probe, other = np.flatnonzero(role == "probe"), np.flatnonzero(role == "distractor")
+    if not len(other):
+        raise DataError("distractors", f"none in {list_file}", "list some")
+    mates = np.flatnonzero(role != "distractor")
+    pairs = np.argwhere((subject[probe][:, None] == subject[mates]) & (probe[:, None] != mates))
+    if not len(pairs):
+        raise DataError("probes with a second image of their person", f"none in {list_file}", "list some")
+    searched, enrolled = probe[pairs[:, 0]], mates[pairs[:, 1]]
+    own = np.einsum("kd,kd->k", vectors[searched], vectors[enrolled])
+    sizes = [10**power for power in range(1, 10) if 10**power < len(other)] + [len(other)]
+    shuffled = np.random.default_rng(seed).permutation(other)
+    first = _better(vectors, probe, pairs[:, 0], own, shuffled, sizes) == 0  # [len(sizes), K]
+    whose, count = subject[searched], int(subject.max()) + 1
+
+    def rates(weights: Floats | None) -> Floats:
+        if weights is None:
+            return np.asarray(first.mean(1))
+        each = weights[whose]
+        return np.asarray(first @ each) / each.sum() if each.any() else np.full(len(first), np.nan)
+
+    lows, highs = percentiles(resampled(rates, count, replicates))
+    found = {
+        f"rank1@distractors={size}": bounded(float(value), float(low), float(high), len(own))
+        for size, value, low, high in zip(sizes, rates(None), lows, highs, strict=True)
+    }
+    able, notes = _able(FARS, len(probe) * len(other))
+    tars = {}
+    if able:
+        tally = across(vectors[probe], subject[probe], vectors[other], subject[other], max(able))
+        tars = replace(tally, genuine=own, genuine_subject=whose).tar(able, replicates=replicates)
+    facts |= {
+        "probes": len(probe), "distractors": len(other), "searches": len(own), "people": len(np.unique(whose)),
+        "impostor_pairs": len(probe) * len(other), "seed": seed, "list_sha256": sha256, "notes": notes,
+        **(conditions or {}),
+    }  # fmt: skip
+    drawn = {"distractors": {"count": [int(size) for size in sizes], "rate": rates(None).tolist()}}
+    return Result("distractors", found | tars, drawn, facts)
+
+
+def _able(fars: Sequence[float], impostors: int) -> tuple[list[float], list[str]]:
+    """The rates that so many impostor comparisons resolve, and a note for each of the others."""
+    able = [far for far in fars if far * impostors >= 1 - 1e-9]
+    notes = [
+        f"TAR at FAR {far:g} left out: {impostors:,} impostor comparisons cannot resolve it"
+        for far in fars if far not in able
+    ]  # fmt: skip
+    return able, [*notes, "intervals: bootstrap over people"]
+
+
+def _better(vectors: Floats, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
+    """How many of the first `sizes` distractors are at least as like a probe as its mate is [len(sizes), K].
+
+    `place` [K] is each pair's place among the probes, rising; `own` [K] the mate's score.
+    """
+    found = np.zeros((len(sizes), len(own)), np.int64)
+    cuts = np.searchsorted(place, np.arange(len(probe) + 1))
+    step = max(_CELLS // len(probe), 1)
+    for stage, (low, high) in enumerate(pairwise([0, *sizes])):
+        for start in range(low, high, step):
+            tile = vectors[probe] @ vectors[others[start : min(start + step, high)]].T
+            tile.sort(axis=1)
+            for row, some in enumerate(map(slice, cuts[:-1].tolist(), cuts[1:].tolist())):
+                found[stage:, some] += tile.shape[1] - np.searchsorted(tile[row], own[some])
+    return found

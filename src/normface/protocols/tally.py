@@ -1,0 +1,245 @@
+"""Low false accept rates from any number of comparisons, exact, in little memory; and their bootstrap over subjects.
+
+Every genuine score is kept, and of the impostors' the highest: their tail decides every threshold up to the largest
+rate asked for, so its rates are those of one sort of all scores. The body of the impostors is a histogram.
+Shape suffixes: G genuine comparisons, T tail, S subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..types import Estimate, Floats, Ints, ScoreSet
+from . import metrics
+from .intervals import percentiles, proportion, resampled
+
+BINS = 2000  # of the impostors' histogram on [-1, 1]
+SPARE = 2  # times the tail that the rates need: thresholds of the bootstrap then lie in it too
+_CELLS = 1 << 22  # of a tile of cosines
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What comparisons leave behind.
+
+    Attributes:
+        genuine: [G] scores; `genuine_subject` [G] whose.
+        tail: [T] the highest impostor scores, falling; `tail_subjects` [T, 2] whose.
+        impostors: how many there are in all.
+        body: [BINS] counts of all impostor scores on [-1, 1].
+        mass: of a weight for each subject [S], the impostor comparisons' weights in all.
+        subjects: S.
+    """
+
+    genuine: Floats
+    genuine_subject: Ints
+    tail: Floats
+    tail_subjects: Ints
+    impostors: int
+    body: Ints
+    mass: Callable[[Floats], float]
+    subjects: int
+
+    def threshold(self, far: float, weights: Floats | None = None) -> float:
+        """The lowest with no more than `far` of the (weighted) impostors at or above it.
+
+        Raises DataError where so few impostors cannot resolve `far`.
+        """
+        metrics.resolve(far, self.impostors)
+        total, each = (self.impostors, None) if weights is None else (self.mass(weights), self._weights(weights))
+        allowed = far * total * (1 + 1e-12)  # whole impostors, whatever the rounding of far
+        # Without weights the k-th highest has k at or above it; ties go with the last of them.
+        at = int(allowed) if each is None else int(np.searchsorted(np.cumsum(each), allowed, side="right"))
+        if at >= len(self.tail):
+            return -np.inf if len(self.tail) == self.impostors else float(self.tail[-1])
+        return float(np.nextafter(self.tail[at], np.inf, dtype=self.tail.dtype))
+
+    def kth(self, far: float, weights: Floats | None = None) -> float:
+        """BLUFR's threshold: the k-th highest impostor score, k = round(far · impostors)."""
+        if weights is None:
+            return float(self.tail[max(round(far * self.impostors), 1) - 1])
+        reached = np.cumsum(self._weights(weights))
+        return float(self.tail[min(int(np.searchsorted(reached, far * self.mass(weights))), len(self.tail) - 1)])
+
+    def accepted(self, threshold: float, weights: Floats | None = None) -> float:
+        """The share of genuine comparisons that reach a threshold; NaN where their weights are all 0."""
+        reached = self.genuine >= threshold
+        if weights is None:
+            return float(reached.mean())
+        each = weights[self.genuine_subject]
+        return float(each[reached].sum() / each.sum()) if each.any() else np.nan
+
+    def tar(self, fars: Sequence[float], *, replicates: int = 200) -> dict[str, Estimate]:
+        """`tar@far=…` by the conservative rule, with bootstrap intervals over subjects."""
+
+        def rates(weights: Floats | None) -> Floats:
+            return np.array([self.accepted(self.threshold(far, weights), weights) for far in fars])
+
+        values = rates(None)
+        lows, highs = percentiles(resampled(rates, self.subjects, replicates))
+        return {
+            f"tar@far={far:g}": bounded(value, low, high, len(self.genuine))
+            for far, value, low, high in zip(fars, values, lows, highs, strict=True)
+        }
+
+    def roc(self) -> metrics.Roc:
+        """The ROC: in the tail one point for each score, as exact as of all scores; below it one for each bin."""
+        highest = self.genuine[self.genuine >= self.tail[-1]]
+        same = np.arange(len(highest) + len(self.tail)) < len(highest)
+        thresholds, false, true = metrics.counts(np.concatenate([highest, self.tail]), same)
+        if len(self.tail) < self.impostors:
+            edges = np.linspace(-1, 1, BINS + 1)[-2::-1]
+            below = edges <= self.tail[-1]
+            above = np.cumsum(self.body[::-1])
+            accepted = len(self.genuine) - np.searchsorted(np.sort(self.genuine), edges)
+            thresholds = np.concatenate([thresholds, edges[below]])
+            false, true = np.concatenate([false, above[below]]), np.concatenate([true, accepted[below]])
+        thresholds, false, true = (
+            np.append(thresholds, -1), np.append(false, self.impostors), np.append(true, len(self.genuine)),
+        )  # fmt: skip
+        return metrics.Roc(thresholds, false, true, self.impostors, len(self.genuine))
+
+    def histogram(self, bins: int = 100) -> dict[str, list[float]]:
+        """Counts of both kinds on [-1, 1], to draw."""
+        edges = np.linspace(-1, 1, bins + 1)
+        return {
+            "edges": edges.tolist(),
+            "genuine": np.histogram(self.genuine.clip(-1, 1), edges)[0].tolist(),
+            "impostor": self.body.reshape(bins, -1).sum(1).tolist(),
+        }
+
+    def _weights(self, weights: Floats) -> Floats:
+        return np.asarray(weights[self.tail_subjects[:, 0]] * weights[self.tail_subjects[:, 1]])
+
+
+def bounded(value: float, low: float, high: float, n: int) -> Estimate:
+    """A rate of `n` trials with an interval that holds the bootstrap's and Clopper and Pearson's.
+
+    The first knows that comparisons share people, the second that no error among n is not no error at all.
+    """
+    exact = proportion(round(value * n), n)
+    return Estimate(float(value), float(min(low, exact.low, value)), float(max(high, exact.high, value)), n)
+
+
+def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
+    """A tally of listed comparisons [M]; `left`, `right`: whose; `far`: the largest rate to be asked for."""
+    impostor = np.flatnonzero(~scores.same)
+    values = scores.scores[impostor]
+    keep = min(int(SPARE * far * len(impostor)) + 2, len(impostor))
+    top = np.argpartition(values, len(values) - keep)[-keep:]
+    top = top[np.argsort(values[top])[::-1]]
+    pairs = np.stack([left[impostor], right[impostor]], 1)
+    count = int(max(left.max(), right.max())) + 1
+    return Tally(
+        scores.genuine, left[scores.same], values[top], pairs[top], len(impostor), _binned(values),
+        _bilinear(pairs, count), count,
+    )  # fmt: skip
+
+
+def all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
+    """Every pair of N images once: vectors [N, D] unit rows, subjects [N] from 0."""
+    order = np.argsort(subjects, kind="stable")
+    vectors, subjects = vectors[order], subjects[order]
+    first, rows = np.searchsorted(subjects, subjects), np.arange(len(subjects))  # impostors of a row lie before `first`
+    sizes = np.bincount(subjects)
+
+    def tiles() -> Iterator[tuple[Floats, Ints, Ints, Ints]]:
+        start = 0
+        while start < len(vectors):
+            stop = min(len(vectors), start + max(_CELLS // (start + 512), 16))
+            tile = vectors[start:stop] @ vectors[:stop].T
+            tile[:, start:][np.triu_indices(stop - start)] = -np.inf
+            yield tile, rows[start:stop], first[start:stop], rows[start:stop]
+            start = stop
+
+    def mass(weights: Floats) -> float:
+        each = weights[: len(sizes)] * sizes
+        return float((each.sum() ** 2 - (each**2).sum()) / 2)
+
+    return _gather(tiles(), subjects, subjects, int(first.sum()), mass, len(sizes), far)
+
+
+def across(left: Floats, left_subjects: Ints, right: Floats, right_subjects: Ints, far: float) -> Tally:
+    """Every image of one set with every one of another; subjects from 0, the same numbers in both."""
+    order = np.argsort(right_subjects, kind="stable")
+    right, right_subjects = right[order], right_subjects[order]
+    low, high = (np.searchsorted(right_subjects, left_subjects, side) for side in ("left", "right"))
+    count = int(max(left_subjects.max(), right_subjects.max())) + 1
+    a, b = (np.bincount(each, minlength=count) for each in (left_subjects, right_subjects))
+
+    def tiles() -> Iterator[tuple[Floats, Ints, Ints, Ints]]:
+        step = max(_CELLS // len(right), 1)
+        for start in range(0, len(left), step):
+            some = slice(start, start + step)
+            yield left[some] @ right.T, np.arange(len(left))[some], low[some], high[some]
+
+    def mass(weights: Floats) -> float:
+        one, two = weights[:count] * a, weights[:count] * b
+        return float(one.sum() * two.sum() - one @ two)
+
+    impostors = len(left) * len(right) - int((high - low).sum())
+    return _gather(tiles(), left_subjects, right_subjects, impostors, mass, count, far)
+
+
+def _gather(
+    tiles: Iterator[tuple[Floats, Ints, Ints, Ints]],
+    left: Ints,
+    right: Ints,
+    impostors: int,
+    mass: Callable[[Floats], float],
+    subjects: int,
+    far: float,
+) -> Tally:
+    """From tiles of cosines with their rows; in each row the columns from low to high are genuine."""
+    keep = min(int(SPARE * far * impostors) + 2, impostors)
+    tail: Floats = np.zeros(0, np.float32)
+    owners: Ints = np.zeros((0, 2), np.int32)
+    bound, genuine, whose, body = -np.inf, [], [], np.zeros(BINS, np.int64)
+    for tile, rows, low, high in tiles:
+        counts = high - low
+        row = np.repeat(np.arange(len(rows)), counts)
+        column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(low, counts)
+        genuine.append(tile[row, column])
+        whose.append(left[rows[row]])
+        tile[row, column] = -np.inf
+        body += _binned(tile)
+        at = np.flatnonzero(tile > bound)
+        row, column = np.divmod(at, tile.shape[1])
+        tail = np.concatenate([tail, tile.ravel()[at]])
+        owners = np.concatenate([owners, np.stack([left[rows[row]], right[column]], 1).astype(np.int32)])
+        if len(tail) > 2 * keep:
+            tail, owners = _highest(tail, owners, keep)
+            bound = float(tail[-1])
+    tail, owners = _highest(tail, owners, keep)
+    return Tally(np.concatenate(genuine), np.concatenate(whose), tail, owners, impostors, body, mass, subjects)
+
+
+def _highest(tail: Floats, owners: Ints, keep: int) -> tuple[Floats, Ints]:
+    best = np.argpartition(tail, len(tail) - keep)[-keep:] if len(tail) > keep else np.arange(len(tail))
+    best = best[np.argsort(tail[best])[::-1]]
+    return tail[best], owners[best]
+
+
+def _binned(scores: Floats) -> Ints:
+    """Counts on [-1, 1]; -inf, which marks what does not count, is left out."""
+    place = scores.ravel() * np.float32(BINS / 2)
+    place += BINS / 2 + 2
+    np.maximum(place, 0, out=place)
+    # Rounding may lead out of [-1, 1] by a bin: place 0 is -inf's, 1 and BINS + 2 belong to their neighbours.
+    found = np.bincount(place.astype(np.uint16), minlength=BINS + 3)
+    found[2] += found[1]
+    found[BINS + 1] += found[BINS + 2]
+    return found[2 : BINS + 2]
+
+
+def _bilinear(pairs: Ints, count: int) -> Callable[[Floats], float]:
+    from scipy.sparse import coo_array
+
+    if count**2 <= 10_000_000:
+        dense = np.bincount(pairs[:, 0] * count + pairs[:, 1], minlength=count**2).reshape(count, count).astype(float)
+        return lambda weights: float(weights @ dense @ weights)
+    sparse = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
+    return lambda weights: float(weights @ (sparse @ weights))

@@ -1,0 +1,130 @@
+"""Verification on comparisons in folds: each fold is decided at the threshold best on the others (PAPER.md §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..types import Bools, Embeddings, Estimate, Floats, Ints, Pairs, ScoreSet
+from . import metrics
+from .intervals import over_folds, proportion, standard_error
+from .tally import of_pairs
+
+FARS = (0.01, 0.001)
+_DENSE, _CELLS = 1 / 40, 1 << 24  # a matrix product costs a cell so much less than a single cosine
+
+
+def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
+    """Cosines [M] of unit rows; many that fill much of a matrix are read off its tiles, in the vectors' precision."""
+    rows, row = np.unique(left, return_inverse=True)
+    columns, column = np.unique(right, return_inverse=True)
+    if len(left) < 100_000 or len(left) < _DENSE * len(rows) * len(columns):
+        return np.asarray(np.einsum("md,md->m", vectors[left], vectors[right], dtype=np.float64))
+    found = np.empty(len(left), vectors.dtype)
+    step = max(_CELLS // len(columns), 1)
+    order = np.argsort(row // step, kind="stable")
+    others, cut = vectors[columns], np.searchsorted(row[order] // step, np.arange(-(-len(rows) // step) + 1))
+    for place in range(len(cut) - 1):
+        some = order[cut[place] : cut[place + 1]]
+        start = place * step
+        found[some] = (vectors[rows[start : start + step]] @ others.T)[row[some] - start, column[some]]
+    return found
+
+
+def folded(
+    embeddings: Embeddings, pairs: Pairs, pooled: ScoreSet, *, pca: float | None = None, equal: bool = True
+) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """Accuracy, EER and AUC with Student's intervals over folds, and the facts of the folds.
+
+    EER, AUC and d' pool all folds' scores and take no PCA. `equal` demands folds of one size.
+    Raises DataError for fewer than 2 folds, folds of unequal size, and a fold with one kind of pair.
+    """
+    if (folds := int(pairs.fold.max()) + 1) < 2:
+        raise DataError("at least 2 folds", "1", "no fold may choose its own threshold: use View 2, or drop the folds")
+    sizes = np.array([np.bincount(pairs.fold[kind], minlength=folds) for kind in (pairs.same, ~pairs.same)])
+    if not sizes.all():
+        lacking = int(np.flatnonzero((sizes == 0).any(0))[0])
+        raise DataError(
+            "genuine and impostor pairs in every fold",
+            f"{sizes[0, lacking]} and {sizes[1, lacking]} in fold {lacking}", "correct the list",
+        )  # fmt: skip
+    if equal and np.ptp(sizes.sum(0)):
+        raise DataError("folds of one size", ", ".join(map(str, sizes.sum(0))) + " pairs", "even them out")
+    if pca is not None and not 0 < pca <= 1:
+        raise DataError("a share of variance for --pca above 0, at most 1", str(pca), "correct it")
+    accuracies, thresholds, eers, aucs = np.empty((4, folds))
+    for fold in range(folds):
+        test = pairs.fold == fold
+        scores = pooled.scores
+        if pca is not None:
+            scores = cosines(_project(embeddings, pairs, ~test, pca), pairs.left, pairs.right)
+        thresholds[fold] = metrics.accuracy_threshold(scores[~test], pairs.same[~test])
+        accuracies[fold] = np.mean((scores[test] >= thresholds[fold]) == pairs.same[test])
+        own = metrics.roc(ScoreSet(pooled.scores[test], pairs.same[test], pairs.fold[test]))
+        eers[fold], aucs[fold] = metrics.eer(own), metrics.auc(own)
+    curve, count = metrics.roc(pooled), len(pairs.same)
+    found = {
+        "accuracy": over_folds(float(accuracies.mean()), accuracies, count),
+        "eer": over_folds(metrics.eer(curve), eers, count),
+        "auc": over_folds(metrics.auc(curve), aucs, count),
+    }
+    facts = {
+        "folds": folds, "standard_error": standard_error(accuracies), "fold_accuracy": accuracies.tolist(),
+        "fold_threshold": thresholds.tolist(), "threshold": float(thresholds.mean()), "pca": pca,
+    }  # fmt: skip
+    return found, facts
+
+
+def rates(
+    pooled: ScoreSet, people: tuple[Ints, Ints] | None, fars: Sequence[float] = FARS, replicates: int = 200
+) -> tuple[dict[str, Estimate], list[str]]:
+    """TAR at each FAR that the pairs resolve, and notes: of those that they do not, and of what the intervals are.
+
+    `people`: who is on either side of each pair; None where that is unknown, and pairs must pass as independent.
+    """
+    impostors = len(pooled.impostor)
+    able = [far for far in fars if far * impostors >= 1 - 1e-9]
+    notes = [
+        f"TAR at FAR {far:g} left out: {impostors} impostor pairs cannot resolve it" for far in fars if far not in able
+    ]
+    if not able:
+        return {}, notes
+    if people is not None:
+        notes.append("intervals of TAR: bootstrap over people")
+        return of_pairs(pooled, *people, max(able)).tar(able, replicates=replicates), notes
+    notes.append("intervals of TAR: Clopper and Pearson's, for pairs taken as independent")
+    curve = metrics.roc(pooled)
+    found = {}
+    for far in able:
+        accepted = int(curve.true_accepts[metrics.at_far(curve, far)])
+        found[f"tar@far={far:g}"] = proportion(accepted, curve.n_genuine)
+    return found, notes
+
+
+def curves(pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:
+    """The ROC and the histograms of scores."""
+    return {"roc": metrics.corners(metrics.roc(pooled)), "histogram": metrics.histogram(pooled)}
+
+
+def separation(pooled: ScoreSet) -> float | None:
+    """d' for the facts: None where it is infinite, which JSON has no number for."""
+    value = metrics.d_prime(pooled)
+    return value if np.isfinite(value) else None
+
+
+def _project(embeddings: Embeddings, pairs: Pairs, training: Bools, variance: float) -> Floats:
+    """All vectors through the PCA of the training pairs' images, unit rows again."""
+    images = np.unique([pairs.left[training], pairs.right[training]])
+    vectors = embeddings.vectors.astype(np.float64)
+    mean = vectors[images].mean(0)
+    values, axes = np.linalg.eigh(np.cov(vectors[images], rowvar=False))
+    share = np.cumsum(values[::-1]) / max(values.sum(), 1e-300)
+    count = min(int(np.searchsorted(share, variance)) + 1, len(values))
+    projected = (vectors - mean) @ axes[:, ::-1][:, :count]
+    lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        raise DataError("vectors that differ, for a PCA", "some that are equal to their mean", "drop --pca")
+    return np.asarray(projected / lengths)
