@@ -109,7 +109,7 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began), "images_per_second": round(outcome.images_per_second),
         "loss": outcome.loss,
     }  # fmt: skip
-    lists = [data / "lfw" / each for each in (*LISTS["lfw"], *LISTS["lfw_view1"]) if (data / "lfw" / each).exists()]
+    lists = [data / each for each in (*LISTS["lfw"], *LISTS["lfw_view1"]) if (data / each).exists()]
     vectors = embed_pairs(embedder(run), data, [each.name for each in lists])
     judged = lfw(vectors, lists[0])
     figures["lfw"] = [judged.metrics["accuracy"].value, judged.facts["standard_error"]]

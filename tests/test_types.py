@@ -76,7 +76,7 @@ class TestEmbeddings:
         assert list(again.ids) == list(e.ids)
 
     def test_anybodys_npz(self, tmp_path):
-        np.savez(tmp_path / "f.npz", vectors=np.eye(2, dtype=np.int64) * 3, ids=["a", "b"])
+        np.savez(tmp_path / "f.npz", vectors=np.eye(2, dtype=np.float16) * 3, ids=["a", "b"])
         e = Embeddings.load(tmp_path / "f.npz")
         assert e.vectors.dtype == np.float32
         np.testing.assert_array_equal(e.norms, [3, 3])
@@ -86,6 +86,7 @@ class TestEmbeddings:
         [
             (np.array([[1.0, np.nan], [1, 1]]), ["a", "b"], r"1 of 2 with NaN.*first: a"),
             (np.array([[1.0, 1], [0, 0]]), ["a", "b"], r"first: b"),
+            (np.array([[1, 2], [3, 4]]), ["a", "b"], "floating-point vectors, got int64"),
             (np.ones((2, 2)), ["a", "a"], "1 repetitions"),
             (np.ones((2, 2)), ["a"], "one id for each"),
             (np.ones(2), ["a", "b"], r"\[N, D\]"),

@@ -34,6 +34,41 @@ def test_roc_and_auc_are_scikit_learns(scores):
     assert metrics.auc(curve) == pytest.approx(roc_auc_score(scores.same, scores.scores), abs=1e-12)
 
 
+@given(comparisons())
+@settings(max_examples=50)
+def test_eer_is_where_scikit_learns_curve_meets_the_diagonal(scores):
+    """Bisection on the line through scikit-learn's points."""
+    far, tar, _ = roc_curve(scores.same, scores.scores, drop_intermediate=False)
+    steps = np.concatenate([[0], np.cumsum(np.diff(far) + np.diff(tar))])  # along the curve, which may rise straight
+    low, high = 0.0, steps[-1]
+    for _ in range(100):
+        middle = (low + high) / 2
+        below = np.interp(middle, steps, far) < 1 - np.interp(middle, steps, tar)
+        low, high = (middle, high) if below else (low, middle)
+    assert metrics.eer(metrics.roc(scores)) == pytest.approx(np.interp(low, steps, far), abs=1e-12)
+
+
+def test_eer_is_pyeers():
+    """pyeer takes the mean of both errors at the threshold where they are nearest: one comparison's worth of both."""
+    from pyeer.eer_stats import calculate_roc, get_eer_values
+
+    rng = np.random.default_rng(1)
+    genuine, impostor = rng.normal(1, 1, 1500), rng.normal(-0.5, 1, 4000)
+    found = metrics.eer(metrics.roc(ScoreSet(np.r_[genuine, impostor], np.arange(5500) < 1500, np.zeros(5500, int))))
+    _, far, frr = calculate_roc(genuine, impostor)
+    _, low, high, theirs = get_eer_values(far, frr)
+    assert found == pytest.approx(theirs, abs=1 / 1500)
+    assert low - 1 / 1500 <= found <= high + 1 / 1500
+
+
+def test_d_prime_of_two_gaussians():
+    rng = np.random.default_rng(2)
+    scores = ScoreSet(np.r_[rng.normal(2, 1, 100_000), rng.normal(-1, 2, 100_000)], np.arange(200_000) < 100_000,
+                      np.zeros(200_000, int))  # fmt: skip
+    assert metrics.d_prime(scores) == pytest.approx(3 / np.sqrt(2.5), abs=0.02)
+    assert metrics.d_prime(ScoreSet(np.array([1.0, 0]), np.array([True, False]), np.zeros(2, int))) == np.inf
+
+
 @given(comparisons(), st.floats(0.01, 1))
 def test_tar_at_far_never_exceeds_the_stated_rate(scores, far):
     curve = metrics.roc(scores)

@@ -18,11 +18,14 @@ from ..errors import ConfigError, FaceError, InputError, ModelError
 from ..faces import DETECTORS, Detector, align, central, retarget
 from ..types import Embeddings, Floats, Image, InputSpec, Match, OperatingPoint
 
-Mirror = Literal["sum", "none"]
+Mirror = Literal["sum", "max", "concatenate", "none"]
 Network = Callable[[NDArray[np.float32]], Floats]
 
 SPEC_KEY, SHA_KEY, POINT_KEY = "normface.spec", "normface.weights_sha256", "normface.operating_point"
 BATCH = 32
+MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "sum": np.add, "max": np.maximum, "concatenate": lambda one, other: np.concatenate([one, other], axis=1),
+}  # fmt: skip
 _log = logging.getLogger("normface")
 
 
@@ -102,14 +105,15 @@ class Embedder:
     def features(self, crops: Image, mirror: Mirror = "sum") -> Floats:
         """Raw features [N, D] of aligned crops [N, H, W, 3] uint8 RGB on a known template's size.
 
-        mirror: "sum" adds the features of the mirrored crop (the paper's test-time trick), "none" does not.
+        mirror: how the mirrored crop's features are merged (the paper's test-time trick): "sum", "max" of each,
+        "concatenate" [N, 2D]; "none" leaves them out.
         """
         if mirror not in get_args(Mirror):
-            raise ConfigError("mirror among sum, none", repr(mirror), "choose one of them")
+            raise ConfigError(f"mirror among {', '.join(get_args(Mirror))}", repr(mirror), "choose one of them")
         pixels = self.spec.prepare(retarget(crops, self.spec.template))
         features = self.network(pixels)
-        if mirror == "sum":
-            features = features + self.network(np.ascontiguousarray(pixels[..., ::-1]))
+        if mirror != "none":
+            features = MERGES[mirror](features, self.network(np.ascontiguousarray(pixels[..., ::-1])))
         return features
 
     def embed(

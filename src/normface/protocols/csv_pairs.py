@@ -19,16 +19,7 @@ from .pairs import NamedPairs, joined, judge, scores
 from .tally import bounded
 from .verification import FARS, curves, rates, separation
 
-_TRUTH = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "same": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "different": False,
-}
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.str_]]]:

@@ -62,13 +62,15 @@ def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
 
     Raises DataError for another file, and for labels that contradict the subjects.
     """
-    text = _text(path)
     try:
-        width = len(text.partition("\n")[0].replace(",", " ").split())
-        numbers = np.loadtxt(text.replace(",", " ").splitlines(), np.int64, ndmin=2)
-        if width not in (2, 3) or not len(numbers):
-            raise ValueError(f"{width} columns")
-    except ValueError as error:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            first = file.readline()
+            width = len(first.replace(",", " ").split())
+            if width not in (2, 3):
+                raise ValueError(f"{width} columns")
+            file.seek(0)
+            numbers = np.loadtxt(file, np.int64, delimiter="," if "," in first else None, ndmin=2)
+    except (OSError, ValueError) as error:
         raise DataError(f"lines of two template numbers[, label] in {path}", f"'{error}'", "correct it") from error
     left, right = numbers[:, 0], numbers[:, 1]
     known = dict(zip(media.template.tolist(), media.subject.tolist(), strict=True))

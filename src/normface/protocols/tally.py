@@ -58,11 +58,11 @@ class Tally:
         return float(np.nextafter(self.tail[at], np.inf, dtype=self.tail.dtype))
 
     def kth(self, far: float, weights: Floats | None = None) -> float:
-        """BLUFR's threshold: the k-th highest impostor score, k = round(far · impostors)."""
+        """BLUFR's threshold: the k-th highest impostor score, k = round(far · impostors); above it where more tie."""
         if weights is None:
-            return float(self.tail[max(round(far * self.impostors), 1) - 1])
+            return kth(self.tail, max(round(far * self.impostors), 1) - 1)
         reached = np.cumsum(self._weights(weights))
-        return float(self.tail[min(int(np.searchsorted(reached, far * self.mass(weights))), len(self.tail) - 1)])
+        return kth(self.tail, int(np.searchsorted(reached, far * self.mass(weights))))
 
     def accepted(self, threshold: float, weights: Floats | None = None) -> float:
         """The share of genuine comparisons that reach a threshold; NaN where their weights are all 0."""
@@ -113,6 +113,14 @@ class Tally:
 
     def _weights(self, weights: Floats) -> Floats:
         return np.asarray(weights[self.tail_subjects[:, 0]] * weights[self.tail_subjects[:, 1]])
+
+
+def kth(falling: Floats, at: int) -> float:
+    """What stands at a place, at most the last; just above it where the next is equal, so that no more reach it."""
+    if at >= len(falling) - 1:
+        return float(falling[-1])
+    tied = falling[at + 1] == falling[at]
+    return float(np.nextafter(falling[at], np.inf, dtype=falling.dtype) if tied else falling[at])
 
 
 def bounded(value: float, low: float, high: float, n: int) -> Estimate:
