@@ -269,7 +269,9 @@ class TestMistakes:
         words = ["evaluate", "lfw", "--data", drawn, *vectors]
         assert one_line(run("evaluate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
         assert one_line(
-            run("evaluate", "blurf", "--data", drawn, *vectors)[2], "a protocol among blufr, lfw", "'blufr'?"
+            run("evaluate", "blurf", "--data", drawn, *vectors)[2],
+            "a protocol among agedb_30, all_pairs, blufr",
+            "'blufr'?",
         )
         assert one_line(run("evaluate", "blufr", "--data", drawn, *vectors)[2], "blufr_lfw_config.mat")
         assert one_line(run("evaluate", "lfw", "--data", tmp_path, *vectors)[2], "pairs.txt")

@@ -97,8 +97,16 @@ class TestEmbed:
         np.testing.assert_allclose(embedder.features(crops, "sum"), both, atol=1e-4)
         a, b = embedder.embed(crops), embedder.embed(np.ascontiguousarray(crops[:, :, ::-1]))
         np.testing.assert_allclose(a.vectors, b.vectors, atol=1e-5)
-        with pytest.raises(ConfigError, match="mirror among"):
-            embedder.features(crops, "max")
+        with pytest.raises(ConfigError, match="mirror among sum, max, concatenate, none"):
+            embedder.features(crops, "mean")
+
+    @pytest.mark.parametrize("mirror", ["max", "concatenate"])
+    def test_other_ways_to_merge(self, exported, mirror):
+        embedder = Embedder.load(exported)
+        crops = RNG.integers(0, 256, (2, 112, 96, 3), dtype=np.uint8)
+        one, other = embedder.features(crops, "none"), embedder.features(crops[:, :, ::-1], "none")
+        wanted = np.maximum(one, other) if mirror == "max" else np.concatenate([one, other], 1)
+        np.testing.assert_allclose(embedder.features(crops, mirror), wanted, atol=1e-4)
 
     def test_reader_gives_ids_and_templates_are_converted(self, exported, drawn):
         embedder = Embedder.load(exported)

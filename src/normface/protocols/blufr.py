@@ -130,7 +130,7 @@ def blufr(
         """Of every trial [T, 4]; `weights`: how often each subject was drawn [S]."""
         return np.array([
             [
-                *(pairs.accepted(pairs.kth(far, weights), weights) for far in FARS),
+                *pairs.rates(FARS, weights, kth=True),
                 *(search.identified(rank, search.kth(DIR_FAR, weights), weights) for rank in RANKS),
             ]
             for pairs, search in trials
@@ -148,7 +148,7 @@ def blufr(
         "mean_minus_std": dict(zip(names, (means - stds).tolist(), strict=True)),
         "by_trial": dict(zip(names, found.T.tolist(), strict=True)),
         "impostor_pairs": [pairs.impostors for pairs, _ in trials],
-        "thresholds": {f"far={far:g}": [pairs.kth(far) for pairs, _ in trials] for far in FARS},
+        "thresholds": [dict(zip(map(str, FARS), pairs.thresholds(FARS, kth=True), strict=True)) for pairs, _ in trials],
         "config_sha256": config.sha256, "notes": ["intervals: bootstrap over subjects, the same in all trials"],
         **(conditions or {}),
     }  # fmt: skip

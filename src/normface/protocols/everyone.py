@@ -137,7 +137,8 @@ def distractors(
     tars = {}
     if able:
         tally = across(vectors[probe], subject[probe], vectors[other], subject[other], max(able))
-        tars = replace(tally, genuine=own, genuine_subject=whose).tar(able, replicates=replicates)
+        down = np.argsort(own)[::-1]
+        tars = replace(tally, genuine=own[down], genuine_subject=whose[down]).tar(able, replicates=replicates)
     facts |= {
         "probes": len(probe), "distractors": len(other), "searches": len(own), "people": len(np.unique(whose)),
         "impostor_pairs": len(probe) * len(other), "seed": seed, "list_sha256": sha256, "notes": notes,

@@ -21,7 +21,7 @@ from . import PROTOCOLS
 from .intervals import percentiles, resampled
 from .lookup import Ids, partly, present, rows_of
 from .metrics import resolve
-from .tally import bounded, kth
+from .tally import at_kth, bounded
 
 RANKS, FPIRS = (1, 5, 10), (0.1, 0.01)
 _CELLS = 1 << 22  # of a tile of cosines
@@ -100,9 +100,9 @@ class Search:
     def kth(self, fpir: float, weights: Floats | None = None) -> float:
         """BLUFR's threshold: the k-th highest score of the probes without a mate, k = round(fpir · U)."""
         if weights is None:
-            return kth(self.best, max(round(fpir * len(self.best)), 1) - 1)
+            return at_kth(self.best, max(round(fpir * len(self.best)), 1) - 1)
         reached = np.cumsum(weights[self.best_subject])
-        return kth(self.best, int(np.searchsorted(reached, fpir * reached[-1])))
+        return at_kth(self.best, int(np.searchsorted(reached, fpir * reached[-1])))
 
     def cmc(self, ranks: int = 100) -> dict[str, list[float]]:
         """The cumulative match characteristic, to draw."""

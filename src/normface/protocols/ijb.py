@@ -148,14 +148,23 @@ def ijb_verification(
         kept = np.isin(left, numbers) & np.isin(right, numbers)
         facts = partly(facts, int(kept.sum()), len(left), "template pairs")
         left, right, same = left[kept], right[kept], same[kept]
+    result = judge_templates(embeddings, media, left, right, same, norms=norms)
+    facts |= {**result.facts, "pairs_sha256": _digest(media_file, matches_file), **(conditions or {})}
+    return Result(result.protocol, result.metrics, result.curves, facts)
+
+
+def judge_templates(
+    embeddings: Embeddings, media: Media, left: Ints, right: Ints, same: Bools, *, norms: bool = True
+) -> Result:
+    """`ijb_verification` of lists that are read: template numbers of both sides [M], whether they show one subject."""
+    numbers = np.unique(media.template)
     vectors = pool(embeddings, _templates(media, numbers, embeddings), norms=norms)
     a, b = np.searchsorted(numbers, left), np.searchsorted(numbers, right)
     pooled = ScoreSet(cosines(vectors, a, b), same, np.zeros(len(same), np.int8))
     found, notes = rates(pooled, joined(a, b, same, len(numbers)), FARS)
-    facts |= {
+    facts = {
         "templates": len(numbers), "images": len(media.ids), "genuine_pairs": int(same.sum()),
-        "impostor_pairs": int((~same).sum()), "norms": norms, "d_prime": separation(pooled),
-        "pairs_sha256": _digest(media_file, matches_file), "notes": notes, **(conditions or {}),
+        "impostor_pairs": int((~same).sum()), "norms": norms, "d_prime": separation(pooled), "notes": notes,
     }  # fmt: skip
     return Result("ijb_verification", found, curves(pooled), facts)
 

@@ -156,7 +156,7 @@ def judge(
     found, of_folds = folded(embeddings, pairs, pooled, pca=pca, equal=not facts)
     tars, notes = rates(pooled, named.people if people == "ids" else people)
     facts |= {
-        "pairs": len(pairs.same), "images": len(np.unique([*pairs.left, *pairs.right])), **of_folds,
+        "pairs": len(pairs.same), "images": len(np.unique(np.concatenate([pairs.left, pairs.right]))), **of_folds,
         "d_prime": separation(pooled), "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
     }  # fmt: skip
     return Result(protocol, found | tars, curves(pooled), facts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from .intervals import percentiles, proportion, resampled
 
 BINS = 2000  # of the impostors' histogram on [-1, 1]
 SPARE = 2  # times the tail that the rates need: thresholds of the bootstrap then lie in it too
-_CELLS = 1 << 22  # of a tile of cosines
+_CELLS = 1 << 20  # of a tile of cosines, which then stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Tally:
     """What comparisons leave behind.
 
     Attributes:
-        genuine: [G] scores; `genuine_subject` [G] whose.
+        genuine: [G] scores, falling; `genuine_subject` [G] whose.
         tail: [T] the highest impostor scores, falling; `tail_subjects` [T, 2] whose.
         impostors: how many there are in all.
         body: [BINS] counts of all impostor scores on [-1, 1].
@@ -48,42 +49,61 @@ class Tally:
 
         Raises DataError where so few impostors cannot resolve `far`.
         """
-        metrics.resolve(far, self.impostors)
-        total, each = (self.impostors, None) if weights is None else (self.mass(weights), self._weights(weights))
-        allowed = far * total * (1 + 1e-12)  # whole impostors, whatever the rounding of far
-        # Without weights the k-th highest has k at or above it; ties go with the last of them.
-        at = int(allowed) if each is None else int(np.searchsorted(np.cumsum(each), allowed, side="right"))
-        if at >= len(self.tail):
-            return -np.inf if len(self.tail) == self.impostors else float(self.tail[-1])
-        return float(np.nextafter(self.tail[at], np.inf, dtype=self.tail.dtype))
+        return self.thresholds([far], weights)[0]
 
-    def kth(self, far: float, weights: Floats | None = None) -> float:
-        """BLUFR's threshold: the k-th highest impostor score, k = round(far · impostors); above it where more tie."""
-        if weights is None:
-            return kth(self.tail, max(round(far * self.impostors), 1) - 1)
-        reached = np.cumsum(self._weights(weights))
-        return kth(self.tail, int(np.searchsorted(reached, far * self.mass(weights))))
+    def rates(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> Floats:
+        """TAR at each FAR: by the conservative rule, or by BLUFR's: at the k-th impostor score, k = round(far · all).
+
+        Where equal scores would let more than k through, BLUFR's threshold lies above them. NaN where no genuine
+        comparison has weight.
+        """
+        return np.array([self.accepted(each, weights) for each in self.thresholds(fars, weights, kth=kth)])
 
     def accepted(self, threshold: float, weights: Floats | None = None) -> float:
         """The share of genuine comparisons that reach a threshold; NaN where their weights are all 0."""
-        reached = self.genuine >= threshold
+        reached = len(self.genuine) - int(np.searchsorted(self.genuine[::-1], threshold))
         if weights is None:
-            return float(reached.mean())
-        each = weights[self.genuine_subject]
-        return float(each[reached].sum() / each.sum()) if each.any() else np.nan
+            return reached / len(self.genuine)
+        total = float(weights @ self._genuine_of)
+        if not total:
+            return np.nan
+        if 2 * reached < len(self.genuine):
+            return float(weights[self.genuine_subject[:reached]].sum()) / total
+        return 1 - float(weights[self.genuine_subject[reached:]].sum()) / total
 
     def tar(self, fars: Sequence[float], *, replicates: int = 200) -> dict[str, Estimate]:
         """`tar@far=…` by the conservative rule, with bootstrap intervals over subjects."""
-
-        def rates(weights: Floats | None) -> Floats:
-            return np.array([self.accepted(self.threshold(far, weights), weights) for far in fars])
-
-        values = rates(None)
-        lows, highs = percentiles(resampled(rates, self.subjects, replicates))
+        lows, highs = percentiles(resampled(lambda weights: self.rates(fars, weights), self.subjects, replicates))
         return {
             f"tar@far={far:g}": bounded(value, low, high, len(self.genuine))
-            for far, value, low, high in zip(fars, values, lows, highs, strict=True)
+            for far, value, low, high in zip(fars, self.rates(fars), lows, highs, strict=True)
         }
+
+    def thresholds(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> list[float]:
+        """Of each FAR, by the rules of `rates`. Raises DataError where so few impostors cannot resolve one."""
+        for far in fars:
+            metrics.resolve(far, self.impostors)
+        if weights is None:
+            if kth:
+                return [at_kth(self.tail, max(round(far * self.impostors), 1) - 1) for far in fars]
+            places = [int(far * self.impostors * (1 + 1e-12)) for far in fars]  # whole ones, whatever far's rounding
+        else:
+            left, right = self.tail_subjects.T
+            reached = np.cumsum(weights[left] * weights[right])
+            allowed = np.array(fars) * self.mass(weights)
+            if kth:
+                return [at_kth(self.tail, place) for place in np.searchsorted(reached, allowed).tolist()]
+            places = np.searchsorted(reached, allowed * (1 + 1e-12), side="right").tolist()
+        complete = len(self.tail) == self.impostors
+        return [
+            float(np.nextafter(self.tail[place], np.inf, dtype=self.tail.dtype)) if place < len(self.tail)
+            else -np.inf if complete else float(self.tail[-1])
+            for place in places
+        ]  # fmt: skip
+
+    @cached_property
+    def _genuine_of(self) -> Ints:
+        return np.bincount(self.genuine_subject, minlength=self.subjects)
 
     def roc(self) -> metrics.Roc:
         """The ROC: in the tail one point for each score, as exact as of all scores; below it one for each bin."""
@@ -94,7 +114,7 @@ class Tally:
             edges = np.linspace(-1, 1, BINS + 1)[-2::-1]
             below = edges <= self.tail[-1]
             above = np.cumsum(self.body[::-1])
-            accepted = len(self.genuine) - np.searchsorted(np.sort(self.genuine), edges)
+            accepted = len(self.genuine) - np.searchsorted(self.genuine[::-1], edges)
             thresholds = np.concatenate([thresholds, edges[below]])
             false, true = np.concatenate([false, above[below]]), np.concatenate([true, accepted[below]])
         thresholds, false, true = (
@@ -111,11 +131,8 @@ class Tally:
             "impostor": self.body.reshape(bins, -1).sum(1).tolist(),
         }
 
-    def _weights(self, weights: Floats) -> Floats:
-        return np.asarray(weights[self.tail_subjects[:, 0]] * weights[self.tail_subjects[:, 1]])
 
-
-def kth(falling: Floats, at: int) -> float:
+def at_kth(falling: Floats, at: int) -> float:
     """What stands at a place, at most the last; just above it where the next is equal, so that no more reach it."""
     if at >= len(falling) - 1:
         return float(falling[-1])
@@ -141,8 +158,10 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     top = top[np.argsort(values[top])[::-1]]
     pairs = np.stack([left[impostor], right[impostor]], 1)
     count = int(max(left.max(), right.max())) + 1
+    genuine = np.flatnonzero(scores.same)
+    genuine = genuine[np.argsort(scores.scores[genuine])[::-1]]
     return Tally(
-        scores.genuine, left[scores.same], values[top], pairs[top], len(impostor), _binned(values),
+        scores.scores[genuine], left[genuine], values[top], pairs[top], len(impostor), _binned(values),
         _bilinear(pairs, count), count,
     )  # fmt: skip
 
@@ -157,7 +176,8 @@ def all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
     def tiles() -> Iterator[tuple[Floats, Ints, Ints, Ints]]:
         start = 0
         while start < len(vectors):
-            stop = min(len(vectors), start + max(_CELLS // (start + 512), 16))
+            # As many rows as fill a tile, whose columns end with its rows
+            stop = min(len(vectors), start + max(int((np.sqrt(start**2 + 4 * _CELLS) - start) / 2), 16))
             tile = vectors[start:stop] @ vectors[:stop].T
             tile[:, start:][np.triu_indices(stop - start)] = -np.inf
             yield tile, rows[start:stop], first[start:stop], rows[start:stop]
@@ -203,9 +223,8 @@ def _gather(
 ) -> Tally:
     """From tiles of cosines with their rows; in each row the columns from low to high are genuine."""
     keep = min(int(SPARE * far * impostors) + 2, impostors)
-    tail: Floats = np.zeros(0, np.float32)
-    owners: Ints = np.zeros((0, 2), np.int32)
-    bound, genuine, whose, body = -np.inf, [], [], np.zeros(BINS, np.int64)
+    tails: list[tuple[Floats, Ints]] = []
+    bound, held, genuine, whose, body = -np.inf, 0, [], [], np.zeros(BINS, np.int64)
     for tile, rows, low, high in tiles:
         counts = high - low
         row = np.repeat(np.arange(len(rows)), counts)
@@ -216,16 +235,19 @@ def _gather(
         body += _binned(tile)
         at = np.flatnonzero(tile > bound)
         row, column = np.divmod(at, tile.shape[1])
-        tail = np.concatenate([tail, tile.ravel()[at]])
-        owners = np.concatenate([owners, np.stack([left[rows[row]], right[column]], 1).astype(np.int32)])
-        if len(tail) > 2 * keep:
-            tail, owners = _highest(tail, owners, keep)
-            bound = float(tail[-1])
-    tail, owners = _highest(tail, owners, keep)
-    return Tally(np.concatenate(genuine), np.concatenate(whose), tail, owners, impostors, body, mass, subjects)
+        tails.append((tile.ravel()[at], np.stack([left[rows[row]], right[column]], 1).astype(np.int32)))
+        held += len(at)
+        if held > 2 * keep:
+            tails = [_highest(tails, keep)]
+            bound, held = float(tails[0][0][-1]), len(tails[0][0])
+    tail, owners = _highest(tails, keep)
+    scores = np.concatenate(genuine)
+    down = np.argsort(scores)[::-1]
+    return Tally(scores[down], np.concatenate(whose)[down], tail, owners, impostors, body, mass, subjects)
 
 
-def _highest(tail: Floats, owners: Ints, keep: int) -> tuple[Floats, Ints]:
+def _highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, Ints]:
+    tail, owners = (np.concatenate(each) for each in zip(*parts, strict=True))
     best = np.argpartition(tail, len(tail) - keep)[-keep:] if len(tail) > keep else np.arange(len(tail))
     best = best[np.argsort(tail[best])[::-1]]
     return tail[best], owners[best]

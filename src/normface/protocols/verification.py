@@ -14,15 +14,18 @@ from .intervals import over_folds, proportion, standard_error
 from .tally import of_pairs
 
 FARS = (0.01, 0.001)
-_DENSE, _CELLS = 1 / 40, 1 << 24  # a matrix product costs a cell so much less than a single cosine
+_ROWS, _MANY, _CELLS = 256, 100_000, 1 << 24
+_DENSE = 1 / 40  # a matrix product costs a cell so much less than a single cosine
 
 
 def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
     """Cosines [M] of unit rows; many that fill much of a matrix are read off its tiles, in the vectors' precision."""
+    if len(left) < _MANY:
+        return _one_by_one(vectors, left, right)
     rows, row = np.unique(left, return_inverse=True)
     columns, column = np.unique(right, return_inverse=True)
-    if len(left) < 100_000 or len(left) < _DENSE * len(rows) * len(columns):
-        return np.asarray(np.einsum("md,md->m", vectors[left], vectors[right], dtype=np.float64))
+    if len(left) < _DENSE * len(rows) * len(columns):
+        return _one_by_one(vectors, left, right)
     found = np.empty(len(left), vectors.dtype)
     step = max(_CELLS // len(columns), 1)
     order = np.argsort(row // step, kind="stable")
@@ -31,6 +34,14 @@ def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
         some = order[cut[place] : cut[place + 1]]
         start = place * step
         found[some] = (vectors[rows[start : start + step]] @ others.T)[row[some] - start, column[some]]
+    return found
+
+
+def _one_by_one(vectors: Floats, left: Ints, right: Ints) -> Floats:
+    found = np.empty(len(left))
+    for start in range(0, len(left), _ROWS):  # what is gathered stays in the processor's cache
+        some = slice(start, start + _ROWS)
+        found[some] = np.einsum("md,md->m", vectors[left[some]], vectors[right[some]], dtype=np.float64)
     return found
 
 
@@ -55,6 +66,9 @@ def folded(
         raise DataError("folds of one size", ", ".join(map(str, sizes.sum(0))) + " pairs", "even them out")
     if pca is not None and not 0 < pca <= 1:
         raise DataError("a share of variance for --pca above 0, at most 1", str(pca), "correct it")
+    order = np.argsort(pooled.scores)  # once: what is in order is sorted again in no time
+    pairs = Pairs(pairs.left[order], pairs.right[order], pairs.same[order], pairs.fold[order])
+    pooled = ScoreSet(pooled.scores[order], pairs.same, pairs.fold)
     accuracies, thresholds, eers, aucs = np.empty((4, folds))
     for fold in range(folds):
         test = pairs.fold == fold

@@ -1,0 +1,20 @@
+"""IJB-B/C 1:1 of CVLface (github mk-minchul/CVLface), from a checkout whose folder CVLFACE names."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .insightface import imported
+
+PLACE = Path("cvlface", "research", "recognition", "code", "run_v1", "evaluations", "ijbbc", "evaluate.py")
+
+
+def load() -> Any:
+    """Its module `evaluate`."""
+    path = Path(os.environ.get("CVLFACE", "")) / PLACE
+    if not path.exists():
+        sys.exit("set CVLFACE to a checkout of github mk-minchul/CVLface")
+    module = imported(path)
+    module.tqdm = lambda each, **_: each
+    return module

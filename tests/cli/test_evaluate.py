@@ -1,0 +1,114 @@
+"""`normface evaluate` on lists of one's own, on published layouts, and in part."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from normface.cli import app
+from normface.data.bins import write_bin
+from normface.types import Embeddings
+
+RNG = np.random.default_rng(0)
+module = import_module("normface.cli.evaluate")
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*words):
+        found = CliRunner().invoke(app, ["evaluate", *map(str, words)])
+        return found.exit_code, found.output, found.exception
+
+    return run
+
+
+@pytest.fixture
+def own(tmp_path):
+    """40 people with two images each: pairs.csv and vectors."""
+    ids = [f"P{k // 2:02d}/{k % 2}.jpg" for k in range(80)]
+    x = np.repeat(RNG.normal(size=(40, 16)), 2, 0) + RNG.normal(size=(80, 16))
+    lines = [f"{ids[2 * p]},{ids[(2 * p + 1 + 2 * k) % 80]},{int(k == 0)}" for p in range(40) for k in range(4)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["a,b,same", *lines]))
+    Embeddings(x, ids).save(tmp_path / "all.npz")
+    Embeddings(x[1:], ids[1:]).save(tmp_path / "some.npz")
+    return tmp_path
+
+
+def test_pairs_of_ones_own_need_no_data_folder(call, own):
+    code, text, _ = call("pairs_csv", "--list", own / "pairs.csv", "--embeddings", own / "all.npz", "--json")
+    assert code == 0
+    result = json.loads(text)
+    assert result["protocol"] == "pairs_csv"
+    assert {"eer", "auc", "tar@far=0.01"} <= set(result["metrics"])
+    assert call("pairs_csv", "--data", own, "--embeddings", own / "all.npz", "--json")[1] == text
+
+
+def test_partial_says_so_first(call, own):
+    words = ["pairs_csv", "--data", own, "--embeddings", own / "some.npz"]
+    assert "--partial" in str(call(*words)[2])
+    code, text, _ = call(*words, "--partial")
+    assert code == 0
+    first = text.splitlines()[0]
+    assert first.startswith("Partial: 1 of 80 images have no vector (first: P00/0.jpg)")
+    assert "of 160 pairs were evaluated" in first
+    assert "not the protocol's figure" in first
+
+
+def test_all_pairs_have_no_list(call, own):
+    code, text, _ = call("all_pairs", "--embeddings", own / "all.npz", "--json")
+    assert code == 0
+    assert json.loads(text)["facts"]["impostor_pairs"] == 80 * 78 // 2
+    assert "options of all_pairs, got --partial" in str(
+        call("all_pairs", "--embeddings", own / "all.npz", "--partial")[2]
+    )
+
+
+def test_where_lists_are_looked_for(tmp_path):
+    for name in (
+        "ijbc_face_tid_mid.txt",
+        "ijbc_1N_probe_mixed.csv",
+        "ijbc_1N_gallery_G2.csv",
+        "ijbc_1N_gallery_G1.csv",
+    ):
+        (tmp_path / "ijb").mkdir(exist_ok=True)
+        (tmp_path / "ijb" / name).touch()
+    found = module.find_lists("ijb_identification", tmp_path)
+    assert [path.name[5:] for path in found] == [
+        "face_tid_mid.txt", "1N_probe_mixed.csv", "1N_gallery_G1.csv", "1N_gallery_G2.csv",
+    ]  # fmt: skip
+    with pytest.raises(Exception, match=r"template_pair_label.*--list"):
+        module.find_lists("ijb_verification", tmp_path)
+    with pytest.raises(Exception, match="--data, or --list"):
+        module.find_lists("lfw", None)
+    assert module.find_lists("all_pairs", None) == []
+
+
+def test_where_crops_are_looked_for(tmp_path):
+    for place in ("lfw/lfw-112x96.zip", "ytf/crops/x", "crops.zip"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    assert module.find_crops("lfw", tmp_path) == tmp_path / "lfw/lfw-112x96.zip"
+    assert module.find_crops("ytf", tmp_path) == tmp_path / "ytf/crops"
+    assert module.find_crops("pairs_csv", tmp_path) == tmp_path / "crops.zip"
+    assert module.find_crops("cfp_fp", tmp_path) == tmp_path / "cfp_fp.bin"
+    with pytest.raises(Exception, match="--crops"):
+        module.find_crops("ijb_verification", tmp_path)
+
+
+def test_every_protocol_has_a_place_for_its_lists():
+    from normface.protocols import PROTOCOLS
+
+    assert set(module.LISTS) == set(PROTOCOLS)
+
+
+def test_what_a_list_names_is_embedded(tmp_path, own):
+    ids = np.array(["P00/0.jpg", "P99/0.jpg", "P00/1.jpg"])
+    wanted = module._wanted("pairs_csv", [own / "pairs.csv"], ids)
+    assert wanted.tolist() == [True, False, True]
+    (tmp_path / "splits.txt").write_text("1, 1, A/0, A/1, 1\n")
+    frames = np.array(["A/0/1.jpg", "A/2/1.jpg", "A/1/9.jpg"])
+    assert module._wanted("ytf", [tmp_path / "splits.txt"], frames).tolist() == [True, False, True]
+    write_bin(tmp_path / "a.bin", [b""] * 20, [True] * 10)
+    assert module._wanted("cfp_fp", [tmp_path / "a.bin"], ids).all()
