@@ -61,6 +61,18 @@ def test_eer_is_pyeers():
     assert low - 1 / 1500 <= found <= high + 1 / 1500
 
 
+def test_a_long_curve_is_drawn_by_fewer_points():
+    rng = np.random.default_rng(3)
+    scores = np.r_[rng.normal(1, 1, 20_000), rng.normal(-1, 1, 20_000)]
+    curve = metrics.roc(ScoreSet(scores, np.arange(40_000) < 20_000, np.zeros(40_000, int)))
+    drawn = metrics.corners(curve)
+    assert len(drawn["far"]) <= metrics.POINTS + 2
+    assert (drawn["far"][0], drawn["tar"][0], drawn["far"][-1], drawn["tar"][-1]) == (0, 0, 1, 1)
+    points = set(zip(curve.far.tolist(), curve.tar.tolist(), strict=True))
+    assert points.issuperset(zip(drawn["far"], drawn["tar"], strict=True))
+    assert np.trapezoid(drawn["tar"], drawn["far"]) == pytest.approx(metrics.auc(curve), abs=1e-3)
+
+
 def test_d_prime_of_two_gaussians():
     rng = np.random.default_rng(2)
     scores = ScoreSet(np.r_[rng.normal(2, 1, 100_000), rng.normal(-1, 2, 100_000)], np.arange(200_000) < 100_000,

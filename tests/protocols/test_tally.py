@@ -71,12 +71,17 @@ def test_listed_pairs_equal_one_sort_and_weigh_by_both_people():
     found, curve = tally.of_pairs(scores, left, right, 0.1), metrics.roc(scores)
     for far in (0.1, 0.01, 0.001):
         assert found.accepted(found.threshold(far)) == curve.tar[metrics.at_far(curve, far)]
-    weights = rng.multinomial(40, np.full(40, 1 / 40)).astype(float)
+    weights = rng.multinomial(50, np.full(50, 1 / 50)).astype(float)  # of more people than there are in the pairs
     assert found.mass(weights) == pytest.approx((weights[left] * weights[right])[~scores.same].sum())
     # Weights are repetitions: the threshold is that of a list where each impostor stands as often
     times = (weights[left] * weights[right])[~scores.same].astype(int)
     repeated = np.sort(np.repeat(scores.impostor, times))[::-1]
-    assert found.threshold(0.1, weights) == np.nextafter(repeated[int(0.1 * len(repeated))], np.inf)
+    threshold = found.threshold(0.1, weights)
+    assert threshold == np.nextafter(repeated[int(0.1 * len(repeated))], np.inf)
+    each = weights[left][scores.same]
+    for level in (threshold, 0.0, 0.7):
+        expected = np.average(scores.genuine >= level, weights=each)
+        assert found.accepted(level, weights) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["all pairs", "two sets"])

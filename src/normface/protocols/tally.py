@@ -32,7 +32,7 @@ class Tally:
         impostors: how many there are in all.
         body: [BINS] counts of all impostor scores on [-1, 1].
         mass: of a weight for each subject [S], the impostor comparisons' weights in all.
-        subjects: S.
+        subjects: S, of those met; weights may go on with others.
     """
 
     genuine: Floats
@@ -64,7 +64,7 @@ class Tally:
         reached = len(self.genuine) - int(np.searchsorted(self.genuine[::-1], threshold))
         if weights is None:
             return reached / len(self.genuine)
-        total = float(weights @ self._genuine_of)
+        total = float(weights[: self.subjects] @ self._genuine_of)
         if not total:
             return np.nan
         if 2 * reached < len(self.genuine):
@@ -270,6 +270,6 @@ def _bilinear(pairs: Ints, count: int) -> Callable[[Floats], float]:
 
     if count**2 <= 10_000_000:
         dense = np.bincount(pairs[:, 0] * count + pairs[:, 1], minlength=count**2).reshape(count, count).astype(float)
-        return lambda weights: float(weights @ dense @ weights)
+        return lambda weights: float(weights[:count] @ dense @ weights[:count])
     sparse = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
-    return lambda weights: float(weights @ (sparse @ weights))
+    return lambda weights: float(weights[:count] @ (sparse @ weights[:count]))
