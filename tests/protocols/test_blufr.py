@@ -4,7 +4,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from normface.errors import DataError
 from normface.protocols import blufr, read_blufr
@@ -97,6 +97,21 @@ def test_images_without_a_vector(setting):
     path, embeddings, *_ = setting
     with pytest.raises(DataError, match="none for 1"):
         blufr(Embeddings(embeddings.vectors[1:], embeddings.ids[1:]), path)
+
+
+@pytest.mark.parametrize("change", ["swap two labels", "merge two people", "leave one out"])
+def test_labels_that_contradict_the_names(setting, tmp_path, change):
+    raw = {key: value for key, value in loadmat(setting[0]).items() if not key.startswith("__")}
+    labels = raw["labels"].copy()
+    if change == "swap two labels":
+        labels[[0, -1]] = labels[[-1, 0]]
+    elif change == "merge two people":
+        labels[labels == labels[-1]] = labels[0]
+    else:
+        labels = labels[1:]
+    savemat(tmp_path / "config.mat", raw | {"labels": labels})
+    with pytest.raises(DataError, match="agree with|a label for each|one gallery image"):
+        read_blufr(tmp_path / "config.mat")
 
 
 @pytest.mark.parametrize("data", [b"", b"no MATLAB file", None])

@@ -19,7 +19,7 @@ from ..types import Bools, Embeddings, Floats, Ints, Result
 from . import PROTOCOLS
 from .identification import Search
 from .intervals import percentiles, resampled
-from .lookup import Ids, partly, present, rows_of
+from .lookup import Ids, partly, people, present, rows_of
 from .metrics import corners
 from .tally import Tally, all_pairs, bounded
 
@@ -85,6 +85,9 @@ def read_blufr(path: str | Path) -> Config:
             raise DataError(f"one gallery image a person in {path}", "two", "take blufr_lfw_config.mat")
     if len(subjects) != len(ids) or not trials:
         raise DataError(f"a label for each of {len(ids)} images in {path}", f"{len(subjects)}", "take the original")
+    named = people(ids.tolist())[1]
+    if len({len(np.unique(each)) for each in (named, subjects, named * (subjects.max() + 1) + subjects)}) > 1:
+        raise DataError(f"labels in {path} that agree with the images' names", "others", "take blufr_lfw_config.mat")
     return Config(ids, np.unique(subjects, return_inverse=True)[1], trials, hashlib.sha256(data).hexdigest())
 
 
