@@ -61,6 +61,12 @@ def test_eer_is_pyeers():
     assert low - 1 / 1500 <= found <= high + 1 / 1500
 
 
+@given(comparisons())
+@settings(max_examples=50)
+def test_the_staircase_has_the_same_corners(scores):
+    assert metrics.corners(metrics.staircase(scores)) == metrics.corners(metrics.roc(scores))
+
+
 def test_a_long_curve_is_drawn_by_fewer_points():
     rng = np.random.default_rng(3)
     scores = np.r_[rng.normal(1, 1, 20_000), rng.normal(-1, 1, 20_000)]

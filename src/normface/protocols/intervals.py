@@ -16,13 +16,13 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 
     Raises InputError unless 0 ≤ successes ≤ n and n ≥ 1.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if not 0 <= successes <= n or n < 1:
         raise InputError("0 ≤ successes ≤ n, n ≥ 1", f"{successes} of {n}", "correct the counts")
     tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
     return Estimate(successes / n, low, high, n)
 
 
@@ -36,13 +36,13 @@ def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) 
 
     Folds that all agree (all perfect, say) would leave no interval: then it is that of `proportion`.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     if np.ptp(by_fold) == 0:
         pooled = proportion(round(value * n), n, confidence)
         return Estimate(value, min(value, pooled.low), max(value, pooled.high), n)
 
-    half = float(t.ppf((1 + confidence) / 2, len(by_fold) - 1)) * standard_error(by_fold)
+    half = float(stdtrit(len(by_fold) - 1, (1 + confidence) / 2)) * standard_error(by_fold)
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
 
 

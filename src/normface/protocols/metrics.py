@@ -58,6 +58,19 @@ def counts(scores: Floats, same: Bools) -> tuple[Floats, Ints, Ints]:
     )
 
 
+def staircase(scores: ScoreSet) -> Roc:
+    """The ROC's corners alone: before and after its rise at each genuine score. Much quicker where impostors abound."""
+    genuine, impostor = np.sort(scores.genuine), np.sort(scores.impostor)
+    thresholds = np.unique(genuine)[::-1]
+    true = len(genuine) - np.searchsorted(genuine, thresholds)
+    above, at = (len(impostor) - np.searchsorted(impostor, thresholds, side) for side in ("right", "left"))
+    points = np.stack([np.stack([above, np.append(0, true[:-1])], 1), np.stack([at, true], 1)], 1).reshape(-1, 2)
+    points = np.concatenate([[[0, 0]], points, [[len(impostor), len(genuine)]]])
+    thresholds = np.concatenate([[np.inf], thresholds.repeat(2), [-np.inf]])
+    new = np.append(True, (points[1:] != points[:-1]).any(1))
+    return Roc(thresholds[new], points[new, 0], points[new, 1], len(impostor), len(genuine))
+
+
 def auc(curve: Roc) -> float:
     """Area under the ROC: the chance that a genuine score is above an impostor's, ties counted half."""
     return float(np.trapezoid(curve.tar, curve.far))
@@ -142,8 +155,11 @@ def corners(curve: Roc) -> dict[str, list[float]]:
 def histogram(scores: ScoreSet, bins: int = 100) -> dict[str, list[float]]:
     """Counts of both kinds on [-1, 1], to draw."""
     edges = np.linspace(-1, 1, bins + 1)
-    kinds = {"genuine": scores.genuine, "impostor": scores.impostor}
-    return {"edges": edges.tolist()} | {k: np.histogram(v.clip(-1, 1), edges)[0].tolist() for k, v in kinds.items()}
+    found = {"edges": edges.tolist()}
+    for kind, values in (("genuine", scores.genuine), ("impostor", scores.impostor)):
+        place = ((values + 1) * (bins / 2)).astype(np.int16).clip(0, bins - 1)
+        found[kind] = np.bincount(place, minlength=bins).tolist()
+    return found
 
 
 def accuracy_threshold(scores: Floats, same: Bools) -> float:

@@ -22,19 +22,26 @@ def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
     """Cosines [M] of unit rows; many that fill much of a matrix are read off its tiles, in the vectors' precision."""
     if len(left) < _MANY:
         return _one_by_one(vectors, left, right)
-    rows, row = np.unique(left, return_inverse=True)
-    columns, column = np.unique(right, return_inverse=True)
+    (rows, row), (columns, column) = _numbered(left), _numbered(right)
     if len(left) < _DENSE * len(rows) * len(columns):
         return _one_by_one(vectors, left, right)
     found = np.empty(len(left), vectors.dtype)
     step = max(_CELLS // len(columns), 1)
-    order = np.argsort(row // step, kind="stable")
-    others, cut = vectors[columns], np.searchsorted(row[order] // step, np.arange(-(-len(rows) // step) + 1))
+    tile = (row // step).astype(np.int16)  # few enough, and short ones are sorted by radix
+    order = np.argsort(tile, kind="stable")
+    others, cut = vectors[columns], np.cumsum(np.append(0, np.bincount(tile)))
     for place in range(len(cut) - 1):
         some = order[cut[place] : cut[place + 1]]
         start = place * step
         found[some] = (vectors[rows[start : start + step]] @ others.T)[row[some] - start, column[some]]
     return found
+
+
+def _numbered(indices: Ints) -> tuple[Ints, Ints]:
+    """The distinct ones in order, and the place of each among them."""
+    met = np.zeros(int(indices.max()) + 1, bool)
+    met[indices] = True
+    return np.flatnonzero(met), (np.cumsum(met) - 1)[indices]
 
 
 def _one_by_one(vectors: Floats, left: Ints, right: Ints) -> Floats:
@@ -120,7 +127,7 @@ def rates(
 
 def curves(pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:
     """The ROC and the histograms of scores."""
-    return {"roc": metrics.corners(metrics.roc(pooled)), "histogram": metrics.histogram(pooled)}
+    return {"roc": metrics.corners(metrics.staircase(pooled)), "histogram": metrics.histogram(pooled)}
 
 
 def separation(pooled: ScoreSet) -> float | None:
