@@ -61,7 +61,7 @@ class Tally:
 
     def accepted(self, threshold: float, weights: Floats | None = None) -> float:
         """The share of genuine comparisons that reach a threshold; NaN where their weights are all 0."""
-        reached = len(self.genuine) - int(np.searchsorted(self.genuine[::-1], threshold))
+        reached = len(self.genuine) - int(np.searchsorted(self._rising, threshold))
         if weights is None:
             return reached / len(self.genuine)
         total = float(weights[: self.subjects] @ self._genuine_of)
@@ -102,6 +102,10 @@ class Tally:
         ]  # fmt: skip
 
     @cached_property
+    def _rising(self) -> Floats:
+        return np.ascontiguousarray(self.genuine[::-1])
+
+    @cached_property
     def _genuine_of(self) -> Ints:
         return np.bincount(self.genuine_subject, minlength=self.subjects)
 
@@ -114,7 +118,7 @@ class Tally:
             edges = np.linspace(-1, 1, BINS + 1)[-2::-1]
             below = edges <= self.tail[-1]
             above = np.cumsum(self.body[::-1])
-            accepted = len(self.genuine) - np.searchsorted(self.genuine[::-1], edges)
+            accepted = len(self.genuine) - np.searchsorted(self._rising, edges)
             thresholds = np.concatenate([thresholds, edges[below]])
             false, true = np.concatenate([false, above[below]]), np.concatenate([true, accepted[below]])
         thresholds, false, true = (
