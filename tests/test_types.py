@@ -1,10 +1,13 @@
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from normface.errors import ConfigError, DataError, InputError
 from normface.types import (
+    Calibration,
     ClassShard,
     Embeddings,
     Estimate,
@@ -137,6 +140,35 @@ def test_operating_point_round_trip():
     for text in ("{}", "[]", "nonsense"):
         with pytest.raises(ConfigError, match="operating point"):
             OperatingPoint.from_json(text)
+
+
+class TestCalibration:
+    made = Calibration(10.0, -3.0, (-1.0, 0.2, 0.5), (-4.0, 0.5, 3.0), 0.2, 0.1)
+
+    def test_a_score_becomes_a_likelihood_ratio_within_what_data_support(self):
+        assert self.made.llr(0.4) == pytest.approx(1.0)
+        assert (self.made.llr(-1), self.made.llr(1)) == (-4, 3)
+        assert Calibration(10.0, -3.0, (), (), 0.2, 0.1).llr(1) == 7  # no steps, no limit
+
+    @pytest.mark.parametrize("prior", [0.5, 0.01, 0.999])
+    def test_probability_is_bayes_rule(self, prior):
+        odds = prior / (1 - prior) * math.e  # at score 0.4
+        assert self.made.probability(0.4, prior) == pytest.approx(odds / (1 + odds))
+
+    def test_refusals(self):
+        with pytest.raises(InputError, match="prior"):
+            self.made.probability(0.4, 1)
+        with pytest.raises(ConfigError, match="rising"):
+            Calibration(1.0, 0.0, (0.5, 0.2), (1.0, 2.0), 0.2, 0.1)
+        with pytest.raises(ConfigError, match="as many"):
+            Calibration(1.0, 0.0, (0.5,), (), 0.2, 0.1)
+
+    def test_travels_in_a_certificate_and_old_ones_are_read(self):
+        bare = OperatingPoint(0.3, None, Estimate(0.01, 0, 0.02, 9), Estimate(0.9, 0.8, 1, 9), "lfw", "ab", "cd")
+        point = replace(bare, calibration=self.made)
+        assert OperatingPoint.from_json(point.to_json()) == point
+        old = {name: value for name, value in json.loads(bare.to_json()).items() if name != "calibration"}
+        assert OperatingPoint.from_json(json.dumps(old)) == bare
 
 
 def test_class_shard():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -272,6 +273,47 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Score → log-likelihood ratio: how much more probable a score is of one person than of two. Natural logarithms.
+
+    Attributes:
+        slope, intercept: of the logistic map, least `cllr` of all lines; the slope is never negative.
+        pav_scores, pav_llrs: the best rising map (pool adjacent violators), in steps: from `pav_scores[i]` on it
+            is `pav_llrs[i]`. One more error at either end keeps it finite: its ends are the most that the data support.
+        cllr, min_cllr: cost of the logistic map and of the best rising one, in bits (Brümmer and du Preez 2006); 0 is
+            perfect, 1 knows nothing. Measured on the comparisons that the maps were fitted to.
+    """
+
+    slope: float
+    intercept: float
+    pav_scores: tuple[float, ...]
+    pav_llrs: tuple[float, ...]
+    cllr: float
+    min_cllr: float
+
+    def __post_init__(self) -> None:
+        for name in ("pav_scores", "pav_llrs"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        steps = len(self.pav_llrs) == len(self.pav_scores)
+        if not steps or any(list(each) != sorted(each) for each in (self.pav_scores, self.pav_llrs)):
+            raise ConfigError("rising pav_scores and as many rising pav_llrs", "others", "calibrate again")
+
+    def llr(self, score: float) -> float:
+        """The logistic map, within what the data support (the ends of PAV's steps)."""
+        line = self.slope * score + self.intercept
+        return min(max(line, self.pav_llrs[0]), self.pav_llrs[-1]) if self.pav_llrs else line
+
+    def probability(self, score: float, prior: float = 0.5) -> float:
+        """That both are one person, if that had probability `prior` before they were compared.
+
+        Raises InputError unless 0 < prior < 1.
+        """
+        if not 0 < prior < 1:
+            raise InputError("a prior probability between 0 and 1", str(prior), "correct it")
+        return 0.5 + 0.5 * math.tanh((self.llr(score) + math.log(prior / (1 - prior))) / 2)
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
     """A certificate: this threshold, on this model, made these errors on these data.
 
@@ -281,6 +323,7 @@ class OperatingPoint:
         far, tar: measured at the threshold, with intervals and counts (impostor and genuine comparisons).
         protocol: name and conditions, such as `lfw, mirror sum`.
         model_sha256, data_sha256: of the model's weights and of the comparison list.
+        calibration: what a score says, beside the decision; None in older certificates.
     """
 
     threshold: float
@@ -290,6 +333,7 @@ class OperatingPoint:
     protocol: str
     model_sha256: str
     data_sha256: str
+    calibration: Calibration | None = None
 
     def accepts(self, score: float) -> bool:
         """The decision for one comparison."""
@@ -304,9 +348,11 @@ class OperatingPoint:
         """Read what `to_json` wrote. Raises ConfigError for anything else."""
         try:
             raw = json.loads(text)
-            return cls(**{**raw, "far": Estimate(**raw["far"]), "tar": Estimate(**raw["tar"])})
-        except (TypeError, KeyError, ValueError) as error:
-            raise ConfigError("an operating point as JSON", f"'{error}'", "make one with: normface evaluate") from error
+            calibration = Calibration(**raw["calibration"]) if raw.get("calibration") else None
+            rates = {name: Estimate(**raw[name]) for name in ("far", "tar")}
+            return cls(**{**raw, **rates, "calibration": calibration})
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ConfigError("an operating point as JSON", f"'{error}'", "make one: normface calibrate") from error
 
 
 @dataclass(frozen=True)
