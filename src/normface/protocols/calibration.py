@@ -1,0 +1,100 @@
+"""Scores as evidence: maps from a score to a log-likelihood ratio, and what they cost (Brümmer and du Preez 2006)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import DataError
+from ..types import Calibration, Floats
+
+STEPS = 100  # of Newton's method at most; ten are usual
+
+
+def calibrate(scores: Floats, genuine: Floats, impostor: Floats) -> Calibration:
+    """The logistic and the best rising map of scores to natural log-likelihood ratios.
+
+    Args:
+        scores: [K] distinct or not.
+        genuine, impostor: [K] how many genuine and impostor comparisons had each score (for single ones True, False).
+
+    Raises DataError where either kind is absent.
+    """
+    ranked, genuine, impostor = _pooled(scores, genuine, impostor)
+    # A genuine comparison below all and an impostor above all keep the ratios finite.
+    first, g, i = _pav(np.r_[1, genuine, 0], np.r_[0, impostor, 1])
+    steps = np.log(g / g.sum()) - np.log(i / i.sum())
+    starts = ranked[np.maximum(first - 1, 0)]
+    slope, intercept = _logistic(ranked, genuine, impostor, float(steps[0]), float(steps[-1]))
+    llrs = np.clip(slope * ranked + intercept, steps[0], steps[-1])
+    _, g, i = _pav(genuine, impostor)
+    with np.errstate(divide="ignore"):
+        best = np.log(g / g.sum()) - np.log(i / i.sum())
+    return Calibration(
+        slope, intercept, tuple(starts.tolist()), tuple(steps.tolist()), cllr(llrs, genuine, impostor), cllr(best, g, i)
+    )
+
+
+def cllr(llrs: Floats, genuine: Floats, impostor: Floats) -> float:
+    """Cost in bits of log-likelihood ratios [K] of which so many [K] were genuine and impostor comparisons.
+
+    ½ · mean over genuine of log₂(1 + e^−llr) + ½ · mean over impostors of log₂(1 + e^llr).
+    """
+    costs = [
+        float(np.sum(n[n > 0] * np.logaddexp(0, sign * llrs[n > 0])) / n.sum())
+        for n, sign in ((np.asarray(genuine, float), -1), (np.asarray(impostor, float), 1))
+    ]
+    return sum(costs) / (2 * np.log(2))
+
+
+def _pooled(scores: Floats, genuine: Floats, impostor: Floats) -> tuple[Floats, Floats, Floats]:
+    """Counts at each distinct score, rising."""
+    ranked, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
+    counts = [np.bincount(place, np.asarray(n, np.float64)) for n in (genuine, impostor)]
+    if not all(n.sum() > 0 for n in counts):
+        raise DataError("genuine and impostor comparisons", "one kind alone", "give pairs of both kinds")
+    kept = counts[0] + counts[1] > 0
+    return ranked[kept], counts[0][kept], counts[1][kept]
+
+
+def _pav(genuine: Floats, impostor: Floats) -> tuple[Floats, Floats, Floats]:
+    """Pools of neighbours in which the share of genuine comparisons rises: first index, and counts of both kinds."""
+    from scipy.optimize import isotonic_regression
+
+    total = genuine + impostor
+    first = isotonic_regression(genuine / total, weights=total).blocks[:-1]
+    return first, np.add.reduceat(genuine, first), np.add.reduceat(impostor, first)
+
+
+def _logistic(ranked: Floats, genuine: Floats, impostor: Floats, least: float, most: float) -> tuple[float, float]:
+    """Slope ≥ 0 and intercept of the line of least Cllr, by Newton's method.
+
+    Where no score of one kind lies among the other's no line is best. Then it is the one that gives the highest
+    impostor the `least` and the lowest genuine score the `most`.
+    """
+    low, high = ranked[impostor > 0][-1], ranked[genuine > 0][0]
+    if low <= high:
+        slope = (most - least) / max(high - low, 1e-6)
+        return float(slope), float((most + least - slope * (high + low)) / 2)
+
+    g, i = genuine / genuine.sum(), impostor / impostor.sum()
+    if g @ ranked <= i @ ranked:
+        return 0.0, 0.0  # the best line would fall with likeness: such a score says nothing
+    centre = np.average(ranked, weights=g + i)
+    spread = np.sqrt(np.average((ranked - centre) ** 2, weights=g + i))
+    x = np.stack([(ranked - centre) / spread, np.ones_like(ranked)])
+
+    def cost(line: Floats) -> float:
+        return float(g @ np.logaddexp(0, -line @ x) + i @ np.logaddexp(0, line @ x))
+
+    line = np.zeros(2)
+    for _ in range(STEPS):
+        p = 0.5 + 0.5 * np.tanh(line @ x / 2)
+        slope = x @ (i * p - g * (1 - p))
+        step = np.linalg.solve((x * ((g + i) * p * (1 - p))) @ x.T, slope)
+        now, size = cost(line), 1.0
+        while cost(line - size * step) > now and size > 1e-6:  # beside the point, or by rounding at the optimum
+            size /= 2
+        line = line - size * step
+        if abs(slope @ step) < 1e-18:
+            break
+    return float(line[0] / spread), float(line[1] - line[0] * centre / spread)
