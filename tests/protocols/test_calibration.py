@@ -76,7 +76,7 @@ def comparisons(draw):
 
 
 @given(comparisons())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_laws(drawn):
     scores, same = drawn
     found = calibrate(scores, same, ~same)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..errors import DataError
-from ..types import Calibration, Floats
+from ..types import Bools, Calibration, Floats, Ints
 
 STEPS = 100  # of Newton's method at most; ten are usual
 
 
-def calibrate(scores: Floats, genuine: Floats, impostor: Floats) -> Calibration:
+def calibrate(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> Calibration:
     """The logistic and the best rising map of scores to natural log-likelihood ratios.
 
     Args:
@@ -34,7 +36,7 @@ def calibrate(scores: Floats, genuine: Floats, impostor: Floats) -> Calibration:
     )
 
 
-def cllr(llrs: Floats, genuine: Floats, impostor: Floats) -> float:
+def cllr(llrs: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> float:
     """Cost in bits of log-likelihood ratios [K] of which so many [K] were genuine and impostor comparisons.
 
     ½ · mean over genuine of log₂(1 + e^−llr) + ½ · mean over impostors of log₂(1 + e^llr).
@@ -43,20 +45,22 @@ def cllr(llrs: Floats, genuine: Floats, impostor: Floats) -> float:
         float(np.sum(n[n > 0] * np.logaddexp(0, sign * llrs[n > 0])) / n.sum())
         for n, sign in ((np.asarray(genuine, float), -1), (np.asarray(impostor, float), 1))
     ]
-    return sum(costs) / (2 * np.log(2))
+    return sum(costs) / (2 * math.log(2))
 
 
-def _pooled(scores: Floats, genuine: Floats, impostor: Floats) -> tuple[Floats, Floats, Floats]:
+def _pooled(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> tuple[Floats, Floats, Floats]:
     """Counts at each distinct score, rising."""
     ranked, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
-    counts = [np.bincount(place, np.asarray(n, np.float64)) for n in (genuine, impostor)]
-    if not all(n.sum() > 0 for n in counts):
+    counts = np.zeros((2, len(ranked)))
+    for each, n in zip(counts, (genuine, impostor), strict=True):
+        each[:] = np.bincount(place, np.asarray(n, np.float64))
+    if not counts.sum(1).all():
         raise DataError("genuine and impostor comparisons", "one kind alone", "give pairs of both kinds")
     kept = counts[0] + counts[1] > 0
     return ranked[kept], counts[0][kept], counts[1][kept]
 
 
-def _pav(genuine: Floats, impostor: Floats) -> tuple[Floats, Floats, Floats]:
+def _pav(genuine: Floats, impostor: Floats) -> tuple[Ints, Floats, Floats]:
     """Pools of neighbours in which the share of genuine comparisons rises: first index, and counts of both kinds."""
     from scipy.optimize import isotonic_regression
 

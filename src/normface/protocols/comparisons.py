@@ -1,0 +1,153 @@
+"""Scored comparisons of images with who is on them: pairs of a list, or every pair of a set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..types import Bools, Embeddings, Floats, Ints, ScoreSet
+from .metrics import Roc, roc
+from .pairs import NamedPairs, scores
+from .rates import Between, Listed, Trials
+
+_TILE = 512  # rows of cosines at a time
+_BINS = 20_000  # on [-1, 1], of impostor scores that are only counted
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Comparisons of images, each with its cosine.
+
+    Attributes:
+        scores, same: [K].
+        left, right: [K] rows of `ids`.
+        ids: [N] names of the images.
+        subjects: [N] who is on them, counted from 0.
+        below: where every pair of images was compared, how many impostors, all lower than those listed, had which score
+            [2, B]; None where all comparisons are listed.
+    """
+
+    scores: Floats
+    same: Bools
+    left: Ints
+    right: Ints
+    ids: NDArray[np.str_]
+    subjects: Ints
+    below: Floats | None = None
+
+    @property
+    def n_genuine(self) -> int:
+        """Comparisons of one person with herself."""
+        return int(self.same.sum())
+
+    @property
+    def n_impostor(self) -> int:
+        """Comparisons of two people, listed or counted."""
+        return int((~self.same).sum() + (0 if self.below is None else self.below[1].sum()))
+
+    def roc(self) -> Roc:
+        """The characteristic, exact as far down as impostors are listed."""
+        listed = ScoreSet(self.scores, self.same, np.zeros(len(self.scores), int))
+        return replace(roc(listed), n_impostor=self.n_impostor)
+
+    def accepted(self, threshold: float) -> Bools:
+        """Which of the listed are accepted [K]. Raises DataError for a threshold among those that are only counted."""
+        if self.below is not None and threshold <= (highest := float(self.below[0].max(initial=-2))):
+            raise DataError(f"a threshold above {highest:.4f}, as listed", str(threshold), "list more impostors")
+        return np.asarray(self.scores >= threshold)
+
+    @cached_property
+    def n_subjects(self) -> int:
+        """People on the images."""
+        return int(self.subjects.max()) + 1
+
+    def trials(self, chosen: Bools) -> Listed:
+        """Some of the listed comparisons [K], by their people."""
+        left, right = (self.subjects[side[chosen]] for side in (self.left, self.right))
+        return Listed.of(left, right, self.n_subjects)
+
+    def impostors(self, one: Bools, other: Bools) -> Trials:
+        """All impostor comparisons of an image of one set [N] with one of another: the same, or one apart from it."""
+        if self.below is None:
+            crossed = (one[self.left] & other[self.right]) | (other[self.left] & one[self.right])
+            return self.trials(~self.same & crossed)
+        first = np.bincount(self.subjects[one], minlength=self.n_subjects)
+        if np.array_equal(one, other):
+            return Between(first, first)
+        return Between(first, np.bincount(self.subjects[other], minlength=self.n_subjects))
+
+    def counts(self) -> tuple[Floats, Floats, Floats]:
+        """All scores with how many genuine and impostor comparisons had them, as `calibrate` takes them."""
+        more, counted = np.empty((2, 0)) if self.below is None else self.below
+        none = np.zeros(len(more))
+        return np.r_[self.scores, more], np.r_[self.same, none], np.r_[~self.same, counted]
+
+
+def of_list(embeddings: Embeddings, named: NamedPairs) -> Comparisons:
+    """The comparisons of a list of pairs. Raises DataError for ids without a vector."""
+    pairs = named.within(embeddings)
+    found = scores(embeddings, pairs)
+    ids, rows = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
+    left, right = rows[: len(named.left)], rows[len(named.left) :]
+    return Comparisons(found.scores, found.same, left, right, ids, people(ids, left, right, named.same))
+
+
+def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparisons:
+    """Every pair of the images, of which so many impostors are listed that a false accept rate `far` lies among them.
+
+    N² cosines are computed twice, by tiles, and never held together.
+    Raises DataError where no two images show one person, or two.
+    """
+    order = np.argsort(subjects, kind="stable")
+    vectors, people = embeddings.vectors[order].astype(np.float32), subjects[order]
+    first = np.searchsorted(people, people)  # of each image's person: impostors lie before
+    impostors = int(first.sum())
+    if not impostors or impostors == len(people) * (len(people) - 1) // 2:
+        raise DataError("images of at least two people, two of one", "others", "give more images")
+    counts = np.zeros(_BINS, np.int64)
+    for _, part, other in _tiles(vectors, first):
+        counts += _binned(part[other])
+    reached = np.cumsum(counts[::-1])[::-1]
+    lowest = int(np.flatnonzero(reached >= min(2 * far * impostors + 1, impostors))[-1])
+    edge = np.float32(-1 + 2 * lowest / _BINS)
+    found = []
+    for start, part, other in _tiles(vectors, first):
+        own = ~other & (np.arange(part.shape[1]) < np.arange(start, start + len(part))[:, None])
+        row, column = np.nonzero(own | (other & (part >= edge)))
+        found.append((part[row, column], row + start, column))
+    scores, left, right = (np.concatenate(each) for each in zip(*found, strict=True))
+    same = people[left] == people[right]
+    counts -= _binned(scores[~same])
+    centres = -1 + (2 * np.arange(_BINS) + 1) / _BINS
+    below = np.stack([centres, counts])[:, counts > 0]
+    return Comparisons(scores, same, order[left], order[right], embeddings.ids, subjects, below)
+
+
+def people(ids: NDArray[np.str_], left: Ints, right: Ints, same: Bools) -> Ints:
+    """Who is on each image [N]: its folder; where images have none, those whom genuine pairs connect are one person."""
+    folders = [id.rpartition("/")[0] for id in ids.tolist()]
+    if all(folders):
+        return np.unique(folders, return_inverse=True)[1]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_array((np.ones(int(same.sum())), (left[same], right[same])), shape=(len(ids), len(ids)))
+    return np.asarray(connected_components(links, directed=False)[1])
+
+
+def _tiles(vectors: Floats, first: Ints) -> Iterator[tuple[int, Floats, Bools]]:
+    """First row, cosines with all rows before the tile's end, and which of them are of two people."""
+    for start in range(0, len(vectors), _TILE):
+        stop = min(start + _TILE, len(vectors))
+        part = vectors[start:stop] @ vectors[:stop].T
+        yield start, part, np.arange(stop) < first[start:stop, None]
+
+
+def _binned(scores: Floats) -> Ints:
+    place = ((scores + 1) * (_BINS / 2)).astype(np.int64).clip(0, _BINS - 1)
+    return np.bincount(place, minlength=_BINS)
