@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Annotated
@@ -19,16 +19,10 @@ from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError, require
 from ..faces import size_fault
 from ..protocols import (
-    PROTOCOLS,
-    operating_point,
-    read_blufr,
-    read_lfw_pairs,
-    read_media,
-    read_pairs_csv,
-    read_roles,
-    read_ytf,
-    scores,
+    PROTOCOLS, detailed, of_list, operating_point, read_bin_pairs, read_blufr, read_groups, read_lfw_pairs, read_media,
+    read_pairs_csv, read_roles, read_ytf,
 )  # fmt: skip
+from ..protocols.pairs import NamedPairs
 from ..types import Embeddings, OperatingPoint, Result
 from .terminal import Json, Model, Strict, load_embedder, out, progress
 
@@ -72,8 +66,11 @@ def evaluate(
     far: Annotated[
         float | None, typer.Option(help="False accept rate of the operating point; without it: best accuracy.")
     ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="CSV `id,sex,age,…`: error rates of each group, of pairs in a list.")
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Write result.json, report.html and embeddings.npz here.")
+        Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
     strict: Strict = False,
     as_json: Json = False,
@@ -98,7 +95,7 @@ def evaluate(
         raise ConfigError("--far with --certify", "--far alone", "add --certify, or drop --far")
     mirror = mirror or "sum"
     if certify and protocol not in ("lfw", "lfw_view1"):
-        raise ConfigError("--certify with a list of LFW's format (lfw)", protocol, "certify by lfw")
+        raise ConfigError("--certify with lfw", protocol, f"use: normface calibrate {protocol}")
     if certify and (model is None or mirror != "sum" or pca is not None):
         raise ConfigError(
             "--certify with --model, --mirror sum and no --pca, as verify compares", "something else",
@@ -113,7 +110,8 @@ def evaluate(
         conditions = {"embeddings": name}
     else:
         embedder = load_embedder(model, certified=False)
-        vectors = embed_named(embedder, protocol, lists, crops or find_crops(protocol, data), mirror, strict)
+        crops = crops or find_crops(protocol, data)
+        vectors = embed_named(embedder, protocol, lists, crops, mirror, strict)
         name, sha256 = embedder.name, embedder.sha256
         conditions = {"model": name, "weights_sha256": sha256, "mirror": mirror}
     options = {"pca": pca, "partial": partial or None}
@@ -121,20 +119,24 @@ def evaluate(
     if strange := [option for option in options if option not in signature(judge).parameters]:
         raise ConfigError(f"options of {protocol}", f"--{strange[0]}", "drop it")
     result = PROTOCOLS.build(protocol, vectors, *lists, conditions=conditions, **options)
+    if (listed := pairs_of(protocol, lists)) and "threshold" in result.facts:
+        comparisons = of_list(vectors, listed[0].available(vectors)[0])
+        by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
+        result = detailed(result, comparisons, float(result.facts["threshold"]), by_image)
+    elif groups is not None:
+        raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")
     if certify:
         assert model is not None
         keep_certificate(model, certified(result, vectors, lists[-1], far, sha256))
     if folder is not None:
         vectors.save(folder / "embeddings.npz")
-        with replacing(folder / "result.json") as temporary:
-            temporary.write_text(result.to_json() + "\n", encoding="utf-8")
-        title = f"{name} on {protocol.upper()}"
-        report.write_report(folder / "report.html", {name: result}, title=title, command=command())
+        photographs = thumbnails(crops) if crops is not None else None
+        report.write_folder(
+            folder, name, result, title=f"{name} on {protocol.upper()}", command=command(), photographs=photographs
+        )
     if as_json:
         out.print_json(result.to_json())
     else:
-        if "partial" in result.facts:
-            out.print(f"{result.facts['partial']}\n", soft_wrap=True, markup=False)
         out.print(report.render_markdown({name: result}), soft_wrap=True)
         if folder is not None:
             out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
@@ -183,6 +185,19 @@ def _wanted(protocol: str, lists: Sequence[Path], ids: NDArray[np.str_]) -> NDAr
     return np.ones(len(ids), bool)
 
 
+def pairs_of(
+    protocol: str, lists: Sequence[Path]
+) -> tuple[NamedPairs, Mapping[str, NDArray[np.str_]]] | None:
+    """The pairs that a protocol judges, and columns of groups of them; None where it has no list of pairs."""
+    if protocol in ("lfw", "lfw_view1"):
+        return read_lfw_pairs(lists[-1]), {}
+    if protocol == "pairs_csv":
+        return read_pairs_csv(lists[0])
+    if LISTS[protocol] and LISTS[protocol][0].endswith(".bin"):
+        return read_bin_pairs(lists[0]), {}
+    return None
+
+
 def find_lists(protocol: str, data: Path | None) -> list[Path]:
     """A protocol's lists under `data`. Raises ConfigError without it, DataError for a pattern that nothing matches."""
     if data is None and LISTS[protocol]:
@@ -227,10 +242,9 @@ def lfw_crops(data: Path) -> Path:
 
 def certified(result: Result, vectors: Embeddings, pairs: Path, far: float | None, sha256: str) -> OperatingPoint:
     """The operating point of a protocol's comparisons, for a model evaluated as `verify` compares."""
-    comparisons = scores(vectors, read_lfw_pairs(pairs).within(vectors))
     return operating_point(
-        comparisons, target_far=far, protocol=f"{result.protocol}, mirror sum", model_sha256=sha256,
-        data_sha256=str(result.facts["pairs_sha256"]),
+        of_list(vectors, read_lfw_pairs(pairs)), target_far=far, protocol=f"{result.protocol}, mirror sum",
+        model_sha256=sha256, data_sha256=str(result.facts["pairs_sha256"]),
     )  # fmt: skip
 
 
@@ -238,6 +252,19 @@ def keep_certificate(model: Path, point: OperatingPoint) -> None:
     """Write an operating point where `verify` and `export` look for it."""
     with replacing(certificate(model)) as temporary:
         temporary.write_text(point.to_json() + "\n", encoding="utf-8")
+
+
+def thumbnails(crops: Path) -> Callable[[str], bytes | None]:
+    """Small JPEGs of aligned crops by id; None for ids that are not there."""
+    import simplejpeg
+
+    reader = open_reader(crops)
+    rows = {id: row for row, id in enumerate(reader.ids.tolist())}
+
+    def jpeg(id: str) -> bytes | None:
+        return bytes(simplejpeg.encode_jpeg(reader.read(rows[id]), quality=80)) if id in rows else None
+
+    return jpeg
 
 
 def command() -> str:

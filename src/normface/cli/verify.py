@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .. import report
 from ..data import read_image
 from .terminal import Json, Model, load_embedder, out
 
@@ -22,7 +23,8 @@ def verify(
     """Do two photographs show the same person?
 
     Detects and aligns the face nearest each image's centre, embeds both orientations, prints the cosine, and decides at
-    the model's operating point: the threshold that came from a protocol, with its measured errors.
+    the model's operating point: the threshold that came from a protocol, with its measured errors. Also says how many
+    times as probable such a cosine is of one person as of two.
     """
     embedder = load_embedder(model)
     match = embedder.verify(read_image(a), read_image(b), aligned=aligned, names=(str(a), str(b)))
@@ -30,16 +32,18 @@ def verify(
     if as_json:
         out.print_json(json.dumps({
             "score": match.score, "same": match.decision, "model": embedder.name,
+            "llr": point.calibration.llr(match.score) if point and point.calibration else None,
             "operating_point": json.loads(point.to_json()) if point else None,
         }))  # fmt: skip
         return
     if point is None:
         out.print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
-                  "(make one with: normface evaluate lfw --certify)", soft_wrap=True)  # fmt: skip
+                  "(make one with: normface calibrate)", soft_wrap=True)  # fmt: skip
         return
+    evidence = f"such a cosine is {report.evidence(point.calibration, match.score)}\n" if point.calibration else ""
     verdict = "the same person" if match.decision else "different people"
     out.print(
-        f"{verdict}: cosine {match.score:.4f}, threshold {point.threshold:.4f}\n"
+        f"{verdict}: cosine {match.score:.4f}, threshold {point.threshold:.4f}\n{evidence}"
         f"threshold chosen and measured on {point.protocol}: "
         f"{point.far.value:.2%} of {point.far.n:,} impostor pairs were accepted "
         f"(95 %: {point.far.low:.2%} to {point.far.high:.2%}), "

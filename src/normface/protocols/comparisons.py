@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,20 @@ class Comparisons:
         if np.array_equal(one, other):
             return Between(first, first)
         return Between(first, np.bincount(self.subjects[other], minlength=self.n_subjects))
+
+    def hardest(self, threshold: float, most: int = 12) -> dict[str, list[list[Any]]]:
+        """The worst errors: `false_accepts` and `false_rejects`, each [id, id, score], the worst first."""
+        accepted = self.accepted(threshold)
+        found = {}
+        for kind, wrong, sign in (
+            ("false_accepts", accepted & ~self.same, -1), ("false_rejects", ~accepted & self.same, 1),
+        ):  # fmt: skip
+            rows = np.flatnonzero(wrong)
+            rows = rows[np.argsort(sign * self.scores[rows], kind="stable")[:most]]
+            found[kind] = [
+                [str(self.ids[self.left[i]]), str(self.ids[self.right[i]]), float(self.scores[i])] for i in rows
+            ]
+        return found
 
     def counts(self) -> tuple[Floats, Floats, Floats]:
         """All scores with how many genuine and impostor comparisons had them, as `calibrate` takes them."""

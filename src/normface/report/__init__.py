@@ -1,9 +1,10 @@
-"""Results → JSON, Markdown and one-file HTML. A Result is all that its report needs; no image enters it.
+"""Results → JSON, Markdown and one-file HTML. A Result is all that its report needs.
 
-`render_photographs` alone shows photographs, the user's own, for the user's disk.
+Photographs enter a page only where its caller hands them in, for the user's own disk.
 """
 
 from .photographs import render_photographs
-from .render import render_html, render_markdown, write_report
+from .render import render_html, render_markdown, write_folder, write_report
+from .words import evidence
 
-__all__ = ["render_html", "render_markdown", "render_photographs", "write_report"]
+__all__ = ["evidence", "render_html", "render_markdown", "render_photographs", "write_folder", "write_report"]

@@ -1,4 +1,4 @@
-"""Pictures of Results, of the loss bound and of runs as SVG, readable on light and on dark pages."""
+"""Pictures of the loss bound and of runs, and what all pictures share: SVG readable on light and on dark pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 from .. import theory
 from ..atomic import replacing
 from ..errors import ConfigError, require
-from ..types import Result
 
 # Okabe and Ito's colours, told apart by colour-blind people, on white as on black; line styles tell them apart too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -22,50 +21,12 @@ STYLES = ("-", "--", "-.", ":")
 GREY = "#808080"
 
 
-def roc(results: Mapping[str, Result]) -> str:
-    """TAR against FAR on a logarithmic axis, one curve a system."""
-    figure, axes = _axes("False accept rate (FAR)", "True accept rate (TAR)", width=6.4)
-    least = 1.0
-    for i, (name, result) in enumerate(results.items()):
-        far, tar = (np.asarray(result.curves["roc"][axis]) for axis in ("far", "tar"))
-        least = min(least, far[far > 0].min())
-        axes.plot(
-            np.maximum(far, 1e-12),
-            tar,
-            STYLES[i % 4],
-            color=COLOURS[i % 6],
-            label=_literal(name),
-            drawstyle="steps-post",
-        )
-    axes.set(xscale="log", xlim=(min(least, 0.1), 1), ylim=(0, 1.005))
-    axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
-    return _svg(figure, "ROC: true accept rate against false accept rate")
-
-
-def histogram(name: str, result: Result) -> str:
-    """How genuine and impostor scores lie, with the threshold between them."""
-    figure, axes = _axes("Cosine", "Share of comparisons (%)", width=4.6)
-    edges = np.asarray(result.curves["histogram"]["edges"])
-    for kind, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
-        counts = np.asarray(result.curves["histogram"][kind])
-        share = 100 * counts / counts.sum()
-        axes.stairs(share, edges, fill=True, alpha=0.45, color=colour, hatch=hatch, label=kind)
-        axes.stairs(share, edges, color=colour)
-    axes.axvline(
-        result.facts["threshold"], color=GREY, linestyle="--", label=f"threshold {result.facts['threshold']:.3f}"
-    )
-    axes.set(xlim=(-0.6, 1), ylim=(0, 1.3 * axes.dataLim.ymax))  # room for the legend
-    axes.set_title(_literal(name), color=GREY, fontsize=11)
-    axes.legend(frameon=False, labelcolor=GREY)
-    return _svg(figure, f"Histogram of genuine and impostor cosines of {name}")
-
-
 def bound(num_classes: int, dim: int, scale: float | None = None) -> Any:
     """Figure of Proposition 2: least loss against the scale, and where training starts; `scale` is marked."""
     needed = {p: theory.scale_for_probability(num_classes, p) for p in (0.5, 0.9, 0.99, 0.9999)}
     most = 1.15 * max(needed[0.9999], scale or 0, 5)
     scales = np.linspace(most / 200, most, 200)
-    figure, axes = _axes("Scale s of the cosines", "Loss (nats)", width=6.4)
+    figure, axes = single("Scale s of the cosines", "Loss (nats)", width=6.4)
     least = [theory.loss_lower_bound(num_classes, s) for s in scales]
     start = [theory.initial_loss(num_classes, s, dim) for s in scales]
     axes.plot(scales, start, STYLES[1], color=COLOURS[1], label=f"start: random vectors in {dim} dimensions")
@@ -103,7 +64,7 @@ def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
     }
     matplotlib = require("matplotlib.figure", "report")
     figure = matplotlib.Figure(figsize=(9.6, 5.4), layout="constrained")
-    figure.suptitle(_literal(name), color=GREY, fontsize=11)
+    figure.suptitle(literal(name), color=GREY, fontsize=11)
     steps = np.array([record["step"] for record in records])
     for axes, (title, lines) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
         _styled(axes)
@@ -128,17 +89,18 @@ def save(figure: Any, path: Path, description: str) -> None:
         raise ConfigError("a picture named .svg or .png", path.name, "choose such a name")
     with replacing(path) as temporary:
         if path.suffix == ".svg":
-            temporary.write_text(_svg(figure, description) + "\n", encoding="utf-8")
+            temporary.write_text(svg(figure, description) + "\n", encoding="utf-8")
         else:
             figure.savefig(temporary, format="png", dpi=150)
 
 
-def _literal(name: str) -> str:
+def literal(name: str) -> str:
     """A name as it is written: between dollars matplotlib would set a formula."""
     return name.replace("$", r"\$")
 
 
-def _axes(x: str, y: str, width: float) -> tuple[Any, Any]:
+def single(x: str, y: str, width: float) -> tuple[Any, Any]:
+    """A figure with one pair of axes, and them."""
     matplotlib = require("matplotlib.figure", "report")
     figure = matplotlib.Figure(figsize=(width, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -155,12 +117,13 @@ def _styled(axes: Any) -> None:
     axes.grid(color=GREY, alpha=0.25)
 
 
-def _svg(figure: Any, description: str) -> str:
+def svg(figure: Any, description: str) -> str:
+    """The figure for a page, with its description for those who cannot see it."""
     matplotlib = require("matplotlib", "report")
     buffer = io.StringIO()
     # Text stays text (small, selectable); a fixed salt makes equal figures equal bytes.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()[buffer.getvalue().index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+    text = buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)

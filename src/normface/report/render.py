@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from ..atomic import replacing
-from ..types import Estimate, Result
-from . import plots
+from ..types import Result
+from . import curves, words
+from .words import Rows
 
-Rows = list[list[str]]
 STYLE = Path(__file__).with_name("style.css")
+Photographs = Callable[[str], bytes | None]  # id → a small JPEG
 
 
 def render_markdown(results: Mapping[str, Result]) -> str:
-    """A table of the metrics of each named system, with 95 % intervals and counts."""
-    head, *body = _metrics(results)
-    lines = [head, ["---"] * len(head), *body]
-    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return "\n\n".join([text, *_notes(results)])
+    """The summary, a table of the metrics of each named system with 95 % intervals and counts, slices, and notes."""
+    parts = [words.summary(results), _pipes(words.metrics(results))]
+    for name, result in results.items():
+        if found := result.facts.get("slices"):
+            title = "Groups" if len(results) == 1 else f"Groups, {name}"
+            parts += [f"{title}, at threshold {found['threshold']:.4f}:", _pipes(words.slices(found))]
+            parts += words.ratios(found)
+    return "\n\n".join([*parts, *words.notes(results)])
 
 
-def render_html(results: Mapping[str, Result], *, title: str, command: str) -> str:
-    """A whole page: summary in words, metrics, ROC, score histograms, folds, conditions, and the command.
+def render_html(
+    results: Mapping[str, Result], *, title: str, command: str, photographs: Photographs | None = None
+) -> str:
+    """A whole page: summary in words, metrics, curves, groups, hardest errors, folds, conditions, and the command.
 
-    `results` maps each system's name, as people shall read it, to what the same protocol found for it.
+    `results` maps each system's name, as people shall read it, to what the same protocol found for it. With
+    `photographs` the hardest errors are shown: such a page is for their owner's disk.
     """
-    histograms = "".join(f"<figure>{plots.histogram(n, r)}</figure>" for n, r in results.items())
-    conditions = [
-        [key, *[str(result.facts.get(key, "")) for result in results.values()]]
-        for key in dict.fromkeys(key for result in results.values() for key in result.facts)
-        if key not in ("fold_accuracy", "fold_threshold", "notes")
-    ]
-    folds = _folds(results)
     sections = [
-        ("", f"<p class=lead>{escape(_summary(results))}</p>"),
-        ("Figures", _table(_metrics(results)) + "".join(f"<p>{escape(note)}</p>" for note in _notes(results))),
+        ("", f"<p class=lead>{escape(words.summary(results))}</p>"),
         (
-            "Errors against each other",
-            f"<figure>{plots.roc(results)}</figure>",
+            "Figures",
+            _table(words.metrics(results)) + "".join(f"<p>{escape(note)}</p>" for note in words.notes(results)),
         ),
-        ("Scores", f"<div class=row>{histograms}</div>"),
-        *([("Folds", _table(folds))] if len(folds) > 1 else []),
-        ("Conditions", _table([["", *results], *conditions]) + f"<p>Made by</p><pre>{escape(command)}</pre>"),
+        ("Errors against each other", _figures(curves.roc(results), curves.det(results))),
+        ("Identification", _figures(curves.cmc(results), curves.identification(results))),
+        ("Scores", _figures(*(curves.histogram(name, result) for name, result in results.items()))),
+        ("Scores as evidence", _evidence(results)),
+        *_groups(results),
+        *(_hardest(name if len(results) > 1 else "", result, photographs) for name, result in results.items()),
+        ("Folds", _table(words.folds(results))),
+        ("Trials", _table(words.trials(results))),
+        (
+            "Conditions",
+            _table([["", *results], *words.conditions(results)]) + f"<p>Made by</p><pre>{escape(command)}</pre>",
+        ),
     ]
-    body = "".join(f"<section>{f'<h2>{head}</h2>' if head else ''}{content}</section>" for head, content in sections)
+    body = "".join(
+        f"<section>{f'<h2>{escape(head)}</h2>' if head else ''}{content}</section>"
+        for head, content in sections
+        if content
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -55,58 +67,90 @@ def render_html(results: Mapping[str, Result], *, title: str, command: str) -> s
     )
 
 
-def write_report(path: str | Path, results: Mapping[str, Result], *, title: str, command: str) -> None:
+def write_report(
+    path: str | Path, results: Mapping[str, Result], *, title: str, command: str, photographs: Photographs | None = None
+) -> None:
     """Write `render_html` to a file, whole or not at all. Raises DataError where that fails."""
-    page = render_html(results, title=title, command=command)
+    _write(path, render_html(results, title=title, command=command, photographs=photographs))
+
+
+def write_folder(
+    folder: str | Path,
+    name: str,
+    result: Result,
+    *,
+    title: str,
+    command: str,
+    photographs: Photographs | None = None,
+) -> None:
+    """Write one system's result.json, report.md and report.html. Raises DataError where that fails."""
+    page = render_html({name: result}, title=title, command=command, photographs=photographs)
+    text = f"# {title}\n\n{render_markdown({name: result})}\n\nMade by `{command}`\n"
+    for file, content in (("result.json", result.to_json() + "\n"), ("report.md", text), ("report.html", page)):
+        _write(Path(folder) / file, content)
+
+
+def _write(path: str | Path, content: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8")
 
 
-def _summary(results: Mapping[str, Result]) -> str:
-    parts = []
-    for name, result in results.items():
-        accuracy = result.metrics["accuracy"]
-        error = f" ± {100 * result.facts['standard_error']:.2f}" if "standard_error" in result.facts else ""
-        parts.append(f"{name} decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs rightly")
-    facts = next(iter(results.values())).facts
-    how = (
-        f"Mean ± standard error over {facts['folds']} folds; each fold's threshold was chosen on the other folds"
-        if "folds" in facts
-        else f"The threshold was chosen on {facts['training_pairs']:,} other pairs"
+def _figures(*pictures: str | None) -> str:
+    drawn = "".join(f"<figure>{picture}</figure>" for picture in pictures if picture)
+    return drawn and f"<div class=row>{drawn}</div>"
+
+
+def _evidence(results: Mapping[str, Result]) -> str:
+    drawn = _figures(*(curves.calibration(name, result) for name, result in results.items()))
+    return drawn and (
+        f"{drawn}<p>How many times as probable a score is of one person as of two. The logistic map is what is used; "
+        "the other rises in steps and fits these comparisons best of all rising maps. Where they part, the logistic "
+        "map claims too much or too little.</p>"
     )
-    return "; ".join(parts) + f". {how}. Half of the pairs show the same person, so guessing gives 50 %."
 
 
-def _metrics(results: Mapping[str, Result]) -> Rows:
-    rows = [["", *(f"{name} (95 % interval)" for name in results), "comparisons"]]
-    for metric in next(iter(results.values())).metrics:
-        found = [result.metrics.get(metric) for result in results.values()]
-        rows.append([metric, *map(_estimate, found), f"{next(e.n for e in found if e):,}"])
-    return rows
-
-
-def _estimate(found: Estimate | None) -> str:
-    return f"{100 * found.value:.2f} % ({100 * found.low:.2f} to {100 * found.high:.2f})" if found else "–"
-
-
-def _notes(results: Mapping[str, Result]) -> Iterable[str]:
-    return dict.fromkeys(note for result in results.values() for note in result.facts.get("notes", ()))
-
-
-def _folds(results: Mapping[str, Result]) -> Rows:
-    columns: list[Sequence[Any]] = []
-    head = ["fold"]
+def _groups(results: Mapping[str, Result]) -> list[tuple[str, str]]:
+    sections = []
     for name, result in results.items():
-        if "fold_accuracy" not in result.facts:
-            continue
-        head += [f"{name}: accuracy", "threshold"]
-        columns.append([f"{100 * value:.2f} %" for value in result.facts["fold_accuracy"]])
-        columns.append([f"{value:.4f}" for value in result.facts["fold_threshold"]])
-    return [head, *([str(i + 1), *row] for i, row in enumerate(zip(*columns, strict=True)))]
+        if found := result.facts.get("slices"):
+            told = "".join(f"<li>{escape(each)}</li>" for each in words.ratios(found))
+            intro = f"<p>At the one threshold {found['threshold']:.4f}; A × B: comparisons of one with the other.</p>"
+            head = "Groups" if len(results) == 1 else f"Groups: {name}"
+            sections.append((head, f"{intro}{_table(words.slices(found))}<ul>{told}</ul>"))
+    return sections
+
+
+def _hardest(name: str, result: Result, photographs: Photographs | None) -> tuple[str, str]:
+    """The worst errors as pairs of pictures, or by name."""
+    kinds = {"false_accepts": "Accepted, but two people", "false_rejects": "Rejected, but one person"}
+    parts = []
+    for kind, head in kinds.items():
+        pairs = result.facts.get("hardest", {}).get(kind, [])
+        shown = "".join(
+            f"<figure><div class=pair>{_picture(a, photographs)}{_picture(b, photographs)}</div>"
+            f"<figcaption>{score:.3f} {escape(a)}<br>{escape(b)}</figcaption></figure>"
+            for a, b, score in pairs
+        )
+        if shown:
+            parts.append(f"<h3>{head}</h3><div class=pairs>{shown}</div>")
+    return f"Hardest errors{f': {name}' if name else ''}", "".join(parts)
+
+
+def _picture(id: str, photographs: Photographs | None) -> str:
+    jpeg = photographs(id) if photographs else None
+    return f'<img alt="{escape(id)}" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">' if jpeg else ""
+
+
+def _pipes(rows: Rows) -> str:
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _table(rows: Rows) -> str:
     head, *body = rows
+    if not body:
+        return ""
     cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     lines = "".join(
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'

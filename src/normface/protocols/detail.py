@@ -1,0 +1,85 @@
+"""What a report shows beside a protocol's figures: calibration, the hardest errors, error rates by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from ..types import Calibration, OperatingPoint, Result
+from .calibration import calibrate
+from .comparisons import Comparisons
+from .slices import Names, slices
+
+POINTS = 800  # of a ROC at most
+
+
+def detailed(
+    result: Result,
+    comparisons: Comparisons,
+    threshold: float,
+    by_image: Mapping[str, Names] | None = None,
+    *,
+    replicates: int = 1000,
+) -> Result:
+    """The result with its comparisons' calibration (curve `calibration`; facts `cllr`, `min_cllr`), `hardest` errors
+    at a threshold and, of `by_image` groups, `slices`.
+    """
+    return _with(result, calibrate(*comparisons.counts()), comparisons, threshold, by_image, replicates)
+
+
+def certified(
+    point: OperatingPoint,
+    comparisons: Comparisons,
+    by_image: Mapping[str, Names] | None = None,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    replicates: int = 1000,
+) -> Result:
+    """A certificate as a Result: far and tar at its threshold, ROC and histograms, and what `detailed` adds.
+
+    The ROC ends where impostors are only counted. The certificate stands whole among the facts.
+    """
+    assert point.calibration
+    curve = comparisons.roc()
+    last = len(curve.far)
+    if comparisons.below is not None:
+        last = int(np.searchsorted(-curve.thresholds, -float(comparisons.below[0].max(initial=-2))))
+    kept = np.unique(np.geomspace(1, last, POINTS).astype(int) - 1)  # dense where errors are few
+    scores, *kinds = comparisons.counts()
+    edges = np.linspace(-1, 1, 101)
+    genuine, impostor = (np.histogram(scores, edges, weights=kind)[0].astype(int).tolist() for kind in kinds)
+    curves = {
+        "roc": {"far": curve.far[kept].tolist(), "tar": curve.tar[kept].tolist()},
+        "histogram": {"edges": edges.tolist(), "genuine": genuine, "impostor": impostor},
+    }
+    facts = {
+        "comparisons": point.protocol, "threshold": point.threshold, "target_far": point.target_far,
+        "images": len(comparisons.ids), "people": len(np.unique(comparisons.subjects)),
+        "model_sha256": point.model_sha256, "data_sha256": point.data_sha256,
+        "notes": ["The threshold was chosen on the comparisons it is judged by: its rates are slightly flattering."],
+        **(conditions or {}), "operating_point": asdict(point),
+    }  # fmt: skip
+    result = Result("calibrate", {"far": point.far, "tar": point.tar}, curves, facts)
+    return _with(result, point.calibration, comparisons, point.threshold, by_image, replicates)
+
+
+def _with(
+    result: Result,
+    calibration: Calibration,
+    comparisons: Comparisons,
+    threshold: float,
+    by_image: Mapping[str, Names] | None,
+    replicates: int,
+) -> Result:
+    steps = list(calibration.pav_scores)
+    drawn = {"score": steps, "pav": list(calibration.pav_llrs), "logistic": [calibration.llr(score) for score in steps]}
+    facts: dict[str, Any] = {
+        **result.facts, "cllr": calibration.cllr, "min_cllr": calibration.min_cllr,
+        "hardest": comparisons.hardest(threshold),
+    }  # fmt: skip
+    if by_image:
+        facts["slices"] = slices(comparisons, threshold, by_image, replicates=replicates)
+    return replace(result, curves={**result.curves, "calibration": drawn}, facts=facts)

@@ -1,0 +1,154 @@
+"""Pictures of Results as SVG: ROC, DET, scores, identification, evidence. None where there is nothing to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..types import Floats, Result
+from .plots import COLOURS, GREY, STYLES, literal, single, svg
+
+POINTS = 600  # of a drawn curve at most
+PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
+
+
+def roc(results: Mapping[str, Result]) -> str | None:
+    """TAR against FAR on a logarithmic axis, one curve a system."""
+    found = _curves(results, "roc", "far", "tar")
+    if not found:
+        return None
+    figure, axes = single("False accept rate (FAR)", "True accept rate (TAR)", width=6.4)
+    least, lowest = 0.1, 1.0
+    for i, name, far, tar in found:
+        least = min(least, far[far > 0].min(initial=1))
+        lowest = min(lowest, tar[far >= least].min(initial=1))
+        far, tar = _thinned(np.maximum(far, 1e-12), tar, np.log10(np.maximum(far, 1e-12)))
+        axes.plot(far, tar, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
+    # From the lowest TAR on: good systems would else all be one line at the top.
+    bottom = max(0.0, 1 - 1.15 * (1 - lowest)) if lowest > 0.5 else 0.0
+    axes.set(xscale="log", xlim=(least, 1), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
+    return _finished(figure, axes, "ROC: true accept rate against false accept rate", "lower right")
+
+
+def det(results: Mapping[str, Result]) -> str | None:
+    """FRR against FAR, both on normal-deviate axes (Martin et al. 1997): of normal scores a straight line."""
+    from scipy.special import ndtri
+
+    found = []
+    for i, name, far, tar in _curves(results, "roc", "far", "tar"):
+        inside = (far > 0) & (far < 1) & (tar > 0) & (tar < 1)
+        if inside.sum() > 1:
+            x, y = ndtri(far[inside]), ndtri(1 - tar[inside])
+            found.append((i, name, *_thinned(x, y, x)))
+    if not found:
+        return None
+    figure, axes = single("False accept rate (%)", "False reject rate (%)", width=6.4)
+    for i, name, x, y in found:
+        axes.plot(x, y, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name))
+    for side, values in (("x", [x for *_, x, _ in found]), ("y", [y for *_, y in found])):
+        low = min(each.min() for each in values) - 0.05
+        high = min(max(each.max() for each in values), 0.0) + 0.05  # beyond half nobody operates
+        ticks = {float(ndtri(p / 100)): f"{p:g}" for p in PERCENTS if low <= ndtri(p / 100) <= high}
+        getattr(axes, f"set_{side}ticks")(list(ticks), list(ticks.values()))
+        getattr(axes, f"set_{side}lim")(low, max(high, low + 0.1))
+    return _finished(figure, axes, "DET: false reject rate against false accept rate", "upper right")
+
+
+def histogram(name: str, result: Result) -> str | None:
+    """How genuine and impostor scores lie, with the threshold between them, where there is one."""
+    curve = result.curves.get("histogram")
+    if not curve:
+        return None
+    figure, axes = single("Cosine", "Share of comparisons (%)", width=4.6)
+    edges, used = np.asarray(curve["edges"]), np.zeros(len(curve["edges"]) - 1)
+    for kind, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
+        counts = np.asarray(curve[kind], float)
+        share = 100 * counts / max(counts.sum(), 1)
+        used += share
+        axes.stairs(share, edges, fill=True, alpha=0.45, color=colour, hatch=hatch, label=kind)
+        axes.stairs(share, edges, color=colour)
+    if (threshold := result.facts.get("threshold")) is not None:
+        axes.axvline(threshold, color=GREY, linestyle="--", label=f"threshold {threshold:.3f}")
+    seen = np.flatnonzero(used > 0.005)
+    if seen.size:
+        axes.set_xlim(edges[max(seen[0] - 2, 0)], edges[min(seen[-1] + 3, len(edges) - 1)])
+    axes.set_ylim(0, 1.3 * axes.dataLim.ymax)  # room for the legend
+    axes.set_title(literal(name), color=GREY, fontsize=11)
+    return _finished(figure, axes, f"Histogram of genuine and impostor cosines of {name}", "best", always=True)
+
+
+def cmc(results: Mapping[str, Result]) -> str | None:
+    """Share of probes whose mate is among the first ranks (closed set)."""
+    found = _curves(results, "cmc", "rank", "rate")
+    if not found:
+        return None
+    figure, axes = single("Rank", "Share of probes found", width=6.4)
+    for i, name, rank, rate in found:
+        axes.plot(rank, rate, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
+    most = max(float(rank.max()) for _, _, rank, _ in found)
+    least = min(float(rate.min()) for *_, rate in found)
+    axes.set(
+        xscale="log" if most > 20 else "linear", xlim=(1, max(most, 2)), ylim=(max(0, 1 - 1.15 * (1 - least)), 1.005)
+    )
+    return _finished(figure, axes, "CMC: share of probes found against rank", "lower right")
+
+
+def identification(results: Mapping[str, Result]) -> str | None:
+    """Open set: share of enrolled probes detected and identified against the share of strangers let in."""
+    found = _curves(results, "dir", "fpir", "dir")
+    if not found:
+        return None
+    figure, axes = single("False positive identification rate (FPIR)", "Detection and identification rate", width=6.4)
+    least = 0.1
+    for i, name, fpir, rate in found:
+        least = min(least, fpir[fpir > 0].min(initial=1))
+        fpir, rate = _thinned(np.maximum(fpir, 1e-12), rate, np.log10(np.maximum(fpir, 1e-12)))
+        axes.plot(fpir, rate, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
+    axes.set(xscale="log", xlim=(least, 1), ylim=(0, 1.005))
+    return _finished(figure, axes, "Open-set identification: DIR against FPIR", "lower right")
+
+
+def calibration(name: str, result: Result) -> str | None:
+    """Likelihood ratio against score: the logistic map and the best rising one, which it should follow."""
+    curve = result.curves.get("calibration")
+    if not curve:
+        return None
+    score, pav, logistic = (np.asarray(curve[key]) for key in ("score", "pav", "logistic"))
+    figure, axes = single("Cosine", "Likelihood ratio, one person : two", width=4.6)
+    axes.plot(score, pav / math.log(10), drawstyle="steps-post", color=COLOURS[1], label="best rising map (PAV)")
+    axes.plot(score, logistic / math.log(10), STYLES[1], color=COLOURS[0], label="logistic map")
+    if (threshold := result.facts.get("threshold")) is not None:
+        axes.axvline(threshold, color=GREY, linestyle=":", label=f"threshold {threshold:.3f}")
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    low, high = (math.floor(pav.min() / math.log(10)), math.ceil(pav.max() / math.log(10)))
+    ticks = range(low, high + 1, max(1, (high - low) // 6))
+    axes.set_yticks(list(ticks), [f"{10**k:,}" if k >= 0 else f"1/{10**-k:,}" for k in ticks])
+    axes.set_title(literal(name), color=GREY, fontsize=11)
+    return _finished(figure, axes, f"Likelihood ratio against cosine of {name}", "upper left", always=True)
+
+
+def _curves(results: Mapping[str, Result], kind: str, x: str, y: str) -> list[tuple[int, str, Floats, Floats]]:
+    """Place, name and axes of each system that has such a curve."""
+    return [
+        (i, name, np.asarray(result.curves[kind][x], float), np.asarray(result.curves[kind][y], float))
+        for i, (name, result) in enumerate(results.items())
+        if result.curves.get(kind)
+    ]
+
+
+def _thinned(x: Floats, y: Floats, along: Floats) -> tuple[Floats, Floats]:
+    """POINTS of a curve at most, as evenly as they come by the values `along`: pages stay small."""
+    if len(x) <= POINTS:
+        return x, y
+    wanted = np.linspace(along[0], along[-1], POINTS)
+    kept = np.unique(np.r_[0, np.searchsorted(along, wanted).clip(0, len(x) - 1), len(x) - 1])
+    return x[kept], y[kept]
+
+
+def _finished(figure: Any, axes: Any, description: str, place: str, always: bool = False) -> str:
+    if always or len(axes.lines) > 1:
+        axes.legend(frameon=False, labelcolor=GREY, loc=place, fontsize=9)
+    return svg(figure, description)

@@ -1,0 +1,199 @@
+"""What a Result says in words and in cells of tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..types import Calibration, Estimate, Result
+
+Rows = list[list[str]]
+
+PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
+SHOWN = ("fold_accuracy", "fold_threshold", "notes", "slices", "hardest", "operating_point", "by_trial", "partial")
+
+
+def summary(results: Mapping[str, Result]) -> str:
+    """What was found, in sentences: first what is missing, then each system, then how it was judged."""
+    first = next(iter(results.values()))
+    partial = [f"{result.facts['partial']}." for result in results.values() if "partial" in result.facts]
+    found = "; ".join(f"{name} {_found(result)}" for name, result in results.items())
+    return " ".join([*dict.fromkeys(partial), f"{found}.", *_how(first)])
+
+
+def _found(result: Result) -> str:
+    """The end of a sentence that starts with the system's name."""
+    metrics, facts = result.metrics, result.facts
+    if result.protocol == "calibrate":
+        ask = f" (asked for: at most {percent(facts['target_far'])})" if facts.get("target_far") else ""
+        return (
+            f"accepts from cosine {facts['threshold']:.4f} on: {estimate(metrics['far'])} of {metrics['far'].n:,} "
+            f"impostor comparisons{ask} and {estimate(metrics['tar'])} of {metrics['tar'].n:,} genuine ones"
+        )
+    if accuracy := metrics.get("accuracy"):
+        error = f" ± {100 * facts['standard_error']:.2f}" if "standard_error" in facts else ""
+        return f"decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs rightly"
+    told = [_sentence(name, found) for name, found in metrics.items()]
+    return ", ".join(filter(None, told[:3])) or "was measured"
+
+
+def _sentence(name: str, found: Estimate) -> str:
+    kind, _, condition = name.partition("@")
+    at = ", ".join(_condition(each) for each in condition.split(",") if each)
+    what = {
+        "vr": "accepts {} of genuine pairs", "tar": "accepts {} of genuine comparisons",
+        "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
+        "rank": "finds the right person for {} of probes", "eer": "has an equal error rate of {}",
+    }.get(kind.partition("-")[0], f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
+    return what.format(show(name, found)) + (f" at {at}" if at else "")
+
+
+def _condition(text: str) -> str:
+    name, _, value = text.partition("=")
+    try:
+        return f"{name.upper()} {percent(float(value))}" if name in ("far", "fpir", "fnir") else f"{name} {value}"
+    except ValueError:
+        return text
+
+
+def _how(result: Result) -> Iterable[str]:
+    facts = result.facts
+    if result.protocol == "calibrate":
+        yield f"The comparisons are of {facts['people']:,} people on {facts['images']:,} images."
+    elif "folds" in facts and "accuracy" in result.metrics:
+        yield f"Mean ± standard error over {facts['folds']} folds; each fold's threshold was chosen on the other folds."
+    elif "training_pairs" in facts:
+        yield f"The threshold was chosen on {facts['training_pairs']:,} other pairs."
+    elif "trials" in facts:
+        yield f"Means over {facts['trials']} trials."
+    if "cllr" in facts:
+        yield (
+            f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
+            f"{facts['min_cllr']:.3f} at the least."
+        )
+    yield "Brackets hold 95 % intervals."
+
+
+def evidence(calibration: Calibration, score: float) -> str:
+    """What a score is worth: how many times as probable it is of one person as of two, or of two as of one."""
+    llr = calibration.llr(score)
+    most = calibration.pav_llrs and llr in (calibration.pav_llrs[0], calibration.pav_llrs[-1])
+    kind = "of one person as of two" if llr >= 0 else "of two people as of one"
+    return f"{'at least ' if most else ''}{math.exp(abs(llr)):,.3g} times as probable {kind}"
+
+
+def metrics(results: Mapping[str, Result]) -> Rows:
+    """A row for each metric: value and interval of each system, and the comparisons behind them."""
+    rows = [["", *(f"{name} (95 % interval)" for name in results), "comparisons"]]
+    for metric in dict.fromkeys(name for result in results.values() for name in result.metrics):
+        found = [result.metrics.get(metric) for result in results.values()]
+        counts = dict.fromkeys(f"{each.n:,}" for each in found if each)
+        rows.append([metric, *(show(metric, each) for each in found), " / ".join(counts)])
+    return rows
+
+
+def folds(results: Mapping[str, Result]) -> Rows:
+    """Accuracy and threshold of each fold of each system; only a head where no system has folds."""
+    head, columns = ["fold"], []
+    for name, result in results.items():
+        if "fold_accuracy" in result.facts:
+            head += [f"{name}: accuracy", "threshold"]
+            columns.append([f"{100 * value:.2f} %" for value in result.facts["fold_accuracy"]])
+            columns.append([f"{value:.4f}" for value in result.facts["fold_threshold"]])
+    return [head, *([str(i + 1), *row] for i, row in enumerate(zip(*columns, strict=True)))]
+
+
+def trials(results: Mapping[str, Result]) -> Rows:
+    """Each metric in each trial of each system, as BLUFR has them; only a head where no system has trials."""
+    head, columns = ["trial"], []
+    for name, result in results.items():
+        for metric, values in result.facts.get("by_trial", {}).items():
+            head.append(f"{name}: {metric}" if len(results) > 1 else metric)
+            columns.append([f"{100 * value:.2f} %" for value in values])
+    return [head, *([str(i + 1), *row] for i, row in enumerate(zip(*columns, strict=True)))]
+
+
+def slices(found: Mapping[str, Any]) -> Rows:
+    """Error rates by group, the whole first, with what is too small to say."""
+    rows = [["", "group", "FAR (95 % interval)", "of", "FRR (95 % interval)", "of", ""]]
+    whole = {"column": "all", "group": "", "warning": None, **found["overall"]}
+    for row in (whole, *found["rows"]):
+        cells = [row["column"], row["group"]]
+        for name in ("far", "frr"):
+            rate = row.get(name)
+            cells += [estimate(Estimate(**rate)), f"{rate['n']:,}"] if rate else ["–", "0"]
+        rows.append([*cells, row["warning"] or ""])
+    return rows
+
+
+def ratios(found: Mapping[str, Any]) -> list[str]:
+    """Worst against best group, a sentence for each column and rate."""
+    told = []
+    for each in found["ratios"]:
+        rate, note = each["rate"].upper(), f" ({each['note']})" if each["note"] else ""
+        if ratio := each["ratio"]:
+            told.append(
+                f"{each['column']}: {rate} of {each['worst']} is {ratio['value']:.2f} times that of {each['best']} "
+                f"({ratio['low']:.2f} to {ratio['high']:.2f}){note}."
+            )
+        else:
+            told.append(f"{each['column']}: no ratio of {rate}s can be said{note}.")
+    unknown = [f"{count:,} images have no {column}" for column, count in found["unknown"].items() if count]
+    return told + ([f"{'; '.join(unknown)}."] if unknown else [])
+
+
+def conditions(results: Mapping[str, Result]) -> Rows:
+    """The facts that are shown nowhere else, a row each."""
+    keys = dict.fromkeys(key for result in results.values() for key in result.facts if key not in SHOWN)
+    return [[key, *(_cell(result.facts.get(key)) for result in results.values())] for key in keys]
+
+
+def notes(results: Mapping[str, Result]) -> list[str]:
+    """Remarks of all results, each once."""
+    return list(dict.fromkeys(note for result in results.values() for note in result.facts.get("notes", ())))
+
+
+def show(name: str, found: Estimate | None) -> str:
+    """A metric with its interval, as a percentage where it is a share."""
+    return estimate(found, lambda value: f"{value:.4g}") if name in PLAIN else estimate(found)
+
+
+def estimate(found: Estimate | None, number: Callable[[float], str] | None = None) -> str:
+    """Value and interval; percentages have as many digits as their size needs."""
+    if found is None:
+        return "–"
+    if number:
+        return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+    digits = _digits(found.value, found.high)
+    value, low, high = (f"{100 * each:.{digits}f}" for each in (found.value, found.low, found.high))
+    return f"{value} % ({low} to {high})"
+
+
+def percent(share: float) -> str:
+    """Three digits, such as 0.1 % or 0.00123 %."""
+    digits = max(0, 2 - math.floor(math.log10(100 * share))) if share > 0 else 0
+    text = f"{100 * share:.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
+
+
+def _digits(value: float, high: float) -> int:
+    """Two, or more where a rate would be read as nought: 0.0012 % has four."""
+    size = 100 * (value or high)
+    return max(2, 1 - math.floor(math.log10(size))) if size > 0 else 2
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_cell(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value[:12])) + (", …" if len(value) > 12 else "")
+    return str(value)
