@@ -1,44 +1,153 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import report
+from ..errors import ConfigError, DataError, require
 from ..protocols import compare as compare_systems
-from ..types import Embeddings
-from .evaluate import embed_pairs
+from ..protocols import lfw
+from ..types import Embeddings, Result
+from .evaluate import command, embed_pairs
 from .terminal import Json, load_embedder, out
 
 
+@dataclass(frozen=True)
+class System:
+    """What is known of a system: its result, its vectors, or both."""
+
+    result: Result | None
+    vectors: Embeddings | None
+
+
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A run, FILE.onnx, or vectors: FILE.npz.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="The other one.")],
-    data: Annotated[Path, typer.Option(help="Folder with lfw/pairs.txt and the aligned crops, as for evaluate.")],
+    systems: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SYSTEM…", help="Report folders or their result.json; runs, FILE.onnx, vectors FILE.npz."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with lfw/pairs.txt and the aligned crops, as for evaluate.")
+    ] = None,
     far: Annotated[float, typer.Option(help="False accept rate at which TAR is compared.")] = 0.01,
     replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people.")] = 1000,
+    folder: Annotated[Path | None, typer.Option("--out", help="Write report.html with all curves here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether one system is better than another on the same pairs of LFW, with interval and p."""
-    conditions = {"first": first.name, "second": second.name}
-    result = compare_systems(
-        _vectors(first, data), _vectors(second, data), data / "lfw" / "pairs.txt", far=far, replicates=replicates,
-        conditions=conditions,
-    )  # fmt: skip
+    """Put several systems beside each other; say whether one is better, with interval and p.
+
+    Results of one protocol on the same comparisons become one table, and one page with overlaid curves (`--out`).
+    With `--data` each system is also compared with the first on the same pairs of LFW: a bootstrap over people, and
+    McNemar's test. That takes vectors: a report folder holds them, a model makes them.
+
+    Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`.
+    """
+    if len(systems) < 2:
+        raise ConfigError("at least two systems", "one", "name another")
+    if folder is not None:
+        require("matplotlib", "report")  # before the long work
+    named = {name: _system(path, data) for name, path in zip(_names(systems), systems, strict=True)}
+    results = {name: system.result for name, system in named.items() if system.result}
+    _comparable(results)
+    differences: dict[str, Result] = {}
+    if data is not None:
+        (first, one), *others = named.items()
+        for name, other in others:
+            if one.vectors is None or other.vectors is None:
+                lacking = first if one.vectors is None else name
+                raise ConfigError("vectors of each system for --data", f"none of {lacking}", "evaluate it with --out")
+            differences[name] = compare_systems(
+                one.vectors, other.vectors, data / "lfw" / "pairs.txt", far=far, replicates=replicates,
+                conditions={"first": first, "second": name},
+            )  # fmt: skip
+    told = [_verdict(result) for result in differences.values()]
+    if folder is not None:
+        title = " and ".join(results) if len(results) < 3 else f"{len(results)} systems"
+        report.write_report(folder / "report.html", results, title=title, command=command(), remarks=told)
     if as_json:
-        out.print_json(result.to_json())
+        out.print_json(json.dumps({
+            "results": {name: json.loads(result.to_json()) for name, result in results.items()},
+            "differences": [json.loads(result.to_json()) for result in differences.values()],
+        }))  # fmt: skip
         return
-    out.print(report.render_markdown({f"{first.name} and {second.name}": result}), soft_wrap=True)
-    facts, change = result.facts, result.metrics["accuracy_difference"]
-    better = first.name if change.value > 0 else second.name
+    out.print(report.render_markdown(results), soft_wrap=True, markup=False)
+    for sentence in told:
+        out.print(f"\n{sentence}", soft_wrap=True, markup=False)
+    if folder is not None:
+        out.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+def _system(path: Path, data: Path | None) -> System:
+    """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
+    file = path / "result.json" if path.is_dir() else path
+    if file.suffix == ".json" and file.exists():
+        kept = file.with_name("embeddings.npz")
+        return System(read_result(file), Embeddings.load(kept) if data is not None and kept.exists() else None)
+    if data is None:
+        raise ConfigError("--data for models and vectors", f"{path} without it", "name it, or give a report's folder")
+    if path.suffix == ".npz":
+        vectors = Embeddings.load(path)
+    else:
+        vectors = embed_pairs(load_embedder(path, certified=False), data)
+    return System(lfw(vectors, data / "lfw" / "pairs.txt"), vectors)
+
+
+def read_result(path: Path) -> Result:
+    """A result.json. Raises DataError for another file."""
+    try:
+        return Result.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            "a result.json of normface", f"{path} ('{error}')", "make one: normface evaluate --out"
+        ) from error
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    whole = [path.parent if path.name == "result.json" else path for path in paths]
+    for count in range(1, 1 + max(len(path.parts) for path in whole)):
+        names = ["/".join(path.parts[-count:]) for path in whole]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{i}: {path}" for i, path in enumerate(whole, start=1)]
+
+
+def _comparable(results: Mapping[str, Result]) -> None:
+    (first, one), *others = results.items()
+    for name, other in others:
+        for what, a, b in (
+            ("protocol", one.protocol, other.protocol),
+            *((key, one.facts[key], other.facts.get(key)) for key in one.facts if key in LISTS),
+        ):
+            if a != b:
+                raise DataError(f"one {what} of all results", f"{a} of {first}, {b} of {name}", "evaluate them alike")
+
+
+LISTS = ("pairs_sha256", "config_sha256", "data_sha256")  # of the comparisons
+
+
+def _verdict(result: Result) -> str:
+    """Which of two is better, if the pairs can tell, with what says so."""
+    facts, change, tar = result.facts, result.metrics["accuracy_difference"], result.metrics["tar_difference"]
+    first, second = facts["first"], facts["second"]
     clear = facts["p_mcnemar"] < 0.05 and (change.low > 0 or change.high < 0)
-    words = f"{better} is more accurate" if clear else "these pairs cannot tell which is more accurate"
-    alone = (
-        f"only {first.name} is right in {facts['only_first']:,} pairs, only {second.name} in {facts['only_second']:,}"
+    better, worse = (first, second) if change.value > 0 else (second, first)
+    words = (
+        f"{better} is more accurate than {worse}"
+        if clear
+        else f"these pairs cannot tell whether {first} or {second} is more accurate"
     )
-    out.print(f"{words}: {alone}; McNemar p = {facts['p_mcnemar']:.2g}", soft_wrap=True, markup=False)
-
-
-def _vectors(path: Path, data: Path) -> Embeddings:
-    return Embeddings.load(path) if path.suffix == ".npz" else embed_pairs(load_embedder(path, certified=False), data)
+    points = [100 * value for value in (change.value, change.low, change.high)]
+    tars = [100 * value for value in (tar.value, tar.low, tar.high)]
+    return (
+        f"{words}: {first} − {second} is {points[0]:+.2f} points of accuracy ({points[1]:+.2f} to {points[2]:+.2f}; "
+        f"McNemar p = {facts['p_mcnemar']:.2g}: only {first} is right in {facts['only_first']:,} of {facts['pairs']:,} "
+        f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR {facts['far']:g} "
+        f"({tars[1]:+.2f} to {tars[2]:+.2f}; p = {facts['p_tar']:.2g})"
+    )

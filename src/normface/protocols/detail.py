@@ -74,8 +74,11 @@ def _with(
     by_image: Mapping[str, Names] | None,
     replicates: int,
 ) -> Result:
-    steps = list(calibration.pav_scores)
-    drawn = {"score": steps, "pav": list(calibration.pav_llrs), "logistic": [calibration.llr(score) for score in steps]}
+    starts = np.array(calibration.pav_scores)
+    score = np.unique(np.r_[starts, np.linspace(starts[0], max(comparisons.scores.max(), starts[-1]), 100)])
+    pav = np.array(calibration.pav_llrs)[np.searchsorted(starts, score, side="right") - 1]
+    logistic = [calibration.llr(each) for each in score.tolist()]
+    drawn = {"score": score.tolist(), "pav": pav.tolist(), "logistic": logistic}
     facts: dict[str, Any] = {
         **result.facts, "cllr": calibration.cllr, "min_cllr": calibration.min_cllr,
         "hardest": comparisons.hardest(threshold),

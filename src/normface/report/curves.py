@@ -20,8 +20,8 @@ def roc(results: Mapping[str, Result]) -> str | None:
     found = _curves(results, "roc", "far", "tar")
     if not found:
         return None
-    figure, axes = single("False accept rate (FAR)", "True accept rate (TAR)", width=6.4)
-    least, lowest = 0.1, 1.0
+    figure, axes = single("False accept rate (FAR)", "True accept rate (TAR)", width=5.4)
+    least, lowest, most = 0.1, 1.0, max(far[-1] for *_, far, _ in found)
     for i, name, far, tar in found:
         least = min(least, far[far > 0].min(initial=1))
         lowest = min(lowest, tar[far >= least].min(initial=1))
@@ -29,7 +29,7 @@ def roc(results: Mapping[str, Result]) -> str | None:
         axes.plot(far, tar, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
     # From the lowest TAR on: good systems would else all be one line at the top.
     bottom = max(0.0, 1 - 1.15 * (1 - lowest)) if lowest > 0.5 else 0.0
-    axes.set(xscale="log", xlim=(least, 1), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
+    axes.set(xscale="log", xlim=(least, max(most, 2 * least)), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
     return _finished(figure, axes, "ROC: true accept rate against false accept rate", "lower right")
 
 
@@ -45,7 +45,7 @@ def det(results: Mapping[str, Result]) -> str | None:
             found.append((i, name, *_thinned(x, y, x)))
     if not found:
         return None
-    figure, axes = single("False accept rate (%)", "False reject rate (%)", width=6.4)
+    figure, axes = single("False accept rate (%)", "False reject rate (%)", width=5.4)
     for i, name, x, y in found:
         axes.plot(x, y, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name))
     for side, values in (("x", [x for *_, x, _ in found]), ("y", [y for *_, y in found])):
@@ -62,7 +62,7 @@ def histogram(name: str, result: Result) -> str | None:
     curve = result.curves.get("histogram")
     if not curve:
         return None
-    figure, axes = single("Cosine", "Share of comparisons (%)", width=4.6)
+    figure, axes = single("Cosine", "Share of comparisons (%)", width=5.4)
     edges, used = np.asarray(curve["edges"]), np.zeros(len(curve["edges"]) - 1)
     for kind, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         counts = np.asarray(curve[kind], float)
@@ -85,7 +85,7 @@ def cmc(results: Mapping[str, Result]) -> str | None:
     found = _curves(results, "cmc", "rank", "rate")
     if not found:
         return None
-    figure, axes = single("Rank", "Share of probes found", width=6.4)
+    figure, axes = single("Rank", "Share of probes found", width=5.4)
     for i, name, rank, rate in found:
         axes.plot(rank, rate, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
     most = max(float(rank.max()) for _, _, rank, _ in found)
@@ -101,7 +101,7 @@ def identification(results: Mapping[str, Result]) -> str | None:
     found = _curves(results, "dir", "fpir", "dir")
     if not found:
         return None
-    figure, axes = single("False positive identification rate (FPIR)", "Detection and identification rate", width=6.4)
+    figure, axes = single("False positive identification rate (FPIR)", "Detection and identification rate", width=5.4)
     least = 0.1
     for i, name, fpir, rate in found:
         least = min(least, fpir[fpir > 0].min(initial=1))
@@ -117,9 +117,9 @@ def calibration(name: str, result: Result) -> str | None:
     if not curve:
         return None
     score, pav, logistic = (np.asarray(curve[key]) for key in ("score", "pav", "logistic"))
-    figure, axes = single("Cosine", "Likelihood ratio, one person : two", width=4.6)
+    figure, axes = single("Cosine", "Likelihood ratio, one person : two", width=5.4)
     axes.plot(score, pav / math.log(10), drawstyle="steps-post", color=COLOURS[1], label="best rising map (PAV)")
-    axes.plot(score, logistic / math.log(10), STYLES[1], color=COLOURS[0], label="logistic map")
+    axes.plot(score, logistic / math.log(10), STYLES[1], color=COLOURS[0], label="logistic map, used")
     if (threshold := result.facts.get("threshold")) is not None:
         axes.axvline(threshold, color=GREY, linestyle=":", label=f"threshold {threshold:.3f}")
     axes.axhline(0, color=GREY, linewidth=0.8)

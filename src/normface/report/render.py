@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -28,23 +28,28 @@ def render_markdown(results: Mapping[str, Result]) -> str:
 
 
 def render_html(
-    results: Mapping[str, Result], *, title: str, command: str, photographs: Photographs | None = None
+    results: Mapping[str, Result],
+    *,
+    title: str,
+    command: str,
+    photographs: Photographs | None = None,
+    remarks: Sequence[str] = (),
 ) -> str:
     """A whole page: summary in words, metrics, curves, groups, hardest errors, folds, conditions, and the command.
 
-    `results` maps each system's name, as people shall read it, to what the same protocol found for it. With
+    `results` maps each system's name, as people shall read it, to what the same protocol found for it. `remarks`
+    follow the summary. With
     `photographs` the hardest errors are shown: such a page is for their owner's disk.
     """
     sections = [
-        ("", f"<p class=lead>{escape(words.summary(results))}</p>"),
+        ("", "".join(f"<p class=lead>{escape(each)}</p>" for each in (words.summary(results), *remarks))),
         (
             "Figures",
             _table(words.metrics(results)) + "".join(f"<p>{escape(note)}</p>" for note in words.notes(results)),
         ),
         ("Errors against each other", _figures(curves.roc(results), curves.det(results))),
         ("Identification", _figures(curves.cmc(results), curves.identification(results))),
-        ("Scores", _figures(*(curves.histogram(name, result) for name, result in results.items()))),
-        ("Scores as evidence", _evidence(results)),
+        ("Scores, and what they are worth", _scores(results)),
         *_groups(results),
         *(_hardest(name if len(results) > 1 else "", result, photographs) for name, result in results.items()),
         ("Folds", _table(words.folds(results))),
@@ -68,10 +73,10 @@ def render_html(
 
 
 def write_report(
-    path: str | Path, results: Mapping[str, Result], *, title: str, command: str, photographs: Photographs | None = None
+    path: str | Path, results: Mapping[str, Result], *, title: str, command: str, remarks: Sequence[str] = ()
 ) -> None:
     """Write `render_html` to a file, whole or not at all. Raises DataError where that fails."""
-    _write(path, render_html(results, title=title, command=command, photographs=photographs))
+    _write(path, render_html(results, title=title, command=command, remarks=remarks))
 
 
 def write_folder(
@@ -100,9 +105,12 @@ def _figures(*pictures: str | None) -> str:
     return drawn and f"<div class=row>{drawn}</div>"
 
 
-def _evidence(results: Mapping[str, Result]) -> str:
-    drawn = _figures(*(curves.calibration(name, result) for name, result in results.items()))
-    return drawn and (
+def _scores(results: Mapping[str, Result]) -> str:
+    each = [(curves.histogram(name, result), curves.calibration(name, result)) for name, result in results.items()]
+    drawn = _figures(*(picture for pictures in each for picture in pictures))
+    if not any(calibration for _, calibration in each):
+        return drawn
+    return (
         f"{drawn}<p>How many times as probable a score is of one person as of two. The logistic map is what is used; "
         "the other rises in steps and fits these comparisons best of all rising maps. Where they part, the logistic "
         "map claims too much or too little.</p>"
@@ -128,12 +136,18 @@ def _hardest(name: str, result: Result, photographs: Photographs | None) -> tupl
         pairs = result.facts.get("hardest", {}).get(kind, [])
         shown = "".join(
             f"<figure><div class=pair>{_picture(a, photographs)}{_picture(b, photographs)}</div>"
-            f"<figcaption>{score:.3f} {escape(a)}<br>{escape(b)}</figcaption></figure>"
+            f"<figcaption><b>{score:.3f}</b> {_name(a)}<br>{_name(b)}</figcaption></figure>"
             for a, b, score in pairs
         )
         if shown:
             parts.append(f"<h3>{head}</h3><div class=pairs>{shown}</div>")
     return f"Hardest errors{f': {name}' if name else ''}", "".join(parts)
+
+
+def _name(id: str) -> str:
+    """An image's name, broken where words end, without a folder of the same name."""
+    folder, _, file = id.rpartition("/")
+    return escape(file if folder and file.startswith(folder) else id).replace("_", "_<wbr>").replace("/", "/<wbr>")
 
 
 def _picture(id: str, photographs: Photographs | None) -> str:

@@ -19,7 +19,8 @@ def summary(results: Mapping[str, Result]) -> str:
     first = next(iter(results.values()))
     partial = [f"{result.facts['partial']}." for result in results.values() if "partial" in result.facts]
     found = "; ".join(f"{name} {_found(result)}" for name, result in results.items())
-    return " ".join([*dict.fromkeys(partial), f"{found}.", *_how(first)])
+    brackets = ["Brackets hold 95 % intervals."] if " to " in found else []
+    return " ".join([*dict.fromkeys(partial), f"{found}.", *brackets, *_how(first)])
 
 
 def _found(result: Result) -> str:
@@ -36,6 +37,13 @@ def _found(result: Result) -> str:
         return f"decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs rightly"
     told = [_sentence(name, found) for name, found in metrics.items()]
     return ", ".join(filter(None, told[:3])) or "was measured"
+
+
+def label(name: str) -> str:
+    """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
+    kind, _, condition = name.partition("@")
+    kind = kind.upper() if kind in ("far", "tar", "frr", "eer", "auc", "vr", "dir", "tpir", "fnir", "fpir") else kind
+    return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
 
 
 def _sentence(name: str, found: Estimate) -> str:
@@ -72,7 +80,6 @@ def _how(result: Result) -> Iterable[str]:
             f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
             f"{facts['min_cllr']:.3f} at the least."
         )
-    yield "Brackets hold 95 % intervals."
 
 
 def evidence(calibration: Calibration, score: float) -> str:
@@ -89,7 +96,7 @@ def metrics(results: Mapping[str, Result]) -> Rows:
     for metric in dict.fromkeys(name for result in results.values() for name in result.metrics):
         found = [result.metrics.get(metric) for result in results.values()]
         counts = dict.fromkeys(f"{each.n:,}" for each in found if each)
-        rows.append([metric, *(show(metric, each) for each in found), " / ".join(counts)])
+        rows.append([label(metric), *(show(metric, each) for each in found), " / ".join(counts)])
     return rows
 
 
