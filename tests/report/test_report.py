@@ -1,17 +1,24 @@
+import json
 import os
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
+from tests.conftest import ROOT
 
 from normface.errors import DataError
-from normface.protocols import lfw
-from normface.report import render_html, render_markdown, write_report
-from normface.types import Embeddings
+from normface.protocols import certified, detailed, lfw, of_list, operating_point, read_lfw_pairs
+from normface.report import evidence, render_html, render_markdown, write_folder, write_report
+from normface.report.curves import calibration, cmc, det, histogram, identification, roc
+from normface.report.words import estimate, percent, summary
+from normface.types import Calibration, Embeddings, Estimate, Result
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def systems(tmp_path_factory):
     path = tmp_path_factory.mktemp("lfw") / "pairs.txt"
     lines = ["2\t10"]
     for fold in "AB":
@@ -21,25 +28,45 @@ def results(tmp_path_factory):
     ids = [f"{f}{p}/{f}{p}_000{k}.jpg" for f in "AB" for p in range(10) for k in (1, 2)]
     rng = np.random.default_rng(0)
     x = np.repeat(rng.normal(size=(20, 4)), 2, axis=0)
-    one, two = (lfw(Embeddings(x + s * rng.normal(size=x.shape), ids), path) for s in (0.3, 1))
-    return {"<script>alert(1)</script>": one, "two & more": two}
+    one, two = (Embeddings(x + s * rng.normal(size=x.shape), ids) for s in (0.3, 1))
+    return path, one, two
 
 
-def test_page_is_whole_and_self_contained(results):
-    page = render_html(results, title="A <b>title</b>", command="normface evaluate lfw --data 'x & y'")
+@pytest.fixture(scope="module")
+def results(systems):
+    path, one, two = systems
+    return {"<script>alert(1)</script>": lfw(one, path), "two & more": lfw(two, path)}
+
+
+@pytest.fixture(scope="module")
+def full(systems):
+    """A result with all that is shown beside figures, and its certificate's."""
+    path, _, two = systems
+    pairs = of_list(two, read_lfw_pairs(path))
+    groups = {"sex & more": np.where(np.arange(40) // 2 % 2, "<F>", "M")}
+    point = operating_point(pairs, target_far=0.1, protocol="p", model_sha256="m", data_sha256="d", replicates=100)
+    return detailed(lfw(two, path), pairs, 0.5, groups, replicates=100), certified(point, pairs, groups, replicates=100)
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return render_html(results, title="A <b>title</b>", command="normface evaluate lfw --data 'x & y'")
+
+
+def test_page_is_whole_and_self_contained(page):
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "A &lt;b&gt;title&lt;/b&gt;" in page
     assert "normface evaluate lfw --data &#x27;x &amp; y&#x27;" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4  # ROC, DET and two histograms
     assert all(label for label in re.findall(r'aria-label="([^"]*)"', page))
     assert not re.search(r'(?:src|href)="(?!#)', page)  # nothing is fetched
     assert "prefers-color-scheme: dark" in page
     assert len(page) < 1_000_000
 
 
-def test_every_figure_is_shown_with_interval_and_count(results):
-    page, text = render_html(results, title="t", command="c"), render_markdown(results)
+def test_every_figure_is_shown_with_interval_and_count(results, page):
+    text = render_markdown(results)
     for result in results.values():
         for found in result.metrics.values():
             figure = f"{100 * found.value:.2f} % ({100 * found.low:.2f} to {100 * found.high:.2f})"
@@ -50,12 +77,113 @@ def test_every_figure_is_shown_with_interval_and_count(results):
     assert "impostor pairs cannot resolve it" in page
 
 
-def test_equal_results_give_equal_pages(results):
-    assert render_html(results, title="t", command="c") == render_html(results, title="t", command="c")
+def test_equal_results_give_equal_pictures(results):
+    assert roc(results) == roc(results)
 
 
 def test_written_whole_or_not_at_all(results, tmp_path):
-    write_report(tmp_path / "new" / "r.html", results, title="t", command="c")
+    bare = {name: replace(result, curves={}) for name, result in results.items()}
+    write_report(tmp_path / "new" / "r.html", bare, title="t", command="c")
     assert os.listdir(tmp_path / "new") == ["r.html"]
     with pytest.raises(DataError, match="to write"):
-        write_report(tmp_path / "new", results, title="t", command="c")
+        write_report(tmp_path / "new", bare, title="t", command="c")
+
+
+class TestSchema:
+    schema = json.loads((ROOT / "docs" / "result.schema.json").read_text("utf-8"))
+
+    def test_is_one(self):
+        jsonschema.Draft202012Validator.check_schema(self.schema)
+
+    def test_every_result_keeps_it(self, results, full):
+        for result in (*results.values(), *full):
+            jsonschema.validate(json.loads(result.to_json()), self.schema)
+
+    def test_it_refuses(self, full):
+        broken = json.loads(full[1].to_json())
+        del broken["facts"]["operating_point"]["threshold"]
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, self.schema)
+
+
+def test_a_folder_holds_everything(full, tmp_path):
+    jpeg = b"\xff\xd8not really"
+    write_folder(
+        tmp_path, "me", full[1], title="t", command="c", photographs=lambda id: jpeg if id.startswith("A") else None
+    )
+    assert {p.name for p in tmp_path.iterdir()} == {"result.json", "report.md", "report.html"}
+    assert Result.from_json((tmp_path / "result.json").read_text("utf-8")) == full[1]
+    page, text = (Path(tmp_path / name).read_text("utf-8") for name in ("report.html", "report.md"))
+    pairs = [pair for pairs in full[1].facts["hardest"].values() for pair in pairs]
+    shown = sum(id.startswith("A") for pair in pairs for id in pair[:2])
+    assert page.count("data:image/jpeg;base64,/9hub3QgcmVhbGx5") == shown > 0
+    assert "&lt;F&gt; × M" in page  # a hostile group's name
+    assert "<F>" not in page
+    assert "times that of" in text or "no ratio of" in text
+    assert "made by" in text.lower()
+
+
+def test_worst_errors_are_the_worst(full):
+    wrong = full[0].facts["hardest"]
+    assert all(score >= 0.5 for *_, score in wrong["false_accepts"])
+    assert all(score < 0.5 for *_, score in wrong["false_rejects"])
+    for kind, sign in (("false_accepts", -1), ("false_rejects", 1)):
+        assert [sign * score for *_, score in wrong[kind]] == sorted(sign * score for *_, score in wrong[kind])
+
+
+def test_results_without_accuracy_are_told():
+    share = Estimate(0.96, 0.95, 0.97, 1000)
+    blufr = Result(
+        "blufr",
+        {"vr@far=0.001": share, "dir@far=0.01,rank=1": share},
+        {},
+        {"trials": 10, "by_trial": {"vr": [0.9, 0.8]}},
+    )
+    told = summary({"mine": blufr})
+    assert "mine accepts 96.00 % (95.00 to 97.00) of genuine pairs at FAR 0.1 %" in told
+    assert "identifies 96.00 % (95.00 to 97.00) of enrolled probes at FAR 1 %, rank 1" in told
+    page = render_html({"mine": blufr}, title="t", command="c")
+    assert "<svg" not in page
+    assert "90.00 %" in page
+    curves = {
+        "cmc": {"rank": [1, 2, 3], "rate": [0.7, 0.8, 0.9]},
+        "dir": {"fpir": [0, 0.01, 0.1], "dir": [0.1, 0.5, 0.6]},
+    }
+    open_set = Result("ijb", {"rank-1": share}, curves, {"partial": "Partial: 2 of 3 images"})
+    assert summary({"mine": open_set}).startswith("Partial: 2 of 3 images. mine finds the right person for 96.00 %")
+    assert render_html({"mine": open_set}, title="t", command="c").count("<svg") == 2
+
+
+def test_a_perfect_system_has_curves_too():
+    """No error at all: nothing on probit axes, a flat ROC."""
+    curves = {"roc": {"far": [0.0, 0.0, 1.0], "tar": [0.0, 1.0, 1.0]}}
+    perfect = {"p": Result("lfw", {}, curves, {})}
+    assert det(perfect) is None
+    assert roc(perfect).startswith("<svg")
+    assert (
+        histogram("p", perfect["p"])
+        is calibration("p", perfect["p"])
+        is cmc(perfect)
+        is identification(perfect)
+        is None
+    )
+
+
+def test_a_long_curve_is_drawn_small():
+    far = np.geomspace(1e-8, 1, 200_000)
+    long = Result("x", {}, {"roc": {"far": far.tolist(), "tar": (far**0.1).tolist()}}, {})
+    assert len(roc({"a": long})) + len(det({"a": long})) < 150_000
+
+
+def test_numbers_have_the_digits_they_need():
+    assert estimate(Estimate(0.99604, 0.98, 1.0, 9)) == "99.60 % (98.00 to 100.00)"
+    assert estimate(Estimate(0.0009995, 0.0008, 0.0013, 9)) == "0.100 % (0.080 to 0.130)"
+    assert estimate(Estimate(0.0, 0.0, 0.0, 9)) == "0.00 % (0.00 to 0.00)"
+    assert [percent(each) for each in (0.1, 0.001, 1e-6, 0.0, 1.0)] == ["10 %", "0.1 %", "0.0001 %", "0 %", "100 %"]
+
+
+def test_evidence_in_words():
+    made = Calibration(10.0, -3.0, (-1.0, 0.5), (-4.0, 5.0), 0.2, 0.1)
+    assert evidence(made, 0.5) == "7.39 times as probable of one person as of two"
+    assert evidence(made, 0.1) == "7.39 times as probable of two people as of one"
+    assert evidence(made, 1) == "at least 148 times as probable of one person as of two"

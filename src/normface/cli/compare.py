@@ -11,7 +11,7 @@ import typer
 from .. import report
 from ..errors import ConfigError, DataError, require
 from ..protocols import compare as compare_systems
-from ..protocols import lfw
+from ..protocols import detailed, lfw, of_list, read_lfw_pairs
 from ..types import Embeddings, Result
 from .evaluate import command, embed_pairs
 from .terminal import Json, load_embedder, out
@@ -95,7 +95,8 @@ def _system(path: Path, data: Path | None) -> System:
         vectors = Embeddings.load(path)
     else:
         vectors = embed_pairs(load_embedder(path, certified=False), data)
-    return System(lfw(vectors, data / "lfw" / "pairs.txt"), vectors)
+    result, pairs = lfw(vectors, data / "lfw" / "pairs.txt"), read_lfw_pairs(data / "lfw" / "pairs.txt")
+    return System(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
 
 
 def read_result(path: Path) -> Result:
@@ -148,6 +149,6 @@ def _verdict(result: Result) -> str:
     return (
         f"{words}: {first} − {second} is {points[0]:+.2f} points of accuracy ({points[1]:+.2f} to {points[2]:+.2f}; "
         f"McNemar p = {facts['p_mcnemar']:.2g}: only {first} is right in {facts['only_first']:,} of {facts['pairs']:,} "
-        f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR {facts['far']:g} "
-        f"({tars[1]:+.2f} to {tars[2]:+.2f}; p = {facts['p_tar']:.2g})"
+        f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR "
+        f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p = {facts['p_tar']:.2g})"
     )

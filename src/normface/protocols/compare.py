@@ -58,7 +58,8 @@ def compare(
     values = differences(np.ones(len(people)))
     draws = resampled(differences, len(people), replicates)
     lows, highs = percentiles(draws)
-    chance = np.minimum(1, 2 * np.minimum((draws <= 0).mean(0), (draws >= 0).mean(0)))
+    below, above = ((side.sum(0) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
+    chance = np.minimum(1, 2 * np.minimum(below, above))
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
     found = {
         name: over_folds(float(decided.mean()), _by_fold(decided, named.fold), count)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def certified(
         "images": len(comparisons.ids), "people": len(np.unique(comparisons.subjects)),
         "model_sha256": point.model_sha256, "data_sha256": point.data_sha256,
         "notes": ["The threshold was chosen on the comparisons it is judged by: its rates are slightly flattering."],
-        **(conditions or {}), "operating_point": asdict(point),
+        **(conditions or {}), "operating_point": json.loads(point.to_json()),
     }  # fmt: skip
     result = Result("calibrate", {"far": point.far, "tar": point.tar}, curves, facts)
     return _with(result, point.calibration, comparisons, point.threshold, by_image, replicates)

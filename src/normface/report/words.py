@@ -20,7 +20,7 @@ def summary(results: Mapping[str, Result]) -> str:
     partial = [f"{result.facts['partial']}." for result in results.values() if "partial" in result.facts]
     found = "; ".join(f"{name} {_found(result)}" for name, result in results.items())
     brackets = ["Brackets hold 95 % intervals."] if " to " in found else []
-    return " ".join([*dict.fromkeys(partial), f"{found}.", *brackets, *_how(first)])
+    return " ".join([*dict.fromkeys(partial), f"{found}.", *brackets, *_how(first, len(results) == 1)])
 
 
 def _found(result: Result) -> str:
@@ -65,7 +65,7 @@ def _condition(text: str) -> str:
         return text
 
 
-def _how(result: Result) -> Iterable[str]:
+def _how(result: Result, alone: bool) -> Iterable[str]:
     facts = result.facts
     if result.protocol == "calibrate":
         yield f"The comparisons are of {facts['people']:,} people on {facts['images']:,} images."
@@ -75,7 +75,7 @@ def _how(result: Result) -> Iterable[str]:
         yield f"The threshold was chosen on {facts['training_pairs']:,} other pairs."
     elif "trials" in facts:
         yield f"Means over {facts['trials']} trials."
-    if "cllr" in facts:
+    if "cllr" in facts and alone:
         yield (
             f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
             f"{facts['min_cllr']:.3f} at the least."
