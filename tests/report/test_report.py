@@ -149,8 +149,10 @@ def test_results_without_accuracy_are_told():
         "cmc": {"rank": [1, 2, 3], "rate": [0.7, 0.8, 0.9]},
         "dir": {"fpir": [0, 0.01, 0.1], "dir": [0.1, 0.5, 0.6]},
     }
-    open_set = Result("ijb", {"rank-1": share}, curves, {"partial": "Partial: 2 of 3 images"})
-    assert summary({"mine": open_set}).startswith("Partial: 2 of 3 images. mine finds the right person for 96.00 %")
+    open_set = Result("ijb", {"cmc@rank=1": share}, curves, {"partial": "Partial: 2 of 3 images"})
+    assert summary({"mine": open_set}).startswith(
+        "Partial: 2 of 3 images. mine finds the right person of 96.00 % (95.00 to 97.00) of probes at rank 1"
+    )
     assert render_html({"mine": open_set}, title="t", command="c").count("<svg") == 2
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +15,19 @@ from ..data import open_reader
 from ..embed import certificate
 from ..errors import ConfigError, require
 from ..faces import size_fault
-from ..protocols import Comparisons, certified, every_pair, of_list, operating_point, read_blufr, read_groups
-from ..protocols.pairs import NamedPairs, read_lfw_pairs, rows_of
+from ..protocols import (
+    Comparisons,
+    certified,
+    every_pair,
+    of_list,
+    operating_point,
+    read_blufr,
+    read_groups,
+    read_lfw_pairs,
+    read_pairs_csv,
+)  # fmt: skip
+from ..protocols.lookup import people, rows_of
+from ..protocols.pairs import NamedPairs
 from ..types import Embeddings
 from .evaluate import command, lfw_crops, thumbnails
 from .terminal import Json, Model, Strict, load_embedder, out, progress
@@ -23,11 +36,16 @@ from .terminal import Json, Model, Strict, load_embedder, out, progress
 def calibrate(
     source: Annotated[
         str,
-        typer.Argument(metavar="COMPARISONS", help="lfw (pairs.txt), blufr (every pair of its images), or FILE.txt."),
+        typer.Argument(
+            metavar="COMPARISONS",
+            help="lfw (pairs.txt), blufr (every pair of its images), or a file of pairs, .csv (`a,b,same`) or .txt.",
+        ),
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="lfw, blufr: folder with the lists and crops, as for evaluate. FILE.txt: aligned crops."),
+        typer.Option(
+            help="lfw, blufr: folder with the lists and crops, as for evaluate. File of pairs: aligned crops."
+        ),
     ] = None,
     model: Model = None,
     embeddings: Annotated[
@@ -60,34 +78,35 @@ def calibrate(
         raise ConfigError("--far with blufr", "none", "give one, such as --far 0.001")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
-    listed, wanted, digest = read_comparisons(source, data)
-    crops = data and (data if source.endswith(".txt") else lfw_crops(data))
+    wanted = read_comparisons(source, data)
+    crops = None
     if embeddings is not None:
         vectors, name, sha256 = Embeddings.load(embeddings), embeddings.name, "unknown"
     else:
-        embedder = load_embedder(model, certified=False)
-        if crops is None:
+        if data is None:
             raise ConfigError("--data with --model", "none", "name where the aligned crops are")
+        embedder = load_embedder(model, certified=False)
+        crops = data if source.endswith((".csv", ".txt")) else lfw_crops(data)
         reader = open_reader(crops, strict)
-        reader = reader.select(np.flatnonzero(np.isin(reader.ids, wanted))).check(fault=size_fault)
+        reader = reader.select(np.flatnonzero(np.isin(reader.ids, wanted.ids))).check(fault=size_fault)
         with progress(f"embedding with {embedder.name}", "images") as update:
             vectors = embedder.embed(reader, progress=update)
         name, sha256 = embedder.name, embedder.sha256
-    comparisons = compared(vectors, listed, wanted, far)
-    label = f"{Path(source).name}{', every pair' if listed is None else ''}, {'mirror sum' if model else name}"
+    comparisons = wanted.score(vectors, far)
+    label = f"{wanted.name}, {'mirror sum' if model else name}"
     point = operating_point(
-        comparisons, target_far=far, protocol=label, model_sha256=sha256, data_sha256=digest, replicates=replicates
-    )
-    by_image = read_groups(groups, comparisons.ids) if groups is not None else None
-    result = certified(point, comparisons, by_image, conditions={"system": name}, replicates=replicates)
+        comparisons, target_far=far, protocol=label, model_sha256=sha256, data_sha256=wanted.sha256,
+        replicates=replicates,
+    )  # fmt: skip
+    by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
+    result = certified(point, comparisons, by_image, wanted.groups, conditions={"system": name}, replicates=replicates)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     with replacing(kept) as temporary:
         temporary.write_text(point.to_json() + "\n", encoding="utf-8")
     if folder is not None:
-        photographs = thumbnails(crops) if crops is not None else None
         report.write_folder(
-            folder, name, result, title=f"{name}, calibrated by {Path(source).name}", command=command(),
-            photographs=photographs,
+            folder, name, result, title=f"{name}, calibrated by {wanted.name}", command=command(),
+            photographs=thumbnails(crops) if crops is not None else None,
         )  # fmt: skip
     if as_json:
         out.print_json(result.to_json())
@@ -101,29 +120,42 @@ def calibrate(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def read_comparisons(source: str, data: Path | None) -> tuple[NamedPairs | None, NDArray[np.str_], str]:
-    """The list (None: every pair of BLUFR's images), the ids wanted, and the list's SHA-256."""
+@dataclass(frozen=True)
+class Wanted:
+    """Comparisons to be made: a list, or (None) every pair of `ids`; columns of groups of the list's pairs."""
+
+    name: str
+    listed: NamedPairs | None
+    ids: NDArray[np.str_]
+    sha256: str
+    groups: Mapping[str, NDArray[np.str_]]
+
+    @classmethod
+    def of(cls, name: str, listed: NamedPairs, groups: Mapping[str, NDArray[np.str_]]) -> Wanted:
+        """Those of a list."""
+        return cls(name, listed, np.unique(np.concatenate([listed.left, listed.right])), listed.sha256, groups)
+
+    def score(self, vectors: Embeddings, far: float | None) -> Comparisons:
+        """Make them. Raises DataError for ids without a vector."""
+        if self.listed is not None:
+            return of_list(vectors, self.listed)
+        assert far
+        (rows,) = rows_of(vectors, self.ids)
+        return every_pair(Embeddings(vectors.vectors[rows], self.ids), people(self.ids.tolist())[1], far)
+
+
+def read_comparisons(source: str, data: Path | None) -> Wanted:
+    """By name, `lfw` or `blufr`, or from a file of pairs. Raises ConfigError for anything else."""
+    if source.endswith(".csv"):
+        return Wanted.of(Path(source).name, *read_pairs_csv(source))
     if source.endswith(".txt"):
-        named = read_lfw_pairs(source)
-    elif source not in ("lfw", "blufr"):
-        raise ConfigError("lfw, blufr or FILE.txt", repr(source), "choose one of them")
-    elif data is None:
+        return Wanted.of(Path(source).name, read_lfw_pairs(source), {})
+    if source not in ("lfw", "blufr"):
+        raise ConfigError("lfw, blufr or a file of pairs, .csv or .txt", repr(source), "choose one of them")
+    if data is None:
         raise ConfigError(f"--data with {source}", "none", "name the folder with its lists")
-    elif source == "blufr":
-        config = read_blufr(data / "lfw" / "blufr_lfw_config.mat")
-        return None, config.ids[np.unique(np.concatenate([trial.test for trial in config.trials]))], config.sha256
-    else:
-        named = read_lfw_pairs(data / "lfw" / "pairs.txt")
-    return named, np.unique(np.concatenate([named.left, named.right])), named.sha256
-
-
-def compared(
-    vectors: Embeddings, listed: NamedPairs | None, wanted: NDArray[np.str_], far: float | None
-) -> Comparisons:
-    """The comparisons of a list, or of every pair of the wanted images, whose folders are the people."""
-    if listed is not None:
-        return of_list(vectors, listed)
-    assert far
-    (rows,) = rows_of(vectors, wanted)
-    people = np.unique([id.rpartition("/")[0] for id in wanted.tolist()], return_inverse=True)[1]
-    return every_pair(Embeddings(vectors.vectors[rows], wanted), people, far)
+    if source == "lfw":
+        return Wanted.of(source, read_lfw_pairs(data / "lfw" / "pairs.txt"), {})
+    config = read_blufr(data / "lfw" / "blufr_lfw_config.mat")
+    ids = config.ids[np.unique(np.concatenate([trial.test for trial in config.trials]))]
+    return Wanted("blufr, every pair of the tests' images", None, ids, config.sha256, {})

@@ -26,7 +26,13 @@ def calibrate(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools)
     first, g, i = _pav(np.r_[1, genuine, 0], np.r_[0, impostor, 1])
     steps = np.log(g / g.sum()) - np.log(i / i.sum())
     starts = ranked[np.maximum(first - 1, 0)]
-    slope, intercept = _logistic(ranked, genuine, impostor, float(steps[0]), float(steps[-1]))
+    low, high = ranked[impostor > 0][-1], ranked[genuine > 0][0]
+    if low <= high:
+        # No score of one kind lies among the other's: a line that jumps as the steps do, for none is best.
+        slope = float(steps[-1] - steps[0]) / max(float(high - low), 1e-6)
+        intercept = float(steps[np.searchsorted(starts, low, side="right") - 1]) - slope * float(low)
+    else:
+        slope, intercept = _logistic(ranked, genuine, impostor)
     llrs = np.clip(slope * ranked + intercept, steps[0], steps[-1])
     _, g, i = _pav(genuine, impostor)
     with np.errstate(divide="ignore"):
@@ -69,19 +75,10 @@ def _pav(genuine: Floats, impostor: Floats) -> tuple[Ints, Floats, Floats]:
     return first, np.add.reduceat(genuine, first), np.add.reduceat(impostor, first)
 
 
-def _logistic(ranked: Floats, genuine: Floats, impostor: Floats, least: float, most: float) -> tuple[float, float]:
-    """Slope ≥ 0 and intercept of the line of least Cllr, by Newton's method.
-
-    Where no score of one kind lies among the other's no line is best. Then it is the one that gives the highest
-    impostor the `least` and the lowest genuine score the `most`.
-    """
-    low, high = ranked[impostor > 0][-1], ranked[genuine > 0][0]
-    if low <= high:
-        slope = (most - least) / max(high - low, 1e-6)
-        return float(slope), float((most + least - slope * (high + low)) / 2)
-
+def _logistic(ranked: Floats, genuine: Floats, impostor: Floats) -> tuple[float, float]:
+    """Slope ≥ 0 and intercept of the line of least Cllr, by Newton's method."""
     g, i = genuine / genuine.sum(), impostor / impostor.sum()
-    if g @ ranked <= i @ ranked:
+    if (g - i) @ ranked <= 1e-12:
         return 0.0, 0.0  # the best line would fall with likeness: such a score says nothing
     centre = np.average(ranked, weights=g + i)
     spread = np.sqrt(np.average((ranked - centre) ** 2, weights=g + i))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
@@ -47,7 +46,8 @@ def compare(
     if int(named.fold.max()) < 1:
         raise DataError("at least 2 folds", f"1 in {pairs_file}", "use a list with folds, such as View 2's")
     right, accepted = zip(*(_decisions(each, named, far) for each in (first, second)), strict=True)
-    people, (left, other) = subjects(named)
+    left, other = named.people
+    people = int(max(left.max(), other.max())) + 1
     same, count = named.same, len(named.same)
 
     def differences(weights: Floats) -> Floats:
@@ -55,8 +55,8 @@ def compare(
         means = [np.average(a.astype(float) - b, weights=w) for (a, b), w in ((right, each), (accepted, each * same))]
         return np.array(means)
 
-    values = differences(np.ones(len(people)))
-    draws = resampled(differences, len(people), replicates)
+    values = differences(np.ones(people))
+    draws = resampled(differences, people, replicates)
     lows, highs = percentiles(draws)
     below, above = ((side.sum(0) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
     chance = np.minimum(1, 2 * np.minimum(below, above))
@@ -68,7 +68,7 @@ def compare(
     for i, (name, n) in enumerate((("accuracy_difference", count), ("tar_difference", int(same.sum())))):
         found[name] = Estimate(float(values[i]), float(lows[i]), float(highs[i]), n)
     facts = {
-        "pairs": count, "people": len(people), "far": far, "replicates": replicates, "only_first": only_first,
+        "pairs": count, "people": people, "far": far, "replicates": replicates, "only_first": only_first,
         "only_second": only_second, "p_mcnemar": mcnemar(only_first, only_second),
         "p_accuracy": float(chance[0]), "p_tar": float(chance[1]), "pairs_sha256": named.sha256, **(conditions or {}),
     }  # fmt: skip
@@ -81,13 +81,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     total = only_first + only_second
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), total, 0.5))) if total else 1.0
-
-
-def subjects(named: NamedPairs) -> tuple[NDArray[np.str_], tuple[Ints, Ints]]:
-    """Names of the people in a list [S], and who is in each pair: what stands before the `/` of an id."""
-    names = [np.array([id.rpartition("/")[0] for id in side.tolist()]) for side in (named.left, named.right)]
-    people, codes = np.unique(np.concatenate(names), return_inverse=True)
-    return people, (codes[: len(named.left)], codes[len(named.left) :])
 
 
 def _decisions(embeddings: Embeddings, named: NamedPairs, far: float) -> tuple[Bools, Bools]:

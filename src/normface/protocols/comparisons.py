@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Floats, Ints, ScoreSet
+from .lookup import people
 from .metrics import Roc, roc
-from .pairs import NamedPairs, scores
+from .pairs import NamedPairs, joined, scores
 from .rates import Between, Listed, Trials
 
 _TILE = 512  # rows of cosines at a time
@@ -109,7 +110,7 @@ def of_list(embeddings: Embeddings, named: NamedPairs) -> Comparisons:
     found = scores(embeddings, pairs)
     ids, rows = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
     left, right = rows[: len(named.left)], rows[len(named.left) :]
-    return Comparisons(found.scores, found.same, left, right, ids, people(ids, left, right, named.same))
+    return Comparisons(found.scores, found.same, left, right, ids, persons(ids, left, right, named.same))
 
 
 def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparisons:
@@ -119,10 +120,10 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     Raises DataError where no two images show one person, or two.
     """
     order = np.argsort(subjects, kind="stable")
-    vectors, people = embeddings.vectors[order].astype(np.float32), subjects[order]
-    first = np.searchsorted(people, people)  # of each image's person: impostors lie before
+    vectors, whose = embeddings.vectors[order].astype(np.float32), subjects[order]
+    first = np.searchsorted(whose, whose)  # of each image's person: impostors lie before
     impostors = int(first.sum())
-    if not impostors or impostors == len(people) * (len(people) - 1) // 2:
+    if not impostors or impostors == len(whose) * (len(whose) - 1) // 2:
         raise DataError("images of at least two people, two of one", "others", "give more images")
     counts = np.zeros(_BINS, np.int64)
     for _, part, other in _tiles(vectors, first):
@@ -136,23 +137,23 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
         row, column = np.nonzero(own | (other & (part >= edge)))
         found.append((part[row, column], row + start, column))
     scores, left, right = (np.concatenate(each) for each in zip(*found, strict=True))
-    same = people[left] == people[right]
+    same = whose[left] == whose[right]
     counts -= _binned(scores[~same])
     centres = -1 + (2 * np.arange(_BINS) + 1) / _BINS
     below = np.stack([centres, counts])[:, counts > 0]
     return Comparisons(scores, same, order[left], order[right], embeddings.ids, subjects, below)
 
 
-def people(ids: NDArray[np.str_], left: Ints, right: Ints, same: Bools) -> Ints:
-    """Who is on each image [N]: its folder; where images have none, those whom genuine pairs connect are one person."""
-    folders = [id.rpartition("/")[0] for id in ids.tolist()]
-    if all(folders):
-        return np.unique(folders, return_inverse=True)[1]
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_array((np.ones(int(same.sum())), (left[same], right[same])), shape=(len(ids), len(ids)))
-    return np.asarray(connected_components(links, directed=False)[1])
+def persons(ids: NDArray[np.str_], left: Ints, right: Ints, same: Bools) -> Ints:
+    """Who is on each image [N]: its folder, if folders say of every pair what its label says; else whom genuine pairs
+    join, directly or not, is one person.
+    """
+    _, folders = people(ids.tolist())
+    if ((folders[left] == folders[right]) == same).all():
+        return folders
+    who = np.zeros(len(ids), int)
+    who[left], who[right] = joined(left, right, same, len(ids))
+    return who
 
 
 def _tiles(vectors: Floats, first: Ints) -> Iterator[tuple[int, Floats, Bools]]:

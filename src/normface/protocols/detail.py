@@ -22,19 +22,21 @@ def detailed(
     comparisons: Comparisons,
     threshold: float,
     by_image: Mapping[str, Names] | None = None,
+    by_comparison: Mapping[str, Names] | None = None,
     *,
     replicates: int = 1000,
 ) -> Result:
     """The result with its comparisons' calibration (curve `calibration`; facts `cllr`, `min_cllr`), `hardest` errors
-    at a threshold and, of `by_image` groups, `slices`.
+    at a threshold and, of groups as `slices` takes them, `slices`.
     """
-    return _with(result, calibrate(*comparisons.counts()), comparisons, threshold, by_image, replicates)
+    return _with(result, calibrate(*comparisons.counts()), comparisons, threshold, by_image, by_comparison, replicates)
 
 
 def certified(
     point: OperatingPoint,
     comparisons: Comparisons,
     by_image: Mapping[str, Names] | None = None,
+    by_comparison: Mapping[str, Names] | None = None,
     *,
     conditions: Mapping[str, Any] | None = None,
     replicates: int = 1000,
@@ -64,7 +66,7 @@ def certified(
         **(conditions or {}), "operating_point": json.loads(point.to_json()),
     }  # fmt: skip
     result = Result("calibrate", {"far": point.far, "tar": point.tar}, curves, facts)
-    return _with(result, point.calibration, comparisons, point.threshold, by_image, replicates)
+    return _with(result, point.calibration, comparisons, point.threshold, by_image, by_comparison, replicates)
 
 
 def _with(
@@ -73,6 +75,7 @@ def _with(
     comparisons: Comparisons,
     threshold: float,
     by_image: Mapping[str, Names] | None,
+    by_comparison: Mapping[str, Names] | None,
     replicates: int,
 ) -> Result:
     starts = np.array(calibration.pav_scores)
@@ -84,6 +87,6 @@ def _with(
         **result.facts, "cllr": calibration.cllr, "min_cllr": calibration.min_cllr,
         "hardest": comparisons.hardest(threshold),
     }  # fmt: skip
-    if by_image:
-        facts["slices"] = slices(comparisons, threshold, by_image, replicates=replicates)
+    if by_image or by_comparison:
+        facts["slices"] = slices(comparisons, threshold, by_image or {}, by_comparison, replicates=replicates)
     return replace(result, curves={**result.curves, "calibration": drawn}, facts=facts)

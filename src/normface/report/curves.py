@@ -29,7 +29,7 @@ def roc(results: Mapping[str, Result]) -> str | None:
         axes.plot(far, tar, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
     # From the lowest TAR on: good systems would else all be one line at the top.
     bottom = max(0.0, 1 - 1.15 * (1 - lowest)) if lowest > 0.5 else 0.0
-    axes.set(xscale="log", xlim=(least, max(most, 2 * least)), ylim=(bottom, 1 + 0.02 * (1 - bottom)))
+    axes.set(xscale="log", xlim=(least, max(most, 2 * least)), ylim=(bottom, 1 + 0.02 * max(1 - bottom, 0.01)))
     return _finished(figure, axes, "ROC: true accept rate against false accept rate", "lower right")
 
 

@@ -10,6 +10,7 @@ from ..types import Calibration, Estimate, Result
 
 Rows = list[list[str]]
 
+ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "tar", "tpir", "vr")
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 SHOWN = ("fold_accuracy", "fold_threshold", "notes", "slices", "hardest", "operating_point", "by_trial", "partial")
 
@@ -42,7 +43,11 @@ def _found(result: Result) -> str:
 def label(name: str) -> str:
     """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
     kind, _, condition = name.partition("@")
-    kind = kind.upper() if kind in ("far", "tar", "frr", "eer", "auc", "vr", "dir", "tpir", "fnir", "fpir") else kind
+    kind = (
+        kind.upper()
+        if kind in ("far", "tar", "frr", "eer", "auc", "vr", "dir", "tpir", "fnir", "fpir", "cmc")
+        else kind
+    )
     return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
 
 
@@ -52,8 +57,8 @@ def _sentence(name: str, found: Estimate) -> str:
     what = {
         "vr": "accepts {} of genuine pairs", "tar": "accepts {} of genuine comparisons",
         "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
-        "rank": "finds the right person for {} of probes", "eer": "has an equal error rate of {}",
-    }.get(kind.partition("-")[0], f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
+        "cmc": "finds the right person of {} of probes", "eer": "has an equal error rate of {}",
+    }.get(kind, f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
     return what.format(show(name, found)) + (f" at {at}" if at else "")
 
 
