@@ -13,8 +13,8 @@ import simplejpeg
 from tests.cli.conftest import one_line
 
 from normface.cli import VERBS
-from normface.protocols import read_lfw_pairs
-from normface.types import Embeddings
+from normface.report import evidence
+from normface.types import Calibration, Embeddings
 
 TINY = [
     "--set", "model.options.channels=[4, 8, 8, 8]", "--set", "model.options.units=[1, 1, 1]", "--set", "optim.batch=16",
@@ -151,7 +151,7 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     result = json.loads(out)
     assert result["protocol"] == "lfw"
     assert set(result["metrics"]["accuracy"]) == {"value", "low", "high", "n"}
-    assert {p.name for p in (tmp_path / "e").iterdir()} == {"embeddings.npz", "report.html", "result.json"}
+    assert {p.name for p in (tmp_path / "e").iterdir()} == {"embeddings.npz", "report.html", "report.md", "result.json"}
     assert json.loads((tmp_path / "e" / "result.json").read_text()) == result
     assert run("export", run_folder, model)[0] == 0
 
@@ -178,6 +178,16 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     assert code == 0
     assert float(re.search(r"cosine (-?[\d.]+)", out)[1]) == pytest.approx(found["score"], abs=1e-3)
     assert "impostor pairs were accepted" in out
+    calibration = Calibration(**found["operating_point"]["calibration"])
+    assert found["llr"] == calibration.llr(found["score"])
+    assert f"such a cosine is {evidence(calibration, found['score'])}" in out
+    # The same comparisons calibrated by their own verb give the same certificate, with more beside it
+    code, out, _ = run("calibrate", "lfw", "--data", drawn, "--model", run_folder, "--out", tmp_path / "c", "--json")
+    assert code == 0
+    certificate = json.loads(out)["facts"]["operating_point"]
+    assert certificate["threshold"] == found["operating_point"]["threshold"]
+    assert json.loads((run_folder / "operating_point.json").read_text()) == certificate
+    assert "data:image/jpeg;base64" in (tmp_path / "c" / "report.html").read_text()
 
     Image.fromarray(np.zeros((90, 90, 3), np.uint8)).save(tmp_path / "dark.png")
     code, _, err = run("verify", photos[0], tmp_path / "dark.png", "--model", model)
@@ -187,7 +197,7 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     # A model replaced under its old certificate: refused to verify, until it is certified anew
     other = json.loads((run_folder / "operating_point.json").read_text()) | {"model_sha256": "feed" * 16}
     model.with_suffix(".operating_point.json").write_text(json.dumps(other))
-    assert one_line(run("verify", *photos, "--model", model)[2], "evaluate model.onnx again")
+    assert one_line(run("verify", *photos, "--model", model)[2], "calibrate model.onnx again")
     assert run(*evaluating, "--model", model, "--certify")[0] == 0
     assert run("verify", *photos, "--model", model)[0] == 0
     assert "removed" in run("export", run_folder, model)[2]
@@ -306,20 +316,3 @@ def test_demo(run, tmp_path, monkeypatch):
     code, _, err = run("demo", "--out", tmp_path / "demo")
     assert code == 2
     assert one_line(err, "a new folder for --out")
-
-
-def test_compare_two_systems(drawn, tmp_path, run):
-    """Vectors that are the truth against noise, on the drawn list."""
-    named = read_lfw_pairs(drawn / "lfw" / "pairs.txt")
-    ids = np.unique(np.concatenate([named.left, named.right]))
-    people = np.unique([id.partition("/")[0] for id in ids.tolist()], return_inverse=True)[1]
-    rng = np.random.default_rng(0)
-    Embeddings(np.eye(people.max() + 1)[people] + 1e-3, ids).save(tmp_path / "true.npz")
-    Embeddings(rng.standard_normal((len(ids), 16)), ids).save(tmp_path / "noise.npz")
-    code, out, _ = run("compare", tmp_path / "true.npz", tmp_path / "noise.npz", "--data", drawn, "--far", "0.1")
-    assert code == 0
-    assert "true.npz is more accurate" in out
-    code, out, _ = run(
-        "compare", tmp_path / "true.npz", tmp_path / "true.npz", "--data", drawn, "--far", "0.1", "--json"
-    )
-    assert json.loads(out)["facts"]["p_mcnemar"] == 1

@@ -80,7 +80,7 @@ class TestExport:
         assert not list(tmp_path.iterdir())
 
     def test_a_certificate_of_other_weights_is_refused_by_its_models_name(self, model, tmp_path):
-        with pytest.raises(ModelError, match=r"evaluate m\.onnx again"):
+        with pytest.raises(ModelError, match=r"calibrate m\.onnx again"):
             network.export(model, tmp_path / "m.onnx", sha256="ab", operating_point=point("cd"))
         assert not list(tmp_path.iterdir())
 
@@ -179,7 +179,7 @@ class TestLoad:
     def test_certificate_of_another_model_is_refused(self, tmp_path):
         path = foreign(tmp_path / "m.onnx", InputSpec(4, 6))
         (tmp_path / "m.operating_point.json").write_text(point("feed" * 16).to_json())
-        with pytest.raises(ModelError, match="certified on feedfeedfeed…; evaluate m.onnx again"):
+        with pytest.raises(ModelError, match="certified on feedfeedfeed…; calibrate m.onnx again"):
             Embedder.load(path)
 
     def test_a_new_certificate_can_be_made_over_a_stale_one(self, tmp_path):

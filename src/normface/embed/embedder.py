@@ -58,7 +58,7 @@ class Embedder:
             raise ModelError(
                 f"an operating point certified on this model ({sha256[:12]}…)",
                 f"one certified on {operating_point.model_sha256[:12]}…",
-                f"evaluate {name} again to certify it: normface evaluate",
+                f"calibrate {name} again: normface calibrate",
             )
 
     @classmethod

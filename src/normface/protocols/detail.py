@@ -12,6 +12,7 @@ import numpy as np
 from ..types import Calibration, OperatingPoint, Result
 from .calibration import calibrate
 from .comparisons import Comparisons
+from .metrics import corners
 from .slices import Names, slices
 
 POINTS = 800  # of a ROC at most
@@ -50,12 +51,14 @@ def certified(
     last = len(curve.far)
     if comparisons.below is not None:
         last = int(np.searchsorted(-curve.thresholds, -float(comparisons.below[0].max(initial=-2))))
-    kept = np.unique(np.geomspace(1, last, POINTS).astype(int) - 1)  # dense where errors are few
+    exact = {name: getattr(curve, name)[:last] for name in ("thresholds", "false_accepts", "true_accepts")}
+    drawn = corners(replace(curve, **exact))
+    kept = np.unique(np.geomspace(1, len(drawn["far"]), POINTS).astype(int) - 1)  # dense where errors are few
     scores, *kinds = comparisons.counts()
     edges = np.linspace(-1, 1, 101)
     genuine, impostor = (np.histogram(scores, edges, weights=kind)[0].astype(int).tolist() for kind in kinds)
     curves = {
-        "roc": {"far": curve.far[kept].tolist(), "tar": curve.tar[kept].tolist()},
+        "roc": {axis: np.array(values)[kept].tolist() for axis, values in drawn.items()},
         "histogram": {"edges": edges.tolist(), "genuine": genuine, "impostor": impostor},
     }
     facts = {

@@ -66,7 +66,7 @@ def slices(
         doubts = [name.upper() for name, rate in mine.items() if rate and _says_nothing(rate, overall[name])]
         rows.append({
             "column": column, "group": group, **{name: asdict(rate) if rate else None for name, rate in mine.items()},
-            "warning": f"too few to say: {' and '.join(doubts)} may be half or twice the overall" if doubts else None,
+            "warning": f"too few to say: {' and '.join(doubts)}" if doubts else None,
         })  # fmt: skip
     for column in dict.fromkeys(each[0] for each in found):
         within = [i for i, each in enumerate(found, start=1) if each[0] == column and each[2]]

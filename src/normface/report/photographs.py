@@ -51,7 +51,7 @@ def _picture(name: str, jpeg: bytes | None) -> str:
 
 def _table(rows: Mapping[str, str]) -> str:
     lines = "".join(f'<tr><th scope="row">{_text(k)}</th><td>{_text(v)}</td></tr>' for k, v in rows.items())
-    return f"<div class=scroll><table><tbody>{lines}</tbody></table></div>"
+    return f'<div class="scroll wrap"><table><tbody>{lines}</tbody></table></div>'
 
 
 def _text(text: str) -> str:

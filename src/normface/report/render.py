@@ -56,7 +56,8 @@ def render_html(
         ("Trials", _table(words.trials(results))),
         (
             "Conditions",
-            _table([["", *results], *words.conditions(results)]) + f"<p>Made by</p><pre>{escape(command)}</pre>",
+            f"<div class=wrap>{_table([['', *results], *words.conditions(results)])}</div>"
+            + f"<p>Made by</p><pre>{escape(command)}</pre>",
         ),
     ]
     body = "".join(
@@ -122,7 +123,10 @@ def _groups(results: Mapping[str, Result]) -> list[tuple[str, str]]:
     for name, result in results.items():
         if found := result.facts.get("slices"):
             told = "".join(f"<li>{escape(each)}</li>" for each in words.ratios(found))
-            intro = f"<p>At the one threshold {found['threshold']:.4f}; A × B: comparisons of one with the other.</p>"
+            intro = (
+                f"<p>At the one threshold {found['threshold']:.4f}. A × B: comparisons of one group with the other. "
+                "Too few to say: the interval holds both half and twice the overall rate.</p>"
+            )
             head = "Groups" if len(results) == 1 else f"Groups: {name}"
             sections.append((head, f"{intro}{_table(words.slices(found))}<ul>{told}</ul>"))
     return sections

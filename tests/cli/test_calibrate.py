@@ -1,0 +1,133 @@
+"""`calibrate` and `compare` on vectors that are the truth, and on noisy ones."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+from tests.cli.conftest import one_line
+from tests.conftest import ROOT
+
+from normface.embed import Embedder
+from normface.errors import ModelError
+from normface.protocols import read_lfw_pairs
+from normface.types import Embeddings, InputSpec, OperatingPoint, Result
+
+SCHEMA = json.loads((ROOT / "docs" / "result.schema.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def systems(drawn, tmp_path_factory):
+    """A folder with good.npz, poor.npz and noise.npz of all images on the drawn list."""
+    folder = tmp_path_factory.mktemp("systems")
+    named = read_lfw_pairs(drawn / "lfw" / "pairs.txt")
+    ids = np.unique(np.concatenate([named.left, named.right]))
+    people = np.unique([id.partition("/")[0] for id in ids.tolist()], return_inverse=True)[1]
+    rng = np.random.default_rng(0)
+    for name, noise in (("good", 0.1), ("poor", 0.6), ("noise", 100)):
+        vectors = np.eye(people.max() + 1)[people] + noise * rng.standard_normal((len(ids), people.max() + 1))
+        Embeddings(vectors, ids).save(folder / f"{name}.npz")
+    pairs = np.sort(np.stack([named.left, named.right], 1), 1)  # the drawn list repeats some
+    lines = [f"{a},{b},{int(same)}" for (a, b), same in zip(pairs.tolist(), named.same, strict=True)]
+    (folder / "pairs.csv").write_text("\n".join(["a,b,same", *dict.fromkeys(lines)]) + "\n")
+    sex = [f"{id},{'FM'[person % 2]}" for id, person in zip(ids.tolist(), people.tolist(), strict=True)]
+    (folder / "groups.csv").write_text("\n".join(["id,sex", *sex]) + "\n")
+    return folder
+
+
+class TestCalibrate:
+    def test_own_pairs_with_groups(self, run, systems, tmp_path):
+        words = ["calibrate", systems / "pairs.csv", "--embeddings", systems / "poor.npz", "--replicates", 100]
+        code, out, err = run(
+            *words, "--far", 0.2, "--groups", systems / "groups.csv", "--out", tmp_path / "c", "--json"
+        )
+        assert code == 0, err
+        found = json.loads(out)
+        jsonschema.validate(found, SCHEMA)
+        assert {p.name for p in (tmp_path / "c").iterdir()} == {
+            "operating_point.json", "report.html", "report.md", "result.json",
+        }  # fmt: skip
+        point = OperatingPoint.from_json((tmp_path / "c" / "operating_point.json").read_text())
+        assert point.far.value <= 0.2
+        assert found["facts"]["threshold"] == point.threshold
+        assert {row["column"] for row in found["facts"]["slices"]["rows"]} == {"sex"}
+
+        # In words, and compared with itself
+        code, out, _ = run(*words, "--far", 0.2, "--out", tmp_path / "d")
+        assert f"accept from cosine {point.threshold:.4f} on; there it is" in out
+        assert run("compare", tmp_path / "c", tmp_path / "d")[0] == 0
+
+    def test_a_certificate_of_vectors_is_no_models(self, run, systems, tmp_path):
+        run("calibrate", systems / "pairs.csv", "--embeddings", systems / "poor.npz", "--out", tmp_path)
+        point = OperatingPoint.from_json((tmp_path / "operating_point.json").read_text())
+        with pytest.raises(ModelError, match="certified on unknown"):
+            Embedder(lambda pixels: pixels, InputSpec(4, 4), sha256="ab12", operating_point=point)
+
+    def test_mistakes(self, run, drawn, systems, tmp_path):
+        vectors = ["--embeddings", systems / "poor.npz", "--out", tmp_path]
+        assert one_line(run("calibrate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
+        assert one_line(run("calibrate", "lfw", *vectors[:2])[2], "--out")
+        assert one_line(run("calibrate", "lfw", *vectors)[2], "--data")
+        assert one_line(run("calibrate", "lwf", *vectors)[2], "lfw, blufr")
+        assert one_line(run("calibrate", "blufr", "--data", drawn, *vectors)[2], "--far")
+        assert one_line(run("calibrate", "blufr", "--data", drawn, "--far", 0.1, *vectors)[2], "blufr_lfw_config.mat")
+        assert one_line(run("calibrate", tmp_path / "none.csv", *vectors)[2], "none.csv")
+        impostors = int((~read_lfw_pairs(drawn / "lfw" / "pairs.txt").same).sum())
+        words = ["calibrate", "lfw", "--data", drawn, *vectors]
+        assert one_line(run(*words, "--far", 1e-6)[2], f"at least 1/{impostors}")
+        (tmp_path / "g.csv").write_text("name,sex\n")
+        assert one_line(run(*words, "--groups", tmp_path / "g.csv")[2], "a header")
+        assert not (tmp_path / "result.json").exists()
+
+
+class TestCompare:
+    def test_three_systems(self, run, drawn, systems, tmp_path):
+        """Vectors that are the truth against noise, on the drawn list."""
+        code, out, _ = run(
+            "compare", *(systems / f"{name}.npz" for name in ("good", "noise", "poor")), "--data", drawn, "--far", 0.1,
+            "--replicates", 100, "--out", tmp_path,
+        )  # fmt: skip
+        assert code == 0
+        assert "good.npz is more accurate than noise.npz" in out
+        assert "| accuracy | 100.00 %" in out
+        page = (tmp_path / "report.html").read_text()
+        assert page.count("<svg") == 8  # ROC and DET of all; scores and evidence of each
+        assert "good.npz is more accurate" in page
+
+    def test_a_system_and_itself(self, run, drawn, systems):
+        code, out, _ = run(
+            "compare", systems / "good.npz", systems / ".." / systems.name / "good.npz", "--data", drawn, "--far", 0.1,
+            "--replicates", 100, "--json",
+        )  # fmt: skip
+        assert code == 0
+        (difference,) = json.loads(out)["differences"]
+        assert difference["facts"]["p_mcnemar"] == difference["facts"]["p_tar"] == 1
+
+    def test_results_of_folders(self, run, drawn, systems, tmp_path):
+        for name in ("good", "poor"):
+            words = ["--embeddings", systems / f"{name}.npz", "--out", tmp_path / name]
+            assert run("evaluate", "lfw", "--data", drawn, *words)[0] == 0
+        code, out, _ = run("compare", tmp_path / "good", tmp_path / "poor" / "result.json", "--json")
+        assert code == 0
+        found = json.loads(out)
+        assert list(found["results"]) == ["good", "poor"]
+        assert found["differences"] == []
+        kept = Result.from_json((tmp_path / "poor" / "result.json").read_text())
+        assert found["results"]["poor"] == json.loads(kept.to_json())
+        # With the list, vectors beside the results are compared pair by pair
+        code, out, _ = run("compare", tmp_path / "good", tmp_path / "poor", "--data", drawn, "--far", 0.1)
+        assert code == 0
+        assert "McNemar p =" in out
+
+        (tmp_path / "poor" / "embeddings.npz").unlink()
+        assert one_line(run("compare", tmp_path / "good", tmp_path / "poor", "--data", drawn)[2], "none of poor")
+        other = json.loads(kept.to_json())
+        other["facts"]["pairs_sha256"] = "other"
+        (tmp_path / "poor" / "result.json").write_text(json.dumps(other))
+        assert one_line(run("compare", tmp_path / "good", tmp_path / "poor")[2], "one pairs_sha256")
+        (tmp_path / "poor" / "result.json").write_text("[]")
+        assert one_line(run("compare", tmp_path / "good", tmp_path / "poor")[2], "a result.json")
+
+    def test_mistakes(self, run, systems):
+        assert one_line(run("compare", systems / "good.npz")[2], "at least two")
+        assert one_line(run("compare", systems / "good.npz", systems / "poor.npz")[2], "--data")
