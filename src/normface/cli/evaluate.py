@@ -19,8 +19,19 @@ from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError, require
 from ..faces import size_fault
 from ..protocols import (
-    PROTOCOLS, detailed, of_list, operating_point, read_bin_pairs, read_blufr, read_groups, read_lfw_pairs, read_media,
-    read_pairs_csv, read_roles, read_ytf,
+    PROTOCOLS,
+    detailed,
+    few_groups,
+    of_list,
+    operating_point,
+    read_bin_pairs,
+    read_blufr,
+    read_groups,
+    read_lfw_pairs,
+    read_media,
+    read_pairs_csv,
+    read_roles,
+    read_ytf,
 )  # fmt: skip
 from ..protocols.pairs import NamedPairs
 from ..types import Embeddings, OperatingPoint, Result
@@ -122,7 +133,8 @@ def evaluate(
     if (listed := pairs_of(protocol, lists)) and "threshold" in result.facts:
         comparisons = of_list(vectors, listed[0].available(vectors)[0])
         by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
-        result = detailed(result, comparisons, float(result.facts["threshold"]), by_image)
+        by_pair = {} if "partial" in result.facts else few_groups(listed[1])
+        result = detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
     elif groups is not None:
         raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")
     if certify:
@@ -185,9 +197,7 @@ def _wanted(protocol: str, lists: Sequence[Path], ids: NDArray[np.str_]) -> NDAr
     return np.ones(len(ids), bool)
 
 
-def pairs_of(
-    protocol: str, lists: Sequence[Path]
-) -> tuple[NamedPairs, Mapping[str, NDArray[np.str_]]] | None:
+def pairs_of(protocol: str, lists: Sequence[Path]) -> tuple[NamedPairs, Mapping[str, NDArray[np.str_]]] | None:
     """The pairs that a protocol judges, and columns of groups of them; None where it has no list of pairs."""
     if protocol in ("lfw", "lfw_view1"):
         return read_lfw_pairs(lists[-1]), {}

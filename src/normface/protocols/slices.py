@@ -107,6 +107,11 @@ def read_groups(path: str | Path, ids: Names) -> dict[str, Names]:
     return {column: np.array([row[i] for row in table]) for i, column in enumerate(head[1:])}
 
 
+def few_groups(columns: Mapping[str, Names]) -> dict[str, Names]:
+    """The columns of a table of the user's own that are groups: those with GROUPS values or fewer."""
+    return {column: names for column, names in columns.items() if len(np.unique(names)) <= GROUPS}
+
+
 def _of_images(comparisons: Comparisons, threshold: float, columns: Mapping[str, Names]) -> Iterator[Slice]:
     for column, names in columns.items():
         for one, other in combinations_with_replacement(_groups(column, names, len(comparisons.ids)), 2):
