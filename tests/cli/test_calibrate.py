@@ -40,6 +40,7 @@ def own(systems):
 
 
 class TestCalibrate:
+    @pytest.mark.slow
     def test_own_pairs_with_groups(self, run, systems, tmp_path):
         words = [
             "calibrate",
@@ -70,31 +71,21 @@ class TestCalibrate:
         assert f"accept from cosine {point.threshold:.4f} on; there it is" in out
         assert run("compare", tmp_path / "c", tmp_path / "d")[0] == 0
 
-    def test_a_certificate_of_vectors_is_no_models(self, run, systems, tmp_path):
-        run(
-            "calibrate",
-            "pairs_csv",
-            "--list",
-            systems / "pairs.csv",
-            "--embeddings",
-            systems / "poor.npz",
-            "--out",
-            tmp_path,
-        )
-        point = OperatingPoint.from_json((tmp_path / "operating_point.json").read_text())
-        with pytest.raises(ModelError, match="certified on unknown"):
-            Embedder(lambda pixels: pixels, InputSpec(4, 4), sha256="ab12", operating_point=point)
-
     def test_every_pair_of_ones_own(self, run, systems):
-        """With 12 people and 36 images far rarer false accepts can be resolved than on the list."""
+        """A false accept rate that the list's impostors cannot resolve."""
         vectors = Embeddings.load(systems / "poor.npz")
         words = ["calibrate", "all_pairs", "--embeddings", systems / "poor.npz", "--out", systems / "every"]
-        code, out, err = run(*words, "--far", 0.005, "--replicates", 100, "--json")
+        code, out, err = run(*words, "--far", 0.01, "--replicates", 100, "--json")
         assert code == 0, err
         metrics = json.loads(out)["metrics"]
         assert metrics["far"]["n"] + metrics["tar"]["n"] == len(vectors) * (len(vectors) - 1) / 2
-        assert metrics["far"]["value"] <= 0.005
+        assert metrics["far"]["value"] <= 0.01
         assert one_line(run(*words)[2], "--far")
+
+        # A certificate of vectors is no model's
+        point = OperatingPoint.from_json((systems / "every" / "operating_point.json").read_text())
+        with pytest.raises(ModelError, match="certified on unknown"):
+            Embedder(lambda pixels: pixels, InputSpec(4, 4), sha256="ab12", operating_point=point)
 
     def test_mistakes(self, run, drawn, systems, tmp_path):
         vectors = ["--embeddings", systems / "poor.npz", "--out", tmp_path]
@@ -114,6 +105,7 @@ class TestCalibrate:
 
 
 class TestCompare:
+    @pytest.mark.slow
     def test_three_systems(self, run, drawn, systems, tmp_path):
         """Vectors that are the truth against noise, on the drawn list."""
         code, out, _ = run(
@@ -136,6 +128,7 @@ class TestCompare:
         (difference,) = json.loads(out)["differences"]
         assert difference["facts"]["p_mcnemar"] == difference["facts"]["p_tar"] == 1
 
+    @pytest.mark.slow
     def test_results_of_folders(self, run, drawn, systems, tmp_path):
         for name in ("good", "poor"):
             words = ["--embeddings", systems / f"{name}.npz", "--out", tmp_path / name]

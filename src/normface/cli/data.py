@@ -109,7 +109,7 @@ def _cutoff(embedder: Embedder | None, given: float | None) -> float | None:
     if given is None and embedder.operating_point is None:
         raise ConfigError(
             "--cutoff, or a model with an operating point", f"{embedder.name} without one",
-            "certify it (normface evaluate … --certify), or give the cosine from which on two faces are one person",
+            "certify it (normface calibrate), or give the cosine from which on two faces are one person",
         )  # fmt: skip
     return embedder.operating_point.threshold if given is None and embedder.operating_point else given
 

@@ -19,8 +19,8 @@ def export(
 ) -> None:
     """Write a trained network as ONNX, checked against PyTorch.
 
-    Its metadata hold the InputSpec, the weights' SHA-256 and, where `normface evaluate … --certify` made one, the
-    operating point. It runs without torch: `normface verify A B --model FILE.onnx`.
+    Its metadata hold the InputSpec, the weights' SHA-256 and, where `normface calibrate` made one, the operating
+    point. It runs without torch: `normface verify A B --model FILE.onnx`.
     """
     require("torch", "train")
     difference, sha256, point = write_onnx(run, file)
@@ -34,7 +34,7 @@ def export(
             "operating_point": point is not None,
         }))  # fmt: skip
     else:
-        threshold = f"threshold {point.threshold:.4f}" if point else "no operating point (evaluate with --certify)"
+        threshold = f"threshold {point.threshold:.4f}" if point else "no operating point (make one: normface calibrate)"
         out.print(
             f"{file}: {size / 1e6:.1f} MB, {threshold}; differs from PyTorch by at most {difference:.1e}",
             soft_wrap=True,

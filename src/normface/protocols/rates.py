@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,10 @@ class Trials(Protocol):
     @property
     def total(self) -> int:
         """How many there are."""
+
+    @property
+    def people(self) -> int:
+        """How many subjects are in them."""
 
     def weigh(self, weights: Floats) -> float:
         """How many there are when each subject was drawn so often [S]."""
@@ -42,6 +47,11 @@ class Listed:
         """How many there are."""
         return int(self.count.sum())
 
+    @property
+    def people(self) -> int:
+        """How many subjects are in them."""
+        return len(np.union1d(self.left, self.right))
+
     def weigh(self, weights: Floats) -> float:
         """Both subjects' weights multiplied; a genuine comparison counts as often as its subject."""
         each = weights[self.left] * np.where(self.left == self.right, 1.0, weights[self.right])
@@ -63,6 +73,11 @@ class Between:
         """How many there are."""
         return round(self.weigh(np.ones(len(self.first))))
 
+    @property
+    def people(self) -> int:
+        """How many subjects are in them."""
+        return int(np.count_nonzero(self.first + self.second))
+
     def weigh(self, weights: Floats) -> float:
         """All pairs of images less those of one subject, by the subjects' weights."""
         one, other = weights * self.first, weights * self.second
@@ -75,7 +90,8 @@ def rates(
     """The share of each (hits, trials), None where there are no trials; and the bootstrap's shares [R, K].
 
     The interval holds both that of Clopper and Pearson and that of a bootstrap over subjects: the first knows that no
-    error among n is not no error at all, the second that comparisons share people.
+    error among n is not no error at all, the second that comparisons share people. The latter is Student's on the
+    log-odds, with the bootstrap's spread: percentiles of small rates, being skewed, cover too little.
     """
 
     def shares(weights: Floats) -> Floats:
@@ -91,6 +107,23 @@ def rates(
             found.append(None)
             continue
         exact = proportion(hits.total, trials.total)
-        low, high = np.nanpercentile(column, [2.5, 97.5])
-        found.append(Estimate(exact.value, min(exact.low, float(low)), max(exact.high, float(high)), exact.n))
+        low, high = exact.low, exact.high
+        if 0 < exact.value < 1:
+            odds = exact.value / (1 - exact.value)
+            factor = math.exp(student(trials.people) * float(np.nanstd(log_odds(column, trials.total), ddof=1)))
+            low, high = min(low, odds / factor / (1 + odds / factor)), max(high, odds * factor / (1 + odds * factor))
+        found.append(Estimate(exact.value, low, high, exact.n))
     return found, draws
+
+
+def log_odds(rates: Floats, n: int) -> Floats:
+    """Of rates of n trials, with half an error more of either kind: finite where there was none."""
+    hits = rates * n
+    return np.log((hits + 0.5) / (n - hits + 0.5))
+
+
+def student(people: int) -> float:
+    """How many standard errors make half a 95 % interval of so many independent people."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, max(people - 1, 1)))

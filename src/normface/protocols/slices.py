@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..types import Bools, Estimate, Floats
 from .comparisons import Comparisons
-from .rates import Trials, rates
+from .rates import Trials, rates, student
 
 GROUPS = 12  # of a column at most: twelve make 78 rows of pairs
 ERRORS = 5  # in each of two groups before their ratio is told
@@ -71,7 +71,10 @@ def slices(
     for column in dict.fromkeys(each[0] for each in found):
         within = [i for i, each in enumerate(found, start=1) if each[0] == column and each[2]]
         for place, name in enumerate(("far", "frr")):
-            told = [(found[i - 1][1], estimates[2 * i + place], draws[:, 2 * i + place]) for i in within]
+            told = [
+                (found[i - 1][1], estimates[2 * i + place], draws[:, 2 * i + place], found[i - 1][3][place][1].people)
+                for i in within
+            ]
             ratios.append({"column": column, "rate": name, **_ratio(told)})
     return {
         "threshold": threshold, "overall": {name: asdict(rate) for name, rate in overall.items() if rate},
@@ -157,23 +160,21 @@ def _says_nothing(rate: Estimate, overall: Estimate | None) -> bool:
     return overall is not None and rate.low <= overall.value / 2 and rate.high >= 2 * overall.value
 
 
-def _ratio(told: Sequence[tuple[str, Estimate | None, Floats]]) -> dict[str, Any]:
-    """The highest rate over the lowest, with the wider of Katz's interval (1978) and the bootstrap's."""
-    known = [(name, rate, drawn) for name, rate, drawn in told if rate]
-    few = [name for name, rate, _ in known if round(rate.value * rate.n) < ERRORS]
+def _ratio(told: Sequence[tuple[str, Estimate | None, Floats, int]]) -> dict[str, Any]:
+    """The highest rate over the lowest, with the wider of Katz's interval (1978) and Student's with the bootstrap's
+    spread, both on the logarithm; `told`: group, rate, the bootstrap's rates, and people of each.
+    """
+    known = [
+        (name, rate, np.log((drawn * rate.n + 0.5) / rate.n), people) for name, rate, drawn, people in told if rate
+    ]
+    few = [name for name, rate, *_ in known if round(rate.value * rate.n) < ERRORS]
     note = f"left out, with fewer than {ERRORS} errors: {', '.join(few)}" if few else None
     sure = sorted((each for each in known if each[0] not in few), key=lambda each: each[1].value)
     if len(sure) < 2:
         return {"worst": None, "best": None, "ratio": None, "note": note or "fewer than two groups"}
-    (best, low, low_drawn), (worst, high, high_drawn) = sure[0], sure[-1]
-    value = high.value / low.value
-    factor = math.exp(1.959964 * math.sqrt(sum(1 / (rate.value * rate.n) - 1 / rate.n for rate in (low, high))))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ends = np.nanpercentile(high_drawn / low_drawn, [2.5, 97.5])
-    interval = min(value / factor, float(ends[0])), max(value * factor, float(ends[1]))
-    if not math.isfinite(interval[1]):
-        return {"worst": worst, "best": best, "ratio": None, "note": "some samples of people have no error"}
-    return {
-        "worst": worst, "best": best, "note": note,
-        "ratio": {"value": value, "low": interval[0], "high": interval[1], "n": low.n + high.n},
-    }  # fmt: skip
+    (best, low, low_drawn, fewer), (worst, high, high_drawn, people) = sure[0], sure[-1]
+    katz = 1.959964 * math.sqrt(sum(1 / (rate.value * rate.n) - 1 / rate.n for rate in (low, high)))
+    half = student(min(fewer, people)) * float(np.nanstd(high_drawn - low_drawn, ddof=1))
+    value, factor = high.value / low.value, math.exp(max(katz, half))
+    ratio = {"value": value, "low": value / factor, "high": value * factor, "n": low.n + high.n}
+    return {"worst": worst, "best": best, "ratio": ratio, "note": note}
