@@ -51,7 +51,11 @@ def det(results: Mapping[str, Result]) -> str | None:
     for side, values in (("x", [x for *_, x, _ in found]), ("y", [y for *_, y in found])):
         low = min(each.min() for each in values) - 0.05
         high = min(max(each.max() for each in values), 0.0) + 0.05  # beyond half nobody operates
-        ticks = {float(ndtri(p / 100)): f"{p:g}" for p in PERCENTS if low <= ndtri(p / 100) <= high}
+        ticks: dict[float, str] = {}
+        for p in PERCENTS:
+            at = float(ndtri(p / 100))
+            if low <= at <= high and at - max(ticks, default=-9) > 0.08 * (high - low):  # room for its label
+                ticks[at] = f"{p:g}"
         getattr(axes, f"set_{side}ticks")(list(ticks), list(ticks.values()))
         getattr(axes, f"set_{side}lim")(low, max(high, low + 0.1))
     return _finished(figure, axes, "DET: false reject rate against false accept rate", "upper right")

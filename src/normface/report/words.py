@@ -92,7 +92,9 @@ def evidence(calibration: Calibration, score: float) -> str:
     llr = calibration.llr(score)
     most = calibration.pav_llrs and llr in (calibration.pav_llrs[0], calibration.pav_llrs[-1])
     kind = "of one person as of two" if llr >= 0 else "of two people as of one"
-    return f"{'at least ' if most else ''}{math.exp(abs(llr)):,.3g} times as probable {kind}"
+    ratio = math.exp(abs(llr))
+    digits = 2 - math.floor(math.log10(ratio))
+    return f"{'at least ' if most else ''}{round(ratio, digits):,.{max(digits, 0)}f} times as probable {kind}"
 
 
 def metrics(results: Mapping[str, Result]) -> Rows:
@@ -121,7 +123,7 @@ def trials(results: Mapping[str, Result]) -> Rows:
     head, columns = ["trial"], []
     for name, result in results.items():
         for metric, values in result.facts.get("by_trial", {}).items():
-            head.append(f"{name}: {metric}" if len(results) > 1 else metric)
+            head.append(f"{name}: {label(metric)}" if len(results) > 1 else label(metric))
             columns.append([f"{100 * value:.2f} %" for value in values])
     return [head, *([str(i + 1), *row] for i, row in enumerate(zip(*columns, strict=True)))]
 
