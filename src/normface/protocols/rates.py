@@ -124,6 +124,6 @@ def log_odds(rates: Floats, n: int) -> Floats:
 
 def student(people: int) -> float:
     """How many standard errors make half a 95 % interval of so many independent people."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.975, max(people - 1, 1)))
+    return float(stdtrit(max(people - 1, 1), 0.975))

@@ -94,9 +94,9 @@ def cmc(results: Mapping[str, Result]) -> str | None:
         axes.plot(rank, rate, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
     most = max(float(rank.max()) for _, _, rank, _ in found)
     least = min(float(rate.min()) for *_, rate in found)
-    axes.set(
-        xscale="log" if most > 20 else "linear", xlim=(1, max(most, 2)), ylim=(max(0, 1 - 1.15 * (1 - least)), 1.005)
-    )
+    bottom = max(0.0, 1 - 1.15 * (1 - least))
+    top = 1 + 0.02 * max(1 - bottom, 0.01)
+    axes.set(xscale="log" if most > 20 else "linear", xlim=(1, max(most, 2)), ylim=(bottom, top))
     return _finished(figure, axes, "CMC: share of probes found against rank", "lower right")
 
 
