@@ -116,6 +116,9 @@ def evaluate(
         require("matplotlib", "report")  # before the long work
     judge = PROTOCOLS[protocol]  # says which there are
     lists = named or find_lists(protocol, data)
+    listed = pairs_of(protocol, lists)
+    if groups is not None and (listed is None or not listed[0].fold.any()):
+        raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")
     if embeddings is not None:
         vectors, name, sha256 = Embeddings.load(embeddings), embeddings.name, "unknown"
         conditions = {"embeddings": name}
@@ -130,13 +133,11 @@ def evaluate(
     if strange := [option for option in options if option not in signature(judge).parameters]:
         raise ConfigError(f"options of {protocol}", f"--{strange[0]}", "drop it")
     result = PROTOCOLS.build(protocol, vectors, *lists, conditions=conditions, **options)
-    if (listed := pairs_of(protocol, lists)) and "threshold" in result.facts:
+    if listed and "threshold" in result.facts:
         comparisons = of_list(vectors, listed[0].available(vectors)[0])
         by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
         by_pair = {} if "partial" in result.facts else few_groups(listed[1])
         result = detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
-    elif groups is not None:
-        raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")
     if certify:
         assert model is not None
         keep_certificate(model, certified(result, vectors, lists[-1], far, sha256))
