@@ -7,7 +7,7 @@ import pytest
 
 from normface.data import open_reader
 from normface.embed import Embedder
-from normface.protocols import lfw, read_lfw_pairs
+from normface.protocols import lfw, read_blufr, read_lfw_pairs
 from normface.types import InputSpec
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -24,6 +24,18 @@ def test_official_list(data_dir):
     )
     for name, count in (("pairsDevTest.txt", 1000), ("pairsDevTrain.txt", 2200)):
         assert len(read_lfw_pairs(data_dir / "lfw" / name).same) == count
+
+
+def test_official_blufr_configuration(data_dir):
+    config = read_blufr(data_dir / "lfw" / "blufr_lfw_config.mat")
+    assert (len(config.ids), config.subjects.max() + 1, len(config.trials)) == (13_233, 5_749, 10)
+    for trial in config.trials:
+        people = config.subjects
+        assert len(trial.gallery) == 1_000  # of as many people, one image each
+        assert set(trial.test) == set(trial.gallery) | set(trial.probes)
+        assert not set(trial.gallery) & set(trial.probes)
+        known = np.isin(people[trial.probes], people[trial.gallery])
+        assert 0 < known.sum() < len(known)
 
 
 def test_bring_your_own_model(data_dir, tmp_path):
