@@ -35,7 +35,11 @@ from .store import Store, erase
 
 EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True
 PART = 4096  # rows read at once
-LIVE = "FROM templates t JOIN people p ON p.id = t.person JOIN keys k ON k.person = t.person WHERE t.version = ?"
+ROWS = (
+    "SELECT t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time, p.consent FROM templates t "
+    "LEFT JOIN people p ON p.id = t.person LEFT JOIN keys k ON k.person = t.person WHERE t.version = ?"
+)
+Row = tuple[Any, ...]
 
 
 class EmbeddedGallery:
@@ -100,10 +104,12 @@ class EmbeddedGallery:
             yield db
 
     def _catch_up(self, db: sqlite3.Connection) -> None:
-        version, model, dim = db.execute("SELECT id, model, dim FROM versions WHERE state = 'current'").fetchone()
+        current = "SELECT id, model, dim, rows FROM versions WHERE state = 'current'"
+        version, model, dim, expected = db.execute(current).fetchone()
         checked_model(self._asked, model)
         self._bound = model
-        if version != self._version or (dim and not self._index):
+        anew = version != self._version or (dim and not self._index)
+        if anew:
             if self._index:
                 self._index.close()
             self._version, self._last = version, 0
@@ -113,32 +119,48 @@ class EmbeddedGallery:
         news = "SELECT subject FROM audit WHERE number > ? AND action = 'forget'"
         for (subject,) in db.execute(news, (self._seen,)).fetchall():
             self._index.remove(subject)
-        rows = db.execute(f"SELECT t.id, t.person, t.vector, k.wrapped {LIVE} AND t.id > ? ORDER BY t.id",
-                          (version, self._last))  # fmt: skip
-        while part := rows.fetchmany(PART):
-            ids, owners = (np.array([row[i] for row in part], np.int64) for i in (0, 1))
-            self._index.add(ids, owners, self._opened(part))
-            self._last = part[-1][0]
+        found = 0
+        for rows, vectors in self._parts(db, f"{ROWS} AND t.id > ? ORDER BY t.id", (version, self._last)):
+            found += len(rows)
+            self._last = rows[-1][0]
+            live = [row for row in rows if row[4] is not None]
+            if live:
+                ids, owners = (np.array([row[column] for row in live], np.int64) for column in (0, 1))
+                self._index.add(ids, owners, vectors)
+        if anew and found != expected:
+            raise self._store.damaged(f"{found} rows of templates where {expected} were written")
 
-    def _opened(self, rows: list[tuple[int, int, bytes, bytes]]) -> NDArray[np.float32]:
-        """Vectors of rows (template, person, sealed vector, wrapped key) of the current version."""
+    def _parts(
+        self, db: sqlite3.Connection, query: str, values: tuple[Any, ...]
+    ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """Rows of a query that begins with ROWS, in parts, with the vectors of those that are not erased."""
+        found = db.execute(query, values)
+        while rows := found.fetchmany(PART):
+            yield rows, self._opened(rows)
+
+    def _opened(self, rows: list[Row]) -> NDArray[np.float32]:
+        """Vectors of rows of the current version, checked; erased ones are left out."""
         plain, whose, key = [], None, None
-        for number, person, sealed, wrapped in rows:
+        for number, person, sealed, wrapped, name, *_ in rows:
             try:
+                if name is None:
+                    if any(sealed):  # nobody's, and not erased
+                        raise Damaged
+                    continue
                 if person != whose:
-                    whose, key = person, self._seal.unwrap(b"%d" % person, wrapped)
-                plain.append(self._seal.open(key, b"%d:%d:%d" % (self._version, person, number), sealed))
-            except Damaged as error:
-                raise self._store.damaged(
-                    f"template {number} of person number {person} is not as it was written"
-                ) from error
-        return np.frombuffer(b"".join(plain), np.float32).reshape(len(rows), -1)
+                    whose, key = person, self._seal.unwrap(key_place(person, name), wrapped)
+                plain.append(self._seal.open(key, template_place(self._version, person, number), sealed))
+            except (Damaged, TypeError) as error:
+                raise self._store.damaged(f"template {number} of person {person} is not as it was written") from error
+        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1 if plain else 0)
 
     def _fetch(self, ids: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
-        wanted = f"SELECT t.id, t.person, t.vector, k.wrapped {LIVE} AND t.id IN (SELECT value FROM json_each(?))"
+        query = f"{ROWS} AND t.id IN (SELECT value FROM json_each(?))"
+        found: dict[int, NDArray[np.float32]] = {}
         with self._store.reading() as db:
-            rows = db.execute(wanted, (self._version, json.dumps(ids.tolist()))).fetchall()
-        return dict(zip([row[0] for row in rows], self._opened(rows), strict=True)) if rows else {}
+            for rows, vectors in self._parts(db, query, (self._version, json.dumps(ids.tolist()))):
+                found.update(zip([row[0] for row in rows], vectors, strict=True))
+        return found
 
     # What a gallery does.
 
@@ -195,11 +217,12 @@ class EmbeddedGallery:
                 db.execute("UPDATE people SET consent = ? WHERE id = ?", (consent, known[name][0]))
         (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'templates'").fetchone()
         ids = list(range((last or 0) + 1, (last or 0) + 1 + len(some)))
+        db.execute("UPDATE versions SET rows = rows + ? WHERE id = ?", (len(ids), version))
         rows = []
         for number, name, vector, quality, time in zip(ids, some.people, some.vectors, qualities, times, strict=True):
             person, key = known[name]
-            place = b"%d:%d:%d" % (version, person, number)
-            rows.append((number, person, version, quality, time, self._seal.close(key, place, vector.tobytes())))
+            sealed = self._seal.close(key, template_place(version, person, number), vector.tobytes())
+            rows.append((number, person, version, quality, time, sealed))
         db.executemany("INSERT INTO templates VALUES (?, ?, ?, ?, ?, ?)", rows)
         for name, count in Counter(some.people).items():
             self._store.note(db, "enrol", name, known[name][0], f"{count} templates, version {version}", now)
@@ -212,10 +235,10 @@ class EmbeddedGallery:
             raise unknown(name)
         if not found:
             person = db.execute("INSERT INTO people (name, enrolled) VALUES (?, ?)", (name, time)).lastrowid or 0
-            found = person, self._seal.new_key(b"%d" % person)
+            found = person, self._seal.new_key(key_place(person, name))
             db.execute("INSERT INTO keys VALUES (?, ?)", found)
         try:
-            return found[0], self._seal.unwrap(b"%d" % found[0], found[1])
+            return found[0], self._seal.unwrap(key_place(found[0], name), found[1])
         except Damaged as error:
             raise self._store.damaged(f"the key of {name} is not as it was written") from error
 
@@ -244,13 +267,11 @@ class EmbeddedGallery:
         name = checked_name(person)
         with self._view() as db:
             query = unit_query(vector, self._index.dim if self._index else None)
-            rows = db.execute(
-                f"SELECT t.id, t.person, t.vector, k.wrapped {LIVE} AND p.name = ?", (self._version, name)
-            )
-            found = rows.fetchall()
-            if not found:
-                raise unknown(name)
-            score = float((self._opened(found).astype(np.float64) @ query).max())
+            parts = self._parts(db, f"{ROWS} AND p.name = ?", (self._version, name))
+            scores = [float((vectors.astype(np.float64) @ query).max()) for _, vectors in parts]
+        if not scores:
+            raise unknown(name)
+        score = max(scores)
         self._store.note_search("verify", name, f"cosine {score:.4f}")
         return self._match(score, name)
 
@@ -288,15 +309,14 @@ class EmbeddedGallery:
         """See `Gallery`."""
         with self._store.writing() as db:
             self._store.note(db, "export", detail="all templates")
-        fields, last, version = "t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time, p.consent", 0, None
+        last, version = 0, None
         while True:
             with self._view() as db:
                 if version not in (None, self._version):
                     raise InputError("one model during an export", "a switch to another", "export again")
                 version = self._version
-                rows = db.execute(f"SELECT {fields} {LIVE} AND t.id > ? ORDER BY t.id LIMIT ?",
-                                  (version, last, PART)).fetchall()  # fmt: skip
-                vectors = self._opened([row[:4] for row in rows]) if rows else None
+                query = f"{ROWS} AND p.id IS NOT NULL AND t.id > ? ORDER BY t.id LIMIT {PART}"
+                rows, vectors = next(self._parts(db, query, (version, last)), ([], None))
             if vectors is None:
                 return
             last = rows[-1][0]
@@ -310,6 +330,7 @@ class EmbeddedGallery:
             db.execute("DELETE FROM templates WHERE version NOT IN (SELECT id FROM versions)")
             for table in ("templates", "keys"):
                 db.execute(f"DELETE FROM {table} WHERE person NOT IN (SELECT id FROM people)")
+            db.execute("UPDATE versions SET rows = (SELECT count(*) FROM templates WHERE version = versions.id)")
         self._store.vacuum()
 
     def backup(self, path: str | Path) -> None:
@@ -353,6 +374,16 @@ class EmbeddedGallery:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def key_place(person: int, name: str) -> bytes:
+    """Where a person's key belongs: to her number and her name."""
+    return b"%d:" % person + name.encode()
+
+
+def template_place(version: int, person: int, number: int) -> bytes:
+    """Where a template belongs."""
+    return b"%d:%d:%d" % (version, person, number)
 
 
 def open(

@@ -28,7 +28,8 @@ FORMAT = 1
 WAIT = 10.0  # seconds for another process to finish writing or reading
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
-CREATE TABLE versions (id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT, dim INTEGER, state TEXT NOT NULL);
+CREATE TABLE versions (id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT, dim INTEGER, state TEXT NOT NULL,
+    rows INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE people (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, enrolled REAL NOT NULL, consent TEXT);
 CREATE TABLE keys (person INTEGER PRIMARY KEY, wrapped BLOB NOT NULL);
@@ -68,6 +69,9 @@ class Store:
             self._notes.execute("PRAGMA synchronous = NORMAL")
             self._notes.execute("PRAGMA busy_timeout = 0")
             self._check_format()
+            (state,) = self._read.execute("PRAGMA quick_check(1)").fetchone()
+            if state != "ok":
+                raise self.damaged("pages that do not fit together")
             with suppress(sqlite3.OperationalError):  # erases what a killed process had forgotten but not wiped yet
                 self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
