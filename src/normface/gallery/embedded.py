@@ -123,36 +123,32 @@ class EmbeddedGallery:
         for rows, vectors in self._parts(db, f"{ROWS} AND t.id > ? ORDER BY t.id", (version, self._last)):
             found += len(rows)
             self._last = rows[-1][0]
-            live = [row for row in rows if row[4] is not None]
-            if live:
-                ids, owners = (np.array([row[column] for row in live], np.int64) for column in (0, 1))
-                self._index.add(ids, owners, vectors)
+            ids, owners = (np.array([row[column] for row in rows], np.int64) for column in (0, 1))
+            self._index.add(ids, owners, vectors)
         if anew and found != expected:
             raise self._store.damaged(f"{found} rows of templates where {expected} were written")
 
     def _parts(
         self, db: sqlite3.Connection, query: str, values: tuple[Any, ...]
     ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
-        """Rows of a query that begins with ROWS, in parts, with the vectors of those that are not erased."""
+        """Rows of a query that begins with ROWS, in parts, with their vectors."""
         found = db.execute(query, values)
         while rows := found.fetchmany(PART):
             yield rows, self._opened(rows)
 
     def _opened(self, rows: list[Row]) -> NDArray[np.float32]:
-        """Vectors of rows of the current version, checked; erased ones are left out."""
+        """Vectors [N, D] of rows of the current version, checked."""
         plain, whose, key = [], None, None
         for number, person, sealed, wrapped, name, *_ in rows:
             try:
-                if name is None:
-                    if any(sealed):  # nobody's, and not erased
-                        raise Damaged
-                    continue
+                if name is None:  # nobody's: the join found no person
+                    raise Damaged
                 if person != whose:
                     whose, key = person, self._seal.unwrap(key_place(person, name), wrapped)
                 plain.append(self._seal.open(key, template_place(self._version, person, number), sealed))
             except (Damaged, TypeError) as error:
                 raise self._store.damaged(f"template {number} of person {person} is not as it was written") from error
-        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1 if plain else 0)
+        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1)
 
     def _fetch(self, ids: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
         query = f"{ROWS} AND t.id IN (SELECT value FROM json_each(?))"
@@ -287,7 +283,7 @@ class EmbeddedGallery:
             if not found:
                 raise unknown(name)
             count = erase(db, "person = ?", found)
-            db.execute("UPDATE keys SET wrapped = zeroblob(length(wrapped)) WHERE person = ?", found)
+            db.execute("DELETE FROM keys WHERE person = ?", found)
             db.execute("DELETE FROM people WHERE id = ?", found)
             self._store.note(db, "forget", name, found[0], f"{count} templates")
         with self._view():  # out of memory too
@@ -315,7 +311,7 @@ class EmbeddedGallery:
                 if version not in (None, self._version):
                     raise InputError("one model during an export", "a switch to another", "export again")
                 version = self._version
-                query = f"{ROWS} AND p.id IS NOT NULL AND t.id > ? ORDER BY t.id LIMIT {PART}"
+                query = f"{ROWS} AND t.id > ? ORDER BY t.id LIMIT {PART}"
                 rows, vectors = next(self._parts(db, query, (version, last)), ([], None))
             if vectors is None:
                 return
@@ -325,12 +321,6 @@ class EmbeddedGallery:
 
     def compact(self) -> None:
         """See `Gallery`."""
-        with self._store.writing() as db:
-            db.execute("DELETE FROM versions WHERE state = 'old'")
-            db.execute("DELETE FROM templates WHERE version NOT IN (SELECT id FROM versions)")
-            for table in ("templates", "keys"):
-                db.execute(f"DELETE FROM {table} WHERE person NOT IN (SELECT id FROM people)")
-            db.execute("UPDATE versions SET rows = (SELECT count(*) FROM templates WHERE version = versions.id)")
         self._store.vacuum()
 
     def backup(self, path: str | Path) -> None:

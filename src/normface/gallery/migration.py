@@ -58,7 +58,7 @@ class EmbeddedMigration:
                     "enrol them in the migration, or forget them",
                 )  # fmt: skip
             count = erase(db, "version IN (SELECT id FROM versions WHERE state = 'current')", ())
-            db.execute("UPDATE versions SET state = 'old' WHERE state = 'current'")
+            db.execute("DELETE FROM versions WHERE state = 'current'")
             db.execute("UPDATE versions SET state = 'current' WHERE id = ?", (self._version,))
             self._gallery._store.note(db, "switch", detail=f"to {self.model}, {count} old templates erased")
         self._gallery._follow(self.model)
@@ -69,7 +69,7 @@ class EmbeddedMigration:
         """See `Migration`."""
         with self._writing() as db:
             count = erase(db, "version = ?", (self._version,))
-            db.execute("UPDATE versions SET state = 'old' WHERE id = ?", (self._version,))
+            db.execute("DELETE FROM versions WHERE id = ?", (self._version,))
             self._gallery._store.note(db, "migrate", detail=f"to {self.model} abandoned, {count} templates erased")
         self._gallery._store.wipe()
         return count

@@ -1,8 +1,7 @@
 """The SQLite file of an embedded gallery: connections, transactions, the audit log, and errors in plain words.
 
-What is written once is overwritten in place and never moved: SQLite's `secure_delete` zeroes what is deleted, but when
-it rebalances pages it can leave copies of neighbours in their gaps. So a forgotten template or key becomes zeros where
-it lies, and only `compact` (a VACUUM) removes rows.
+`secure_delete` zeroes what is deleted where it lay, and emptying the write-ahead log (`wipe`) removes the older pages;
+the tests look for the bytes.
 """
 
 from __future__ import annotations
@@ -252,8 +251,11 @@ class Store:
 
 
 def erase(db: sqlite3.Connection, where: str, values: tuple[object, ...] = ()) -> int:
-    """Overwrite the vectors of templates with zeros where they lie; returns how many."""
-    return db.execute(f"UPDATE templates SET vector = zeroblob(length(vector)) WHERE {where}", values).rowcount
+    """Delete templates; returns how many."""
+    counts = db.execute(f"SELECT count(*), version FROM templates WHERE {where} GROUP BY version", values).fetchall()
+    db.execute(f"DELETE FROM templates WHERE {where}", values)
+    db.executemany("UPDATE versions SET rows = rows - ? WHERE id = ?", counts)
+    return sum(count for count, _ in counts)
 
 
 def _hash(before: bytes, line: tuple[object, ...]) -> bytes:
