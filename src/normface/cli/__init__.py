@@ -12,7 +12,9 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-VERBS = "demo fetch align data pack train evaluate compare export verify bound doctor figures".split()
+VERBS = (
+    "demo fetch align data pack train evaluate compare export verify enrol search forget people bound doctor figures"
+).split()
 
 
 class _Verbs(TyperGroup):
