@@ -9,8 +9,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,8 @@ def _enrolling(gallery: Gallery, vectors: Vectors) -> dict[str, Any]:
         gallery.enrol_many(Enrolments([f"p{(start + i) // EACH}" for i in range(len(rows))], rows))
     bulk = COUNT / (time.perf_counter() - began)
     _tell("enrolling one by one")
-    alone = [_timed(lambda i=i: gallery.enrol(f"alone{i}", vectors[i])) for i in range(200)]
-    gone = [_timed(lambda i=i: gallery.forget(f"alone{i}")) for i in range(len(alone))]
+    alone = _each(lambda i: gallery.enrol(f"alone{i}", vectors[i]), range(200))
+    gone = _each(lambda i: gallery.forget(f"alone{i}"), range(len(alone)))
     return {
         "enrol_bulk_per_s": round(bulk), "enrol_one_by_one_per_s": round(len(alone) / sum(alone)),
         "forget_median_ms": _median(gone),
@@ -117,13 +118,13 @@ def _searching(gallery: Gallery, probes: Vectors, strangers: Vectors, truth: NDA
     bandwidth = _bandwidth(codes)
     figures: dict[str, Any] = {"threads": 2, "read_gb_per_s": round(bandwidth, 1), "code_gb": round(gigabytes, 3)}
     for name, exact in (("exact", True), ("approximate", False)):
-        first = _timed(lambda e=exact: gallery.search(probes[0], 10, exact=e))
+        first = _timed(partial(gallery.search, probes[0], exact=exact))
         found = [gallery.search(probe, 10, exact=exact)[0].person for probe in probes]
-        taken = [_timed(lambda p=p, e=exact: gallery.search(p, 10, exact=e)) for p in probes[:ROUNDS]]
-        others = [_timed(lambda p=p, e=exact: gallery.search(p, 10, exact=e)) for p in strangers[:ROUNDS]]
+        search = partial(gallery.search, k=10, exact=exact)
+        taken, others = _each(search, probes[:ROUNDS]), _each(search, strangers[:ROUNDS])
         right = sum(person == f"p{who}" for person, who in zip(found, truth.tolist(), strict=True))
         figures[name] = {
-            "first_ms": round(1000 * first, 1), "median_ms": _median(taken), "p95_ms": _ms(sorted(taken)[-ROUNDS // 20]),
+            "first_ms": _ms(first), "median_ms": _median(taken), "p95_ms": _ms(sorted(taken)[-ROUNDS // 20]),
             "strangers_median_ms": _median(others), "top1_as_float64": f"{right} of {PROBES}",
         }  # fmt: skip
     # The limit again, after the searches: the better of both counts.
@@ -147,35 +148,36 @@ def _bandwidth(array: NDArray[Any]) -> float:
             lambda part: part.view(np.int32).max(), lambda part: part.view(np.int64).max(),
             lambda part: part.view(np.int32).sum(dtype=np.int32),
         ]  # fmt: skip
-        taken = [_timed(lambda w=way: list(pool.map(w, halves))) for way in ways for _ in range(10)]
+        taken = [t for way in ways for t in _each(lambda way: list(pool.map(way, halves)), [way] * 10)]
     return array.nbytes / 1e9 / min(taken)
 
 
 def _beside(vectors: Vectors, probes: Vectors, folder: Path) -> dict[str, Any]:
     """Others with the same vectors: all with a part of them, faiss flat with all too."""
-    part = vectors[:PEERS_COUNT]
-    nearest = (part.astype(np.float64) @ probes[:ROUNDS].T.astype(np.float64)).argmax(0).tolist()
+    part, queries = vectors[:PEERS_COUNT], probes[:ROUNDS]
+    nearest = (part.astype(np.float64) @ queries.T.astype(np.float64)).argmax(0).tolist()
     figures: dict[str, Any] = {"templates": PEERS_COUNT}
-    for name in ("faiss_flat", "lancedb", "milvus_lite"):
+    for name in ("faiss_flat", "lancedb", "milvus_lite", "normface"):
         _tell(f"beside {name}")
         began = time.perf_counter()
-        search = getattr(galleries, name)(part, folder)
+        search = _ours(part, folder) if name == "normface" else getattr(galleries, name)(part, folder)
         made = time.perf_counter() - began
-        right = sum(search(probe) == n for probe, n in zip(probes[:ROUNDS], nearest, strict=True))
-        taken = [_timed(lambda p=p, s=search: s(p)) for p in probes[:ROUNDS]]
-        figures[name] = {"enrol_per_s": round(PEERS_COUNT / made), "median_ms": _median(taken), "top1_as_float64": f"{right} of {ROUNDS}"}  # fmt: skip
-    with open_gallery(folder / "beside.db") as gallery:
-        began = time.perf_counter()
-        for start in range(0, PEERS_COUNT, PART):
-            gallery.enrol_many(Enrolments([str(start + i) for i in range(len(part[start : start + PART]))], part[start : start + PART]))  # fmt: skip
-        made = time.perf_counter() - began
-        right = sum(gallery.search(p)[0].person == str(n) for p, n in zip(probes[:ROUNDS], nearest, strict=True))
-        taken = [_timed(lambda p=p: gallery.search(p)) for p in probes[:ROUNDS]]
-        figures["normface"] = {"enrol_per_s": round(PEERS_COUNT / made), "median_ms": _median(taken), "top1_as_float64": f"{right} of {ROUNDS}"}  # fmt: skip
+        right = sum(search(query) == n for query, n in zip(queries, nearest, strict=True))
+        figures[name] = {
+            "enrol_per_s": round(PEERS_COUNT / made), "median_ms": _median(_each(search, queries)),
+            "top1_as_float64": f"{right} of {ROUNDS}",
+        }  # fmt: skip
     _tell("faiss flat with all")
-    search = galleries.faiss_flat(vectors, folder)
-    figures["faiss_flat_with_all_ms"] = _median([_timed(lambda p=p: search(p)) for p in probes[:10]])
+    figures["faiss_flat_with_all_ms"] = _median(_each(galleries.faiss_flat(vectors, folder), probes[:10]))
     return figures
+
+
+def _ours(part: Vectors, folder: Path) -> galleries.Search:
+    gallery = open_gallery(folder / "beside.db")
+    for start in range(0, len(part), PART):
+        rows = part[start : start + PART]
+        gallery.enrol_many(Enrolments([str(start + i) for i in range(len(rows))], rows))
+    return lambda query: int(gallery.search(query)[0].person or -1)
 
 
 def _sealed(vectors: Vectors) -> dict[str, Any]:
@@ -198,6 +200,11 @@ def _timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def _each(work: Callable[[Any], object], items: Iterable[Any]) -> list[float]:
+    """Seconds that work takes for each item."""
+    return [_timed(partial(work, item)) for item in items]
 
 
 def _ms(seconds: float) -> float:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from tests.gallery.conftest import brute_force, drawn, unit
 
-from normface.errors import ConfigError, DataError, InputError, NormfaceError
+from normface.errors import ConfigError, DataError, InputError, ModelError, NormfaceError
 from normface.gallery import Enrolments, open_gallery
 from normface.gallery import store as stores
+from normface.types import Estimate, OperatingPoint
 
 KEY = b"k" * 32
 HERE = Path(__file__).parent
@@ -236,6 +237,32 @@ def test_a_second_writer_waits_and_then_is_told(place, monkeypatch):
         assert [event.action for event in gallery.audit()].count("search") == 1  # noted late, not lost
 
 
+def test_a_reader_that_holds_old_pages_is_told_of(place, monkeypatch):
+    monkeypatch.setattr(stores, "WAIT", 0.3)
+    with open_gallery(place) as gallery, open_gallery(place) as other:
+        gallery.enrol("Ann", drawn(0, 1))
+        with other._store.reading() as db:
+            db.execute("SELECT count(*) FROM templates").fetchone()
+            with pytest.raises(DataError, match="call compact when it has ended"):
+                gallery.forget("Ann")
+            assert gallery.search(drawn(0, 1)[0]) == []
+        gallery.compact()
+        assert unit(drawn(0, 1)).astype(np.float32).tobytes() not in everything(place)
+
+
+def test_an_operating_point_decides_for_its_own_model_alone(place):
+    far = Estimate(0.001, 0, 0.002, 3000)
+    point = OperatingPoint(0.5, 0.001, far, Estimate(0.9, 0.8, 1.0, 3000), "lfw", "m", "d")
+    with pytest.raises(ModelError, match="operating point of the model n"):
+        open_gallery(place, model="n", operating_point=point)
+    with open_gallery(place, operating_point=point) as gallery:
+        gallery.enrol("Ann", np.eye(2)[0])
+        assert gallery.model == "m"
+        decisions = [gallery.verify("Ann", [np.cos(a), np.sin(a)]).decision for a in (1.0, 1.1)]
+        assert decisions == [True, False]  # cosines 0.540 and 0.454
+        assert gallery.search([0, 1.0])[0].decision is False
+
+
 def test_threads_search_and_enrol_together(place):
     rows, failures = drawn(0, 40), []
 
@@ -282,7 +309,13 @@ def everything(place):
     return b"".join(file.read_bytes() for file in sorted(place.parent.iterdir()))
 
 
-@pytest.mark.parametrize(("key", "dim"), [(None, 512), (None, 64), (KEY, 64)], ids=["plain", "plain short", "sealed"])
+@pytest.mark.parametrize(
+    ("key", "dim"),
+    [
+        pytest.param(None, 512, marks=pytest.mark.slow, id="plain"), pytest.param(None, 64, id="plain, short"),
+        pytest.param(KEY, 64, marks=pytest.mark.slow, id="sealed"),
+    ],
+)  # fmt: skip
 def test_no_byte_of_a_forgotten_template_is_left(place, key, dim):
     """In no file, whatever was enrolled and forgotten around it: neither vector nor what was stored for it nor key."""
     rng, rows = np.random.default_rng(0), {}

@@ -133,11 +133,11 @@ def follow_the_law(kind, examples, steps):
 
 @pytest.mark.parametrize("kind", ["embedded", "sealed"])
 def test_like_brute_force(kind):
-    follow_the_law(kind, 4, 12)
+    follow_the_law(kind, 3, 10)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "examples"), [("embedded", 30), ("sealed", 30), ("milvus", 4)])
+@pytest.mark.parametrize(("kind", "examples"), [("embedded", 20), ("sealed", 20), ("milvus", 4)])
 def test_like_brute_force_at_length(kind, examples):
     follow_the_law(kind, examples, 25)
 

@@ -13,6 +13,7 @@ with open_gallery("file:people.db", model="of which weights the vectors are") as
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
@@ -27,7 +28,7 @@ _KINDS = {"file": "embedded", "milvus": "milvus"}
 
 
 def open_gallery(
-    url: str,
+    url: str | Path,
     *,
     model: str | None = None,
     operating_point: OperatingPoint | None = None,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError, ModelError
-from ..types import Floats, Match
+from ..types import Floats, Match, OperatingPoint
 
 NAME_LIMIT = 200  # characters
 
@@ -283,6 +283,17 @@ def checked_model(asked: str | None, bound: str | None) -> None:
             f"a gallery of the model {asked}", f"one of {bound or 'a model that was never named'}",
             "use that model, or move the gallery to yours: gallery.migrate",
         )  # fmt: skip
+
+
+def agreed_model(model: str | None, point: OperatingPoint | None) -> str | None:
+    """The model that is asked for, by name or by an operating point. Raises ModelError where these differ."""
+    if model and point and point.model_sha256 != model:
+        raise ModelError(
+            f"an operating point of the model {model}",
+            f"one of {point.model_sha256}",
+            "certify that model",
+        )
+    return model or (point.model_sha256 if point else None)
 
 
 def unknown(name: str) -> InputError:

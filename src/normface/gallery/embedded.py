@@ -21,6 +21,7 @@ from .base import (
     Enrolments,
     Event,
     Person,
+    agreed_model,
     checked_dim,
     checked_model,
     checked_name,
@@ -54,10 +55,8 @@ class EmbeddedGallery:
         key: bytes | str | None,
         create: bool,
     ) -> None:
-        if operating_point and model:
-            checked_model(model, operating_point.model_sha256)
         master = master_key(key)
-        self._asked, self._point = model or (operating_point.model_sha256 if operating_point else None), operating_point
+        self._asked, self._point = agreed_model(model, operating_point), operating_point
         self._version, self._seen, self._last = 0, 0, 0  # version; line of the audit log; template
         self._bound: str | None = None
         self._index: Index | None = None

@@ -26,6 +26,7 @@ from .base import (
     Enrolments,
     Event,
     Person,
+    agreed_model,
     checked_dim,
     checked_model,
     checked_name,
@@ -45,16 +46,14 @@ class MilvusGallery:
     """See `gallery.Gallery`. Milvus needs the length of vectors, so collections are made at the first enrolment."""
 
     def __init__(self, uri: str, *, model: str | None, operating_point: OperatingPoint | None, create: bool) -> None:
-        if operating_point and model:
-            checked_model(model, operating_point.model_sha256)
+        self._asked, self._point = agreed_model(model, operating_point), operating_point
         remote = "://" in uri
         if not remote:
             if not create and not Path(uri).exists():
                 raise InputError(f"a gallery at {uri}", "nothing there", "correct the path, or enrol somebody first")
             Path(uri).parent.mkdir(parents=True, exist_ok=True)
         self._milvus: Any = require("pymilvus", "gallery")
-        self._uri, self._point = uri, operating_point
-        self._asked = model or (operating_point.model_sha256 if operating_point else None)
+        self._uri = uri
         self._lock = threading.RLock()
         with in_words(uri):
             self._client = self._milvus.MilvusClient(uri)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,17 +62,21 @@ class Store:
             self._make_file()
         self._reader, self._writer, self._log = (threading.RLock() for _ in range(3))
         self._pending: deque[Note] = deque()
-        with self._in_words():
-            self._connections = [self._connect() for _ in range(3)]
-            self._read, self._write, self._notes = self._connections
-            self._notes.execute("PRAGMA synchronous = NORMAL")
-            self._notes.execute("PRAGMA busy_timeout = 0")
-            self._check_format()
-            (state,) = self._read.execute("PRAGMA quick_check(1)").fetchone()
-            if state != "ok":
-                raise self.damaged("pages that do not fit together")
-            with suppress(sqlite3.OperationalError):  # erases what a killed process had forgotten but not wiped yet
-                self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connections: list[sqlite3.Connection] = []
+        try:
+            with self._in_words():
+                self._read, self._write, self._notes = (self._connect() for _ in range(3))
+                self._notes.execute("PRAGMA synchronous = NORMAL")
+                self._notes.execute("PRAGMA busy_timeout = 0")
+                self._check_format()
+                (state,) = self._read.execute("PRAGMA quick_check(1)").fetchone()
+                if state != "ok":
+                    raise self.damaged("pages that do not fit together")
+                with suppress(sqlite3.OperationalError):  # erases what a killed process had forgotten but not wiped yet
+                    self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except BaseException:
+            self.close()
+            raise
 
     def _make_file(self) -> None:
         try:
@@ -85,6 +89,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+        self._connections.append(db)
         if not self.path.stat().st_size:
             db.execute("PRAGMA page_size = 16384")
         db.executescript(
@@ -231,12 +236,8 @@ class Store:
         """A consistent copy, whole or not at all."""
         with replacing(path) as temporary, self._in_words():
             os.close(os.open(temporary, os.O_CREAT | os.O_RDWR, 0o600))
-            copy = sqlite3.connect(temporary)
-            try:
-                with self._reader:
-                    self._read.backup(copy)
-            finally:
-                copy.close()
+            with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(temporary)) as copy:
+                source.backup(copy)
 
     def close(self) -> None:
         """Write what is pending and let go of the file."""
