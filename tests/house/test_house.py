@@ -13,8 +13,10 @@ from normface import errors
 from normface.registry import Registry
 
 SOURCE = Path(normface.__file__).parent
-ARRAY_WING = "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, embed, cli".split(", ")
-PACKAGES = "data, faces, protocols, report, embed, ops, losses, models, train, figures".split(", ")
+ARRAY_WING = (
+    "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, gallery, embed, cli".split(", ")
+)
+PACKAGES = "data, faces, protocols, report, gallery, embed, ops, losses, models, train, figures".split(", ")
 PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]
 
 
@@ -52,7 +54,7 @@ def test_public_names_are_listed_and_documented(name):
 
 
 def test_designed_surface():
-    from normface import embed, faces, losses, models, ops, protocols, theory, train
+    from normface import embed, faces, gallery, losses, models, ops, protocols, theory, train
 
     surface = {
         theory: "loss_lower_bound, scale_for_probability",
@@ -60,6 +62,7 @@ def test_designed_surface():
         losses: "LOSSES, CosineSoftmax",
         models: "MODELS, build",
         embed: "Embedder",
+        gallery: "open_gallery, Gallery",
         faces: "DETECTORS, TEMPLATES, align",
         protocols: "PROTOCOLS, lfw",
         train: "train, TrainConfig",

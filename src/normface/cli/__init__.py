@@ -12,7 +12,10 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-VERBS = "demo fetch align data pack train evaluate calibrate compare export verify bound doctor figures".split()
+VERBS = (
+    "demo fetch align data pack models adopt train evaluate calibrate compare export embed verify enrol search forget "
+    "people serve bound doctor figures"
+).split()
 
 
 class _Verbs(TyperGroup):

@@ -32,6 +32,14 @@ Model = Annotated[
     Path | None,
     typer.Option("--model", help="A run folder, or FILE.onnx (with FILE.spec.json beside it if foreign)."),
 ]
+GalleryUrl = Annotated[
+    str,
+    typer.Option(
+        "--gallery", metavar="URL", envvar="NORMFACE_GALLERY",
+        help="file:PATH, milvus:PATH or milvus:http://HOST:PORT. Its key: NORMFACE_GALLERY_KEY, or none.",
+    ),
+]  # fmt: skip
+GALLERY = "file:people.db"
 
 
 @contextmanager

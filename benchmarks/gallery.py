@@ -1,0 +1,219 @@
+"""A gallery of a million templates of 512 numbers: enrolling, opening, searching, beside what others do and memory can.
+
+The vectors are drawn: 100,000 people of 10 templates, a spectrum that falls as face models' do, and noise such that two
+templates of one person have a cosine of 0.65 or so. NORMFACE_BENCH_TEMPLATES makes it smaller, to try it out.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers import galleries
+from normface.gallery import Enrolments, Gallery, open_gallery
+
+COUNT, EACH, DIM = int(os.environ.get("NORMFACE_BENCH_TEMPLATES", 1_000_000)), 10, 512
+PEERS_COUNT = min(COUNT, 20_000)
+PART, PROBES, ROUNDS = 10_000, 200, 50
+Vectors = NDArray[np.float32]
+
+
+def run() -> dict[str, Any]:
+    """Times in milliseconds, rates a second."""
+    vectors, probes, strangers = _drawn()
+    truth, within = _brute_force(vectors, probes)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("NORMFACE_BENCH_DIR")) as folder:
+        place = Path(folder, "people.db")
+        figures: dict[str, Any] = {"templates": COUNT, "dim": DIM, "genuine_cosine_median": within}
+        with open_gallery(place) as gallery:
+            figures |= _enrolling(gallery, vectors)
+        _tell(str(figures))
+        figures["bytes_on_disk"] = place.stat().st_size
+        _tell("opening")
+        figures["open_s"] = round(_timed(lambda: open_gallery(place).close()), 2)
+        with open_gallery(place) as gallery:
+            figures |= _searching(gallery, probes, strangers, truth)
+        _tell(str(figures))
+        figures["beside"] = _beside(vectors, probes, Path(folder))
+    figures["sealed"] = _sealed(vectors[:PEERS_COUNT])
+    return figures
+
+
+def _drawn() -> tuple[Vectors, Vectors, Vectors]:
+    """Templates, probes of people who are enrolled (the i-th of person i·step), and probes of others."""
+    _tell("drawing")
+    rng = np.random.default_rng(0)
+    spectrum = ((np.arange(DIM) + 10) ** -0.5).astype(np.float32)
+    turn = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0].astype(np.float32) * spectrum[:, None]
+
+    def draw(count: int) -> Vectors:
+        return rng.standard_normal((count, DIM), dtype=np.float32)
+
+    def unit(rows: Vectors) -> Vectors:
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+    people = draw(COUNT // EACH)
+    vectors = np.empty((COUNT, DIM), np.float32)
+    for start in range(0, COUNT, PART):
+        rows = np.repeat(people[start // EACH : (start + PART) // EACH], EACH, 0) + 0.73 * draw(
+            min(PART, COUNT - start)
+        )
+        vectors[start : start + PART] = unit(rows @ turn)
+    step = len(people) // PROBES
+    probes = unit((people[: step * PROBES : step] + 0.73 * draw(PROBES)) @ turn)
+    return vectors, probes, unit(draw(PROBES) @ turn)
+
+
+def _brute_force(vectors: Vectors, probes: Vectors) -> tuple[NDArray[np.int64], float]:
+    """The person nearest to each probe in float64, and the median cosine to her."""
+    _tell("brute force in float64")
+    best, who = np.full(PROBES, -2.0), np.zeros(PROBES, np.int64)
+    query = probes.astype(np.float64).T
+    query /= np.linalg.norm(query, axis=0)
+    for start in range(0, COUNT, PART):
+        scores = _kept(vectors[start : start + PART]).astype(np.float64) @ query
+        top, at = scores.max(0), scores.argmax(0)
+        better = top > best
+        best[better], who[better] = top[better], (start + at[better]) // EACH
+    return who, round(float(np.median(best)), 3)
+
+
+def _kept(rows: Vectors) -> Vectors:
+    """As a gallery keeps them: divided by their length in float64, then float32."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    kept: Vectors = (rows / lengths[:, None]).astype(np.float32)
+    return kept
+
+
+def _enrolling(gallery: Gallery, vectors: Vectors) -> dict[str, Any]:
+    _tell("enrolling in bulk")
+    began = time.perf_counter()
+    for start in range(0, COUNT, PART):
+        rows = vectors[start : start + PART]
+        gallery.enrol_many(Enrolments([f"p{(start + i) // EACH}" for i in range(len(rows))], rows))
+    bulk = COUNT / (time.perf_counter() - began)
+    _tell("enrolling one by one")
+    alone = _each(lambda i: gallery.enrol(f"alone{i}", vectors[i]), range(200))
+    gone = _each(lambda i: gallery.forget(f"alone{i}"), range(len(alone)))
+    return {
+        "enrol_bulk_per_s": round(bulk), "enrol_one_by_one_per_s": round(len(alone) / sum(alone)),
+        "forget_median_ms": _median(gone),
+    }  # fmt: skip
+
+
+def _searching(gallery: Gallery, probes: Vectors, strangers: Vectors, truth: NDArray[np.int64]) -> dict[str, Any]:
+    _tell("searching")
+    codes = gallery._index._codes  # type: ignore[attr-defined]
+    gigabytes = codes.nbytes / 1e9 * len(gallery) / len(codes)
+    bandwidth = _bandwidth(codes)
+    figures: dict[str, Any] = {"threads": 2, "read_gb_per_s": round(bandwidth, 1), "code_gb": round(gigabytes, 3)}
+    for name, exact in (("exact", True), ("approximate", False)):
+        first = _timed(partial(gallery.search, probes[0], exact=exact))
+        found = [gallery.search(probe, 10, exact=exact)[0].person for probe in probes]
+        search = partial(gallery.search, k=10, exact=exact)
+        taken, others = _each(search, probes[:ROUNDS]), _each(search, strangers[:ROUNDS])
+        right = sum(person == f"p{who}" for person, who in zip(found, truth.tolist(), strict=True))
+        figures[name] = {
+            "first_ms": _ms(first), "median_ms": _median(taken), "p95_ms": _ms(sorted(taken)[-ROUNDS // 20]),
+            "strangers_median_ms": _median(others), "top1_as_float64": f"{right} of {PROBES}",
+        }  # fmt: skip
+    # The limit again, after the searches: the better of both counts.
+    bandwidth = max(bandwidth, _bandwidth(codes))
+    figures["read_gb_per_s"] = round(bandwidth, 1)
+    limit = 1000 * gigabytes / bandwidth
+    figures["limit_ms"] = round(limit, 2)
+    figures["exact"]["share_of_limit"] = round(limit / figures["exact"]["median_ms"], 3)
+    same = [
+        gallery.search(p, 1, exact=True)[0].person == gallery.search(p, 1, exact=False)[0].person for p in strangers
+    ]
+    figures["approximate"]["strangers_recall_at_1"] = f"{sum(same)} of {PROBES}"
+    return figures
+
+
+def _bandwidth(array: NDArray[Any]) -> float:
+    """GB/s at which two threads read an array by NumPy's fastest reductions: the best of ten."""
+    halves = np.array_split(array.reshape(-1), 2)
+    with ThreadPoolExecutor(2) as pool:
+        ways: list[Callable[[NDArray[Any]], Any]] = [
+            lambda part: part.view(np.int32).max(), lambda part: part.view(np.int64).max(),
+            lambda part: part.view(np.int32).sum(dtype=np.int32),
+        ]  # fmt: skip
+        taken = [t for way in ways for t in _each(lambda way: list(pool.map(way, halves)), [way] * 10)]
+    return array.nbytes / 1e9 / min(taken)
+
+
+def _beside(vectors: Vectors, probes: Vectors, folder: Path) -> dict[str, Any]:
+    """Others with the same vectors: all with a part of them, faiss flat with all too."""
+    part, queries = vectors[:PEERS_COUNT], probes[:ROUNDS]
+    nearest = (part.astype(np.float64) @ queries.T.astype(np.float64)).argmax(0).tolist()
+    figures: dict[str, Any] = {"templates": PEERS_COUNT}
+    for name in ("faiss_flat", "lancedb", "milvus_lite", "normface"):
+        _tell(f"beside {name}")
+        began = time.perf_counter()
+        search = _ours(part, folder) if name == "normface" else getattr(galleries, name)(part, folder)
+        made = time.perf_counter() - began
+        right = sum(search(query) == n for query, n in zip(queries, nearest, strict=True))
+        figures[name] = {
+            "enrol_per_s": round(PEERS_COUNT / made), "median_ms": _median(_each(search, queries)),
+            "top1_as_float64": f"{right} of {ROUNDS}",
+        }  # fmt: skip
+    _tell("faiss flat with all")
+    figures["faiss_flat_with_all_ms"] = _median(_each(galleries.faiss_flat(vectors, folder), probes[:10]))
+    return figures
+
+
+def _ours(part: Vectors, folder: Path) -> galleries.Search:
+    gallery = open_gallery(folder / "beside.db")
+    for start in range(0, len(part), PART):
+        rows = part[start : start + PART]
+        gallery.enrol_many(Enrolments([str(start + i) for i in range(len(rows))], rows))
+    return lambda query: int(gallery.search(query)[0].person or -1)
+
+
+def _sealed(vectors: Vectors) -> dict[str, Any]:
+    """What encryption costs."""
+    _tell("sealed")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "sealed.db")
+        with open_gallery(place, key=b"k" * 32) as gallery:
+            began = time.perf_counter()
+            for start in range(0, len(vectors), PART):
+                rows = vectors[start : start + PART]
+                gallery.enrol_many(Enrolments([f"p{(start + i) // EACH}" for i in range(len(rows))], rows))
+            made = time.perf_counter() - began
+            len(gallery)
+        opening = _timed(lambda: open_gallery(place, key=b"k" * 32).close())
+    return {"templates": len(vectors), "enrol_bulk_per_s": round(len(vectors) / made), "open_s": round(opening, 2)}
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _each(work: Callable[[Any], object], items: Iterable[Any]) -> list[float]:
+    """Seconds that work takes for each item."""
+    return [_timed(partial(work, item)) for item in items]
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 2)
+
+
+def _median(seconds: list[float]) -> float:
+    return _ms(statistics.median(seconds))
+
+
+def _tell(what: str) -> None:
+    print(f"{time.strftime('%X')} {what} …", file=sys.stderr, flush=True)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ..data import read_image
+from ..errors import DataError
+from ..gallery import Enrolments, open_gallery
+from ..types import Embeddings
+from .terminal import GALLERY, GalleryUrl, Json, Model, Strict, load_embedder, open_checked, out, progress
+
+PART = 5000  # templates in one transaction
+
+
+def enrol(
+    person: Annotated[str | None, typer.Argument(help="Whom the images show.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMG…", help="Photographs.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="SRC", help="Aligned crops, a folder a person (or a zip, a pack)."),
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(metavar="F.npz", help="Vectors; who it is stands before the / in each id.")
+    ] = None,
+    gallery: GalleryUrl = GALLERY,
+    model: Model = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="The images are aligned crops: detect nothing.")] = False,
+    consent: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What was agreed to, when, and where it is written down.")
+    ] = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Enrol people into a gallery: one from photographs, or many from crops or from vectors.
+
+    Both orientations are embedded; the length of a feature is kept as its quality. The images are not kept.
+
+    Examples: `normface enrol Ann ann1.jpg ann2.jpg --consent "form 12"`, `normface enrol --from crops`,
+    `normface enrol --embeddings vectors.npz --gallery file:staff.db`.
+    """
+    shown = images or []
+    ways = [bool(person and shown), source is not None, embeddings is not None]
+    if sum(ways) != 1 or (person is not None and not ways[0]):
+        raise typer.BadParameter("give PERSON and IMG…, or --from SRC, or --embeddings F.npz")
+    point = None
+    if embeddings is not None:
+        found = Embeddings.load(embeddings)
+        sha256 = load_embedder(model, certified=False).sha256 if model else None
+        names = [_before_slash(id, embeddings) for id in found.ids.tolist()]
+    else:
+        embedder = load_embedder(model)
+        sha256, point = embedder.sha256, embedder.operating_point
+        if source is not None:
+            reader = open_checked(source, strict)
+            names = reader.identities[reader.labels].tolist()
+            with progress(f"embedding with {embedder.name}", "images") as bar:
+                found = embedder.embed(reader, progress=bar)
+        else:
+            files = images or []
+            crops = [read_image(file) for file in files]
+            crops = [
+                image[None] if aligned else embedder.crop(image, str(f)) for image, f in zip(crops, files, strict=True)
+            ]
+            features = np.concatenate([embedder.features(crop) for crop in crops])
+            found = Embeddings(features, np.arange(len(features)).astype(np.str_))
+            names = [str(person)] * len(found)
+    with (
+        open_gallery(gallery, model=sha256, operating_point=point) as opened,
+        progress("enrolling", "templates") as bar,
+    ):
+        for start in range(0, len(found), PART):
+            rows = slice(start, start + PART)
+            notes = [consent] * len(names[rows])
+            opened.enrol_many(Enrolments(names[rows], found.vectors[rows], found.norms[rows], consent=notes))
+            bar(min(start + PART, len(found)), len(found))
+        total = len(opened)
+    told = {
+        "gallery": gallery,
+        "people": len(set(names)),
+        "templates": len(found),
+        "templates_in_all": total,
+        "model": sha256,
+    }
+    if as_json:
+        out.print_json(json.dumps(told))
+        return
+    whom = names[0] if len(set(names)) == 1 else f"{len(set(names)):,} people"
+    out.print(
+        f"{gallery}: {whom} enrolled with {len(found):,} templates, {total:,} in all", soft_wrap=True, markup=False
+    )
+
+
+def _before_slash(id: str, path: Path) -> str:
+    name, slash, _ = id.partition("/")
+    if not slash:
+        raise DataError("ids such as Name/0001.jpg", f"{id!r} in {path}", "name the person before the /")
+    return name

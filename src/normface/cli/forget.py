@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from ..gallery import open_gallery
+from .terminal import GALLERY, GalleryUrl, Json, out
+
+
+def forget(
+    person: Annotated[str, typer.Argument(help="Whom to erase.")],
+    gallery: GalleryUrl = GALLERY,
+    compact: Annotated[bool, typer.Option("--compact", help="Also make the file smaller.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a person from a gallery: templates, key and note of consent. There is no way back but a backup.
+
+    The audit log keeps that somebody of this name was enrolled and forgotten, and when.
+    """
+    with open_gallery(gallery, create=False) as opened:
+        count = opened.forget(person)
+        if compact:
+            opened.compact()
+        left = len(opened)
+    if as_json:
+        out.print_json(json.dumps({"person": person, "templates": count, "templates_left": left}))
+        return
+    out.print(f"{gallery}: {person} forgotten, {count} templates erased, {left:,} left", soft_wrap=True, markup=False)

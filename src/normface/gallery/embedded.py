@@ -1,0 +1,387 @@
+"""A gallery in one SQLite file, searched in memory: many readers, one writer at a time, any number of processes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time as clock
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ConfigError, InputError, ModelError
+from ..types import Match, OperatingPoint
+from .base import (
+    Enrolments,
+    Event,
+    Person,
+    agreed_model,
+    checked_dim,
+    checked_model,
+    checked_name,
+    enrolments_of,
+    unit_query,
+    unknown,
+)
+from .index import Index
+from .migration import EmbeddedMigration
+from .seal import KEY_VARIABLE, Damaged, Plain, Seal, Sealed, master_key
+from .store import Store, erase
+
+EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True
+PART = 4096  # rows read at once
+ROWS = (
+    "SELECT t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time, p.consent FROM templates t "
+    "LEFT JOIN people p ON p.id = t.person LEFT JOIN keys k ON k.person = t.person WHERE t.version = ?"
+)
+Row = tuple[Any, ...]
+
+
+class EmbeddedGallery:
+    """See `gallery.Gallery`. The index holds what the file held at the last call; each call catches up first."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: str | None,
+        operating_point: OperatingPoint | None,
+        key: bytes | str | None,
+        create: bool,
+    ) -> None:
+        master = master_key(key)
+        self._asked, self._point = agreed_model(model, operating_point), operating_point
+        self._version, self._seen, self._last = 0, 0, 0  # version; line of the audit log; template
+        self._bound: str | None = None
+        self._index: Index | None = None
+        self._store = Store(path, create)
+        try:
+            self._seal: Seal = self._agreed(Sealed(master) if master else None)
+            with self._view():
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    def _agreed(self, sealed: Sealed | None) -> Seal:
+        """The seal that the file was made with, or of a new one from now on. Raises ConfigError for another key."""
+        with self._store.writing() as db:
+            if not db.execute("SELECT 1 FROM meta").fetchone():
+                db.execute("INSERT INTO meta VALUES ('proof', ?)", (sealed.proof() if sealed else None,))
+                db.execute("INSERT INTO versions (state) VALUES ('current')")
+            (proof,) = db.execute("SELECT value FROM meta WHERE name = 'proof'").fetchone()
+            if self._asked and not db.execute("SELECT 1 FROM templates LIMIT 1").fetchone():
+                db.execute("UPDATE versions SET model = ? WHERE model IS NULL", (self._asked,))
+        if proof is None and sealed:
+            raise ConfigError(
+                f"no key: {self._store.path} was made without one", "a key",
+                f"leave it out (and {KEY_VARIABLE}), or export into a new gallery made with it",
+            )  # fmt: skip
+        if proof is not None and not (sealed and sealed.proves(proof)):
+            raise ConfigError(
+                f"the key that {self._store.path} was made with", "another key" if sealed else "none",
+                f"correct the key or {KEY_VARIABLE}; without it nobody can read the templates",
+            )  # fmt: skip
+        return sealed or Plain()
+
+    # What is in memory follows the file.
+
+    @contextmanager
+    def _view(self) -> Iterator[sqlite3.Connection]:
+        """One view of the file, with the index caught up to it; one thread at a time."""
+        with self._store.reading() as db:
+            (line,) = db.execute("SELECT max(number) FROM audit").fetchone()
+            if line != self._seen:
+                self._catch_up(db)
+                self._seen = line
+            yield db
+
+    def _catch_up(self, db: sqlite3.Connection) -> None:
+        current = "SELECT id, model, dim, rows FROM versions WHERE state = 'current'"
+        version, model, dim, expected = db.execute(current).fetchone()
+        checked_model(self._asked, model)
+        self._bound = model
+        anew = version != self._version or (dim and not self._index)
+        if anew:
+            if self._index:
+                self._index.close()
+            self._version, self._last = version, 0
+            self._index = Index(dim, self._fetch) if dim else None
+        if self._index is None:
+            return
+        news = "SELECT subject FROM audit WHERE number > ? AND action = 'forget'"
+        for (subject,) in db.execute(news, (self._seen,)).fetchall():
+            self._index.remove(subject)
+        found = 0
+        for rows, vectors in self._parts(db, f"{ROWS} AND t.id > ? ORDER BY t.id", (version, self._last)):
+            found += len(rows)
+            self._last = rows[-1][0]
+            ids, owners = (np.array([row[column] for row in rows], np.int64) for column in (0, 1))
+            self._index.add(ids, owners, vectors)
+        if anew and found != expected:
+            raise self._store.damaged(f"{found} rows of templates where {expected} were written")
+
+    def _parts(
+        self, db: sqlite3.Connection, query: str, values: tuple[Any, ...]
+    ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
+        """Rows of a query that begins with ROWS, in parts, with their vectors."""
+        found = db.execute(query, values)
+        while rows := found.fetchmany(PART):
+            yield rows, self._opened(rows)
+
+    def _opened(self, rows: list[Row]) -> NDArray[np.float32]:
+        """Vectors [N, D] of rows of the current version, checked."""
+        plain, whose, key = [], None, None
+        for number, person, sealed, wrapped, name, *_ in rows:
+            try:
+                if name is None:  # nobody's: the join found no person
+                    raise Damaged
+                if person != whose:
+                    whose, key = person, self._seal.unwrap(key_place(person, name), wrapped)
+                plain.append(self._seal.open(key, template_place(self._version, person, number), sealed))
+            except (Damaged, TypeError) as error:
+                raise self._store.damaged(f"template {number} of person {person} is not as it was written") from error
+        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1)
+
+    def _fetch(self, ids: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
+        query = f"{ROWS} AND t.id IN (SELECT value FROM json_each(?))"
+        found: dict[int, NDArray[np.float32]] = {}
+        with self._store.reading() as db:
+            for rows, vectors in self._parts(db, query, (self._version, json.dumps(ids.tolist()))):
+                found.update(zip([row[0] for row in rows], vectors, strict=True))
+        return found
+
+    # What a gallery does.
+
+    @property
+    def model(self) -> str | None:
+        """See `Gallery`."""
+        with self._view():
+            return self._bound
+
+    @property
+    def dim(self) -> int | None:
+        """See `Gallery`."""
+        with self._view():
+            return self._index.dim if self._index else None
+
+    def __len__(self) -> int:
+        with self._view():
+            return len(self._index) if self._index else 0
+
+    def enrol(
+        self,
+        person: str,
+        vectors: ArrayLike,
+        *,
+        quality: ArrayLike | None = None,
+        consent: str | None = None,
+        time: datetime | None = None,
+    ) -> list[int]:
+        """See `Gallery`."""
+        return self.enrol_many(enrolments_of(person, vectors, quality, consent, time))
+
+    def enrol_many(self, enrolments: Enrolments) -> list[int]:
+        """See `Gallery`."""
+        with self._store.writing() as db:
+            version, model, dim = db.execute("SELECT id, model, dim FROM versions WHERE state = 'current'").fetchone()
+            checked_model(self._asked, model)
+            return self._insert(db, enrolments, version, dim, new=True)
+
+    def _insert(self, db: sqlite3.Connection, some: Enrolments, version: int, dim: int | None, new: bool) -> list[int]:
+        checked_dim(some.vectors.shape[1], dim)
+        if dim is None:
+            db.execute("UPDATE versions SET dim = ? WHERE id = ?", (some.vectors.shape[1], version))
+        now = clock.time()
+        times = np.full(len(some), now).tolist() if some.time is None else some.time.tolist()
+        qualities = (
+            [None] * len(some) if some.quality is None else [None if q != q else q for q in some.quality.tolist()]
+        )
+        consents = some.consent or [None] * len(some)
+        known: dict[str, tuple[int, Any]] = {}
+        for name, time, consent in zip(some.people, times, consents, strict=True):
+            if name not in known:
+                known[name] = self._person(db, name, time, new)
+            if consent is not None:
+                db.execute("UPDATE people SET consent = ? WHERE id = ?", (consent, known[name][0]))
+        (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'templates'").fetchone()
+        ids = list(range((last or 0) + 1, (last or 0) + 1 + len(some)))
+        db.execute("UPDATE versions SET rows = rows + ? WHERE id = ?", (len(ids), version))
+        rows = []
+        for number, name, vector, quality, time in zip(ids, some.people, some.vectors, qualities, times, strict=True):
+            person, key = known[name]
+            sealed = self._seal.close(key, template_place(version, person, number), vector.tobytes())
+            rows.append((number, person, version, quality, time, sealed))
+        db.executemany("INSERT INTO templates VALUES (?, ?, ?, ?, ?, ?)", rows)
+        for name, count in Counter(some.people).items():
+            self._store.note(db, "enrol", name, known[name][0], f"{count} templates, version {version}", now)
+        return ids
+
+    def _person(self, db: sqlite3.Connection, name: str, time: float, new: bool) -> tuple[int, Any]:
+        """A person's number and the key for her templates; she is made where `new` allows it."""
+        found = db.execute("SELECT id, wrapped FROM people JOIN keys ON person = id WHERE name = ?", (name,)).fetchone()
+        if not found and not new:
+            raise unknown(name)
+        if not found:
+            person = db.execute("INSERT INTO people (name, enrolled) VALUES (?, ?)", (name, time)).lastrowid or 0
+            found = person, self._seal.new_key(key_place(person, name))
+            db.execute("INSERT INTO keys VALUES (?, ?)", found)
+        try:
+            return found[0], self._seal.unwrap(key_place(found[0], name), found[1])
+        except Damaged as error:
+            raise self._store.damaged(f"the key of {name} is not as it was written") from error
+
+    def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
+        """See `Gallery`."""
+        if k < 1:
+            raise InputError("k ≥ 1", str(k), "ask for at least one person")
+        with self._view() as db:
+            query = unit_query(vector, self._index.dim if self._index else None)
+            if exact is None:
+                exact = self._index is None or len(self._index) <= EXACT_UP_TO
+            found = self._index.search(query, k, exact) if self._index else []
+            named = "SELECT id, name FROM people WHERE id IN (SELECT value FROM json_each(?))"
+            names = dict(db.execute(named, (json.dumps([person for person, _ in found]),)).fetchall())
+        matches = [self._match(score, names[person]) for person, score in found]
+        best = matches[0] if matches else None
+        self._store.note_search(
+            "search",
+            best.person if best else None,
+            f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty",
+        )
+        return matches
+
+    def verify(self, person: str, vector: ArrayLike) -> Match:
+        """See `Gallery`."""
+        name = checked_name(person)
+        with self._view() as db:
+            query = unit_query(vector, self._index.dim if self._index else None)
+            parts = self._parts(db, f"{ROWS} AND p.name = ?", (self._version, name))
+            scores = [float((vectors.astype(np.float64) @ query).max()) for _, vectors in parts]
+        if not scores:
+            raise unknown(name)
+        score = max(scores)
+        self._store.note_search("verify", name, f"cosine {score:.4f}")
+        return self._match(score, name)
+
+    def _match(self, score: float, person: str) -> Match:
+        score = min(max(score, -1.0), 1.0)  # float32 rows are a hair longer or shorter than 1
+        return Match(score, self._point.accepts(score) if self._point else None, person)
+
+    def forget(self, person: str) -> int:
+        """See `Gallery`."""
+        name = checked_name(person)
+        with self._store.writing() as db:
+            found = db.execute("SELECT id FROM people WHERE name = ?", (name,)).fetchone()
+            if not found:
+                raise unknown(name)
+            count = erase(db, "person = ?", found)
+            db.execute("DELETE FROM keys WHERE person = ?", found)
+            db.execute("DELETE FROM people WHERE id = ?", found)
+            self._store.note(db, "forget", name, found[0], f"{count} templates")
+        with self._view():  # out of memory too
+            pass
+        self._store.wipe()
+        return count
+
+    def people(self) -> list[Person]:
+        """See `Gallery`."""
+        query = (
+            "SELECT name, count(t.id), enrolled, consent FROM people p LEFT JOIN templates t "
+            "ON t.person = p.id AND t.version = ? GROUP BY p.id ORDER BY name"
+        )
+        with self._view() as db:
+            rows = db.execute(query, (self._version,)).fetchall()
+        return [Person(name, count, datetime.fromtimestamp(time, UTC), note) for name, count, time, note in rows]
+
+    def export(self) -> Iterator[Enrolments]:
+        """See `Gallery`."""
+        with self._store.writing() as db:
+            self._store.note(db, "export", detail="all templates")
+        last, version = 0, None
+        while True:
+            with self._view() as db:
+                if version not in (None, self._version):
+                    raise InputError("one model during an export", "a switch to another", "export again")
+                version = self._version
+                query = f"{ROWS} AND t.id > ? ORDER BY t.id LIMIT {PART}"
+                rows, vectors = next(self._parts(db, query, (version, last)), ([], None))
+            if vectors is None:
+                return
+            last = rows[-1][0]
+            names, qualities, times, consents = zip(*(row[4:] for row in rows), strict=True)
+            yield Enrolments(names, vectors, np.array(qualities, np.float64), np.array(times), consents)
+
+    def compact(self) -> None:
+        """See `Gallery`."""
+        self._store.vacuum()
+
+    def backup(self, path: str | Path) -> None:
+        """See `Gallery`."""
+        self._store.backup(path)
+
+    def audit(self) -> Iterator[Event]:
+        """See `Gallery`."""
+        return self._store.audit()
+
+    def migrate(self, model: str) -> EmbeddedMigration:
+        """See `Gallery`."""
+        with self._store.writing() as db:
+            found = db.execute("SELECT id, model FROM versions WHERE state = 'next'").fetchone()
+            if found:
+                checked_model(model, found[1])
+            else:
+                if model == self._bound:
+                    raise ModelError("another model than the gallery's", model, "name the new one")
+                row = db.execute("INSERT INTO versions (model, state) VALUES (?, 'next')", (model,)).lastrowid
+                found = row, model
+                self._store.note(db, "migrate", detail=f"to {model}, version {row}")
+        return EmbeddedMigration(self, *found)
+
+    def _follow(self, model: str) -> None:
+        """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
+        if self._asked:
+            self._asked = model
+        if self._point and self._point.model_sha256 != model:
+            self._point = None
+
+    def close(self) -> None:
+        """See `Gallery`."""
+        if self._index:
+            self._index.close()
+            self._index = None
+        self._store.close()
+
+    def __enter__(self) -> EmbeddedGallery:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def key_place(person: int, name: str) -> bytes:
+    """Where a person's key belongs: to her number and her name."""
+    return b"%d:" % person + name.encode()
+
+
+def template_place(version: int, person: int, number: int) -> bytes:
+    """Where a template belongs."""
+    return b"%d:%d:%d" % (version, person, number)
+
+
+def open(
+    place: str,
+    *,
+    model: str | None,
+    operating_point: OperatingPoint | None,
+    key: bytes | str | None,
+    create: bool,
+) -> EmbeddedGallery:
+    """For `open_gallery`."""
+    return EmbeddedGallery(place, model=model, operating_point=operating_point, key=key, create=create)

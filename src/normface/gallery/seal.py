@@ -1,0 +1,117 @@
+"""How templates lie in the store: plain with a checksum, or AES-GCM under a key a person that a master key wraps."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import ConfigError, require
+
+KEY_VARIABLE = "NORMFACE_GALLERY_KEY"
+NONCE = 12  # bytes, random: the field's advice for AES-GCM, and safe where a backup is restored and goes its own way
+PROOF = b"normface gallery"
+
+
+class Damaged(Exception):
+    """Sealed bytes that were changed, cut, or belong elsewhere."""
+
+
+class Seal(Protocol):
+    """`place` says where the bytes belong; they open nowhere else. `key` is a person's, as `new_key` made it."""
+
+    def new_key(self, place: bytes) -> bytes: ...
+
+    def unwrap(self, place: bytes, wrapped: bytes) -> Any: ...
+
+    def close(self, key: Any, place: bytes, data: bytes) -> bytes: ...
+
+    def open(self, key: Any, place: bytes, data: bytes) -> bytes: ...
+
+
+class Plain:
+    """Nothing is secret; a CRC-32 finds what the disk did."""
+
+    def new_key(self, place: bytes) -> bytes:
+        """No key, but a checksum of the place."""
+        return self.close(None, place, b"")
+
+    def unwrap(self, place: bytes, wrapped: bytes) -> None:
+        """No key; whether it is the same place."""
+        self.open(None, place, wrapped)
+
+    def close(self, key: None, place: bytes, data: bytes) -> bytes:
+        """Data and its checksum."""
+        return data + zlib.crc32(data, zlib.crc32(place)).to_bytes(4, "big")
+
+    def open(self, key: None, place: bytes, data: bytes) -> bytes:
+        """The data, checked."""
+        found = data[:-4]
+        if zlib.crc32(found, zlib.crc32(place)) != int.from_bytes(data[-4:], "big"):
+            raise Damaged
+        return found
+
+
+class Sealed:
+    """AES-256-GCM: the master key opens people's keys, a person's key opens her templates."""
+
+    def __init__(self, master: bytes) -> None:
+        aead = require("cryptography.hazmat.primitives.ciphers.aead", "gallery")
+        self._cipher, self._wrong = aead.AESGCM, require("cryptography.exceptions", "gallery").InvalidTag
+        self._master = self._cipher(master)
+
+    def new_key(self, place: bytes) -> bytes:
+        """A fresh key, wrapped."""
+        return self.close(self._master, place, os.urandom(32))
+
+    def unwrap(self, place: bytes, wrapped: bytes) -> Any:
+        """The cipher of a person."""
+        return self._cipher(self.open(self._master, place, wrapped))
+
+    def close(self, key: Any, place: bytes, data: bytes) -> bytes:
+        """Nonce, ciphertext, tag."""
+        nonce = os.urandom(NONCE)
+        sealed: bytes = nonce + key.encrypt(nonce, data, place)
+        return sealed
+
+    def open(self, key: Any, place: bytes, data: bytes) -> bytes:
+        """The data, authenticated."""
+        try:
+            found: bytes = key.decrypt(data[:NONCE], data[NONCE:], place)
+        except (self._wrong, ValueError) as error:
+            raise Damaged from error
+        return found
+
+    def proof(self) -> bytes:
+        """What `proves` recognises: kept in the store, so that a wrong key is known at once."""
+        return self.close(self._master, b"proof", PROOF)
+
+    def proves(self, proof: bytes) -> bool:
+        """Whether the same master key made the proof."""
+        try:
+            return self.open(self._master, b"proof", proof) == PROOF
+        except Damaged:
+            return False
+
+
+def master_key(key: bytes | str | None) -> bytes | None:
+    """The 32 bytes that `key` (or NORMFACE_GALLERY_KEY) gives, names in hexadecimal, or holds in a file."""
+    given = key if key is not None else os.environ.get(KEY_VARIABLE) or None
+    if given is None or (isinstance(given, bytes) and len(given) == 32):
+        return given
+    text = given if isinstance(given, str) else ""
+    source = "the key"
+    if len(text) != 64 and text and Path(text).is_file():
+        source = f"the file {text}"
+        text = Path(text).read_bytes()[:200].decode("ascii", "replace").strip()
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise ConfigError(
+            "a key of 64 hexadecimal digits, or the path of a file with them", f"{len(text)} characters in {source}",
+            f"make one with: openssl rand -hex 32 (read from {KEY_VARIABLE} or given as key)",
+        )  # fmt: skip
+    return found
