@@ -1,0 +1,123 @@
+"""Bulk embedding by Ray Data: tasks decode and align, actors embed, and this process writes what comes back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..errors import DataError, ModelError, NormfaceError, require
+from .bulk import Embedded, blocks, embed_block, join
+from .embedder import Embedder, Mirror
+from .source import Source
+
+# Shares of a core that Ray counts: an actor and a task for each core, which the operating system shares out between
+# them. Whole cores would leave decoders none, or embed on half of the machine.
+ACTOR, TASK = 0.75, 0.25
+MOST_BLOCKS = 10_000  # of Ray's; one a part up to here
+Row = dict[str, Any]
+
+
+def run(
+    source: Source, load: Callable[[], Embedder], mirror: Mirror, sha256: str, parts: dict[int, range]
+) -> Iterator[tuple[int, Embedded]]:
+    """Yield every part once, as they come. RAY_ADDRESS names a cluster; without it one is started on this machine.
+
+    A worker that dies is replaced and its part done again; what it had not handed over is never seen here.
+    Raises what went wrong in a worker, DataError where Ray gave up.
+    """
+    ray, data = require("ray", "ray"), require("ray.data", "ray")
+    started = _connect(ray)
+    try:
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        items = [{"part": number, "start": rows.start, "stop": rows.stop} for number, rows in parts.items()]
+        actors = min(len(items), max(1, int(ray.cluster_resources().get("CPU", 1))))
+        flow = (
+            data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS))
+            .map(_Preparing(source), num_cpus=TASK)
+            .map(
+                _Embedding, fn_constructor_args=(load, mirror, sha256), num_cpus=ACTOR,
+                compute=data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
+            )
+        )  # fmt: skip
+        missing = set(parts)
+        for row in flow.iter_rows():
+            if row["part"] in missing:
+                missing.remove(row["part"])
+                yield int(row["part"]), pickle.loads(row["embedded"])
+        if missing:
+            raise DataError(
+                f"{len(parts)} parts from Ray", f"{len(parts) - len(missing)}", "run the same command again"
+            )
+    except ray.exceptions.RayError as error:
+        cause = _cause(error)
+        if cause is not None:
+            raise cause from error
+        raise DataError(
+            "Ray to finish the job", f"'{str(error).splitlines()[0]}'", "look at the cluster; the same command goes on"
+        ) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+class _Preparing:
+    """A part's numbers → its blocks, prepared. A function to Ray: its workers keep the source, once opened."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.__name__ = "prepare"
+
+    def __call__(self, row: Row) -> Row:
+        return prepare(self.source, row)
+
+
+def prepare(source: Source, row: Row) -> Row:
+    """Decode and align one part."""
+    rows = range(int(row["start"]), int(row["stop"]))
+    return {"part": row["part"], "prepared": pickle.dumps([source.prepare(block) for block in blocks(rows)], 5)}
+
+
+class _Embedding:
+    """An actor that holds the model; one thread each."""
+
+    def __init__(self, load: Callable[[], Embedder], mirror: Mirror, sha256: str) -> None:
+        self.embedder, self.mirror = load(), mirror
+        self.embedder.threads = 1
+        if self.embedder.sha256 != sha256:
+            raise ModelError(
+                f"the model {sha256[:12]}… on every machine", f"{self.embedder.sha256[:12]}…", "copy the same file"
+            )
+
+    def __call__(self, row: Row) -> Row:
+        found = [embed_block(self.embedder, block, self.mirror) for block in pickle.loads(row["prepared"])]
+        return {"part": row["part"], "embedded": pickle.dumps(join(found), 5)}
+
+
+def _connect(ray: Any) -> bool:
+    """Whether Ray was started or joined here: then it is left here, too."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **alone)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise DataError(
+            "a Ray cluster", f"'{str(error).splitlines()[0]}'", "correct RAY_ADDRESS, or start one: ray start --head"
+        ) from error
+    return True
+
+
+def _cause(error: BaseException) -> NormfaceError | None:
+    """Our own error, where one is behind Ray's."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, NormfaceError):
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return inner
