@@ -83,9 +83,10 @@ def embed(
     if as_json:
         out.print_json(json.dumps({
             "out": str(to), "images": total, "resumed_from": done[0], "embedded": len(embeddings),
-            "dim": embeddings.vectors.shape[1], "refused": dict(Counter(reason for _, reason in refused).most_common()), "model": embedder.name,
-            "weights_sha256": embedder.sha256, "precision": embedder.precision, "mirror": mirror, "engine": engine,
-            "photographs": found.photographs, "seconds": round(seconds, 2),
+            "dim": embeddings.vectors.shape[1], "photographs": found.photographs, "mirror": mirror,
+            "refused": dict(Counter(reason for _, reason in refused).most_common()),
+            "model": embedder.name, "weights_sha256": embedder.sha256, "precision": embedder.precision,
+            "engine": engine, "seconds": round(seconds, 2),
         }))  # fmt: skip
         return
     kind = "photographs" if found.photographs else "crops"

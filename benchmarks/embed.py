@@ -1,0 +1,123 @@
+"""Crops to features, and photographs to a decision: ours beside ONNX Runtime as it comes.
+
+Features of one orientation, crops in memory, medians of interleaved rounds. Plain is ONNX Runtime in float32 with its
+own threads, 32 images at a time; ours in float32 takes 8 on each thread; bfloat16 is torch's. Cosines are to plain, on
+real LFW crops. Stages are medians over LFW photographs of 250×250, one after the other, nothing else running.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from normface import models
+from normface.data import decode, open_reader
+from normface.embed import Embedder, bf16
+from normface.embed.embedder import DEFAULT
+from normface.embed.network import export
+from normface.faces import align, central, retarget
+from normface.types import Embeddings, Floats, Image
+
+DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+THIRD_PARTY = DATA.parent / "weights" / "mobilefacenet-foamliu.onnx"
+CROPS, ROUNDS, PHOTOGRAPHS = 64, 5, 40
+CORES = os.cpu_count() or 1
+
+
+def run() -> dict[str, Any]:
+    """images/s, ratios, cosines, and milliseconds by stage."""
+    reader = open_reader(DATA / "lfw" / "lfw-112x96.zip")
+    rows = range(0, len(reader), len(reader) // CROPS)
+    crops = np.stack([reader.read(row) for row in rows])[:CROPS]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"MobileFaceNet, third party": THIRD_PARTY}
+        if DEFAULT.is_file():
+            files["the default model"] = DEFAULT
+        else:
+            files["smallresnet 32-64-128-256, untrained"] = untrained(Path(folder, "small.onnx"))
+        found = {name: network(file, crops) for name, file in files.items()}
+        staged = {name: stages(file) for name, file in files.items()}
+    return {"crops": CROPS, "rounds": ROUNDS, "networks": found, "photographs": PHOTOGRAPHS, "milliseconds": staged}
+
+
+def untrained(file: Path) -> Path:
+    """Its batch norm has the statistics of noise."""
+    torch.manual_seed(0)
+    model = models.build("smallresnet", channels=(32, 64, 128, 256), units=(1, 2, 2))
+    with torch.no_grad():
+        model.train()(torch.randn(64, 3, model.spec.height, model.spec.width))
+    export(model.eval(), file, sha256="untrained")
+    return file
+
+
+def network(file: Path, crops: Image) -> dict[str, Any]:
+    """Rates of one network."""
+    exact = Embedder.load(file)
+    crops = retarget(crops, exact.spec.template)
+    fast = Embedder(bf16.network(file), exact.spec, sha256=exact.sha256, batch=bf16.BATCH, precision="bf16")
+    ways: dict[str, Callable[[], Floats]] = {
+        "plain": plain(file, exact, crops),
+        "ours, float32": lambda: exact.features(crops, "none"),
+        "ours, bfloat16": lambda: fast.features(crops, "none"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    vectors = {}
+    for turn in range(ROUNDS + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            vectors[name] = Embeddings(way(), np.arange(len(crops)).astype(str)).vectors
+            times[name] += [time.perf_counter() - began] * (turn > 0)  # the first warms up
+    speeds = {name: len(crops) / statistics.median(spent) for name, spent in times.items()}
+    cosines = np.einsum("nd,nd->n", vectors["plain"], vectors["ours, bfloat16"], dtype=np.float64)
+    return {
+        "images_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
+        "times_plain": {name: round(speed / speeds["plain"], 2) for name, speed in speeds.items()},
+        "bfloat16_cosine": {"least": round(float(cosines.min()), 6), "mean": round(float(cosines.mean()), 6)},
+        "auto_takes": "bfloat16" if bf16.pays(file) and bf16.agreement(exact, fast) >= bf16.COSINE else "float32",
+    }
+
+
+def plain(file: Path, embedder: Embedder, crops: Image) -> Callable[[], Floats]:
+    """ONNX Runtime as it comes, 32 images at a time."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run() -> Floats:
+        pixels = embedder.spec.prepare(crops)
+        return np.concatenate([session.run(None, {name: pixels[i : i + 32]})[0] for i in range(0, len(pixels), 32)])
+
+    return run
+
+
+def stages(file: Path) -> dict[str, float]:
+    """Milliseconds of each stage for one photograph, and of `verify` for two decoded ones."""
+    embedder = Embedder.load(file)
+    reader = open_reader(DATA / "lfw" / "lfw-raw-fold1.zip")
+    spent: dict[str, list[float]] = {}
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        found = work()
+        spent.setdefault(stage, []).append(1000 * (time.perf_counter() - began))
+        return found
+
+    before = embedder.detector and reader.read(0)
+    embedder.verify(before, before)
+    for row in range(PHOTOGRAPHS):
+        data = reader.encoded(row)
+        image = timed("decode", lambda data=data: decode(data, "photograph"))
+        faces = timed("detect", lambda image=image: embedder.detector.detect(image))
+        face = central(faces, image.shape)
+        crop = timed("align", lambda i=image, f=face: align(i, f.landmarks, embedder.spec.template))
+        timed("embed two orientations", lambda crop=crop: embedder.features(crop[None]))
+        timed("verify two photographs", lambda a=image, b=before: embedder.verify(a, b))
+        before = image
+    return {stage: round(statistics.median(each), 2) for stage, each in spent.items()}
