@@ -27,7 +27,7 @@ IMAGES, PART, ROUNDS = 1536, 128, 3
 
 def run() -> dict[str, Any]:
     """images/s, and shares."""
-    bulk.PART = PART  # type: ignore[misc]
+    bulk.PART = PART
     whole = DATA / "lfw" / "lfw-112x96.zip"
     load = partial(Embedder.load, MODEL)
     embedder = load()

@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +110,14 @@ def stages(file: Path) -> dict[str, float]:
         spent.setdefault(stage, []).append(1000 * (time.perf_counter() - began))
         return found
 
-    before = embedder.detector and reader.read(0)
-    embedder.verify(before, before)
+    before = reader.read(0)
+    embedder.verify(before, before)  # warms up
     for row in range(PHOTOGRAPHS):
-        data = reader.encoded(row)
-        image = timed("decode", lambda data=data: decode(data, "photograph"))
-        faces = timed("detect", lambda image=image: embedder.detector.detect(image))
-        face = central(faces, image.shape)
-        crop = timed("align", lambda i=image, f=face: align(i, f.landmarks, embedder.spec.template))
-        timed("embed two orientations", lambda crop=crop: embedder.features(crop[None]))
-        timed("verify two photographs", lambda a=image, b=before: embedder.verify(a, b))
+        image = timed("decode", partial(decode, reader.encoded(row), "photograph"))
+        faces = timed("detect", partial(embedder.detector.detect, image))
+        landmarks = central(faces, image.shape).landmarks
+        crop = timed("align", partial(align, image, landmarks, embedder.spec.template))
+        timed("embed two orientations", partial(embedder.features, crop[None]))
+        timed("verify two photographs", partial(embedder.verify, image, before))
         before = image
     return {stage: round(statistics.median(each), 2) for stage, each in spent.items()}
