@@ -123,7 +123,7 @@ class TestCommand:
         assert code == 0
         assert f"1 of 97 images refused: {BROKEN}" in err
         told = json.loads(out)
-        assert (told["images"], told["embedded"], told["dim"], told["precision"]) == (97, 96, 16, "fp32")
+        assert (told["images"], told["embedded"], told["precision"]) == (97, 96, "fp32")
         assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
         assert len(Embeddings.load(tmp_path / "f.npz")) == 96
         assert "96 embeddings of 97 crops" in run(*words)[1]
@@ -133,7 +133,7 @@ class TestCommand:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "x.jpg").write_text("no image")
         words = ["embed", tmp_path / "a", "--model", model, "--out"]
-        assert one_line(run(*words, tmp_path / "f.npz")[2], "at least one image with a face", "1 refused")
+        assert one_line(run(*words, tmp_path / "f.npz")[2], "at least one usable face", "1 images refused")
         assert one_line(run("embed", tmp_path / "b", "--model", model, "--out", "o")[2], "nothing there")
         assert one_line(
             run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it first"

@@ -72,18 +72,21 @@ def embed(
             f"a usable face in every image of {source}", f"{len(refused)} refused (first: {': '.join(refused[0])})",
             "replace them or leave them out, or run without --strict",
         )  # fmt: skip
-    embeddings = gather(folder)
-    if one:
-        embeddings.save(to)
-        shutil.rmtree(folder)
     total = len(found.ids)
+    embedded = total - len(refused)
+    if not embedded:
+        raise DataError("at least one usable face", f"{total} images refused (first: {': '.join(refused[0])})",
+                        "look at the images")  # fmt: skip
+    if one:
+        gather(folder).save(to)
+        shutil.rmtree(folder)
     if refused:
         listed = ", ".join(f"{id} ({reason})" for id, reason in refused[:5]) + (", …" if len(refused) > 5 else "")
         _log.warning("%d of %d images refused: %s", len(refused), total, listed)
     if as_json:
         out.print_json(json.dumps({
-            "out": str(to), "images": total, "resumed_from": done[0], "embedded": len(embeddings),
-            "dim": embeddings.vectors.shape[1], "photographs": found.photographs, "mirror": mirror,
+            "out": str(to), "images": total, "resumed_from": done[0], "embedded": embedded,
+            "photographs": found.photographs, "mirror": mirror,
             "refused": dict(Counter(reason for _, reason in refused).most_common()),
             "model": embedder.name, "weights_sha256": embedder.sha256, "precision": embedder.precision,
             "engine": engine, "seconds": round(seconds, 2),
@@ -91,6 +94,6 @@ def embed(
         return
     kind = "photographs" if found.photographs else "crops"
     out.print(
-        f"{len(embeddings):,} embeddings of {total:,} {kind} in {to}: {embeddings.vectors.shape[1]} numbers each, "
-        f"{embedder.precision}; {now:,} of them now, {now / seconds:.4g} a second", soft_wrap=True, markup=False,
+        f"{embedded:,} embeddings of {total:,} {kind} in {to}, {embedder.precision}; "
+        f"{now:,} images now, {now / seconds:.4g} a second", soft_wrap=True, markup=False,
     )  # fmt: skip

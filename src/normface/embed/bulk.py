@@ -86,7 +86,7 @@ def gather(folder: str | Path) -> Embeddings:
     folder = Path(folder)
     try:
         total = json.loads((folder / JOB).read_bytes())["images"]
-        found = [_read(part_file(folder, number)) for number in range(-(-total // PART))]
+        found = [_read(part_file(folder, number), "vectors", "ids", "norms") for number in range(-(-total // PART))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"a folder that normface embed filled at {folder}", f"'{error}'", "run it again") from error
     whole = [part for part in found if "ids" in part]
@@ -169,14 +169,15 @@ def _write(path: Path, part: Embedded) -> None:
         np.savez(file, **arrays)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *names: str) -> dict[str, Any]:
+    """Those of a part's arrays that it has."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+            return {name: file[name] for name in names if name in file}
     except Exception as error:  # zipfile, numpy and the file system each have their own
         raise DataError(f"{path} to be whole", f"'{error}'", "remove it and run normface embed again") from error
 
 
 def _refused(path: Path) -> list[tuple[str, str]]:
-    part = _read(path)
+    part = _read(path, "refused", "reasons")
     return list(zip(part["refused"].tolist(), part["reasons"].tolist(), strict=True))

@@ -145,7 +145,11 @@ class Embedder:
         """The network's features of any number of images, a few at a time on each thread."""
         size = max(1, min(self.batch, -(-len(pixels) // self.threads)))
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-        return np.concatenate(list(ahead(self.network, parts, depth=len(parts), threads=self.threads)))
+        alone = self.threads == 1 or len(parts) == 1
+        found = (
+            map(self.network, parts) if alone else ahead(self.network, parts, depth=len(parts), threads=self.threads)
+        )
+        return np.concatenate(list(found))
 
     def embed(
         self,
