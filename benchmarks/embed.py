@@ -1,9 +1,9 @@
 """Crops to features, and photographs to a decision: ours beside ONNX Runtime as it comes.
 
 Features of one orientation, crops in memory, medians of interleaved rounds: wall-clock time on all cores, and processor
-time on one, which other work on the machine changes little. Plain is ONNX Runtime in float32, 32 images at a time, with its
-own threads; ours in float32 takes 8 on each thread; bfloat16 is torch's. Cosines are to plain, on real LFW crops. Stages
-are medians over LFW photographs of 250×250, one after the other.
+time on one, which other work on the machine changes little. Plain is ONNX Runtime in float32, 32 images at a time, with
+its own threads; ours in float32 takes 8 on each thread; bfloat16 is torch's. Cosines are to plain, on real LFW crops.
+Stages are medians over LFW photographs of 250×250, one after the other.
 """
 
 import os

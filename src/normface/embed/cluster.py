@@ -31,6 +31,7 @@ def run(
     ray, data = require("ray", "ray"), require("ray.data", "ray")
     started = _connect(ray)
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         items = [{"part": number, "start": rows.start, "stop": rows.stop} for number, rows in parts.items()]
@@ -47,15 +48,12 @@ def run(
         for row in flow.iter_rows():
             if row["part"] in missing:
                 missing.remove(row["part"])
-                yield int(row["part"]), pickle.loads(row["embedded"])
+                yield int(row["part"]), _opened(row["embedded"])
         if missing:
             raise DataError(
                 f"{len(parts)} parts from Ray", f"{len(parts) - len(missing)}", "run the same command again"
             )
     except ray.exceptions.RayError as error:
-        cause = _cause(error)
-        if cause is not None:
-            raise cause from error
         raise DataError(
             "Ray to finish the job", f"'{str(error).splitlines()[0]}'", "look at the cluster; the same command goes on"
         ) from error
@@ -65,36 +63,38 @@ def run(
 
 
 class _Preparing:
-    """A part's numbers → its blocks, prepared. A function to Ray: its workers keep the source, once opened."""
+    """A part's numbers → its blocks, prepared. A task to Ray, whose workers keep the source, once opened."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.__name__ = "prepare"
 
     def __call__(self, row: Row) -> Row:
-        return prepare(self.source, row)
-
-
-def prepare(source: Source, row: Row) -> Row:
-    """Decode and align one part."""
-    rows = range(int(row["start"]), int(row["stop"]))
-    return {"part": row["part"], "prepared": pickle.dumps([source.prepare(block) for block in blocks(rows)], 5)}
+        rows = range(int(row["start"]), int(row["stop"]))
+        prepared = _packed(lambda: [self.source.prepare(block) for block in blocks(rows)])
+        return {"part": row["part"], "prepared": prepared}
 
 
 class _Embedding:
     """An actor that holds the model; one thread each."""
 
     def __init__(self, load: Callable[[], Embedder], mirror: Mirror, sha256: str) -> None:
-        self.embedder, self.mirror = load(), mirror
-        self.embedder.threads = 1
-        if self.embedder.sha256 != sha256:
-            raise ModelError(
-                f"the model {sha256[:12]}… on every machine", f"{self.embedder.sha256[:12]}…", "copy the same file"
-            )
+        self.mirror = mirror
+        self.embedder = _outcome(load)
+        if isinstance(self.embedder, Embedder):
+            self.embedder.threads = 1
+            if self.embedder.sha256 != sha256:
+                self.embedder = ModelError(
+                    f"the model {sha256[:12]}… on every machine", f"{self.embedder.sha256[:12]}…", "copy the same file"
+                )
 
     def __call__(self, row: Row) -> Row:
-        found = [embed_block(self.embedder, block, self.mirror) for block in pickle.loads(row["prepared"])]
-        return {"part": row["part"], "embedded": pickle.dumps(join(found), 5)}
+        return {"part": row["part"], "embedded": _packed(lambda: self._embed(row["prepared"]))}
+
+    def _embed(self, prepared: bytes) -> Embedded:
+        if isinstance(self.embedder, NormfaceError):
+            raise self.embedder
+        return join([embed_block(self.embedder, block, self.mirror) for block in _opened(prepared)])
 
 
 def _connect(ray: Any) -> bool:
@@ -103,8 +103,6 @@ def _connect(ray: Any) -> bool:
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **alone)
@@ -115,9 +113,24 @@ def _connect(ray: Any) -> bool:
     return True
 
 
-def _cause(error: BaseException) -> NormfaceError | None:
-    """Our own error, where one is behind Ray's."""
-    inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, NormfaceError):
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return inner
+# Our own errors travel as results: Ray would start an actor again and again that fails to start, and wraps the others.
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    """What comes of it, or our error."""
+    try:
+        return work()
+    except NormfaceError as error:
+        return error
+
+
+def _packed(work: Callable[[], Any]) -> bytes:
+    return pickle.dumps(_outcome(work), 5)
+
+
+def _opened(data: bytes) -> Any:
+    """What was packed. Raises the error that was packed in its place."""
+    found = pickle.loads(data)
+    if isinstance(found, NormfaceError):
+        raise found
+    return found
