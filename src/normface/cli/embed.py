@@ -53,6 +53,7 @@ def embed(
     if one and to.is_dir():
         raise ConfigError("a file for --out", f"the folder {to}", "give another name")
     folder = to.with_name(f"{to.name}.parts") if one else to
+    model = None if model is None else model.absolute()  # Ray's workers are elsewhere
     load = partial(load_embedder, model, certified=False, precision=precision)
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]

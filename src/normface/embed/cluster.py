@@ -67,7 +67,6 @@ class _Preparing:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.__name__ = "prepare"
 
     def __call__(self, row: Row) -> Row:
         rows = range(int(row["start"]), int(row["stop"]))
@@ -106,7 +105,7 @@ def _connect(ray: Any) -> bool:
     alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **alone)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # also bare ones, such as for a machine too busy to start it in time
         raise DataError(
             "a Ray cluster", f"'{str(error).splitlines()[0]}'", "correct RAY_ADDRESS, or start one: ray start --head"
         ) from error
