@@ -24,7 +24,7 @@ from normface.embed import Embedder, bf16
 from normface.embed.embedder import DEFAULT
 from normface.embed.network import export
 from normface.faces import align, central, retarget
-from normface.types import Embeddings, Floats, Image
+from normface.types import Embeddings, Floats, Image, InputSpec
 
 DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 THIRD_PARTY = DATA.parent / "weights" / "mobilefacenet-foamliu.onnx"
@@ -38,7 +38,7 @@ def run() -> dict[str, Any]:
     rows = range(0, len(reader), len(reader) // CROPS)
     crops = np.stack([reader.read(row) for row in rows])[:CROPS]
     with tempfile.TemporaryDirectory() as folder:
-        files = {"MobileFaceNet, third party": THIRD_PARTY}
+        files = {"MobileFaceNet, third party": third_party(Path(folder))}
         if DEFAULT.is_file():
             files["the default model"] = DEFAULT
         else:
@@ -46,6 +46,15 @@ def run() -> dict[str, Any]:
         found = {name: network(file, crops) for name, file in files.items()}
         staged = {name: stages(file) for name, file in files.items()}
     return {"crops": CROPS, "rounds": ROUNDS, "networks": found, "photographs": PHOTOGRAPHS, "milliseconds": staged}
+
+
+def third_party(folder: Path) -> Path:
+    """A link to the shared model, its specification beside it."""
+    file = folder / THIRD_PARTY.name
+    file.symlink_to(THIRD_PARTY)
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    file.with_suffix(".spec.json").write_text(InputSpec(112, 112, mean=mean, std=std, template="112x112").to_json())
+    return file
 
 
 def untrained(file: Path) -> Path:
