@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
 from pkgutil import iter_modules
+from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from .errors import ConfigError
@@ -22,6 +23,7 @@ class Registry(Generic[T]):
         self.kind, self.package = kind, package
         self._entries: dict[str, Callable[..., T]] = {}
         self._loaded = False
+        self._loading = RLock()  # a second thread waits for the first one's look-up
 
     def register(self, factory: F) -> F:
         """Decorate a factory; its `__name__` is the public name."""
@@ -50,7 +52,8 @@ class Registry(Generic[T]):
         return factory(*args, **kwargs)
 
     def _load(self) -> None:
-        if not self._loaded:
-            self._loaded = True
-            for module in iter_modules(import_module(self.package).__path__, self.package + "."):
-                import_module(module.name)
+        with self._loading:
+            if not self._loaded:
+                self._loaded = True
+                for module in iter_modules(import_module(self.package).__path__, self.package + "."):
+                    import_module(module.name)

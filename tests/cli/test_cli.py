@@ -290,7 +290,8 @@ class TestMistakes:
         assert one_line(run(*words, "--far", "0.1")[2], "--far with --certify")
         assert one_line(run(*words, "--mirror", "none")[2], "--mirror")
 
-    def test_verify(self, run, tmp_path):
+    def test_verify(self, run, tmp_path, monkeypatch):
+        monkeypatch.setattr("normface.embed.embedder.DEFAULT", tmp_path / "none.onnx")
         (tmp_path / "text.jpg").write_text("no image")
         assert one_line(run("verify", tmp_path / "a.jpg", tmp_path / "b.jpg")[2], "no default model ships yet")
         assert one_line(run("verify", "a", "b", "--model", tmp_path)[2], "checkpoint/step")

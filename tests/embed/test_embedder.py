@@ -114,9 +114,26 @@ class TestEmbed:
         seen = []
         found = embedder.embed(wide, progress=lambda *p: seen.append(p))
         assert found.ids.tolist() == wide.ids.tolist()
-        assert seen == [(32, 40), (40, 40)]
+        assert seen == [(40, 40)]
+        np.testing.assert_array_equal(found.vectors, embedder.embed(drawn / "train" / "faces-112.zip").vectors[:40])
         narrow = np.stack([wide.read(i)[:, 8:104] for i in range(40)])
         np.testing.assert_allclose(found.vectors, embedder.embed(narrow).vectors, atol=1e-6)
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    @pytest.mark.parametrize("batch", [1, 5, 64])
+    def test_neither_batches_nor_threads_change_a_bit(self, exported, threads, batch):
+        crops = RNG.integers(0, 256, (11, 112, 96, 3), dtype=np.uint8)
+        embedder = Embedder.load(exported)
+        whole = embedder.features(crops)
+        embedder.threads, embedder.batch = threads, batch
+        np.testing.assert_array_equal(embedder.features(crops), whole)
+        np.testing.assert_array_equal(embedder.features(crops[4:5]), whole[4:5])
+
+    def test_one_image(self, exported):
+        crop = RNG.integers(0, 256, (112, 96, 3), dtype=np.uint8)
+        found = Embedder.load(exported).embed(crop)
+        assert found.vectors.shape == (1, 16)
+        assert found.ids.tolist() == ["0"]
 
     def test_nothing_or_photographs(self, exported):
         embedder = Embedder.load(exported)
@@ -208,7 +225,12 @@ class TestLoad:
         with pytest.raises(ModelError, match=r"\[N, 3, 4, 6\].*correct the InputSpec"):
             Embedder.load(foreign(tmp_path / "m.onnx", InputSpec(4, 6), width=7))
 
-    def test_no_model(self, tmp_path):
+    def test_the_default_model(self, exported, tmp_path, monkeypatch):
+        monkeypatch.setattr("normface.embed.embedder.DEFAULT", exported)
+        assert Embedder.load().sha256 == "ab12"
+
+    def test_no_model(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("normface.embed.embedder.DEFAULT", tmp_path / "none.onnx")
         with pytest.raises(ModelError, match="no default model ships yet"):
             Embedder.load()
         with pytest.raises(ModelError, match="nothing at"):

@@ -20,7 +20,8 @@ from rich.progress import (
 
 from ..data import Reader, open_reader
 from ..embed import Embedder
-from ..errors import require
+from ..embed.embedder import Precision
+from ..errors import ConfigError, require
 from ..faces import size_fault
 
 out = Console(highlight=False)
@@ -59,14 +60,16 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
         yield update
 
 
-def load_embedder(model: Path | None, *, certified: bool = True) -> Embedder:
-    """The Embedder of a run folder (needs torch) or of an ONNX file; `certified` as in `Embedder.load`."""
+def load_embedder(model: Path | None, *, certified: bool = True, precision: Precision = "fp32") -> Embedder:
+    """The Embedder of a run folder (needs torch) or of an ONNX file; options as in `Embedder.load`."""
     if model is not None and model.is_dir():
+        if precision == "bf16":
+            raise ConfigError("--precision bf16 with an ONNX file", f"the run {model}", "export it first")
         require("torch", "train")
         from ..train import embedder
 
         return embedder(model, certified=certified)
-    return Embedder.load(model, certified=certified)
+    return Embedder.load(model, certified=certified, precision=precision)
 
 
 @contextmanager

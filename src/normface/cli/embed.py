@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..embed.bulk import Engine, embed_all, gather
+from ..embed.embedder import Mirror, Precision
+from ..embed.source import open_source
+from ..errors import ConfigError, DataError
+from .terminal import Json, Model, Strict, load_embedder, out, progress
+
+_log = logging.getLogger("normface")
+
+
+def embed(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SRC", help="A folder, a zip, a pack, … of crops or photographs, or a list of paths."),
+    ],
+    to: Annotated[Path, typer.Option("--out", help="FILE.npz, or a folder for one file of each 1024 images.")],
+    model: Model = None,
+    images: Annotated[
+        Literal["auto", "crops", "photographs"],
+        typer.Option(help="Aligned crops, or photographs to find faces in; auto looks at the first ones' sizes."),
+    ] = "auto",
+    mirror: Annotated[Mirror, typer.Option(help="Add the mirrored image's features (sum) or not (none).")] = "sum",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="fp32, bf16 (by PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 where it is faster."),
+    ] = "fp32",
+    engine: Annotated[
+        Engine, typer.Option(help="local, or ray: the cluster at RAY_ADDRESS, or this machine.")
+    ] = "local",
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Turn images into embeddings: vectors, norms (a quality signal) and ids, in an .npz.
+
+    A run that was stopped or killed goes on with the same command. Images without a usable face are named and left out.
+
+    Examples: `normface embed crops --model mine.onnx --out crops.npz`,
+    `RAY_ADDRESS=head:6379 normface embed /shared/photographs --out /shared/vectors --engine ray`.
+    """
+    one = to.suffix == ".npz"
+    if one and to.is_dir():
+        raise ConfigError("a file for --out", f"the folder {to}", "give another name")
+    folder = to.with_name(f"{to.name}.parts") if one else to
+    model = None if model is None else model.absolute()  # Ray's workers are elsewhere
+    load = partial(load_embedder, model, certified=False, precision=precision)
+    embedder = load()
+    chosen = {"auto": None, "crops": False, "photographs": True}[images]
+    found = open_source(source, embedder.spec.template, chosen)
+    done: list[int] = []
+    began = time.perf_counter()
+    with progress(f"embedding with {embedder.name}", "images") as bar:
+
+        def update(count: int, total: int) -> None:
+            done.append(count)
+            bar(count, total)
+
+        refused = embed_all(found, folder, load, engine=engine, mirror=mirror, progress=update)
+    seconds, now = time.perf_counter() - began, done[-1] - done[0]
+    if strict and refused:
+        raise DataError(
+            f"a usable face in every image of {source}", f"{len(refused)} refused (first: {': '.join(refused[0])})",
+            "replace them or leave them out, or run without --strict",
+        )  # fmt: skip
+    total = len(found.ids)
+    embedded = total - len(refused)
+    if not embedded:
+        raise DataError("at least one usable face", f"{total} images refused (first: {': '.join(refused[0])})",
+                        "look at the images")  # fmt: skip
+    if one:
+        gather(folder).save(to)
+        shutil.rmtree(folder)
+    if refused:
+        listed = ", ".join(f"{id} ({reason})" for id, reason in refused[:5]) + (", …" if len(refused) > 5 else "")
+        _log.warning("%d of %d images refused: %s", len(refused), total, listed)
+    if as_json:
+        out.print_json(json.dumps({
+            "out": str(to), "images": total, "resumed_from": done[0], "embedded": embedded,
+            "photographs": found.photographs, "mirror": mirror,
+            "refused": dict(Counter(reason for _, reason in refused).most_common()),
+            "model": embedder.name, "weights_sha256": embedder.sha256, "precision": embedder.precision,
+            "engine": engine, "seconds": round(seconds, 2),
+        }))  # fmt: skip
+        return
+    kind = "photographs" if found.photographs else "crops"
+    out.print(
+        f"{embedded:,} embeddings of {total:,} {kind} in {to}, {embedder.precision}; "
+        f"{now:,} images now, {now / seconds:.4g} a second", soft_wrap=True, markup=False,
+    )  # fmt: skip

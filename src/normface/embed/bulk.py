@@ -1,0 +1,183 @@
+"""Many images → embeddings in files, by this process or by a Ray cluster: resumable, and the same bytes either way.
+
+The images are cut into parts of PART; each becomes one file, written whole or not at all, and what is written is never
+done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from ..ahead import ahead
+from ..atomic import replacing
+from ..errors import ConfigError, DataError
+from ..types import Embeddings, Floats
+from .embedder import Embedder, Mirror
+from .source import Prepared, Source
+
+Engine = Literal["local", "ray"]
+JOB, PART = "embed.json", 1024
+BLOCK = 32  # images prepared at once
+
+
+class Embedded(NamedTuple):
+    """A part: features [n, D] by id, and the refused."""
+
+    ids: list[str]
+    features: Floats
+    refused: list[tuple[str, str]]
+
+
+def embed_all(
+    source: Source,
+    folder: str | Path,
+    load: Callable[[], Embedder],
+    *,
+    engine: Engine = "local",
+    mirror: Mirror = "sum",
+    progress: Callable[[int, int], object] | None = None,
+) -> list[tuple[str, str]]:
+    """Embed every image of a source into files `part-00000.npz`, … under `folder`; the refused, with reasons.
+
+    Each part is a file of `Embeddings` (where anything in it could be embedded) with two arrays more, `refused` and
+    `reasons`. Called again on the same folder it goes on behind what is there. With "ray", `load` runs in each actor,
+    and RAY_ADDRESS names the cluster, whose machines must see the images and the model at the same paths.
+    `progress` is called with images done and images in all, first with those that were there already.
+
+    Raises ConfigError where the folder holds another job, DataError where it cannot be written.
+    """
+    if engine not in get_args(Engine):
+        raise ConfigError(f"an engine among {', '.join(get_args(Engine))}", repr(engine), "choose one of them")
+    folder, total = Path(folder), len(source.ids)
+    embedder = load()
+    _begin(folder, source, embedder, mirror)
+    parts = [range(start, min(start + PART, total)) for start in range(0, total, PART)]
+    todo = [number for number in range(len(parts)) if not part_file(folder, number).exists()]
+    done = total - sum(len(parts[number]) for number in todo)
+    if progress:
+        progress(done, total)
+    work: Iterator[tuple[int, Embedded]]
+    if engine == "ray" and todo:
+        from .cluster import run as by_ray
+
+        work = by_ray(source, load, mirror, embedder.sha256, {number: parts[number] for number in todo})
+    else:
+        work = _locally(source, embedder, mirror, {number: parts[number] for number in todo})
+    for number, embedded in work:
+        _write(part_file(folder, number), embedded)
+        done += len(parts[number])
+        if progress:
+            progress(done, total)
+    return [pair for number in range(len(parts)) for pair in _refused(part_file(folder, number))]
+
+
+def gather(folder: str | Path) -> Embeddings:
+    """All the embeddings under a folder that `embed_all` filled, in the order of their images.
+
+    Raises DataError where parts are missing or damaged, or nothing could be embedded.
+    """
+    folder = Path(folder)
+    try:
+        total = json.loads((folder / JOB).read_bytes())["images"]
+        found = [_read(part_file(folder, number), "vectors", "ids", "norms") for number in range(-(-total // PART))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"a folder that normface embed filled at {folder}", f"'{error}'", "run it again") from error
+    whole = [part for part in found if "ids" in part]
+    if not whole:
+        raise DataError("at least one image with a face", f"{total} refused", "look at the reasons in the parts")
+    vectors, ids, norms = (np.concatenate([part[name] for part in whole]) for name in ("vectors", "ids", "norms"))
+    return Embeddings(vectors, ids, norms)
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Where a part is written."""
+    return folder / f"part-{number:05d}.npz"
+
+
+def blocks(rows: range) -> list[range]:
+    """The rows that are prepared and embedded at once: the same, whoever does it."""
+    return [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+
+
+def embed_block(embedder: Embedder, prepared: Prepared, mirror: Mirror) -> Embedded:
+    """What comes of a block; features [0, 0] where all of it is refused."""
+    features = embedder.features(prepared.crops, mirror) if prepared.ids else np.empty((0, 0), np.float32)
+    return Embedded(prepared.ids, features, prepared.refused)
+
+
+def join(found: Iterable[Embedded]) -> Embedded:
+    """The part that blocks make."""
+    found = list(found)
+    features = [each.features for each in found if len(each.ids)] or [np.empty((0, 0), np.float32)]
+    return Embedded(
+        [id for each in found for id in each.ids], np.concatenate(features),
+        [pair for each in found for pair in each.refused],
+    )  # fmt: skip
+
+
+def _locally(
+    source: Source, embedder: Embedder, mirror: Mirror, parts: dict[int, range]
+) -> Iterator[tuple[int, Embedded]]:
+    threads = max(embedder.threads, (os.cpu_count() or 1) if source.photographs else 1)
+    prepared = ahead(
+        source.prepare, (block for rows in parts.values() for block in blocks(rows)), depth=2 * threads, threads=threads
+    )
+    for number, rows in parts.items():
+        yield number, join([embed_block(embedder, next(prepared), mirror) for _ in blocks(rows)])
+
+
+def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> None:
+    """Write what the job is, or see that the folder's is the same."""
+    job = {
+        "model_sha256": embedder.sha256, "precision": embedder.precision, "mirror": mirror, "part": PART,
+        "spec": asdict(embedder.spec), "photographs": source.photographs, "images": len(source.ids),
+        "names_sha256": source.digest,
+    }  # fmt: skip
+    job = json.loads(json.dumps(job))
+    file = folder / JOB
+    if not file.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError("a new folder, or one of the same job", f"{folder} of something else", "choose another")
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        there = json.loads(file.read_bytes())
+        other = sorted(key for key in job if there.get(key) != job[key])
+    except (ValueError, AttributeError):
+        other = ["unreadable"]
+    if other:
+        raise ConfigError(
+            "a folder of the same job", f"{file} of another ({', '.join(other)})", "choose another folder or remove it"
+        )
+
+
+def _write(path: Path, part: Embedded) -> None:
+    refused, reasons = ([pair[i] for pair in part.refused] for i in (0, 1))
+    arrays: dict[str, Any] = {"refused": np.array(refused, np.str_), "reasons": np.array(reasons, np.str_)}
+    if part.ids:
+        whole = Embeddings(part.features, np.array(part.ids, np.str_))
+        arrays |= {"vectors": whole.vectors, "norms": whole.norms, "ids": whole.ids}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _read(path: Path, *names: str) -> dict[str, Any]:
+    """Those of a part's arrays that it has."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names if name in file}
+    except Exception as error:  # zipfile, numpy and the file system each have their own
+        raise DataError(f"{path} to be whole", f"'{error}'", "remove it and run normface embed again") from error
+
+
+def _refused(path: Path) -> list[tuple[str, str]]:
+    part = _read(path, "refused", "reasons")
+    return list(zip(part["refused"].tolist(), part["reasons"].tolist(), strict=True))

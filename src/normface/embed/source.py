@@ -1,0 +1,150 @@
+"""The images that are embedded in bulk: crops, or photographs whose faces are found and cut out here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data import Images, decode, decode_reduced, open_reader
+from ..errors import DataError, FaceError
+from ..faces import DETECTORS, Detector, central, find_template, retarget, size_fault
+from ..faces.batch import Photograph
+from ..faces.photographs import Photographs, open_photographs
+from ..types import Face, Image
+
+DETAIL = 500  # photographs are looked at reduced, as `normface align` does
+PROBED = 8  # images looked at to tell crops from photographs
+
+
+class Prepared(NamedTuple):
+    """Some images of a part: names and crops [n, height, width, 3] of those that can be used, why others cannot."""
+
+    ids: list[str]
+    crops: Image
+    refused: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images by number; processes that see the same files may share it.
+
+    Attributes:
+        path: where they lie.
+        images: encoded, with their ids.
+        template: of the crops wanted.
+        photographs: whether faces must be found and aligned first.
+    """
+
+    path: Path
+    images: Images | Photographs
+    template: str
+    photographs: bool
+
+    def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
+        return _reopened, (self.path, self.template, self.photographs, self.digest)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """[N] distinct names."""
+        return self.images.ids.tolist() if isinstance(self.images, Images) else list(self.images.names)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the names, in order."""
+        return hashlib.sha256("\0".join(self.ids).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def encoded(self, row: int) -> bytes:
+        """The file's bytes of one image. Raises DataError where they cannot be read."""
+        images = self.images
+        return images.encoded(row) if isinstance(images, Images) else images.source.read(images.names[row])
+
+    def prepare(self, rows: Sequence[int]) -> Prepared:
+        """Decode, and for photographs detect and align, the images `rows`."""
+        ids = [self.ids[row] for row in rows]
+        found = (self._aligned if self.photographs else self._crops)(rows)
+        pairs = list(zip(ids, found, strict=True))
+        crops = [each for each in found if not isinstance(each, str)]
+        goal = find_template(self.template)
+        return Prepared(
+            [id for id, each in pairs if not isinstance(each, str)],
+            np.stack(crops) if crops else np.empty((0, goal.height, goal.width, 3), np.uint8),
+            [(id, each) for id, each in pairs if isinstance(each, str)],
+        )
+
+    def _crops(self, rows: Sequence[int]) -> list[Image | str]:
+        return [self._crop(row) for row in rows]
+
+    def _crop(self, row: int) -> Image | str:
+        """The aligned crop that an image is, or why it is none."""
+        try:
+            image = decode(self.encoded(row), self.ids[row])
+        except DataError as error:
+            return error.got
+        return size_fault(image) or retarget(image[None], self.template)[0]
+
+    def _aligned(self, rows: Sequence[int]) -> list[Image | str]:
+        """Of each photograph the face nearest its centre, or why there is none."""
+        opened = [self._open(row) for row in rows]
+        seen = [each for each in opened if isinstance(each, Photograph)]
+        faces = iter(_detector().detect_many([each.reduced.image for each in seen]))
+        return [each if isinstance(each, str) else self._cut(each, next(faces)) for each in opened]
+
+    def _open(self, row: int) -> Photograph | str:
+        try:
+            data = self.encoded(row)
+            return Photograph(self.ids[row], data, decode_reduced(data, self.ids[row], DETAIL))
+        except DataError as error:
+            return error.got
+
+    def _cut(self, photograph: Photograph, faces: list[Face]) -> Image | str:
+        if not faces:
+            return "no face found"
+        try:
+            return photograph.crop(central(faces, photograph.reduced.image.shape), find_template(self.template))
+        except FaceError as error:
+            return f"degenerate landmarks {error.got}"
+
+
+def open_source(path: str | Path, template: str, photographs: bool | None = None) -> Source:
+    """The images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of their paths.
+
+    `photographs`: whether they are, or are aligned crops already; None looks at the first ones' sizes.
+    Raises DataError where there are none.
+    """
+    path = Path(path).absolute()
+    images = _open(path)
+    if photographs is None:
+        probe = Source(path, images, template, False)
+        found = [probe._crop(row) for row in range(min(PROBED, len(probe.ids)))]
+        photographs = any(isinstance(each, str) and "not an aligned crop" in each for each in found)
+    return Source(path, images, template, photographs)
+
+
+def _open(path: Path) -> Images | Photographs:
+    try:
+        return open_reader(path)
+    except DataError as first:
+        try:  # no folder a person: images in one folder, or a list of their paths
+            return open_photographs(path)
+        except DataError:
+            raise first from None
+
+
+@cache
+def _reopened(path: Path, template: str, photographs: bool, digest: str) -> Source:
+    """A source in another process, once; the numbers of images must mean the same there."""
+    source = Source(path, _open(path), template, photographs)
+    if source.digest != digest:
+        raise DataError(f"the same images at {path} everywhere", "others", "copy them, and leave them as they are")
+    return source
+
+
+@cache
+def _detector() -> Detector:
+    return DETECTORS.build("mtcnn")

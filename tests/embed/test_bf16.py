@@ -1,0 +1,96 @@
+"""bfloat16 by torch: the same network, as exact as it claims, and refused where it is not."""
+
+import numpy as np
+import pytest
+import torch
+from onnx import helper
+from tests.embed.networks import constant, network, save
+
+from normface.embed import Embedder, bf16
+from normface.errors import ConfigError, ModelError
+from normface.types import InputSpec
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    return network(tmp_path_factory.mktemp("m") / "dense.onnx")
+
+
+def test_close_to_float32_and_without_certificate(dense):
+    exact, fast = Embedder.load(dense), Embedder.load(dense, precision="bf16")
+    assert (exact.precision, fast.precision) == ("fp32", "bf16")
+    assert exact.operating_point is not None
+    assert fast.operating_point is None
+    crops = np.random.default_rng(0).integers(0, 256, (40, 112, 96, 3), dtype=np.uint8)
+    a, b = exact.embed(crops), fast.embed(crops)
+    assert (a.vectors * b.vectors).sum(1).min() > 0.9995
+    np.testing.assert_allclose(b.norms, a.norms, rtol=0.02)
+    assert (a.vectors != b.vectors).any()
+
+
+def test_operators_against_onnxs_own_reference(tmp_path):
+    """Every operator, with its odd attributes."""
+    from onnx.reference import ReferenceEvaluator
+
+    rng = np.random.default_rng(0)
+
+    def const(name, *shape):
+        return constant(name, rng.normal(size=shape).astype("f4"))
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 0, 0, 1], strides=[2, 1], dilations=[1, 2]),
+        helper.make_node("BatchNormalization", ["c", "s", "b", "mean", "var"], ["n"], epsilon=0.1),
+        helper.make_node("PRelu", ["n", "slope"], ["p"]),
+        helper.make_node("Clip", ["p", "", "high"], ["k"]),
+        helper.make_node("Sigmoid", ["k"], ["g"]), helper.make_node("Mul", ["g", "p"], ["m"]),
+        helper.make_node("Relu", ["c"], ["r"]), helper.make_node("Add", ["m", "r"], ["a"]),
+        helper.make_node("Sub", ["a", "slope"], ["u"]), helper.make_node("Div", ["u", "two"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["q"]), helper.make_node("Flatten", ["q"], ["f"]),
+        helper.make_node("Gemm", ["f", "v", "o"], ["h"], transB=1, alpha=0.5, beta=2.0),
+        helper.make_node("Reshape", ["h", "shape"], ["i"]), helper.make_node("Identity", ["i"], ["j"]),
+        helper.make_node("MatMul", ["j", "square"], ["y"]),
+    ]  # fmt: skip
+    constants = [
+        const("w", 4, 3, 3, 3), const("b", 4), const("s", 4), const("mean", 4), const("slope", 4, 1, 1),
+        const("v", 5, 4), const("o", 5), const("square", 5, 5), constant("var", np.float32([0.5, 1, 2, 3])),
+        constant("shape", [0, -1]), constant("high", np.float32(1.5)), constant("two", np.float32(2)),
+    ]  # fmt: skip
+    assert {node.op_type for node in nodes} == set(bf16.OPERATORS)
+    proto = save(tmp_path / "all.onnx", nodes, constants, (3, 9, 8), 5)
+    x = rng.normal(size=(6, 3, 9, 8)).astype(np.float32)
+    expected = ReferenceEvaluator(proto).run(None, {"x": x})[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bf16, "BF16", torch.float32)
+        np.testing.assert_allclose(bf16.network(tmp_path / "all.onnx")(x), expected, rtol=1e-4, atol=1e-5)
+    rounded = bf16.network(tmp_path / "all.onnx")(x)
+    np.testing.assert_allclose(rounded, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_auto_takes_it_where_it_pays(dense, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert Embedder.load(dense, precision="auto").precision == "bf16"
+    depthwise = network(tmp_path / "d.onnx", groups=18)
+    assert Embedder.load(depthwise, precision="auto").precision == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert Embedder.load(dense, precision="auto").precision == "fp32"
+
+
+def test_too_inexact_is_refused(dense, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(bf16, "COSINE", 1.1)
+    with pytest.raises(ModelError, match=r"use precision fp32"):
+        Embedder.load(dense, precision="bf16")
+    kept = Embedder.load(dense, precision="auto")
+    assert kept.precision == "fp32"
+    assert kept.operating_point is not None
+    with pytest.raises(ConfigError, match="precision among"):
+        Embedder.load(dense, precision="int8")
+
+
+def test_unknown_operators_are_named(tmp_path):
+    nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)]
+    save(tmp_path / "m.onnx", nodes, [constant("axes", [2, 3])], (3, 4, 6), 3)
+    (tmp_path / "m.spec.json").write_text(InputSpec(4, 6).to_json())
+    with pytest.raises(ModelError, match=r"got ReduceSum; use precision fp32"):
+        Embedder.load(tmp_path / "m.onnx", precision="bf16")
+    assert Embedder.load(tmp_path / "m.onnx", precision="auto").precision == "fp32"

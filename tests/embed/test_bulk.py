@@ -1,0 +1,183 @@
+"""Bulk embedding: the Embedder's own numbers in files, whoever computes them and however often it is stopped."""
+
+import json
+import os
+import signal
+import time
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.cli.conftest import one_line, run  # noqa: F401
+from tests.embed.networks import network
+
+from normface.data import open_reader
+from normface.embed import Embedder, bulk
+from normface.embed.bulk import embed_all, gather, part_file
+from normface.embed.source import open_source
+from normface.errors import ConfigError, DataError
+from normface.types import Embeddings
+
+BROKEN = "Person_0003/broken.jpg"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return network(tmp_path_factory.mktemp("model") / "m.onnx")
+
+
+@pytest.fixture(scope="module")
+def crops(drawn, tmp_path_factory):
+    """96 crops, and a file that is none."""
+    path = tmp_path_factory.mktemp("crops") / "crops.zip"
+    reader = open_reader(drawn / "train" / "faces-112.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for row, id in enumerate(reader.ids.tolist()):
+            archive.writestr(id, reader.encoded(row))
+        archive.writestr(BROKEN, b"no image")
+    return path
+
+
+@pytest.fixture
+def parts_of_20(monkeypatch):
+    monkeypatch.setattr(bulk, "PART", 20)
+
+
+def same_files(a, b):
+    assert sorted(p.name for p in a.iterdir()) == sorted(p.name for p in b.iterdir())
+    return all(p.read_bytes() == (b / p.name).read_bytes() for p in a.iterdir())
+
+
+@pytest.mark.usefixtures("parts_of_20")
+class TestLocal:
+    def test_the_embedders_vectors_in_order(self, model, crops, drawn, tmp_path):
+        source = open_source(crops, "112x96")
+        assert not source.photographs
+        seen = []
+        refused = embed_all(source, tmp_path, partial(Embedder.load, model), progress=lambda *p: seen.append(p))
+        assert refused == [(BROKEN, "bytes that are none of these")]
+        assert seen == [(0, 97), (20, 97), (40, 97), (60, 97), (80, 97), (97, 97)]
+        expected = Embedder.load(model).embed(drawn / "train" / "faces-112.zip")
+        found = gather(tmp_path)
+        assert found.ids.tolist() == expected.ids.tolist()
+        np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)
+        np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-6)
+        assert len(Embeddings.load(part_file(tmp_path, 1))) == 19  # a part is a file of Embeddings
+
+    def test_goes_on_where_it_stopped(self, model, crops, tmp_path):
+        source, load = open_source(crops, "112x96"), partial(Embedder.load, model)
+
+        def stop(done, total):
+            if done >= 40:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            embed_all(source, tmp_path / "a", load, progress=stop)
+        there = {p: p.stat().st_mtime_ns for p in (tmp_path / "a").iterdir()}
+        assert {p.name for p in there} == {"embed.json", "part-00000.npz", "part-00001.npz"}
+        seen = []
+        embed_all(source, tmp_path / "a", load, progress=lambda *p: seen.append(p))
+        assert seen[0] == (40, 97)
+        assert all(p.stat().st_mtime_ns == at for p, at in there.items())
+        embed_all(source, tmp_path / "b", load)
+        assert same_files(tmp_path / "a", tmp_path / "b")
+
+    def test_a_folder_of_another_job(self, model, crops, tmp_path):
+        source, load = open_source(crops, "112x96"), partial(Embedder.load, model)
+        embed_all(source, tmp_path / "a", load)
+        with pytest.raises(ConfigError, match=r"of another \(mirror\)"):
+            embed_all(source, tmp_path / "a", load, mirror="none")
+        with pytest.raises(ConfigError, match="of something else"):
+            embed_all(source, model.parent, load)
+        with pytest.raises(ConfigError, match="local, ray"):
+            embed_all(source, tmp_path / "c", load, engine="spark")
+        part_file(tmp_path / "a", 2).write_bytes(b"PK half")
+        with pytest.raises(DataError, match=r"part-00002\.npz to be whole"):
+            gather(tmp_path / "a")
+
+    def test_photographs_are_aligned_first(self, model, drawn, tmp_path):
+        raw = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip")
+        rows = range(3)
+        (tmp_path / "photographs").mkdir()
+        for row in rows:
+            (tmp_path / "photographs" / f"{row}.jpg").write_bytes(raw.encoded(row))
+        (tmp_path / "photographs" / "text.jpg").write_text("no image")
+        (tmp_path / "list.txt").write_text("photographs/1.jpg\nphotographs/0.jpg\n")
+        source = open_source(tmp_path / "photographs", "112x96")
+        assert source.photographs
+        embed_all(source, tmp_path / "out", partial(Embedder.load, model))
+        embedder = Embedder.load(model)
+        expected = embedder.embed(np.concatenate([embedder.crop(raw.read(row)) for row in rows]))
+        found = gather(tmp_path / "out")
+        assert found.ids.tolist() == ["0.jpg", "1.jpg", "2.jpg"]
+        np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)
+        assert open_source(tmp_path / "list.txt", "112x96").ids == ["0.jpg", "1.jpg"]
+
+
+class TestCommand:
+    def test_one_file(self, run, model, crops, tmp_path):  # noqa: F811
+        words = ["embed", crops, "--model", model, "--out", tmp_path / "f.npz"]
+        code, out, err = run(*words, "--json")
+        assert code == 0
+        assert f"1 of 97 images refused: {BROKEN}" in err
+        told = json.loads(out)
+        assert (told["images"], told["embedded"], told["precision"]) == (97, 96, "fp32")
+        assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
+        assert len(Embeddings.load(tmp_path / "f.npz")) == 96
+        assert "96 embeddings of 97 crops" in run(*words)[1]
+        assert one_line(run(*words, "--strict")[2], "a usable face in every image", BROKEN)
+
+    def test_nothing_usable(self, run, model, tmp_path):  # noqa: F811
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "x.jpg").write_text("no image")
+        words = ["embed", tmp_path / "a", "--model", model, "--out"]
+        assert one_line(run(*words, tmp_path / "f.npz")[2], "at least one usable face", "1 images refused")
+        assert one_line(run("embed", tmp_path / "b", "--model", model, "--out", "o")[2], "nothing there")
+        assert one_line(
+            run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it first"
+        )
+
+
+def workers():
+    """Processes of Ray's actors on this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray::MapWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # ended meanwhile
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("parts_of_20")
+def test_ray_gives_the_same_bytes_though_an_actor_is_killed(model, crops, tmp_path):
+    source = open_source(crops, "112x96")
+
+    def load():  # slow enough to be met alive
+        embedder = Embedder.load(model)
+        quick = embedder.network
+        embedder.network = lambda pixels: (time.sleep(0.05), quick(pixels))[1]
+        return embedder
+
+    before, seen, killed = set(workers()), [], []
+
+    def kill(done, total):
+        seen.append(done)
+        ours = [pid for pid in workers() if pid not in before]
+        if done and not killed and ours:
+            killed.append(ours[0])
+            os.kill(ours[0], signal.SIGKILL)
+
+    refused = embed_all(source, tmp_path / "ray", load, engine="ray", progress=kill)
+    assert killed
+    assert refused == embed_all(source, tmp_path / "local", partial(Embedder.load, model))
+    assert same_files(tmp_path / "ray", tmp_path / "local")
+    assert len(seen) == 6  # nothing, then each part once
+    assert seen == sorted(set(seen))
+    seen.clear()
+    embed_all(source, tmp_path / "ray", load, engine="ray", progress=lambda done, total: seen.append(done))
+    assert seen == [97]  # nothing left to do: Ray is not even started
