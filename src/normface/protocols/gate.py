@@ -44,7 +44,7 @@ def gate(
         ConfigError: a limit outside 0 to 1.
     """
     if not 0 <= max_loss < 1:
-        raise ConfigError("a loss of TAR from 0 to 1", str(max_loss), "give a small part of 1, such as 0.005")
+        raise ConfigError("a loss of TAR from 0 to 1", str(max_loss), "give a small part of 1, such as 0.01")
     named = read_lfw_pairs(pairs_file)
     both = [scores(each, named.within(each)) for each in (full, smaller)]
     metrics.at_far(metrics.roc(both[0]), far)  # refuses a rate that these pairs cannot resolve
