@@ -86,7 +86,7 @@ def extension(data: bytes) -> str:
 
 
 def as_ppm(image: Image) -> bytes:
-    """An RGB image [H, W, 3] as a binary PPM (P6): a short header, then its pixels. `decode` gives it back by a copy."""
+    """An RGB image [H, W, 3] as a binary PPM (P6): a short header, then its pixels, which `decode` only copies."""
     return _ppm_header(image.shape) + image.tobytes()
 
 
@@ -101,7 +101,7 @@ def read_image(path: str | Path) -> Image:
 
 
 def _placed(data: bytes, out: Image) -> bool:
-    """The short way, for training: whether this was an `as_ppm` or a JPEG of just that size, without Exif, and whole."""
+    """The short way, for training: whether this was `as_ppm` or a JPEG of just that size, without Exif, and whole."""
     if data.startswith(b"P6"):
         head = _ppm_header(out.shape)
         if not data.startswith(head) or len(data) - len(head) != out.size:
