@@ -214,6 +214,15 @@ ODD = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("format", ["PPM", "JPEG"])
+def test_a_place_with_gaps(format):
+    wide = np.zeros((64, 96, 3), np.uint8)
+    place = wide[:, ::2]
+    assert decode(WHOLE[format], "a", place) is place
+    np.testing.assert_array_equal(place, decode(WHOLE[format], "a"))
+    assert not wide[:, 1::2].any()
+
+
 def verdict(data, out=None):
     try:
         return decode(data, "a", out)

@@ -110,9 +110,9 @@ def _placed(data: bytes, out: Image) -> bool:
         return True
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        if (height, width, 3) != out.shape or data.find(_EXIF, 0, data.find(_SOS)) >= 0:
+        if (height, width, 3) != out.shape or data.find(_EXIF, 0, data.find(_SOS)) >= 0 or not out.flags.c_contiguous:
             return False
-        out[:] = simplejpeg.decode_jpeg(data, strict=True)  # its own `buffer` takes longer than this copy
+        simplejpeg.decode_jpeg(data, strict=True, buffer=out)
     except ValueError:
         return False
     return True
