@@ -203,6 +203,19 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     assert "removed" in run("export", run_folder, model)[2]
     assert not model.with_suffix(".operating_point.json").exists()
 
+    # In 8 bits: without a certificate, or judged and with its own
+    small, gating = tmp_path / "small.onnx", ["--int8", "--gate", "lfw", "--data", drawn, "--far", 0.2]
+    assert "no operating point (export with --gate" in run("export", run_folder, small, "--int8")[1]
+    code, out, err = run("export", run_folder, small, *gating, "--max-loss", 0.9, "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["bytes"] == small.stat().st_size < model.stat().st_size
+    assert made["gate"]["facts"]["passed"]
+    assert made["gate"]["metrics"]["tar_loss"]["n"] == 12
+    code, out, _ = run("verify", *photos, "--model", small, "--json")
+    assert code == 0
+    assert json.loads(out)["operating_point"]["model_sha256"] == made["weights_sha256"]
+
     code, _, err = run(*training)
     assert code == 2
     assert one_line(err, "--resume")

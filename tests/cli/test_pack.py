@@ -1,9 +1,15 @@
 """`normface pack`: any format into any, what is left out, what is refused."""
 
+import io
 import json
 import os
 
+import cv2
+import datasets
+import numpy as np
+import PIL.Image
 import pytest
+from pyarrow import ipc
 
 from normface.data import open_reader
 
@@ -60,6 +66,40 @@ def test_exclude_append_and_verify(faces, tmp_path, packed, run):
     code, _, err = run("pack", tmp_path / "pack", "--verify")
     assert code == 2
     assert "part-00001.arrow edited since" in err
+
+
+def test_pixels(faces, tmp_path, packed, run):
+    """The same pixels under the same ids, no JPEG left; any program opens them; checks hold; only packs have them."""
+    first = open_reader(faces)
+    told = packed(faces, tmp_path / "pack", "--pixels")
+    assert told["images"] == len(first)
+    reader = open_reader(tmp_path / "pack", strict=True).check()
+    assert reader.ids.tolist() == first.ids.tolist()
+    assert reader.labels.tolist() == first.labels.tolist()
+    for i in range(0, len(first), 7):
+        expected = first.read(i)
+        np.testing.assert_array_equal(reader.read(i), expected)
+        assert reader.encoded(i)[:3] == b"P6\n"
+        np.testing.assert_array_equal(np.asarray(PIL.Image.open(io.BytesIO(reader.encoded(i)))), expected)
+        seen = cv2.imdecode(np.frombuffer(reader.encoded(i), np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(seen[..., ::-1], expected)
+    with ipc.open_file(str(tmp_path / "pack" / "part-00000.arrow")) as shard:
+        assert shard.read_all()["image"][3].as_py() == reader.encoded(3)
+    shown = datasets.load_dataset("arrow", data_files=str(tmp_path / "pack" / "*.arrow"), cache_dir=str(tmp_path / "c"))
+    shown = shown["train"].cast_column("image", datasets.Image())[3]["image"]
+    np.testing.assert_array_equal(np.asarray(shown), first.read(3))
+    code, out, _ = run("data", "check", tmp_path / "pack", "--out", tmp_path / "check", "--json")
+    assert code == 0
+    assert json.loads(out)["unreadable"] == 0 or not json.loads(out)["unreadable"]
+    assert "intact" in run("pack", tmp_path / "pack", "--verify")[1]
+    shard = tmp_path / "pack" / "part-00000.arrow"
+    data = bytearray(shard.read_bytes())
+    data[data.index(reader.encoded(5)) + 1000] ^= 1
+    shard.write_bytes(data)
+    assert [id for id, _ in open_reader(tmp_path / "pack").check().unreadable] == [first.ids[5]]
+    code, _, err = run("pack", faces, tmp_path / "x.zip", "--pixels")
+    assert code == 2
+    assert "--pixels is for Arrow packs" in err
 
 
 def test_names_that_differ_by_case_are_told(faces, tmp_path, run):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as pillow
+from tests.laws.test_readers import mutations
 
 from normface.data import decode, decode_reduced, read_image
-from normface.data.decode import EXTENSIONS
+from normface.data.decode import EXTENSIONS, as_ppm
 from normface.errors import DataError
 
 Y, X = np.mgrid[:24, :40]
@@ -189,6 +190,67 @@ def test_random_damage_never_escapes_as_another_error():
                 continue
             assert image.dtype == np.uint8
             assert image.shape[2:] == (3,)
+
+
+def test_a_ppm_is_what_pillow_writes_and_comes_back_by_a_copy():
+    assert as_ppm(NOISE) == WHOLE["PPM"]
+    place = np.zeros_like(NOISE)
+    assert decode(as_ppm(NOISE), "a", place) is place
+    np.testing.assert_array_equal(place, NOISE)
+    np.testing.assert_array_equal(decode(as_ppm(NOISE[:, ::-1, ::-1]), "a"), NOISE[:, ::-1, ::-1])
+    np.testing.assert_array_equal(decode(WHOLE["PPM"], "a", np.zeros((48, 64, 3), np.uint8)), NOISE)  # not its size
+
+
+PIXELS = NOISE.tobytes()
+ODD = {
+    "as written": b"P6\n48 64\n255\n" + PIXELS, "one line": b"P6 48 64 255 " + PIXELS,
+    "a comment": b"P6\n# by hand\n48 64\n255\n" + PIXELS, "bytes behind": WHOLE["PPM"] + b"more",
+    "seven bits": b"P6\n48 64\n127\n" + bytes(each // 2 for each in PIXELS),
+    "sixteen bits": b"P6\n48 64\n65535\n" + NOISE.astype(">u2").tobytes(),
+    "cut short": WHOLE["PPM"][:-1], "no pixels": b"P6\n48 64\n255\n", "no header": b"P6\n", "no height": b"P6\n48\n",
+    "nothing in it": b"P6\n0 64\n255\n", "negative": b"P6\n-48 64\n255\n" + PIXELS,
+    "a bomb": b"P6\n99999 99999\n255\n" + PIXELS, "absurd": b"P6\n" + b"9" * 400 + b" 64\n255\n" + PIXELS,
+    "maxval 0": b"P6\n48 64\n0\n" + PIXELS, "maxval 70000": b"P6\n48 64\n70000\n" + PIXELS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["PPM", "JPEG"])
+def test_a_place_with_gaps(format):
+    wide = np.zeros((64, 96, 3), np.uint8)
+    place = wide[:, ::2]
+    assert decode(WHOLE[format], "a", place) is place
+    np.testing.assert_array_equal(place, decode(WHOLE[format], "a"))
+    assert not wide[:, 1::2].any()
+
+
+def verdict(data, out=None):
+    try:
+        return decode(data, "a", out)
+    except DataError as error:
+        return error.got
+
+
+def same_either_way(data):
+    """What a place of the image's size receives is what comes without one, or the same refusal."""
+    found, plain = verdict(data, np.zeros_like(NOISE)), verdict(data)
+    assert type(found) is type(plain)
+    np.testing.assert_array_equal(found, plain)
+    return not isinstance(plain, str)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_ppms_of_all_kinds(name):
+    good = same_either_way(ODD[name])
+    assert good == (name in ("as written", "one line", "a comment", "bytes behind", "seven bits", "sixteen bits"))
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_ppms(count):
+    """The short way takes none that Pillow would refuse or see otherwise."""
+    rng, good = np.random.default_rng(0), 0
+    for data in mutations(WHOLE["PPM"][:15], count, seed=0):
+        good += same_either_way(data + PIXELS[: len(PIXELS) - int(rng.integers(2))])
+    assert 0 < good < count
 
 
 def test_read_image(tmp_path: Path):

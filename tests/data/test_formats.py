@@ -103,6 +103,11 @@ class TestPack:
         with pytest.raises(DataError, match="no such file"):
             open_reader(path)
 
+    def test_without_its_list(self, path):
+        (path / "pack.json").unlink()
+        with pytest.raises(DataError, match=r"a pack of format .*No such file.*pack\.json.*pack it again"):
+            open_reader(path)
+
     def test_files_outside_are_refused(self, path):
         told = json.loads((path / "pack.json").read_text())
         told["shards"][0]["file"] = "../pack/part-00000.arrow"

@@ -1,6 +1,7 @@
 """The bridge: our own export, anybody's ONNX, and what must not be mixed up."""
 
 import hashlib
+import json
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from normface import models
 from normface.data import open_reader
 from normface.embed import Embedder, network
 from normface.errors import ConfigError, DataError, FaceError, InputError, ModelError
-from normface.types import Embeddings, Estimate, InputSpec, OperatingPoint
+from normface.types import Embeddings, Estimate, InputSpec, OperatingPoint, Result
 
 RNG = np.random.default_rng(0)
 
@@ -32,11 +33,22 @@ def model():
     return model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def converted(model):
+    """torch's exporter takes seconds: it runs once, and every export below starts from a copy of what it made."""
+    once = network._to_onnx(model, torch.zeros(8, 3, 112, 96)).SerializeToString()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_to_onnx", lambda *_: onnx.load_from_string(once))
+        yield
+
+
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    difference = network.export(model, path, sha256="ab12", operating_point=point("ab12"))
-    assert difference < 1e-5
+    made = network.export(model, path, sha256="ab12", operating_point=point("ab12"))
+    assert made.difference < 1e-5
+    assert made.cosine == pytest.approx(1)
+    assert (made.precision, made.sha256, made.operating_point, made.gate) == ("fp32", "ab12", point("ab12"), None)
     return path
 
 
@@ -74,15 +86,55 @@ class TestExport:
         assert embedder.operating_point == point("ab12")
 
     def test_a_network_that_exports_wrongly_is_not_kept(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(network, "_difference", lambda *a: 0.5)
+        monkeypatch.setattr(network, "_parity", lambda *a: (0.5, 0.9))
         with pytest.raises(ModelError, match="a difference of 0.5"):
             network.export(model, tmp_path / "m.onnx", sha256="ab")
+        with pytest.raises(ModelError, match=r"in int8 at a cosine of 0\.99 .* got 0\.90000"):
+            network.export(model, tmp_path / "m.onnx", sha256="ab", precision="int8")
         assert not list(tmp_path.iterdir())
+
+    def test_names_no_file_of_the_machine_that_made_it(self, exported):
+        assert b".py" not in exported.read_bytes()
+        assert b"/torch/" not in exported.read_bytes()
 
     def test_a_certificate_of_other_weights_is_refused_by_its_models_name(self, model, tmp_path):
         with pytest.raises(ModelError, match=r"calibrate m\.onnx again"):
             network.export(model, tmp_path / "m.onnx", sha256="ab", operating_point=point("cd"))
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(("precision", "least"), [("int8", 0.999), ("fp16", 0.999999)])
+    def test_in_fewer_bits_it_is_another_model(self, model, exported, tmp_path, precision, least):
+        """Its own hash; the original's certificate is left behind, and only a judge gives it another."""
+        path, crops = tmp_path / "m.onnx", RNG.integers(0, 256, (3, 112, 96, 3), dtype=np.uint8)
+        options = dict(sha256="ab12", operating_point=point("ab12"), precision=precision)
+        made = network.export(model, path, **options)
+        small, full = Embedder.load(path), Embedder.load(exported)
+        assert small.sha256 == made.sha256 != "ab12"
+        assert small.operating_point is made.operating_point is None
+        assert (small.embed(crops).vectors * full.embed(crops).vectors).sum(1).min() > least
+        judged = Result("gate", {}, {}, {"passed": True})
+
+        def judge(original, smaller):
+            assert (original.sha256, smaller.sha256) == ("ab12", made.sha256)
+            assert original.operating_point == point("ab12")
+            return point(smaller.sha256, 0.7), judged
+
+        assert network.export(model, path, **options, judge=judge).gate == judged
+        assert Embedder.load(path).operating_point == point(made.sha256, 0.7)
+        kept = {each.key: each.value for each in onnx.load(path).metadata_props}
+        assert (kept["normface.precision"], kept["normface.source_sha256"]) == (precision, "ab12")
+        assert Result.from_json(kept["normface.gate"]) == judged
+        parity = json.loads(kept["normface.parity"])
+        assert parity == {"max_difference": made.difference, "min_cosine": made.cosine, "images": 8}
+
+    def test_what_the_judge_refuses_is_not_written(self, model, tmp_path):
+        def judge(original, smaller):
+            raise ModelError("less loss", "more", "do without")
+
+        (tmp_path / "m.onnx").write_text("an older one")
+        with pytest.raises(ModelError, match="less loss"):
+            network.export(model, tmp_path / "m.onnx", sha256="ab", precision="int8", judge=judge)
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]
 
     def test_nowhere_to_write(self, model, tmp_path):
         with pytest.raises(DataError, match="to write"):

@@ -8,9 +8,11 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +144,43 @@ def test_another_runs_folder_is_refused(tree, tmp_path, mtcnn):
     with pytest.raises(ConfigError, match="of others"):
         align_all(open_photographs(tree / "a"), tmp_path, work(mtcnn))
     assert content(tmp_path) == before
-    (tmp_path / "align.jsonl").write_text("")
+    (tmp_path / "align.jsonl").write_text("mine")
     with pytest.raises(ConfigError, match="of others"):
         align_all(photographs, tmp_path, work(mtcnn))
+    assert (tmp_path / "align.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_killed_in_the_journals_first_line(tree, tmp_path, mtcnn, cut):
+    photographs = open_photographs(tree / "a")
+    align_all(photographs, tmp_path / "whole", work(mtcnn))
+    begun = (tmp_path / "whole" / "align.jsonl").read_bytes()[:cut]
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "align.jsonl").write_bytes(begun)
+    align_all(photographs, tmp_path / "part", work(mtcnn))
+    assert content(tmp_path / "part") == content(tmp_path / "whole")
+
+
+def test_two_runs_at_once(tree, tmp_path, mtcnn):
+    """The second is refused and changes nothing; when the first has ended, the folder is free."""
+    photographs, begun, go_on = open_photographs(tree), threading.Event(), threading.Event()
+
+    class Slow:
+        def detect_many(self, images):
+            begun.set()
+            assert go_on.wait(60)
+            return mtcnn.detect_many(images)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(align_all, photographs, tmp_path / "out", work(Slow()))
+        assert begun.wait(60)
+        with pytest.raises(ConfigError, match=r"out to be of one run at a time, got another .* wait until"):
+            align_all(photographs, tmp_path / "out", work(mtcnn))
+        go_on.set()
+        entries = first.result()
+    assert align_all(photographs, tmp_path / "out", work(None)) == entries
+    align_all(photographs, tmp_path / "alone", work(mtcnn))
+    assert content(tmp_path / "out") == content(tmp_path / "alone")
 
 
 def test_full_disk_keeps_what_is_done(tree, tmp_path, mtcnn, monkeypatch):

@@ -1,51 +1,129 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..embed import certificate
-from ..errors import require
-from ..types import OperatingPoint
+from ..embed import Embedder, certificate
+from ..errors import ConfigError, ModelError, require
+from ..protocols import gate as judged
+from ..protocols import operating_point, read_lfw_pairs, scores
+from ..types import OperatingPoint, Result
+from .evaluate import embed_pairs
 from .terminal import Json, err, out
+
+if TYPE_CHECKING:
+    from ..embed.network import Exported, Judge
+    from ..embed.precision import Precision
+
+MAX_LOSS = 0.01  # what 3,000 genuine and as many impostor pairs can exclude, as docs/decisions/0006 shows
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights in 8 bits: a quarter of the bytes.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Weights in 16 bits: half of the bytes.")] = False,
+    gate: Annotated[
+        Literal["lfw"] | None, typer.Option(help="Write it only if it is as good as the run, on these pairs.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="For --gate: a folder as `normface evaluate` takes it.")] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help=f"Of TAR, that --gate allows the whole interval. Default: {MAX_LOSS}.")
+    ] = None,
+    far: Annotated[
+        float | None, typer.Option(help="False accept rate for --gate. Default: the run's operating point's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a trained network as ONNX, checked against PyTorch.
 
     Its metadata hold the InputSpec, the weights' SHA-256 and, where `normface calibrate` made one, the operating
     point. It runs without torch: `normface verify A B --model FILE.onnx`.
+
+    With `--int8` or `--fp16` it is another model, so the run's operating point is not its own. `--gate lfw` compares
+    the two: the file is written only if TAR falls by no more than `--max-loss`, and then with a new operating point.
+
+    Example: `normface export RUN small.onnx --int8 --gate lfw --data DATA`
     """
+    if int8 and fp16:
+        raise ConfigError("--int8 or --fp16", "both", "choose one")
+    if gate and not (int8 or fp16):
+        raise ConfigError("--gate with --int8 or --fp16", "it alone", "drop it: in 32 bits nothing is lost")
+    if (data is None) != (gate is None) or (gate is None and (max_loss is not None or far is not None)):
+        raise ConfigError("--gate lfw with --data, and --max-loss and --far only with it", "one alone", "give both")
     require("torch", "train")
-    difference, sha256, point = write_onnx(run, file)
+    limit = MAX_LOSS if max_loss is None else max_loss
+    judge = None if data is None else partial(_judge, data=data, far=far, max_loss=limit)
+    made = write_onnx(run, file, "int8" if int8 else "fp16" if fp16 else "fp32", judge)
     if (old := certificate(file)).exists():
         old.unlink()
         err.print(f"normface: warning: removed {old}, the certificate of the model that was here", soft_wrap=True)
     size = file.stat().st_size
     if as_json:
         out.print_json(json.dumps({
-            "file": str(file), "bytes": size, "weights_sha256": sha256, "parity": difference,
-            "operating_point": point is not None,
+            "file": str(file), "bytes": size, "precision": made.precision, "weights_sha256": made.sha256,
+            "parity": made.difference, "min_cosine": made.cosine, "operating_point": made.operating_point is not None,
+            "gate": made.gate and json.loads(made.gate.to_json()),
         }))  # fmt: skip
-    else:
-        threshold = f"threshold {point.threshold:.4f}" if point else "no operating point (make one: normface calibrate)"
-        out.print(
-            f"{file}: {size / 1e6:.1f} MB, {threshold}; differs from PyTorch by at most {difference:.1e}",
-            soft_wrap=True,
-        )
+        return
+    point = made.operating_point
+    with_gate = "" if made.precision == "fp32" else "export with --gate, or "
+    threshold = f"threshold {point.threshold:.4f}" if point else (
+        f"no operating point ({with_gate}make one: normface calibrate)"
+    )  # fmt: skip
+    out.print(
+        f"{file}: {size / 1e6:.1f} MB, {threshold}; differs from PyTorch by at most {made.difference:.1e}"
+        f" (cosine {made.cosine:.6f})",
+        soft_wrap=True,
+    )
+    if made.gate:
+        out.print(f"gate passed: {_words(made.gate)}", soft_wrap=True, markup=False)
 
 
-def write_onnx(run: Path, file: Path) -> tuple[float, str, OperatingPoint | None]:
-    """Export a run with its operating point; the parity reached, the weights' SHA-256, and that point."""
+def write_onnx(run: Path, file: Path, precision: Precision = "fp32", judge: Judge | None = None) -> Exported:
+    """Export a run with its operating point, or, in fewer bits, with the one that the judge gives."""
     from ..embed.network import export as write
-    from ..train import load_model, operating_point
+    from ..train import load_model
+    from ..train import operating_point as certified
 
     model, sha256 = load_model(run)
-    point = operating_point(run)
-    return write(model, file, sha256=sha256, operating_point=point), sha256, point
+    return write(model, file, sha256=sha256, operating_point=certified(run), precision=precision, judge=judge)
+
+
+def _judge(
+    full: Embedder, smaller: Embedder, *, data: Path, far: float | None, max_loss: float
+) -> tuple[OperatingPoint, Result]:
+    """Both on LFW: the smaller one's own operating point and what the gate found; ModelError where it does not pass."""
+    point, pairs = full.operating_point, data / "lfw" / "pairs.txt"
+    rate = far or (point and (point.target_far or point.far.value))
+    if not rate:
+        raise ConfigError(
+            "--far, or a run whose operating point accepts impostors", "neither",
+            "give --far, or first: normface evaluate lfw --certify",
+        )  # fmt: skip
+    one, other = (embed_pairs(each, data) for each in (full, smaller))
+    found = judged(one, other, pairs, far=rate, max_loss=max_loss, conditions={"protocol": "lfw, mirror sum"})
+    if not found.facts["passed"]:
+        raise ModelError(
+            f"a loss of TAR of at most {max_loss:g} over its whole interval", _words(found),
+            "export with --fp16 or in 32 bits, or allow more with --max-loss; nothing was written",
+        )  # fmt: skip
+    named = read_lfw_pairs(pairs)
+    made = operating_point(
+        scores(other, named.within(other)), target_far=point.target_far if point else rate, protocol="lfw, mirror sum",
+        model_sha256=smaller.sha256, data_sha256=named.sha256,
+    )  # fmt: skip
+    return made, found
+
+
+def _words(found: Result) -> str:
+    full, smaller, loss = (found.metrics[f"tar_{name}"] for name in ("full", "smaller", "loss"))
+    return (
+        f"TAR {full.value:.4f} → {smaller.value:.4f} at FAR {found.facts['far']:.4g}, loss {loss.value:+.4f} "
+        f"[{loss.low:+.4f}, {loss.high:+.4f}] over {loss.n:,} genuine pairs, "
+        f"least cosine {found.facts['min_cosine']:.5f}"
+    )

@@ -100,6 +100,8 @@ def _found(path: Path) -> str:
         for format in ("rec", "tar"):
             if any(name.endswith(f".{format}") for name in names):
                 return format
+        if any(re.fullmatch(r"part-\d+\.arrow", name) for name in names):
+            return "arrow"  # without its pack.json: told so
         return "folder"
     if re.search(r"\{\d+\.\.\d+\}", path.name):
         return "tar"

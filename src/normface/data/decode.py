@@ -85,6 +85,11 @@ def extension(data: bytes) -> str:
     return next((ending for start, ending in known.items() if data.startswith(start)), ".jpg")
 
 
+def as_ppm(image: Image) -> bytes:
+    """An RGB image [H, W, 3] as a binary PPM (P6): a short header, then its pixels, which `decode` only copies."""
+    return _ppm_header(image.shape) + image.tobytes()
+
+
 def read_image(path: str | Path) -> Image:
     """The image in a file, as `decode` gives it. Raises DataError where it is missing or no image."""
     try:
@@ -96,15 +101,25 @@ def read_image(path: str | Path) -> Image:
 
 
 def _placed(data: bytes, out: Image) -> bool:
-    """The short way, for training: whether this was a JPEG of just that size, without Exif, and whole."""
+    """The short way, for training: whether this was `as_ppm` or a JPEG of just that size, without Exif, and whole."""
+    if data.startswith(b"P6"):
+        head = _ppm_header(out.shape)
+        if not data.startswith(head) or len(data) - len(head) != out.size:
+            return False  # comments, other depths, cut short, bytes behind: Pillow judges
+        out[:] = np.frombuffer(data, np.uint8, offset=len(head)).reshape(out.shape)
+        return True
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        if (height, width, 3) != out.shape or data.find(_EXIF, 0, data.find(_SOS)) >= 0:
+        if (height, width, 3) != out.shape or data.find(_EXIF, 0, data.find(_SOS)) >= 0 or not out.flags.c_contiguous:
             return False
-        out[:] = simplejpeg.decode_jpeg(data, strict=True)  # its own `buffer` takes longer than this copy
+        simplejpeg.decode_jpeg(data, strict=True, buffer=out)
     except ValueError:
         return False
     return True
+
+
+def _ppm_header(shape: tuple[int, ...]) -> bytes:
+    return b"P6\n%d %d\n255\n" % (shape[1], shape[0])
 
 
 def _decoded(data: bytes, name: object, shorter: int | None) -> Reduced:

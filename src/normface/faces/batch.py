@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 import cv2
 import numpy as np
@@ -81,33 +83,34 @@ def align_all(
     A second run on the same folder goes on behind the journal's last entry. `progress` is called with photographs done
     and photographs in all.
 
-    Raises ConfigError where the folder holds another run, DataError where it cannot be written.
+    Raises ConfigError where the folder holds another run, or one that is still writing; DataError where it cannot be
+    written.
     """
     if workers < 1:
         raise ConfigError("workers at least 1", str(workers), "correct it")
     folder, names = Path(folder), list(photographs.names)
     aligner = _Aligner(photographs, folder, work, crop_names(names))
-    entries = resume(folder, work.settings, names)
-    todo = [names[i : i + AT_ONCE] for i in range(len(entries), len(names), AT_ONCE)]
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a photograph each gains more
-    try:
-        with (folder / JOURNAL).open("a", encoding="ascii") as file:
+    with _journal(folder) as file:
+        entries = resume(folder, work.settings, names)
+        todo = [names[i : i + AT_ONCE] for i in range(len(entries), len(names), AT_ONCE)]
+        cv2.setNumThreads(1)  # a photograph each gains more
+        try:
             for found in ahead(aligner, todo, depth=2 * workers, threads=workers):
                 file.write("".join(json.dumps(entry) + "\n" for entry in found))
                 file.flush()
                 entries += found
                 if progress:
                     progress(len(entries), len(names))
-    except (OSError, DataError) as error:
-        got = error.got if isinstance(error, DataError) else f"'{error.strerror}'"
-        raise DataError(
-            f"to write into {folder}", got,
-            f"make it writable or free some space; {len(entries)} of {len(names)} photographs are done and kept: the "
-            "same command goes on behind them",
-        ) from error  # fmt: skip
-    finally:
-        cv2.setNumThreads(threads)
+        except (OSError, DataError) as error:
+            got = error.got if isinstance(error, DataError) else f"'{error.strerror}'"
+            raise DataError(
+                f"to write into {folder}", got,
+                f"make it writable or free some space; {len(entries)} of {len(names)} photographs are done and kept: "
+                "the same command goes on behind them",
+            ) from error  # fmt: skip
+        finally:
+            cv2.setNumThreads(threads)
     return entries
 
 
@@ -208,17 +211,44 @@ def crop_names(names: Sequence[str]) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _journal(folder: Path) -> Iterator[TextIO]:
+    """The journal in `folder`, made where there is none, open to append and locked: two runs at once would spoil it.
+
+    The system takes the lock off when a process ends, however it ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / JOURNAL).open("a", encoding="ascii")
+    except OSError as error:
+        raise DataError(
+            f"to write into {folder}", f"'{error.strerror}'", "choose a place that can be written"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{folder} to be of one run at a time", "another one that is still writing into it",
+                "wait until it has ended, or name another folder",
+            ) from error  # fmt: skip
+        yield file
+
+
 def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> list[Entry]:
-    """The entries of the journal in `folder`, which is made where there is none; what was half done is removed.
+    """The entries of the journal in `folder`, begun where it is empty; what was half done is removed.
 
     Raises ConfigError for a journal of other settings or other photographs, DataError where nothing can be written.
     """
     journal, head = folder / JOURNAL, json.dumps(settings, sort_keys=True)
-    if not journal.exists():
-        with replacing(journal) as temporary:
-            temporary.write_text(head + "\n", "ascii")
-        return []
-    *lines, _ = journal.read_text("ascii", errors="replace").split("\n")  # behind the last newline: half a line or none
+    # Behind the last newline: half a line or none
+    *lines, rest = journal.read_text("ascii", errors="replace").split("\n")
+    if not lines and head.startswith(rest):  # new, or killed in its first line
+        lines = [head]
+        try:
+            journal.write_text(head + "\n", "ascii")
+        except OSError as error:
+            raise DataError(f"to write into {folder}", f"'{error.strerror}'", "free some space") from error
     try:
         same = json.loads(lines[0]) == json.loads(head)
         entries = [json.loads(line) for line in lines[1:]]

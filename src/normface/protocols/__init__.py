@@ -5,7 +5,7 @@ from ..types import Result
 
 __all__ = [
     "PROTOCOLS", "Comparisons", "agedb_30", "all_pairs", "blufr", "calfw", "calibrate", "certified", "cfp_ff",
-    "cfp_fp", "compare", "cplfw", "detailed", "distractors", "every_pair", "few_groups", "identification",
+    "cfp_fp", "compare", "cplfw", "detailed", "distractors", "every_pair", "few_groups", "gate", "identification",
     "ijb_identification", "ijb_verification", "lfw", "lfw_bin", "lfw_view1", "of_list", "operating_point",
     "pairs_csv", "read_bin_pairs", "read_blufr", "read_groups", "read_lfw_pairs", "read_media", "read_pairs_csv",
     "read_roles", "read_ytf", "scores", "slices", "ytf",
@@ -23,6 +23,7 @@ from .detail import certified, detailed  # noqa: E402
 from .everyone import all_pairs, distractors  # noqa: E402
 from .identification import identification, read_roles  # noqa: E402
 from .ijb import ijb_identification, ijb_verification, read_media  # noqa: E402
+from .gate import gate  # noqa: E402
 from .operating_point import operating_point  # noqa: E402
 from .pairs import lfw, lfw_view1, read_lfw_pairs, scores  # noqa: E402
 from .slices import few_groups, read_groups, slices  # noqa: E402
