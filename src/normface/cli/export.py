@@ -19,8 +19,8 @@ def export(
 ) -> None:
     """Write a trained network as ONNX, checked against PyTorch.
 
-    Its metadata hold the InputSpec, the weights' SHA-256 and, where `normface evaluate … --certify` made one, the
-    operating point. It runs without torch: `normface verify A B --model FILE.onnx`.
+    Its metadata hold the InputSpec, the weights' SHA-256, the licence of adopted ones and, where `normface evaluate …
+    --certify` made one, the operating point. It runs without torch: `normface verify A B --model FILE.onnx`.
     """
     require("torch", "train")
     difference, sha256, point = write_onnx(run, file)
@@ -44,8 +44,8 @@ def export(
 def write_onnx(run: Path, file: Path) -> tuple[float, str, OperatingPoint | None]:
     """Export a run with its operating point; the parity reached, the weights' SHA-256, and that point."""
     from ..embed.network import export as write
-    from ..train import load_model, operating_point
+    from ..train import Checkpoint, load_model, operating_point
 
     model, sha256 = load_model(run)
-    point = operating_point(run)
-    return write(model, file, sha256=sha256, operating_point=point), sha256, point
+    point, origin = operating_point(run), Checkpoint.read(run).facts.get("origin")
+    return write(model, file, sha256=sha256, operating_point=point, origin=origin), sha256, point

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ..models import Model
 from ..types import Embeddings, Floats, InputSpec, OperatingPoint
 from .embedder import POINT_KEY, SHA_KEY, SPEC_KEY, Embedder, Network
 
+ORIGIN_KEY = "normface.origin"
 PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
 
 
@@ -33,9 +36,17 @@ def network(model: Model) -> Network:
     return run
 
 
-def export(model: Model, out: str | Path, *, sha256: str, operating_point: OperatingPoint | None = None) -> float:
-    """Write a model in evaluation mode as ONNX, with InputSpec, weights' hash and operating point in its metadata.
+def export(
+    model: Model,
+    out: str | Path,
+    *,
+    sha256: str,
+    operating_point: OperatingPoint | None = None,
+    origin: Mapping[str, str] | None = None,
+) -> float:
+    """Write a model in evaluation mode as ONNX; InputSpec, weights' hash, operating point and origin in its metadata.
 
+    origin: who trained the weights it goes back to, and their licence (`train.adopt`).
     Input `images` [N, C, H, W] float32, output `embeddings` [N, D] float32, not normalised; N is free.
 
     Returns:
@@ -54,6 +65,8 @@ def export(model: Model, out: str | Path, *, sha256: str, operating_point: Opera
         entries = {SPEC_KEY: model.spec.to_json(), SHA_KEY: sha256}
         if operating_point:
             entries[POINT_KEY] = operating_point.to_json()
+        if origin:
+            entries[ORIGIN_KEY] = json.dumps(dict(origin))
         for key, value in entries.items():
             proto.metadata_props.add(key=key, value=value)
         temporary.write_bytes(proto.SerializeToString())

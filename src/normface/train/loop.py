@@ -31,7 +31,7 @@ from ..atomic import replacing
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
 from .augment import augment, prepare
-from .checkpoint import Checkpoint, finished
+from .checkpoint import ORIGIN, Checkpoint, finished
 from .config import OptimConfig, TrainConfig
 from .distill import Teacher, mixed, teacher_of
 from .doctor import ENOUGH, Run, in_training
@@ -107,7 +107,8 @@ def train(
                       batch=config.optim.batch, seed=config.seed, part=(dist.rank(), dist.world()),
                       views=config.distill.views)  # fmt: skip
     facts = _data_facts(images) | (teacher.facts if teacher else {})
-    done = start = _restore(run, state, facts) if resume else _begin(run, state, facts)
+    start, facts = _restore(run, state, facts) if resume else _begin(run, state, facts)
+    done = start
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
@@ -119,6 +120,7 @@ def train(
         monitors = Monitors(state.loss, len(reader.identities), looks)
         for batch in batches.run(start, start if enough else total, state.device):
             state.set_rate(rates[done], rates[done - 1] if done else None)
+            torch.manual_seed(hash((config.seed, done, dist.rank())) % 2**63)  # dropout, after a stop as without one
             loss, features = learn(state, batch, teacher, batches.view(done))
             state.step(done / total)
 
@@ -231,7 +233,8 @@ def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
     return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
 
 
-def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
+def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Prepare a new run; steps done, and the facts with whose weights it began."""
     config = state.config
     if finished(run):
         raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
@@ -243,6 +246,7 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
                 "train on the same --data, or set start.agents=false",
             )  # fmt: skip
         state.start_from(origin, agents=config.start.agents)
+        facts = facts | _origin(origin)
     elif config.start.agents:
         raise ConfigError("start.run with start.agents", "start.agents alone", "name the run to start from")
     with dist.together():
@@ -252,7 +256,12 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
                 temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
             with replacing(run / "environment.json") as temporary:
                 temporary.write_text(json.dumps(_environment(state) | {"data": facts}, indent=2) + "\n", "utf-8")
-    return 0
+    return 0, facts
+
+
+def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Whose weights a run goes back to, where they were others': their licence holds for what is trained from them."""
+    return {ORIGIN: checkpoint.facts[ORIGIN]} if ORIGIN in checkpoint.facts else {}
 
 
 def _environment(state: State) -> dict[str, Any]:
@@ -268,7 +277,7 @@ def _environment(state: State) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
+def _restore(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     checkpoint = Checkpoint.read(run)
     old, new = checkpoint.config.model_dump(mode="json"), state.config.model_dump(mode="json")
     old, new = _flat(old), _flat(new)
@@ -277,13 +286,14 @@ def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
     ]
     if different:
         raise ConfigError(f"the configuration of {run}", "; ".join(different), "resume with the same recipe")
+    facts = facts | _origin(checkpoint)
     if checkpoint.facts != facts:
         raise DataError(
             f"the images the run began with ({checkpoint.facts['images']})", f"others ({facts['images']})",
             "resume with the same --data",
         )  # fmt: skip
     state.load(checkpoint)
-    return checkpoint.step
+    return checkpoint.step, facts
 
 
 def _flat(raw: Mapping[str, Any], above: str = "") -> dict[str, Any]:
