@@ -24,7 +24,7 @@ BATCH, CLASSES, ROUNDS, PEOPLE, STEPS = 64, 10_000, 4, 64, 5
 
 def run() -> dict[str, Any]:
     """Seconds a step, interleaved; the median of ROUNDS counts. Overhead: the whole loop, from JPEGs to logs."""
-    return {"batch": BATCH, "rounds": ROUNDS, **beside_peer(), **overhead()}
+    return {"batch": BATCH, "rounds": ROUNDS, **overhead(), **beside_peer()}
 
 
 def configure(**changes: Any) -> TrainConfig:
@@ -119,5 +119,5 @@ def photographs() -> list[Record]:
     for person in range(PEOPLE):
         small = rng.integers(0, 256, (14, 14, 3), np.uint8)
         _, jpeg = cv2.imencode(".jpg", cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC))
-        found.append(Record(f"{person:03}/0.jpg", f"{person:03}", jpeg.tobytes()))
+        found.append(Record(f"{person:03}/0.jpg", f"{person:03}", jpeg.tobytes(), None))
     return found
