@@ -119,5 +119,5 @@ def photographs() -> list[Record]:
     for person in range(PEOPLE):
         small = rng.integers(0, 256, (14, 14, 3), np.uint8)
         _, jpeg = cv2.imencode(".jpg", cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC))
-        found.append(Record(f"{person:03}/0.jpg", f"{person:03}", jpeg.tobytes(), None))
+        found.append(Record(f"{person:03}/0.jpg", jpeg.tobytes(), f"{person:03}", None))
     return found
