@@ -149,7 +149,9 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("name", list(THEIRS))
+@pytest.mark.parametrize(
+    "name", ["lightcnn_b", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lightcnn_29", "iresnet18"))]
+)
 def test_computes_what_theirs_does(name):
     shapes, forward = THEIRS[name]
     theirs, model = random_state(shapes), models.build(name).eval()

@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from threading import Event
 from typing import Any, Protocol
 
@@ -42,6 +43,8 @@ from .state import State
 from .validation import BEST, Validation, hold_out
 
 log = logging.getLogger("normface")
+# A median loss, over so many steps (or of the one that is to be saved), that ends the run: so many times the first.
+LATELY, WORSE = 10, 10
 
 
 class Progress(Protocol):
@@ -97,7 +100,7 @@ def train(
             without a teacher or on several ranks.
         DataError: too few people or images, other images than before, or nowhere to write.
         InputError: a crop of no known template.
-        TrainingError: the loss or a weight is not finite.
+        TrainingError: the loss or a weight is not finite, or the loss has grown beyond all bounds.
     """
     reader, apart = hold_out(_enough_images(reader, config.data.min_images), config)
     state = State(config, len(reader.identities))
@@ -112,6 +115,7 @@ def train(
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
+    first: float | None = None
     rates = [config.optim.lr * rate_factor(config.optim, step / total) for step in range(total)]
     enough = validation is not None and validation.enough(start)
 
@@ -126,6 +130,7 @@ def train(
 
             done += 1
             recent.append(loss)
+            first = loss if first is None else first
             measured = {
                 "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
@@ -141,9 +146,10 @@ def train(
                 enough = validation.enough(done)
             if logs:
                 logs.write(done, measured)
-            if not math.isfinite(loss):
+            due = done % config.save_every == 0 or done == total
+            if (lost := _diverged(recent, first, 1 if due else LATELY)) is not None:  # the last checkpoint stands
                 raise TrainingError(
-                    "a finite loss", f"{loss} at step {done} of {total}",
+                    lost, f"{loss:.4g} at step {done} of {total}",
                     f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
                 )  # fmt: skip
             if done % EVERY == 0 and config.distill.labels:
@@ -153,7 +159,7 @@ def train(
             if progress and logs:
                 progress(done, total, measured)
             asked = bool(dist.maximum(torch.tensor(float(stop.is_set()))))  # of any rank
-            if done % config.save_every == 0 or done == total or asked or enough:
+            if due or asked or enough:
                 if logs:
                     logs.flush()  # a process killed after the save still has all steps before it
                 state.save(run, done, facts)
@@ -183,6 +189,15 @@ def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view
         value += loss.item()
         found.append(features.detach())
     return value, torch.cat(found)
+
+
+def _diverged(recent: Sequence[float], first: float, lately: int) -> str | None:
+    """What was expected of the losses instead, where steps have become too long; a good run never comes near."""
+    if not math.isfinite(recent[-1]):
+        return "a finite loss"
+    if len(recent) >= lately and median(list(recent)[-lately:]) > WORSE * (abs(first) + 1):
+        return f"a loss that falls from the first ({first:.3g})"
+    return None
 
 
 def _memory(device: torch.device) -> float:
