@@ -8,11 +8,13 @@ in its favour: DistributedDataParallel and the data loader; images come as the f
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import torch
 import torch.distributed as td
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import HashStore
 
 
 def trainer(classes: int, dim: int = 512) -> Callable[[Tensor, Tensor], float]:
@@ -21,23 +23,24 @@ def trainer(classes: int, dim: int = 512) -> Callable[[Tensor, Tensor], float]:
     if not (root / "partial_fc_v2.py").exists():
         sys.exit("set ARCFACE_TORCH to recognition/arcface_torch of a checkout of github deepinsight/insightface")
     sys.path.insert(0, str(root))
-    from backbones import get_model
-    from partial_fc_v2 import PartialFC_V2
-
-    from losses import CombinedMarginLoss
-
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[assignment]
+    get_model, margin, head = (
+        getattr(import_module(module), name)
+        for module, name in (
+            ("backbones", "get_model"), ("losses", "CombinedMarginLoss"), ("partial_fc_v2", "PartialFC_V2")
+        )
+    )  # fmt: skip
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     if not td.is_initialized():
-        td.init_process_group("gloo", store=td.HashStore(), rank=0, world_size=1)
+        td.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     backbone = get_model("r18", dropout=0.0, fp16=False, num_features=dim).train()
-    head = PartialFC_V2(CombinedMarginLoss(64, 1.0, 0.5, 0.0), dim, classes, 1.0, False).train()
-    groups = [{"params": part.parameters()} for part in (backbone, head)]
+    classifier = head(margin(64, 1.0, 0.5, 0.0), dim, classes, 1.0, False).train()
+    groups = [{"params": part.parameters()} for part in (backbone, classifier)]
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=5e-4)
     # Its own scheduler passes an argument that torch no longer takes; this one is torch's of the same curve.
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, 1000)
 
     def step(images: Tensor, labels: Tensor) -> float:
-        loss = head(backbone(images), labels.clone())
+        loss = classifier(backbone(images), labels.clone())
         loss.backward()
         nn.utils.clip_grad_norm_(backbone.parameters(), 5)
         optimizer.step()
