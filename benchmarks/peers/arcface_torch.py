@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import torch.distributed as td
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import HashStore
 
 
 def trainer(classes: int, dim: int = 512) -> Callable[[Tensor, Tensor], float]:
@@ -31,7 +30,8 @@ def trainer(classes: int, dim: int = 512) -> Callable[[Tensor, Tensor], float]:
     )  # fmt: skip
     torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
     if not td.is_initialized():
-        td.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+        store = td.HashStore()  # type: ignore[attr-defined]
+        td.init_process_group("gloo", store=store, rank=0, world_size=1)
     backbone = get_model("r18", dropout=0.0, fp16=False, num_features=dim).train()
     classifier = head(margin(64, 1.0, 0.5, 0.0), dim, classes, 1.0, False).train()
     groups = [{"params": part.parameters()} for part in (backbone, classifier)]
