@@ -49,7 +49,7 @@ def retarget(crops: Image, template: str) -> Image:
         sizes = " or ".join(f"{t.height}×{t.width}" for t in legal)
         known = next((f"crops of the template {name!r}, " for name, t in TEMPLATES.items() if t is source), "")
         raise InputError(
-            f"aligned crops of the template {template!r} ({sizes})", f"{known}{height}×{width}",
+            f"aligned crops of the template {template!r}, {sizes}", f"{known}{height}×{width}",
             f"align the photographs first: normface align --template {template}",
         )  # fmt: skip
     left, top = np.rint(goal.points[0] - source.points[0]).astype(int).tolist()
