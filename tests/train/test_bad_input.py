@@ -69,7 +69,7 @@ def test_crops_of_another_template_are_refused_before_anything_is_written(reader
     """Both templates are named; 112×112 for 112×96 differ by a border, which is cut."""
     config = load_config("normface", ["model.name=lightcnn_a", "optim.batch=2"])
     with pytest.raises(
-        InputError, match=r"template '128x128', 144×144 or 128×128, got crops of the template '112x112'"
+        InputError, match=r"template '128x128', 144×144 or 128×128, got 112×112 of the template '112x112'"
     ):
         train(config, reader, tmp_path / "run")
     assert not (tmp_path / "run").exists()
