@@ -115,7 +115,7 @@ def train(
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
-    first: float | None = None
+    limit = math.inf
     rates = [config.optim.lr * rate_factor(config.optim, step / total) for step in range(total)]
     enough = validation is not None and validation.enough(start)
 
@@ -130,7 +130,8 @@ def train(
 
             done += 1
             recent.append(loss)
-            first = loss if first is None else first
+            if done == start + 1:  # of a resumed run small: no less than what guessing costs
+                limit = WORSE * (1 + max(abs(loss), math.log(len(reader.identities))))
             measured = {
                 "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
@@ -147,7 +148,7 @@ def train(
             if logs:
                 logs.write(done, measured)
             due = done % config.save_every == 0 or done == total
-            if (lost := _diverged(recent, first, 1 if due else LATELY)) is not None:  # the last checkpoint stands
+            if (lost := _diverged(recent, limit, 1 if due else LATELY)) is not None:  # the last checkpoint stands
                 raise TrainingError(
                     lost, f"{loss:.4g} at step {done} of {total}",
                     f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
@@ -191,12 +192,12 @@ def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view
     return value, torch.cat(found)
 
 
-def _diverged(recent: Sequence[float], first: float, lately: int) -> str | None:
+def _diverged(recent: Sequence[float], limit: float, lately: int) -> str | None:
     """What was expected of the losses instead, where steps have become too long; a good run never comes near."""
     if not math.isfinite(recent[-1]):
         return "a finite loss"
-    if len(recent) >= lately and median(list(recent)[-lately:]) > WORSE * (abs(first) + 1):
-        return f"a loss that falls from the first ({first:.3g})"
+    if len(recent) >= lately and median(list(recent)[-lately:]) > limit:
+        return f"a loss below {limit:.3g}"
     return None
 
 
