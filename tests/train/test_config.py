@@ -1,16 +1,44 @@
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+from normface import models, recipes
 from normface.errors import ConfigError
+from normface.losses import LOSSES
 from normface.train import TrainConfig, load_config
 from normface.train.config import OptimConfig
 from normface.train.loop import rate_factor
 
+RECIPES = sorted(file.stem for file in (Path(recipes.__file__).parent).glob("*.toml"))
 
-@pytest.mark.parametrize("name", ["normface", "softmax"])
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_recipes_that_ship(name):
+    """Each loads, and its network and loss go together."""
     config = load_config(name)
     assert config.loss.name == "CosineSoftmax"
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    with torch.device("meta"):
+        model = models.build(config.model.name, **config.model.options)
+        LOSSES.build(config.loss.name, 1000, model.dim, **config.loss.options)
+
+
+def test_casia_is_the_authors_schedule():
+    """PAPER.md §3: rate .1, a tenth at 16,000 and 24,000 of 28,000 steps of 256; momentum .9, decay 5e-4; 10,000 steps
+    of fine-tuning at .001. CASIA-WebFace has 494,414 images."""
+    per_epoch = 494_414 // 256
+    scratch, tuned = load_config("casia").optim, load_config("casia-normface").optim
+    total = round(scratch.epochs * per_epoch)
+    assert total == pytest.approx(28_000, rel=0.001)
+    rates = [scratch.lr * rate_factor(scratch, step / total) for step in range(total)]
+    for step, rate in ((0, 0.1), (15_900, 0.1), (16_100, 0.01), (23_900, 0.01), (24_100, 0.001), (total - 1, 0.001)):
+        assert rates[step] == pytest.approx(rate)
+    assert round(tuned.epochs * per_epoch) == pytest.approx(10_000, rel=0.001)
+    assert {tuned.lr * rate_factor(tuned, at) for at in (0, 0.5, 0.99)} == {1e-3}
+    for each in (scratch, tuned):
+        assert (each.batch, each.momentum, each.weight_decay, each.convention) == (256, 0.9, 5e-4, "caffe")
+    assert load_config("casia").model.name == load_config("casia-normface").model.name == "centerface"
 
 
 def test_the_two_recipes_differ_in_the_loss_alone():
@@ -44,7 +72,7 @@ def test_faults_are_named(tmp_path, text, overrides, message):
 
 
 def test_unknown_recipe_lists_those_there_are():
-    with pytest.raises(ConfigError, match="normface, softmax"):
+    with pytest.raises(ConfigError, match="normface, small, softmax"):
         load_config("arcface")
 
 

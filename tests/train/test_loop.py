@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from normface import models
 from normface.data import open_reader
 from normface.errors import ConfigError, DataError, ModelError, TrainingError
 from normface.train import TrainConfig, embedder, load_config, load_model, logs, train
@@ -94,6 +95,23 @@ class TestRuns:
         a, b = (tensors(tmp_path / name) for name in ("whole", "run"))
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+    def test_dropout_too_is_resumed_to_the_same_numbers(self, reader, tmp_path, monkeypatch):
+        """What a step draws depends on seed and step, not on the steps before it in this process."""
+        build = models.build
+
+        def dropping(*args, **options):
+            model = build(*args, **options)
+            model.body.append(torch.nn.Dropout(0.3))
+            return model
+
+        monkeypatch.setattr(models, "build", dropping)
+        config = configure("optim.epochs=0.7", "save_every=2", "precision=fp32")
+        train(config, reader, tmp_path / "whole")
+        with pytest.raises(Stop):
+            train(config, reader, tmp_path / "run", progress=stop_after(3))
+        train(config, reader, tmp_path / "run", resume=True)
+        assert losses(tmp_path / "run") == losses(tmp_path / "whole")
 
     def test_softmax_and_normface_start_alike(self, reader, tmp_path):
         start = []

@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
+from normface import models
+from normface.models.caffe import CaffeModel
+from normface.train import state as state_module
 from normface.train.checkpoint import Checkpoint
 from normface.train.config import TrainConfig
 from normface.train.state import State
+from normface.types import InputSpec
 
 SMALL = {"name": "smallresnet", "options": {"channels": [4, 8, 8, 8], "units": [1, 1, 1], "dim": 16}}
 HARD = {"name": "CosineSoftmax", "options": {"weights": "hard"}}
@@ -66,3 +71,69 @@ def test_what_a_margin_remembers_is_in_the_checkpoint(margin, tmp_path):
     for name, buffer in state.loss.named_buffers():
         assert torch.equal(after[name], buffer)
         assert not torch.equal(before[name], buffer)
+
+
+class TestMultipliers:
+    """A network that says how fast each of its parameters learns and decays, as Caffe's lr_mult and decay_mult."""
+
+    def test_of_caffe_networks(self):
+        found = options(State(TrainConfig.model_validate({"model": {"name": "lightcnn_a"}, "optim": OPTIM}), 4))
+        for name, (rate, decay) in found.items():
+            if name.startswith("model."):
+                assert (rate, decay) == ((0.2, 0.0) if name.endswith("bias") else (0.1, 1e-4)), name
+
+    def test_of_slopes(self):
+        """PReLU's layers say nothing in the authors' files: rate and decay as they stand."""
+        with torch.device("meta"):
+            found = models.build("centerface").multipliers()
+        assert found["body.1.weight"] == (1.0, 1.0)
+        assert found["body.0.bias"] == found["head.bias"] == (2.0, 0.0)
+        assert sum(rate == 2 for rate, _ in found.values()) == 6  # 5 plain convolutions and the matrix
+
+    def test_steps_are_caffes(self, monkeypatch):
+        """V ← μV + lr·lr_mult·(g + decay·decay_mult·w), w ← w - V (Caffe's SGDSolver), while the rate changes."""
+        monkeypatch.setattr(state_module.models, "build", lambda *_, **__: Tiny())
+        optim = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.02, "convention": "caffe"}
+        state = State(TrainConfig.model_validate({"optim": optim, "precision": "fp32"}), 3)
+        multipliers = {"fc.weight": (1.0, 1.0), "fc.bias": (2.0, 0.0), "slope": (3.0, 0.5)}
+        w = {name: p.detach().double().clone() for name, p in state.model.named_parameters()}
+        v = {name: torch.zeros_like(p) for name, p in w.items()}
+        generator, before = torch.Generator().manual_seed(0), None
+        for rate in (0.1, 0.1, 0.01, 0.05):
+            for name, p in state.parameters.items():
+                p.grad = torch.randn(p.shape, generator=generator)
+                key = name.removeprefix("model.")
+                if key in w:
+                    fast, heavy = multipliers[key]
+                    v[key] = 0.9 * v[key] + rate * fast * (p.grad.double() + 0.02 * heavy * w[key])
+                    w[key] -= v[key]
+            state.set_rate(rate, before)
+            state.step(0.0)
+            before = rate
+        for name, p in state.model.named_parameters():
+            torch.testing.assert_close(p.detach().double(), w[name], rtol=1e-5, atol=1e-6)
+
+
+class Tiny(CaffeModel):
+    """A matrix, its bias, and one number with multipliers of its own."""
+
+    def __init__(self):
+        super().__init__(InputSpec(112, 96), 2)
+        self.fc, self.slope = nn.Linear(3, 2), nn.Parameter(torch.ones(2))
+
+    def multipliers(self):
+        return super().multipliers() | {"slope": (3.0, 0.5)}
+
+
+def test_compiled_computes_the_same(monkeypatch):
+    """What torch.compile is given is the network itself; the rest of a run does not see it (its back end: `eager`)."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: real(net, backend="eager"))
+    x, found = torch.randn(4, 3, 112, 96), []
+    for compiled in (False, True):
+        state = State(TrainConfig.model_validate({"model": SMALL, "compile": compiled, "precision": "fp32"}), 4)
+        state.net(x).square().sum().backward()
+        found.append({name: p.grad.clone() for name, p in state.parameters.items() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)

@@ -12,14 +12,10 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-<<<<<<< HEAD
 VERBS = (
     "demo fetch align data pack models adopt train evaluate calibrate compare export embed verify enrol search forget "
     "people serve bound doctor figures"
 ).split()
-=======
-VERBS = "demo fetch align data pack train evaluate compare export embed verify bound doctor figures".split()
->>>>>>> h/embed
 
 
 class _Verbs(TyperGroup):

@@ -10,7 +10,7 @@ import typer
 from ..embed import Embedder, certificate
 from ..errors import ConfigError, ModelError, require
 from ..protocols import gate as judged
-from ..protocols import operating_point, read_lfw_pairs, scores
+from ..protocols import of_list, operating_point, read_lfw_pairs
 from ..types import OperatingPoint, Result
 from .evaluate import embed_pairs
 from .terminal import Json, err, out
@@ -41,8 +41,8 @@ def export(
 ) -> None:
     """Write a trained network as ONNX, checked against PyTorch.
 
-    Its metadata hold the InputSpec, the weights' SHA-256 and, where `normface calibrate` made one, the operating
-    point. It runs without torch: `normface verify A B --model FILE.onnx`.
+    Its metadata hold the InputSpec, the weights' SHA-256, the licence of adopted ones and, where `normface calibrate`
+    made one, the operating point. It runs without torch: `normface verify A B --model FILE.onnx`.
 
     With `--int8` or `--fp16` it is another model, so the run's operating point is not its own. `--gate lfw` compares
     the two: the file is written only if TAR falls by no more than `--max-loss`, and then with a new operating point.
@@ -87,11 +87,14 @@ def export(
 def write_onnx(run: Path, file: Path, precision: Precision = "fp32", judge: Judge | None = None) -> Exported:
     """Export a run with its operating point, or, in fewer bits, with the one that the judge gives."""
     from ..embed.network import export as write
-    from ..train import load_model
+    from ..train import Checkpoint, load_model
     from ..train import operating_point as certified
 
     model, sha256 = load_model(run)
-    return write(model, file, sha256=sha256, operating_point=certified(run), precision=precision, judge=judge)
+    return write(
+        model, file, sha256=sha256, operating_point=certified(run), origin=Checkpoint.read(run).facts.get("origin"),
+        precision=precision, judge=judge,
+    )  # fmt: skip
 
 
 def _judge(
@@ -103,7 +106,7 @@ def _judge(
     if not rate:
         raise ConfigError(
             "--far, or a run whose operating point accepts impostors", "neither",
-            "give --far, or first: normface evaluate lfw --certify",
+            "give --far, or first: normface calibrate lfw",
         )  # fmt: skip
     one, other = (embed_pairs(each, data) for each in (full, smaller))
     found = judged(one, other, pairs, far=rate, max_loss=max_loss, conditions={"protocol": "lfw, mirror sum"})
@@ -114,7 +117,7 @@ def _judge(
         )  # fmt: skip
     named = read_lfw_pairs(pairs)
     made = operating_point(
-        scores(other, named.within(other)), target_far=point.target_far if point else rate, protocol="lfw, mirror sum",
+        of_list(other, named), target_far=point.target_far if point else rate, protocol="lfw, mirror sum",
         model_sha256=smaller.sha256, data_sha256=named.sha256,
     )  # fmt: skip
     return made, found

@@ -11,9 +11,9 @@ from .terminal import Json, Strict, err, open_checked, out, training_progress
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that ships: normface, softmax.")],
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that ships: small, normface, …")],
     data: Annotated[
-        Path, typer.Option(help="Aligned 112×112 or 112×96 crops: a folder (or a zip) of one folder a person.")
+        Path, typer.Option(help="Crops aligned for the network: a folder (or a zip) of one folder a person, or a pack.")
     ],
     run: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, configuration, logs.")],
     overrides: Annotated[

@@ -21,7 +21,7 @@ from ..types import Embeddings, Floats, InputSpec, OperatingPoint, Result
 from .embedder import POINT_KEY, SHA_KEY, SPEC_KEY, Embedder, Network
 from .precision import Precision, fingerprint, store
 
-PRECISION_KEY, SOURCE_KEY = "normface.precision", "normface.source_sha256"
+PRECISION_KEY, SOURCE_KEY, ORIGIN_KEY = "normface.precision", "normface.source_sha256", "normface.origin"
 PARITY_KEY, GATE_KEY = "normface.parity", "normface.gate"
 PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
 COSINES = {"int8": 0.99, "fp16": 0.9999}  # least cosine allowed: what is below is broken, not merely rounded
@@ -68,11 +68,13 @@ def export(
     *,
     sha256: str,
     operating_point: OperatingPoint | None = None,
+    origin: Mapping[str, str] | None = None,
     precision: Precision = "fp32",
     judge: Judge | None = None,
 ) -> Exported:
     """Write a model in evaluation mode as ONNX, its InputSpec, weights' hash and certificate in its metadata.
 
+    origin: who trained the weights it goes back to, and their licence (`train.adopt`).
     Input `images` [N, C, H, W] float32, output `embeddings` [N, D] float32, not normalised; N is free.
     In int8 or fp16 it is another model, with a hash of its own: `operating_point` is left out, and the judge, who
     gets the original and what will be written, gives it one of its own or refuses it.
@@ -91,6 +93,8 @@ def export(
         store(proto, precision)
         own, point, found = sha256, operating_point, None
         entries = {SPEC_KEY: model.spec.to_json()}
+        if origin:
+            entries[ORIGIN_KEY] = json.dumps(dict(origin))
         if precision != "fp32":
             own, point = fingerprint(proto), None
             entries |= {PRECISION_KEY: precision, SOURCE_KEY: sha256}

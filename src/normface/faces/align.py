@@ -47,7 +47,11 @@ def retarget(crops: Image, template: str) -> Image:
     if source is None or source.points.shape != goal.points.shape or np.ptp(goal.points - source.points, 0).max() > 0.1:
         legal = [t for t in TEMPLATES.values() if t.points.shape == goal.points.shape]
         sizes = " or ".join(f"{t.height}×{t.width}" for t in legal)
-        raise InputError(f"aligned crops of {sizes}", f"{height}×{width}", "align the photographs first")
+        known = next((f" of the template {name!r}" for name, t in TEMPLATES.items() if t is source), "")
+        raise InputError(
+            f"aligned crops of the template {template!r}, {sizes}", f"{height}×{width}{known}",
+            f"align the photographs first: normface align --template {template}",
+        )  # fmt: skip
     left, top = np.rint(goal.points[0] - source.points[0]).astype(int).tolist()
     right, bottom = goal.width - width - left, goal.height - height - top
     around = ((0, 0), (max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)), (0, 0))

@@ -21,9 +21,9 @@ from .comparisons import Comparisons, every_pair, of_list  # noqa: E402
 from .csv_pairs import pairs_csv, read_pairs_csv  # noqa: E402
 from .detail import certified, detailed  # noqa: E402
 from .everyone import all_pairs, distractors  # noqa: E402
+from .gate import gate  # noqa: E402
 from .identification import identification, read_roles  # noqa: E402
 from .ijb import ijb_identification, ijb_verification, read_media  # noqa: E402
-from .gate import gate  # noqa: E402
 from .operating_point import operating_point  # noqa: E402
 from .pairs import lfw, lfw_view1, read_lfw_pairs, scores  # noqa: E402
 from .slices import few_groups, read_groups, slices  # noqa: E402

@@ -11,9 +11,9 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..types import Embeddings, Estimate, Floats, Result
 from . import metrics
-from .compare import subjects
 from .intervals import percentiles, resampled
-from .pairs import read_lfw_pairs, rows_of, scores
+from .lookup import rows_of
+from .pairs import read_lfw_pairs, scores
 
 
 def gate(
@@ -51,7 +51,8 @@ def gate(
     if full.vectors.shape[1] != smaller.vectors.shape[1]:
         lengths = f"{full.vectors.shape[1]} and {smaller.vectors.shape[1]}"
         raise DataError("embeddings of one length", lengths, "compare models of different spaces by: normface compare")
-    people, (left, other) = subjects(named)
+    left, other = named.people
+    people = int(max(left.max(), other.max())) + 1
     same, falling = named.same, [np.argsort(-each.impostor, kind="stable") for each in both]
 
     def rates(weights: Floats) -> Floats:
@@ -62,8 +63,8 @@ def gate(
             for each, order in zip(both, falling, strict=True)
         ])  # fmt: skip
 
-    values = rates(np.ones(len(people)))
-    draws = resampled(rates, len(people), replicates)
+    values = rates(np.ones(people))
+    draws = resampled(rates, people, replicates)
     losses = np.concatenate([draws, draws[:, :1] - draws[:, 1:]], axis=1)
     lows, highs = percentiles(losses)
     found = {
@@ -75,7 +76,7 @@ def gate(
     images = np.unique([named.left, named.right])
     cosines = np.einsum("nd,nd->n", *(each.vectors[rows_of(each, images)[0]] for each in (full, smaller)))
     facts = {
-        "passed": found["tar_loss"].high <= max_loss, "max_loss": max_loss, "far": far, "people": len(people),
+        "passed": found["tar_loss"].high <= max_loss, "max_loss": max_loss, "far": far, "people": people,
         "replicates": replicates, "min_cosine": float(cosines.min()), "pairs_sha256": named.sha256,
         **(conditions or {}),
     }  # fmt: skip

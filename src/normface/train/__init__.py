@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..embed import Embedder
 from ..embed.network import network
+from .adopt import adopt
 from .checkpoint import Checkpoint, load_model, operating_point
 from .config import TrainConfig, load_config
 from .doctor import Diagnosis, Run, diagnose
@@ -11,8 +12,8 @@ from .loop import Outcome, train
 from .sgd import RowSGD
 
 __all__ = [
-    "Checkpoint", "Diagnosis", "Outcome", "RowSGD", "Run", "TrainConfig", "diagnose", "embedder", "load_config",
-    "load_model", "operating_point", "train",
+    "Checkpoint", "Diagnosis", "Outcome", "RowSGD", "Run", "TrainConfig", "adopt", "diagnose", "embedder",
+    "load_config", "load_model", "operating_point", "train",
 ]  # fmt: skip
 
 

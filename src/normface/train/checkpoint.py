@@ -43,6 +43,7 @@ from .config import TrainConfig, parse_config
 
 FOLDER, HEADER = "checkpoint", "run.json"
 FORMAT = "normface-checkpoint-2"
+ORIGIN = "origin"  # among the facts: who trained the weights that a run goes back to, and under which licence
 
 
 class Rows:
@@ -98,7 +99,7 @@ class Checkpoint:
         folder: where it lies.
         config: of the run.
         step: steps done.
-        facts: of the data: number of classes and images, SHA-256 of the list of images.
+        facts: of the data: number of classes and images, SHA-256 of the list of images; of the weights' `ORIGIN`.
         layout: "model.…", "average.…", "loss.…", "momentum.…" → shape and dtype of the whole, on the device "meta".
     """
 

@@ -67,7 +67,7 @@ class DataConfig(_Frozen):
 
 
 class OptimConfig(_Frozen):
-    """SGD with momentum. Biases and batch-norm parameters are never decayed."""
+    """SGD with momentum; rate and decay of a network's parameter are multiplied by `Model.multipliers()`."""
 
     epochs: float = Field(default=7.0, gt=0)
     batch: int = Field(default=64, ge=2)
@@ -128,6 +128,7 @@ class TrainConfig(_Frozen):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
+    compile: bool = Field(default=False, description="torch.compile the network; takes a minute or two at the start")
     save_every: int = Field(default=200, ge=1, description="steps between checkpoints")
 
     @model_validator(mode="after")

@@ -64,6 +64,7 @@ class Batches:
     Raises:
         ConfigError: `config.per_person`, or the number of ranks, does not divide the batch.
         DataError: fewer images than one batch, or fewer people than it shows.
+        InputError: crops of another template than the network's, and not a border apart.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Batches:
         if batch % ranks:
             raise ConfigError(f"an optim.batch that {ranks} ranks can share evenly", f"{batch}", "change one of them")
         self.part = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
+        retarget(reader.read(0)[None], spec.template)  # what does not fit is refused before anything is written
         self.reader, self.spec, self.batch, self.seed, self.views = reader, spec, batch, seed, views
         self.per_epoch = len(reader) // batch
         self._of_view = lru_cache(maxsize=2)(self._draw_view)

@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from threading import Event
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ from ..atomic import replacing
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
 from .augment import augment, prepare
-from .checkpoint import Checkpoint, finished
+from .checkpoint import ORIGIN, Checkpoint, finished
 from .config import OptimConfig, TrainConfig
 from .distill import Teacher, mixed, teacher_of
 from .doctor import ENOUGH, Run, in_training
@@ -42,6 +43,8 @@ from .state import State
 from .validation import BEST, Validation, hold_out
 
 log = logging.getLogger("normface")
+# A median loss, over so many steps (or of the one that is to be saved), that ends the run: so many times the first.
+LATELY, WORSE = 10, 10
 
 
 class Progress(Protocol):
@@ -97,7 +100,7 @@ def train(
             without a teacher or on several ranks.
         DataError: too few people or images, other images than before, or nowhere to write.
         InputError: a crop of no known template.
-        TrainingError: the loss or a weight is not finite.
+        TrainingError: the loss or a weight is not finite, or the loss has grown beyond all bounds.
     """
     reader, apart = hold_out(_enough_images(reader, config.data.min_images), config)
     state = State(config, len(reader.identities))
@@ -107,10 +110,12 @@ def train(
                       batch=config.optim.batch, seed=config.seed, part=(dist.rank(), dist.world()),
                       views=config.distill.views)  # fmt: skip
     facts = _data_facts(images) | (teacher.facts if teacher else {})
-    done = start = _restore(run, state, facts) if resume else _begin(run, state, facts)
+    start, facts = _restore(run, state, facts) if resume else _begin(run, state, facts)
+    done = start
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
+    limit = math.inf
     rates = [config.optim.lr * rate_factor(config.optim, step / total) for step in range(total)]
     enough = validation is not None and validation.enough(start)
 
@@ -119,11 +124,14 @@ def train(
         monitors = Monitors(state.loss, len(reader.identities), looks)
         for batch in batches.run(start, start if enough else total, state.device):
             state.set_rate(rates[done], rates[done - 1] if done else None)
+            torch.manual_seed(hash((config.seed, done, dist.rank())) % 2**63)  # dropout, after a stop as without one
             loss, features = learn(state, batch, teacher, batches.view(done))
             state.step(done / total)
 
             done += 1
             recent.append(loss)
+            if done == start + 1:  # of a resumed run small: no less than what guessing costs
+                limit = WORSE * (1 + max(abs(loss), math.log(len(reader.identities))))
             measured = {
                 "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
@@ -139,9 +147,10 @@ def train(
                 enough = validation.enough(done)
             if logs:
                 logs.write(done, measured)
-            if not math.isfinite(loss):
+            due = done % config.save_every == 0 or done == total
+            if (lost := _diverged(recent, limit, 1 if due else LATELY)) is not None:  # the last checkpoint stands
                 raise TrainingError(
-                    "a finite loss", f"{loss} at step {done} of {total}",
+                    lost, f"{loss:.4g} at step {done} of {total}",
                     f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
                 )  # fmt: skip
             if done % EVERY == 0 and config.distill.labels:
@@ -151,7 +160,7 @@ def train(
             if progress and logs:
                 progress(done, total, measured)
             asked = bool(dist.maximum(torch.tensor(float(stop.is_set()))))  # of any rank
-            if done % config.save_every == 0 or done == total or asked or enough:
+            if due or asked or enough:
                 if logs:
                     logs.flush()  # a process killed after the save still has all steps before it
                 state.save(run, done, facts)
@@ -181,6 +190,15 @@ def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view
         value += loss.item()
         found.append(features.detach())
     return value, torch.cat(found)
+
+
+def _diverged(recent: Sequence[float], limit: float, lately: int) -> str | None:
+    """What was expected of the losses instead, where steps have become too long; a good run never comes near."""
+    if not math.isfinite(recent[-1]):
+        return "a finite loss"
+    if len(recent) >= lately and median(list(recent)[-lately:]) > limit:
+        return f"a loss below {limit:.3g}"
+    return None
 
 
 def _memory(device: torch.device) -> float:
@@ -231,7 +249,8 @@ def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
     return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
 
 
-def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
+def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Prepare a new run; steps done, and the facts with whose weights it began."""
     config = state.config
     if finished(run):
         raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
@@ -243,6 +262,7 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
                 "train on the same --data, or set start.agents=false",
             )  # fmt: skip
         state.start_from(origin, agents=config.start.agents)
+        facts = facts | _origin(origin)
     elif config.start.agents:
         raise ConfigError("start.run with start.agents", "start.agents alone", "name the run to start from")
     with dist.together():
@@ -252,7 +272,12 @@ def _begin(run: Path, state: State, facts: Mapping[str, Any]) -> int:
                 temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
             with replacing(run / "environment.json") as temporary:
                 temporary.write_text(json.dumps(_environment(state) | {"data": facts}, indent=2) + "\n", "utf-8")
-    return 0
+    return 0, facts
+
+
+def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Whose weights a run goes back to, where they were others': their licence holds for what is trained from them."""
+    return {ORIGIN: checkpoint.facts[ORIGIN]} if ORIGIN in checkpoint.facts else {}
 
 
 def _environment(state: State) -> dict[str, Any]:
@@ -268,7 +293,7 @@ def _environment(state: State) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
+def _restore(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     checkpoint = Checkpoint.read(run)
     old, new = checkpoint.config.model_dump(mode="json"), state.config.model_dump(mode="json")
     old, new = _flat(old), _flat(new)
@@ -277,13 +302,14 @@ def _restore(run: Path, state: State, facts: Mapping[str, Any]) -> int:
     ]
     if different:
         raise ConfigError(f"the configuration of {run}", "; ".join(different), "resume with the same recipe")
+    facts = facts | _origin(checkpoint)
     if checkpoint.facts != facts:
         raise DataError(
             f"the images the run began with ({checkpoint.facts['images']})", f"others ({facts['images']})",
             "resume with the same --data",
         )  # fmt: skip
     state.load(checkpoint)
-    return checkpoint.step
+    return checkpoint.step, facts
 
 
 def _flat(raw: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -43,7 +43,11 @@ class State:
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
-        self.net = over_ranks(self.model)
+        self.net: nn.Module = over_ranks(self.model)
+        if config.compile:
+            if dist.world() > 1:
+                raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
+            self.net = cast(nn.Module, torch.compile(self.net))
         self.average: AveragedModel | None = None
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
@@ -55,12 +59,17 @@ class State:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad
         }
+        optim = config.optim
         own = {
+            f"model.{name}": {"rate_factor": rate, "weight_decay": optim.weight_decay * decay}
+            for name, (rate, decay) in self.model.multipliers().items()
+        }
+        own |= {
             ".".join(filter(None, ("loss", part, name))): options
             for part, module in self.loss.named_modules()
             for name, options in getattr(module, "group_options", {}).items()
         }
-        self.optimizer = _sgd(self.parameters, config.optim, own)
+        self.optimizer = _sgd(self.parameters, optim, own)
         self.frozen = [p for name, p in self.parameters.items() if name.startswith(config.start.freeze or "\0")]
         unknown = [f for f in config.start.freeze if not any(name.startswith(f) for name in self.parameters)]
         if unknown:
@@ -195,17 +204,14 @@ def _bf16(precision: str, device: torch.device) -> bool:
 
 
 def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]) -> RowSGD:
-    """The paper's groups: decay on network matrices, on class weights and on the scale, each its own; no other.
+    """Groups of one rate and one decay: class weights and the scale have a decay each, and `own` says the rest.
 
     Args:
-        own: name of a parameter → the options that its loss asks for instead.
+        own: name of a parameter → the options that its network or its loss asks for.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        if name.startswith("model."):
-            decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        else:
-            decay = config.class_decay if parameter.ndim > 0 else config.scale_decay
+        decay = config.class_decay if parameter.ndim > 0 else config.scale_decay
         options = {"weight_decay": decay, "rate_factor": 1.0, **own.get(name, {})}
         groups.setdefault((options["weight_decay"], options["rate_factor"]), []).append(parameter)
     settings = [

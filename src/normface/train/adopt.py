@@ -1,0 +1,103 @@
+"""Weights that others trained, taken into a run folder: from there they are exported, judged or trained further."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from torch import Tensor
+
+from .. import models
+from ..errors import ConfigError, ModelError
+from ..models import Model, Origin
+from .checkpoint import ORIGIN, check_fit, finished, write
+from .config import TrainConfig
+
+
+def adopt(file: str | Path, run: Path, name: str, **options: Any) -> dict[str, str]:
+    """Make a run folder of a state dict that others trained for the model called `name`.
+
+    Nothing in the file is executed: tensors alone are read (`torch.load(weights_only=True)`, or safetensors). Its names
+    are translated by the model's `origin`; the classifier is left behind.
+
+    Returns:
+        The origin as it goes into checkpoints and ONNX metadata: name, repository, licence, SHA-256 of the file.
+
+    Raises:
+        ConfigError: a model nobody's weights are known for, or a run in the folder already.
+        ModelError: no such file, more than tensors in it, or other names and shapes than the model's.
+    """
+    model = models.build(name, **options)
+    if model.origin is None:
+        raise ConfigError(
+            "a model that others have trained (lightcnn_b, lightcnn_29, iresnet…)", repr(name),
+            "no weights of others are known for it: train it, or use an ONNX file of theirs as it is",
+        )  # fmt: skip
+    if finished(run):
+        raise ConfigError("a new folder for the run", f"{run} with a checkpoint", "choose another")
+    data = _bytes(Path(file))
+    state = translate(model, _tensors(data, Path(file)))
+    config = TrainConfig.model_validate({"model": {"name": name, "options": options}})
+    told = describe(model.origin, hashlib.sha256(data).hexdigest())
+    write(run, {f"model.{key}": t for key, t in state.items()}, config=config, step=0,
+          facts={"classes": 0, "images": 0, ORIGIN: told})  # fmt: skip
+    return told
+
+
+def describe(origin: Origin, sha256: str) -> dict[str, str]:
+    """An origin as JSON keeps it."""
+    return {"name": origin.name, "repository": origin.repository, "licence": origin.licence, "sha256": sha256}
+
+
+def translate(model: Model, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the model's origin under the model's own names. Raises ModelError where it does not fit."""
+    origin = model.origin
+    assert origin is not None
+    names = {ours: _theirs(ours, origin) for ours in model.state_dict()}
+    given = {key.removeprefix("module."): t for key, t in theirs.items()}  # as DataParallel wraps it
+    given = {key: t for key, t in given.items() if not key.startswith(origin.left)} if origin.left else given
+    shapes = {names[key]: t.shape for key, t in model.state_dict().items()}
+    for key in shapes.keys() - given.keys():
+        if key.endswith("num_batches_tracked"):  # older files lack this count, which inference does not use
+            given[key] = torch.zeros((), dtype=torch.int64)
+    check_fit(f"network ({origin.name} of {origin.repository})", shapes, {key: t.shape for key, t in given.items()})
+    return {ours: given[name] for ours, name in names.items()}
+
+
+def _theirs(ours: str, origin: Origin) -> str:
+    """The longest module of ours that begins the name decides."""
+    module = max((m for m in origin.modules if ours.startswith(f"{m}.")), key=len)
+    return origin.modules[module] + ours[len(module) :]
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"a state dict at {file}", f"'{error.strerror}'", "correct the path") from error
+
+
+def _tensors(data: bytes, file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of PyTorch's own, by name."""
+    try:
+        found = from_safetensors(data) if file.suffix == ".safetensors" else torch.load(
+            io.BytesIO(data), map_location="cpu", weights_only=True
+        )  # fmt: skip
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(
+            "a state dict of tensors alone, as torch.save or safetensors writes it",
+            f"{file} ('{str(error).splitlines()[0] if str(error) else type(error).__name__}')",
+            "save it again: torch.save(model.state_dict(), FILE)",
+        ) from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]  # a whole checkpoint, as the Light CNN's authors publish
+    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise ModelError("a mapping of names to tensors", f"{type(found).__name__} in {file}", "save the state dict")
+    return dict(found)

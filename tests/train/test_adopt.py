@@ -1,0 +1,277 @@
+"""Weights of others: their names as their code gives them, their networks written out once more by functions alone."""
+
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from normface import models
+from normface.data import open_reader
+from normface.errors import ConfigError, ModelError
+from normface.train import Checkpoint, adopt, load_config, load_model, train
+from normface.train.adopt import describe, translate
+from normface.train.checkpoint import ORIGIN, write
+
+CLASSES = 10
+
+
+def random_state(shapes, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    found = {}
+    for name, shape in shapes.items():
+        if name.endswith("num_batches_tracked"):
+            found[name] = torch.zeros((), dtype=torch.int64)
+        elif name.endswith("running_var"):
+            found[name] = torch.rand(shape, generator=g) + 0.5
+        else:
+            # Of a size that keeps values of order 1 through all layers.
+            fan = torch.Size(shape[1:]).numel() if len(shape) > 1 else 4
+            found[name] = torch.randn(shape, generator=g) / fan**0.5
+    return found
+
+
+def norm_shapes(name, n):
+    return {f"{name}.{part}": (n,) for part in ("weight", "bias", "running_mean", "running_var")} | {
+        f"{name}.num_batches_tracked": ()
+    }
+
+
+# github deepinsight/insightface, recognition/arcface_torch/backbones/iresnet.py: names and shapes of its IResNet.
+def arcface_shapes(units):
+    shapes = {"conv1.weight": (64, 3, 3, 3), **norm_shapes("bn1", 64), "prelu.weight": (64,)}
+    inputs = 64
+    for stage, (n, count) in enumerate(zip((64, 128, 256, 512), units, strict=True), 1):
+        for unit in range(count):
+            at = f"layer{stage}.{unit}"
+            shapes |= norm_shapes(f"{at}.bn1", inputs) | {f"{at}.conv1.weight": (n, inputs, 3, 3)}
+            shapes |= norm_shapes(f"{at}.bn2", n) | {f"{at}.prelu.weight": (n,), f"{at}.conv2.weight": (n, n, 3, 3)}
+            shapes |= norm_shapes(f"{at}.bn3", n)
+            if unit == 0:
+                shapes |= {f"{at}.downsample.0.weight": (n, inputs, 1, 1)} | norm_shapes(f"{at}.downsample.1", n)
+            inputs = n
+    shapes |= norm_shapes("bn2", 512) | {"fc.weight": (512, 25088), "fc.bias": (512,)}
+    return shapes | norm_shapes("features", 512)
+
+
+def arcface(state, x, units):
+    def norm(x, name):
+        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts, eps=1e-5)
+
+    def conv(x, name, stride=1, padding=1):
+        return F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
+
+    x = F.prelu(norm(conv(x, "conv1"), "bn1"), state["prelu.weight"])
+    for stage, count in enumerate(units, 1):
+        for unit in range(count):
+            at, stride = f"layer{stage}.{unit}", 1 if unit else 2
+            y = F.prelu(norm(conv(norm(x, f"{at}.bn1"), f"{at}.conv1"), f"{at}.bn2"), state[f"{at}.prelu.weight"])
+            y = norm(conv(y, f"{at}.conv2", stride), f"{at}.bn3")
+            if unit == 0:
+                x = norm(conv(x, f"{at}.downsample.0", stride, 0), f"{at}.downsample.1")
+            x = x + y
+    x = norm(x, "bn2").flatten(1)
+    return norm(F.linear(x, state["fc.weight"], state["fc.bias"]), "features")
+
+
+# github AlfredXiangWu/LightCNN, light_cnn.py: names and shapes of its networks of 9 and of 29 layers.
+def filters(name, inputs, outputs, kernel):
+    return {f"{name}.filter.weight": (2 * outputs, inputs, kernel, kernel), f"{name}.filter.bias": (2 * outputs,)}
+
+
+def matrix(name, inputs, outputs):
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def group(name, inputs, outputs):
+    return filters(f"{name}.conv_a", inputs, inputs, 1) | filters(f"{name}.conv", inputs, outputs, 3)
+
+
+NINE = (
+    filters("features.0", 1, 48, 5) | group("features.2", 48, 96) | group("features.4", 96, 192)
+    | group("features.6", 192, 128) | group("features.7", 128, 128)
+    | matrix("fc1.filter", 8192, 512) | matrix("fc2", 256, CLASSES)
+)  # fmt: skip
+BLOCKS = {1: (48, 1), 2: (96, 2), 3: (192, 3), 4: (128, 4)}
+TWENTY_NINE = filters("conv1", 1, 48, 5) | {
+    key: shape
+    for block, (n, count) in BLOCKS.items()
+    for unit in range(count)
+    for conv in ("conv1", "conv2")
+    for key, shape in filters(f"block{block}.{unit}.{conv}", n, n, 3).items()
+}
+TWENTY_NINE |= group("group1", 48, 96) | group("group2", 96, 192) | group("group3", 192, 128)
+TWENTY_NINE |= group("group4", 128, 128) | matrix("fc.filter", 8192, 512) | matrix("fc2", 256, CLASSES)
+
+
+def mfm(state, x, name, padding=0):
+    w, b = state[f"{name}.filter.weight"], state[f"{name}.filter.bias"]
+    y = F.linear(x, w, b) if w.ndim == 2 else F.conv2d(x, w, b, padding=padding)
+    one, other = torch.split(y, len(b) // 2, 1)
+    return torch.max(one, other)
+
+
+def pool(x):
+    return F.max_pool2d(x, 2, 2, ceil_mode=True)
+
+
+def pair(state, x, name):
+    return mfm(state, mfm(state, x, f"{name}.conv_a"), f"{name}.conv", 1)
+
+
+def nine(state, x):
+    x = pool(mfm(state, x, "features.0", 2))
+    x = pool(pair(state, x, "features.2"))
+    x = pool(pair(state, x, "features.4"))
+    x = pool(pair(state, pair(state, x, "features.6"), "features.7"))
+    return mfm(state, x.flatten(1), "fc1")
+
+
+def twenty_nine(state, x):
+    x = pool(mfm(state, x, "conv1", 2))
+    for block, (_, count) in BLOCKS.items():
+        for unit in range(count):
+            at = f"block{block}.{unit}"
+            x = x + mfm(state, mfm(state, x, f"{at}.conv1", 1), f"{at}.conv2", 1)
+        x = pair(state, x, f"group{block}")
+        x = x if block == 3 else pool(x)
+    return mfm(state, x.flatten(1), "fc")
+
+
+THEIRS = {
+    "lightcnn_b": (NINE, nine),
+    "lightcnn_29": (TWENTY_NINE, twenty_nine),
+    "iresnet18": (arcface_shapes((2, 2, 2, 2)), lambda state, x: arcface(state, x, (2, 2, 2, 2))),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["lightcnn_b", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lightcnn_29", "iresnet18"))]
+)
+def test_computes_what_theirs_does(name):
+    shapes, forward = THEIRS[name]
+    theirs, model = random_state(shapes), models.build(name).eval()
+    model.load_state_dict(translate(model, theirs))
+    spec = model.spec
+    x = torch.rand(1, spec.channels, spec.height, spec.width)
+    with torch.no_grad():
+        ours, expected = model(x), forward(theirs, x)
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [("iresnet34", (3, 4, 6, 3)), ("iresnet50", (3, 4, 14, 3)), ("iresnet100", (3, 13, 30, 3))],
+)
+def test_deeper_ones_by_name_and_shape(name, units):
+    with torch.device("meta"):
+        model = models.build(name)
+        state = {key: torch.empty(shape) for key, shape in arcface_shapes(units).items()}
+    assert translate(model, state).keys() == model.state_dict().keys()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A checkpoint as the Light CNN's authors publish it: DataParallel's names, beside other things."""
+    file = tmp_path_factory.mktemp("theirs") / "LightCNN_9Layers_checkpoint.pth.tar"
+    state = {f"module.{key}": t for key, t in random_state(NINE).items()}
+    torch.save({"epoch": 80, "arch": "LightCNN", "state_dict": state, "prec1": torch.tensor(98.7)}, file)
+    return file
+
+
+class TestAdopting:
+    def test_makes_a_run_that_says_whose_it_is(self, published, tmp_path):
+        told = adopt(published, tmp_path / "run", "lightcnn_b")
+        assert told["sha256"] == hashlib.sha256(published.read_bytes()).hexdigest()
+        assert told["licence"].startswith("MIT")
+        assert Checkpoint.read(tmp_path / "run").facts[ORIGIN] == told
+        model, _ = load_model(tmp_path / "run")
+        x = torch.rand(1, 1, 128, 128)
+        torch.testing.assert_close(model(x), nine(random_state(NINE), x), rtol=1e-4, atol=1e-4)
+
+    def test_insightfaces_licence_is_named(self):
+        assert "non-commercial research" in models.build("iresnet18").origin.licence
+
+    def test_refused(self, published, tmp_path):
+        file, run = tmp_path / "state.pt", tmp_path / "run"
+        state = random_state(NINE)
+        wrong = {
+            "fc1.filter.bias is missing": {key: t for key, t in state.items() if key != "fc1.filter.bias"},
+            "extra.weight is not known": state | {"extra.weight": torch.zeros(1)},
+            r"features.0.filter.bias has shape \[3\], not \[96\]": state | {"features.0.filter.bias": torch.zeros(3)},
+            "a mapping of names to tensors": {"state": [1, 2]},
+        }
+        for message, content in wrong.items():
+            torch.save(content, file)
+            with pytest.raises(ModelError, match=message):
+                adopt(file, run, "lightcnn_b")
+        with pytest.raises(ModelError, match="No such file"):
+            adopt(tmp_path / "none.pt", run, "lightcnn_b")
+        with pytest.raises(ConfigError, match="train it, or use an ONNX file"):
+            adopt(published, run, "smallresnet")
+        file.write_bytes(published.read_bytes()[:5000])
+        with pytest.raises(ModelError, match="tensors alone"):
+            adopt(file, run, "lightcnn_b")
+        assert not run.exists()
+
+    def test_nothing_in_a_file_is_executed(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "sprung"),)
+
+        torch.save({"state_dict": Trap()}, tmp_path / "state.pt")
+        with pytest.raises(ModelError, match="tensors alone"):
+            adopt(tmp_path / "state.pt", tmp_path / "run", "lightcnn_b")
+        assert not (tmp_path / "sprung").exists()
+
+    def test_safetensors_and_a_folder_in_use(self, tmp_path):
+        save_file(random_state(NINE), tmp_path / "state.safetensors")
+        adopt(tmp_path / "state.safetensors", tmp_path / "run", "lightcnn_b")
+        with pytest.raises(ConfigError, match="a new folder"):
+            adopt(tmp_path / "state.safetensors", tmp_path / "run", "lightcnn_b")
+
+
+@pytest.mark.slow
+def test_the_licence_goes_into_the_onnx_file(published, tmp_path):
+    import onnxruntime
+
+    from normface.cli.export import write_onnx
+
+    told = adopt(published, tmp_path / "run", "lightcnn_b")
+    write_onnx(tmp_path / "run", tmp_path / "m.onnx")
+    metadata = onnxruntime.InferenceSession(tmp_path / "m.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["normface.origin"]) == told
+
+
+def test_what_is_trained_from_them_says_so_too(drawn, tmp_path):
+    """Also after a stop, and in a run that starts from that one."""
+    small = [
+        "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "model.options.dim=16",
+        "optim.batch=16", "optim.epochs=0.5", "precision=fp32", "save_every=1",
+    ]  # fmt: skip
+    reader = open_reader(drawn / "train" / "faces-112.zip")
+    config = load_config("normface", small)
+    told = describe(models.build("iresnet18").origin, "ab")
+    state = models.build("smallresnet", **config.model.options).state_dict()
+    write(tmp_path / "adopted", {f"model.{key}": t for key, t in state.items()}, config=config, step=0,
+          facts={"classes": 0, "images": 0, ORIGIN: told})  # fmt: skip
+
+    def stop(done, total, measured):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    def tuned(start):
+        return load_config("normface", [*small, f"start.run={tmp_path / start}"])
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tuned("adopted"), reader, tmp_path / "one", progress=stop)
+    train(tuned("adopted"), reader, tmp_path / "one", resume=True)
+    train(tuned("one"), reader, tmp_path / "two")
+    for run in ("one", "two"):
+        assert Checkpoint.read(tmp_path / run).facts[ORIGIN] == told
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["data"][ORIGIN] == told
