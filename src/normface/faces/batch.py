@@ -122,24 +122,24 @@ class _Aligner:
 
     def __call__(self, names: list[str]) -> list[Entry]:
         opened = {name: self._open(name) for name in names}
-        seen = {name: photograph for name, photograph in opened.items() if isinstance(photograph, _Photograph)}
+        seen = {name: photograph for name, photograph in opened.items() if isinstance(photograph, Photograph)}
         found = dict(zip(seen, self._find(list(seen.values())), strict=True))
         return [
             {"photograph": name, **(self._keep(seen[name], found[name]) if name in seen else {"refused": opened[name]})}
             for name in names
         ]
 
-    def _open(self, name: str) -> _Photograph | str:
+    def _open(self, name: str) -> Photograph | str:
         """A photograph, or why it cannot be used."""
         if name not in self.crops:
             return "a name that leads out of the folder"
         try:
             data = self.photographs.source.read(name)
-            return _Photograph(name, data, decode_reduced(data, name, self.work.detail))
+            return Photograph(name, data, decode_reduced(data, name, self.work.detail))
         except DataError as error:
             return error.got
 
-    def _find(self, photographs: list[_Photograph]) -> list[list[Face]]:
+    def _find(self, photographs: list[Photograph]) -> list[list[Face]]:
         """The chosen faces of each, in the pixels of its reduced image."""
         if self.work.detector:
             images = [each.reduced.image for each in photographs]
@@ -151,7 +151,7 @@ class _Aligner:
             for each in photographs
         ]
 
-    def _keep(self, photograph: _Photograph, faces: list[Face]) -> Entry:
+    def _keep(self, photograph: Photograph, faces: list[Face]) -> Entry:
         """Write the crops of a photograph; what is told of them."""
         if not faces:
             return {"refused": "no face found" if self.work.detector else "not in the file of landmarks"}
@@ -180,7 +180,7 @@ class _Aligner:
 
 
 @dataclass(frozen=True)
-class _Photograph:
+class Photograph:
     name: str
     data: bytes
     reduced: Reduced
