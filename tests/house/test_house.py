@@ -13,8 +13,8 @@ from normface import errors
 from normface.registry import Registry
 
 SOURCE = Path(normface.__file__).parent
-ARRAY_WING = "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, embed, cli".split(", ")
-PACKAGES = "data, faces, protocols, report, embed, ops, losses, models, train, figures".split(", ")
+ARRAY_WING = "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, embed, serve, cli".split(", ")
+PACKAGES = "data, faces, protocols, report, embed, ops, losses, models, train, figures, serve".split(", ")
 PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]
 
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from ..errors import NormfaceError
 
-VERBS = "demo fetch align data pack train evaluate compare export verify bound doctor figures".split()
+VERBS = "demo fetch align data pack train evaluate compare export verify serve bound doctor figures".split()
 
 
 class _Verbs(TyperGroup):
