@@ -77,8 +77,8 @@ class Peaceful(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """See `serve.run`."""
-    logs.to(None)
     server, listener, url = prepare(settings)
+    logs.to(None)
     _log.info("listening", extra={"fields": {"url": url}})
     server.run(sockets=[listener])
     _log.info("ended")
