@@ -54,6 +54,18 @@ def test_slow_heads_and_slow_bodies_are_hung_up_on(listening, faces, monkeypatch
         each.close()
 
 
+def test_a_body_that_nobody_reads_does_not_keep_the_connection(listening):
+    url = listening()
+    for request in (b"POST /healthz", b"GET /", b"GET /nothing"):
+        with connect(url) as sock:
+            sock.sendall(request + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nx")
+            answer = b""
+            while part := sock.recv(10_000):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 ")
+        assert b"connection: close" in answer
+
+
 def test_keeping_a_connection_between_requests_is_fine(listening, monkeypatch):
     monkeypatch.setattr(server.Impatient, "patience", 0.3)
     connection = http.client.HTTPConnection(urlsplit(listening()).netloc, timeout=10)

@@ -72,6 +72,8 @@ class Gate:
             return
         began, status, told = time.perf_counter(), 0, {"id": uuid.uuid4().hex}
         scope.setdefault("state", {})["request"] = told["id"]
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        body = _Body(receive, headers, self.settings)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -79,10 +81,12 @@ class Gate:
                 status = message["status"]
                 own = dict(message.get("headers", []))
                 message["headers"] = [*({**POLICY, **own}.items()), (b"x-request-id", told["id"].encode())]
+                if body.pending:  # nobody waits for it, so it must not keep the connection
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
-            await self._admit(scope, receive, answer, told)
+            await self._admit(scope, headers, body, answer, told)
         except Refused as error:
             if not status:
                 await _refuse(answer, error, told["id"])
@@ -101,20 +105,21 @@ class Gate:
             fields = {**told, "method": method, "route": route, "status": status, "ms": round(1000 * spent, 1)}
             _log.info("request", extra={"fields": fields})
 
-    async def _admit(self, scope: Request, receive: Receive, send: Send, told: dict[str, str]) -> None:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+    async def _admit(
+        self, scope: Request, headers: dict[str, str], body: _Body, send: Send, told: dict[str, str]
+    ) -> None:
         need = needed(scope["method"], scope["path"])
         self._check_origin(headers, foreign=need is None)
         if need is None:
-            await self.app(scope, receive, send)
+            await self.app(scope, body.receive, send)
             return
         who = self._who(scope, headers, need, told)
         try:
             self.rate.take(who)
             with self.room.one(self.engine.wait) if scope["method"] != "GET" else nullcontext():
-                body = await self._body(receive, headers)
+                await body.read()
                 async with asyncio.timeout(self.settings.timeout):
-                    await self.app(scope, _replay(body, receive), send)
+                    await self.app(scope, body.again, send)
         except Busy as busy:
             self.metrics.refused.labels(busy.limit).inc()
             status, got = (429, "more from this caller") if busy.limit == "rate" else (503, "as many waiting already")
@@ -159,47 +164,44 @@ class Gate:
             raise Refused(403, f"a key with the scope {need}", ", ".join(key.scopes), "use another key")
         return f"key {key.id}"
 
-    async def _body(self, receive: Receive, headers: dict[str, str]) -> bytes:
-        limit = self.settings.max_upload
-        too_large = Refused(
-            413, f"at most {limit:,} bytes", "more", "send smaller photographs", {"connection": "close"}
-        )
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > limit:
-            raise too_large
-        if not length and "transfer-encoding" not in headers:
-            return b""
-        body = bytearray()
+
+class _Body:
+    """A request's body, read whole within its size and time. `pending`: there is one that was not read."""
+
+    def __init__(self, receive: Receive, headers: dict[str, str], settings: Settings) -> None:
+        self.receive, self.limit, self.timeout = receive, settings.max_upload, settings.timeout
+        self.length = headers.get("content-length", "")
+        self.pending = bool(self.length) or "transfer-encoding" in headers
+        self.bytes = bytearray()
+        self.given = False
+
+    async def read(self) -> None:
+        """Wait for all of it. Raises Refused for one that is too large, too slow or cut off."""
+        if self.length.isdigit() and int(self.length[:20]) > self.limit:
+            raise self._too_large()
         try:
-            async with asyncio.timeout(self.settings.timeout):
-                while True:
-                    message = await receive()
+            async with asyncio.timeout(self.timeout):
+                while self.pending:
+                    message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(400, "a whole request", "the connection's end", "send it again")
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        raise too_large
-                    if not message.get("more_body", False):
-                        return bytes(body)
+                    self.bytes += message.get("body", b"")
+                    if len(self.bytes) > self.limit:
+                        raise self._too_large()
+                    self.pending = message.get("more_body", False)
         except TimeoutError as error:
-            within = f"the request within {self.settings.timeout:g} s"
-            raise Refused(
-                408, within, f"{len(body):,} bytes of it", "send it faster", {"connection": "close"}
-            ) from error
+            got = f"{len(self.bytes):,} bytes of it"
+            raise Refused(408, f"the request within {self.timeout:g} s", got, "send it faster") from error
 
+    async def again(self) -> Message:
+        """ASGI's receive: what was read, then what comes."""
+        if self.given:
+            return await self.receive()
+        self.given = True
+        return {"type": "http.request", "body": bytes(self.bytes), "more_body": False}
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """The body that was read, then what comes."""
-    first = True
-
-    async def next_message() -> Message:
-        nonlocal first
-        if first:
-            first = False
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await receive()
-
-    return next_message
+    def _too_large(self) -> Refused:
+        return Refused(413, f"at most {self.limit:,} bytes", "more", "send smaller photographs")
 
 
 async def _refuse(send: Send, error: Refused, id: str) -> None:
