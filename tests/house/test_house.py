@@ -14,9 +14,9 @@ from normface.registry import Registry
 
 SOURCE = Path(normface.__file__).parent
 ARRAY_WING = (
-    "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, gallery, embed, cli".split(", ")
-)
-PACKAGES = "data, faces, protocols, report, gallery, embed, ops, losses, models, train, figures".split(", ")
+    "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, gallery, embed, serve, cli"
+).split(", ")
+PACKAGES = "data, faces, protocols, report, gallery, embed, ops, losses, models, train, figures, serve".split(", ")
 PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]
 
 

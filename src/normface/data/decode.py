@@ -49,7 +49,7 @@ class Reduced(NamedTuple):
         return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
 
 
-def decode(data: bytes, name: object, out: Image | None = None) -> Image:
+def decode(data: bytes, name: object, out: Image | None = None, *, max_pixels: int = MAX_PIXELS) -> Image:
     """The image in `data`, upright, as RGB [H, W, 3]: in `out` itself where that has its shape.
 
     `str(name)` is for messages only.
@@ -57,24 +57,24 @@ def decode(data: bytes, name: object, out: Image | None = None) -> Image:
     JPEG, PNG, WebP, BMP, GIF, PGM and PPM; the Exif orientation is applied; 16 bits become the upper 8,
     transparency is laid on white, an animation gives its first frame.
 
-    Raises DataError for anything else: empty, truncated or damaged files, more than MAX_PIXELS. Its `got` is the
-    reason alone.
+    Raises DataError for anything else: empty, truncated or damaged files, more than `max_pixels`, which are refused
+    before they are decoded. Its `got` is the reason alone.
     """
     if out is not None and _placed(data, out):
         return out
-    image = _decoded(data, name, None).image
+    image = _decoded(data, name, None, max_pixels).image
     if out is None or image.shape != out.shape:
         return image
     out[:] = image
     return out
 
 
-def decode_reduced(data: bytes, name: object, shorter: int) -> Reduced:
+def decode_reduced(data: bytes, name: object, shorter: int, *, max_pixels: int = MAX_PIXELS) -> Reduced:
     """As `decode`, but at a half, a quarter or an eighth of its size, where the shorter side keeps `shorter` pixels.
 
     A JPEG is decoded at that size, in a fraction of the time; others are decoded whole and averaged.
     """
-    return _decoded(data, name, shorter)
+    return _decoded(data, name, shorter, max_pixels)
 
 
 def extension(data: bytes) -> str:
@@ -122,9 +122,9 @@ def _ppm_header(shape: tuple[int, ...]) -> bytes:
     return b"P6\n%d %d\n255\n" % (shape[1], shape[0])
 
 
-def _decoded(data: bytes, name: object, shorter: int | None) -> Reduced:
+def _decoded(data: bytes, name: object, shorter: int | None, limit: int) -> Reduced:
     try:
-        found = _jpeg(data, shorter) or _other(data, shorter)
+        found = _jpeg(data, shorter, limit) or _other(data, shorter, limit)
         return _upright(*found)
     except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
         raise DataError(
@@ -139,7 +139,7 @@ def _factor(height: int, width: int, shorter: int | None) -> int:
     return next((k for k in (8, 4, 2) if min(height, width) // k >= shorter), 1) if shorter else 1
 
 
-def _jpeg(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int], bytes] | None:
+def _jpeg(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes] | None:
     """Pixels, factor, whole size and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
     if not data.startswith(_SOI):
         return None
@@ -147,7 +147,7 @@ def _jpeg(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int]
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:  # also valid files of rare chroma subsampling
         return None
-    _check_size(width, height)
+    _check_size(width, height, limit)
     try:
         factor = _factor(height, width, shorter)
         image: Image = simplejpeg.decode_jpeg(
@@ -164,9 +164,9 @@ def _jpeg(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int]
     return image, factor, (height, width), data[start : start + 0xFFFF] if start >= 0 else b""
 
 
-def _other(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int], bytes]:
+def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
     """Pixels, factor, whole size and Exif by Pillow."""
-    whole, exif = _whole(data)
+    whole, exif = _whole(data, limit)
     height, width = whole.shape[:2]
     factor = _factor(height, width, shorter)
     if factor > 1:
@@ -175,7 +175,7 @@ def _other(data: bytes, shorter: int | None) -> tuple[Image, int, tuple[int, int
     return whole, factor, (height, width), exif
 
 
-def _whole(data: bytes) -> tuple[Image, bytes]:
+def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
     """Pixels and Exif by Pillow."""
     if not data:
         raise ValueError("an empty file")
@@ -187,7 +187,7 @@ def _whole(data: bytes) -> tuple[Image, bytes]:
             raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
         except UnidentifiedImageError as error:
             raise ValueError("a damaged JPEG" if data.startswith(_SOI) else "bytes that are none of these") from error
-    _check_size(*image.size)
+    _check_size(*image.size, limit)
     image.load()
     exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
@@ -203,9 +203,9 @@ def _whole(data: bytes) -> tuple[Image, bytes]:
     return np.array(image.convert("RGB")), exif
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} × {height} pixels, more than {MAX_PIXELS:,}")
+def _check_size(width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise ValueError(f"{width} × {height} pixels, more than {limit:,}")
 
 
 def _upright(image: Image, factor: int, size: tuple[int, int], exif: bytes) -> Reduced:

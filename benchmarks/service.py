@@ -1,0 +1,233 @@
+"""The service beside the bare Embedder on the same LFW photographs, and what it lives through. One machine, one run.
+
+Throughput: pairs decoded and verified a second, medians of interleaved rounds: by `Embedder.verify` one after another,
+by the same in a thread a core, and over HTTP from `CLIENTS` connections, whose work is done on the same cores. Latency:
+at 80 % of that throughput, requests that come evenly and at random (Poisson). Memory: resident, over 10,000 requests.
+Malformed: 10,000 uploads with a few bytes changed, cut, doubled or moved, through the application in this process.
+deepface's API is not beside it: its models download their weights at the first request.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+
+from normface.data import open_reader
+from normface.data.decode import decode
+from normface.embed import Embedder
+from normface.serve import Settings, create_app
+from normface.types import InputSpec
+
+SHARED = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data")).parent
+PAIRS, ROUNDS, CLIENTS, SECONDS, REQUESTS, MALFORMED = 60, 5, 8, 25, 10_000, 10_000
+SPEC = InputSpec(112, 112, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), template="112x112")
+Pair = tuple[bytes, bytes]
+Body = tuple[bytes, str]
+
+
+def run() -> dict[str, Any]:
+    """pairs/s and ratios, latencies in ms, MiB, and what the malformed uploads were answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        model.write_bytes((SHARED / "weights" / "mobilefacenet-foamliu.onnx").read_bytes())
+        model.with_suffix(".spec.json").write_text(SPEC.to_json())
+        reader = open_reader(SHARED / "data" / "lfw" / "lfw-raw-fold1.zip")
+        photographs = [reader.encoded(row) for row in range(2 * PAIRS)]
+        pairs = list(zip(photographs[::2], photographs[1::2], strict=True))
+        with serving(model) as port:
+            throughput = _throughput(Embedder.load(model), pairs, port)
+            load = 0.8 * throughput["pairs_per_second"]["service"]
+            bodies = [_body({"a": a, "b": b}) for a, b in pairs]
+            latency = {name: _latency(port, bodies, load, name == "poisson") for name in ("even", "poisson")}
+            crop = open_reader(SHARED / "data" / "train" / "faces-112.zip").encoded(0)
+            memory = _memory(port, _body({"photographs": crop}, aligned="true"))
+        return {
+            **throughput, "load": "80 % of the service's throughput", "latency": latency, "memory": memory,
+            "malformed": _malformed(model, crop),
+        }  # fmt: skip
+
+
+@contextmanager
+def serving(model: Path) -> Iterator[int]:
+    """The service as a process of its own; its port."""
+    words = ["serve", "--model", str(model), "--port", "0", "--rate", "100000"]
+    program = [sys.executable, "-c", "from normface.cli import main; main()", *words]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    try:
+        port = int(json.loads(process.stderr.readline())["url"].rpartition(":")[2])
+        threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True).start()
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int) -> dict[str, Any]:
+    bodies = [_body({"a": a, "b": b}) for a, b in pairs]
+    connections = threading.local()
+    cv2.setNumThreads(1)  # as in the service
+
+    def bare(pair: Pair) -> float:
+        return embedder.verify(decode(pair[0], "a"), decode(pair[1], "b")).score
+
+    def over_http(body: Body) -> float:
+        if not hasattr(connections, "one"):
+            connections.one = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        return float(_ask(connections.one, "/v1/verify", body)["score"])
+
+    with ThreadPoolExecutor(os.cpu_count()) as cores, ThreadPoolExecutor(CLIENTS) as clients:
+        ways: dict[str, Callable[[], list[float]]] = {
+            "embedder": lambda: [bare(pair) for pair in pairs],
+            "embedder, a thread a core": lambda: list(cores.map(bare, pairs)),
+            "service": lambda: list(clients.map(over_http, bodies)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        scores: dict[str, list[float]] = {}
+        for turn in range(ROUNDS + 1):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                scores[name] = way()
+                times[name] += [time.perf_counter() - began] * (turn > 0)  # the first warms up
+    speeds = {name: len(pairs) / statistics.median(spent) for name, spent in times.items()}
+    return {
+        "pairs": len(pairs), "rounds": ROUNDS, "clients": CLIENTS,
+        "pairs_per_second": {name: round(speed, 2) for name, speed in speeds.items()},
+        "ratio_to_embedder": round(speeds["service"] / speeds["embedder"], 3),
+        "ratio_to_embedder_a_thread_a_core": round(speeds["service"] / speeds["embedder, a thread a core"], 3),
+        "largest_difference_of_scores": float(np.abs(np.subtract(scores["service"], scores["embedder"])).max()),
+    }  # fmt: skip
+
+
+def _latency(port: int, bodies: Sequence[Body], rate: float, at_random: bool) -> dict[str, Any]:
+    """Milliseconds from when each request was due to its answer."""
+    chance = random.Random(0)
+    count = int(rate * SECONDS)
+    gaps = [chance.expovariate(rate) if at_random else 1 / rate for _ in range(count)]
+    due = np.cumsum(gaps) + time.perf_counter() + 0.2
+    connections = threading.local()
+
+    def one(number: int) -> float:
+        if not hasattr(connections, "one"):
+            connections.one = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        time.sleep(max(0.0, due[number] - time.perf_counter()))
+        _ask(connections.one, "/v1/verify", bodies[number % len(bodies)])
+        return float(time.perf_counter() - due[number])
+
+    with ThreadPoolExecutor(32) as pool:
+        spent = 1000 * np.array(list(pool.map(one, range(count))))
+    p50, p99 = np.percentile(spent, [50, 99])
+    return {"requests": count, "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "p99_to_p50": round(p99 / p50, 2)}
+
+
+def _memory(port: int, body: Body) -> dict[str, Any]:
+    """MiB resident before, after a thousand requests, and at the end."""
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(4)]
+
+    def many(connection: http.client.HTTPConnection, count: int) -> None:
+        for _ in range(count):
+            _ask(connection, "/v1/embed", body)
+
+    marks, done = {"0": _resident(port)}, 0
+    began = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        for until in (1000, 4000, 7000, REQUESTS):
+            list(pool.map(many, connections, [(until - done) // 4] * 4))
+            marks[str(until)], done = _resident(port), until
+    return {"requests": done, "resident_mib": marks, "per_second": round(done / (time.perf_counter() - began), 1)}
+
+
+def _resident(port: int) -> float:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    line = next(line for line in text.splitlines() if line.startswith("process_resident_memory_bytes "))
+    return round(float(line.split()[1]) / 2**20, 1)
+
+
+def _malformed(model: Path, crop: bytes) -> dict[str, Any]:
+    """Status codes of mutated uploads, and how many a second."""
+    body, kind = _body({"a": crop, "b": crop}, aligned="true")
+    chance, statuses = random.Random(0), Counter[int]()
+    app = create_app(Settings(model=model, rate=1e6))
+
+    async def upload(data: bytes) -> int:
+        told: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": data, "more_body": False}
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        head = {"host": "127.0.0.1", "content-type": kind, "content-length": str(len(data))}
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": "/v1/verify", "raw_path": b"/v1/verify", "query_string": b"", "root_path": "",
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+            "headers": [(name.encode(), value.encode()) for name, value in head.items()],
+        }  # fmt: skip
+        await app(scope, receive, send)
+        return int(told[0]["status"])
+
+    async def all_of_them() -> None:
+        async def some() -> None:
+            for _ in range(MALFORMED // 8):
+                statuses[await upload(mutated(chance, body))] += 1
+
+        await asyncio.gather(*(some() for _ in range(8)))
+
+    began = time.perf_counter()
+    asyncio.run(all_of_them())
+    spent = time.perf_counter() - began
+    return {
+        "uploads": statuses.total(), "statuses": {str(code): n for code, n in sorted(statuses.items())},
+        "per_second": round(statuses.total() / spent),
+    }  # fmt: skip
+
+
+def mutated(chance: random.Random, whole: bytes) -> bytes:
+    """A body with a few bytes changed, cut, doubled or moved."""
+    body = bytearray(whole)
+    for _ in range(chance.randint(1, 6)):
+        place = chance.randrange(len(body) or 1)
+        match chance.randrange(5):
+            case 0:
+                body[place : place + 1] = chance.randbytes(1)
+            case 1:
+                del body[place : place + chance.randrange(1, 400)]
+            case 2:
+                body[place:place] = chance.randbytes(chance.randrange(1, 40))
+            case 3:
+                body[place:place] = body[: chance.randrange(1, 400)]
+            case _:
+                body = body[:place]
+    return bytes(body)
+
+
+def _body(files: dict[str, bytes], **fields: str) -> Body:
+    request = httpx.Request("POST", "http://x", files=files, data=fields)
+    return request.read(), request.headers["content-type"]
+
+
+def _ask(connection: http.client.HTTPConnection, path: str, body: Body) -> Any:
+    connection.request("POST", path, body[0], {"Content-Type": body[1]})
+    response = connection.getresponse()
+    told = json.loads(response.read())
+    assert response.status == 200, told
+    return told

@@ -1,0 +1,41 @@
+"""The service and its page: verify, embed, enrol and search over HTTP. FastAPI is imported when an app is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import require
+from .keys import KeyFile, new_key
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["KeyFile", "Settings", "create_app", "new_key", "run"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application. Loads the model and opens the gallery.
+
+    Raises MissingDependency without `normface[serve]`, ModelError, ConfigError and the gallery's errors.
+    """
+    _require()
+    from .app import build
+
+    return build(settings)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C, then answer what was accepted and return.
+
+    Raises ConfigError for an address that is taken, or open to others without keys; and as `create_app`.
+    """
+    _require()
+    from .server import serve
+
+    serve(settings)
+
+
+def _require() -> None:
+    for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        require(package, "serve")

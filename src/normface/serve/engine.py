@@ -1,0 +1,210 @@
+"""Photographs of many requests → faces and embeddings, in batches: whoever is free takes a share of all that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..data.decode import decode, decode_reduced
+from ..embed import Embedder
+from ..errors import DataError, FaceError
+from ..faces import central
+from ..faces.align import retarget
+from ..faces.batch import Photograph
+from ..faces.template import find_template
+from ..types import Embeddings, Face, Floats, Image
+
+DETAIL = 500  # a photograph is looked at reduced where its shorter side keeps as many pixels, as in `normface align`
+SCANS = 64  # of a JPEG: each costs a pass over all pixels, and a hundred bytes; cameras write 1, the web some 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in one photograph.
+
+    Attributes:
+        crop: [height, width, 3] uint8 RGB, aligned.
+        vector: [D], unit.
+        norm: of the feature: a sign of quality.
+        face: in the photograph's pixels; None for an image that came aligned.
+        found: how many faces there were; the one nearest the centre is `face`.
+    """
+
+    crop: Image
+    vector: Floats
+    norm: float
+    face: Face | None
+    found: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    data: bytes
+    name: str
+    aligned: bool
+    done: Future[Seen] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    crop: Image
+    face: Face | None
+    found: int
+
+
+class Engine:
+    """An Embedder shared by all requests.
+
+    Args:
+        workers: threads.
+        batch: photographs that one takes at once.
+        max_pixels: of a photograph, refused before it is decoded.
+        observe: called with the size of each batch and its seconds.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        workers: int,
+        batch: int,
+        max_pixels: int,
+        observe: Callable[[int, float], object] = lambda size, seconds: None,
+    ) -> None:
+        self.embedder, self.workers, self.batch, self.max_pixels = embedder, workers, batch, max_pixels
+        self.template = find_template(embedder.spec.template)
+        self._observe = observe
+        self._jobs: deque[_Job] = deque()
+        self._ready = threading.Condition()
+        self._closed = False
+        self._pace = 0.1  # seconds a photograph, of one worker, lately
+        embedder.detector  # noqa: B018  # made now, not by the first request
+        self._threads = [threading.Thread(target=self._work, name=f"engine-{i}", daemon=True) for i in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    async def see(self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False) -> list[Seen]:
+        """The central face of each (name for messages, bytes). Cancelled, it takes back what nobody has begun.
+
+        Raises DataError for what is no image or too large, FaceError where no face is found, InputError for an
+        aligned image of no template's size: the first photograph's that has one.
+        """
+        jobs = [_Job(data, name, aligned) for name, data in photographs]
+        with self._ready:
+            if self._closed:
+                raise RuntimeError("closed")
+            self._jobs += jobs
+            self._ready.notify(len(jobs))
+        waiting = [asyncio.wrap_future(job.done) for job in jobs]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        return [each for each in found if isinstance(each, Seen)]
+
+    @property
+    def waiting(self) -> int:
+        """Photographs that nobody has taken yet."""
+        return len(self._jobs)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its threads still work."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    def wait(self) -> float:
+        """Seconds until what waits now is done, by the pace of late."""
+        return (self.waiting + self.workers) * self._pace / self.workers
+
+    def close(self) -> None:
+        """Finish what waits, then end the threads."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                while not self._jobs and not self._closed:
+                    self._ready.wait()
+                if not self._jobs:
+                    return
+                share = min(self.batch, -(-len(self._jobs) // self.workers))
+                taken = [self._jobs.popleft() for _ in range(share)]
+            taken = [job for job in taken if job.done.set_running_or_notify_cancel()]
+            if taken:
+                began = time.perf_counter()
+                self._see(taken)
+                spent = time.perf_counter() - began
+                self._pace += 0.1 * (spent / len(taken) - self._pace)
+                self._observe(len(taken), spent)
+
+    def _see(self, jobs: list[_Job]) -> None:
+        """Answer every job, with what was seen or with its error."""
+        cut: list[tuple[_Job, _Cut]] = []
+        opened: list[tuple[_Job, Photograph]] = []
+        for job in jobs:
+            try:
+                check_scans(job.data, job.name)
+                if job.aligned:
+                    crop = retarget(self._decode(job)[None], self.embedder.spec.template)[0]
+                    cut.append((job, _Cut(crop, None, 1)))
+                else:
+                    reduced = decode_reduced(job.data, job.name, DETAIL, max_pixels=self.max_pixels)
+                    opened.append((job, Photograph(job.name, job.data, reduced)))
+            except Exception as error:
+                job.done.set_exception(error)
+        try:
+            cut += self._find(opened)
+            if cut:
+                features = self.embedder.features(np.stack([each.crop for _, each in cut]))
+                found = Embeddings(features, np.arange(len(cut)).astype(str))
+                for row, (job, each) in enumerate(cut):
+                    seen = Seen(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found)
+                    job.done.set_result(seen)
+        except Exception as error:  # one photograph must not spoil the others': each alone
+            left = [job for job in jobs if not job.done.done()]
+            for job in left:
+                if len(jobs) == 1:
+                    job.done.set_exception(error)
+                else:
+                    self._see([job])
+
+    def _decode(self, job: _Job) -> Image:
+        return decode(job.data, job.name, max_pixels=self.max_pixels)
+
+    def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, _Cut]]:
+        """Detect and align; photographs without a face are answered here."""
+        cut = []
+        images = [photograph.reduced.image for _, photograph in opened]
+        for (job, photograph), faces in zip(opened, self.embedder.detector.detect_many(images), strict=True):
+            try:
+                if not faces:
+                    raise FaceError(f"a face in {job.name}", "none found", "give a photograph with a visible face")
+                face = central(faces, photograph.reduced.image.shape)
+                crop = photograph.crop(face, self.template)
+                cut.append((job, _Cut(crop, _whole(photograph, face), len(faces))))
+            except (FaceError, DataError) as error:
+                job.done.set_exception(error)
+        return cut
+
+
+def check_scans(data: bytes, name: str) -> None:
+    """Raise DataError for a JPEG whose many scans would keep a decoder busy for minutes."""
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
+        raise DataError(f"{name} to be a JPEG of at most {SCANS} scans", "more", "save it again as an ordinary JPEG")
+
+
+def _whole(photograph: Photograph, face: Face) -> Face:
+    """A face of the reduced image, in the pixels of the whole one."""
+    x0, y0, x1, y1 = photograph.reduced.to_whole(np.reshape(face.box, (2, 2))).ravel().tolist()
+    return Face((x0, y0, x1, y1), photograph.reduced.to_whole(face.landmarks), face.score)

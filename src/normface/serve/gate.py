@@ -1,0 +1,219 @@
+"""What a request passes before anything of it is believed: who asks, how often, how much, how slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NormfaceError
+from .keys import KeyFile, Scope
+from .limits import Busy, Rate, Room, caller
+from .settings import Settings, is_loopback
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Send
+    from starlette.types import Scope as Request
+
+    from .engine import Engine
+    from .metrics import Metrics
+
+OPEN = {"/v1/about", "/v1/openapi.json"}  # what the page must know before it has a key
+METHODS = {"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
+POLICY = {
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cache-control": b"no-store",
+}
+_log = logging.getLogger("normface.serve")
+
+
+class Refused(NormfaceError):
+    """A request that is answered with this `status` and one line: expected, got, what to do."""
+
+    def __init__(self, status: int, expected: str, got: str, do: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(expected, got, do)
+        self.status, self.headers = status, headers or {}
+
+
+def needed(method: str, path: str) -> Scope | None:
+    """The scope that a request needs; None: anybody may."""
+    if path in OPEN or not (path == "/metrics" or path.startswith("/v1/")):
+        return None
+    if method == "DELETE":
+        return "admin"
+    return "enrol" if path.startswith("/v1/people") and method not in ("GET", "HEAD") else "read"
+
+
+class Gate:
+    """ASGI middleware around the whole application; the only place that logs and counts requests.
+
+    A body is read here, whole, within its size and time, and only of those who may send one.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+        self.app, self.settings, self.engine, self.metrics = app, settings, engine, metrics
+        self.keys = KeyFile(settings.keys) if settings.keys else None
+        self.rate, self.room = Rate(settings.rate), Room(settings.queue)
+        metrics.watch("normface_waiting_photographs", "Photographs that nobody works on yet.", lambda: engine.waiting)
+        metrics.watch("normface_requests_inside", "Requests that are read or worked on.", lambda: self.room.taken)
+
+    async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status, told = time.perf_counter(), 0, {"id": uuid.uuid4().hex}
+        scope.setdefault("state", {})["request"] = told["id"]
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        body = _Body(receive, headers, self.settings)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = dict(message.get("headers", []))
+                message["headers"] = [*({**POLICY, **own}.items()), (b"x-request-id", told["id"].encode())]
+                if body.pending:  # nobody waits for it, so it must not keep the connection
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        try:
+            await self._admit(scope, headers, body, answer, told)
+        except Refused as error:
+            if not status:
+                await _refuse(answer, error, told["id"])
+        except Exception:
+            _log.exception("error", extra={"fields": told})
+            if not status:
+                await _refuse(
+                    answer, Refused(500, "an answer", "an error of the service", "tell its keeper"), told["id"]
+                )
+        finally:
+            spent = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "unmatched")
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.requests.labels(route, method, status).inc()
+            self.metrics.seconds.labels(route).observe(spent)
+            fields = {**told, "method": method, "route": route, "status": status, "ms": round(1000 * spent, 1)}
+            _log.info("request", extra={"fields": fields})
+
+    async def _admit(
+        self, scope: Request, headers: dict[str, str], body: _Body, send: Send, told: dict[str, str]
+    ) -> None:
+        need = needed(scope["method"], scope["path"])
+        self._check_origin(headers, foreign=need is None)
+        if need is None:
+            await self.app(scope, body.receive, send)
+            return
+        who = self._who(scope, headers, need, told)
+        try:
+            self.rate.take(who)
+            with self.room.one(self.engine.wait) if scope["method"] != "GET" else nullcontext():
+                await body.read()
+                async with asyncio.timeout(self.settings.timeout):
+                    await self.app(scope, body.again, send)
+        except Busy as busy:
+            self.metrics.refused.labels(busy.limit).inc()
+            status, got = (429, "more from this caller") if busy.limit == "rate" else (503, "as many waiting already")
+            expected = (
+                f"at most {self.rate.rate:g} requests a second"
+                if status == 429
+                else f"{self.room.size} requests at once"
+            )
+            raise Refused(
+                status, expected, got, f"try again in {busy.seconds} s", {"retry-after": str(busy.seconds)}
+            ) from busy
+        except TimeoutError as error:
+            raise Refused(504, f"an answer within {self.settings.timeout:g} s", "none", "try again later") from error
+
+    def _check_origin(self, headers: dict[str, str], *, foreign: bool) -> None:
+        """Refuse names that were rebound to us and, unless `foreign` pages may ask, what they send."""
+        host = headers.get("host", "")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        known = {*self.settings.hosts, self.settings.host}
+        if self.keys is None and not is_loopback(name) and name not in known:
+            raise Refused(421, f"a request to {self.settings.host}", "another Host", "call it by its address")
+        origin = headers.get("origin")
+        if not foreign and origin is not None and origin.partition("://")[2] != host:
+            raise Refused(
+                403, "a request of this service's own page, or of a program", "another site's", "open its page"
+            )
+
+    def _who(self, scope: Request, headers: dict[str, str], need: Scope, told: dict[str, str]) -> str:
+        """The caller whose requests are counted. Raises Refused where the key will not do."""
+        address = caller((scope.get("client") or ("unknown", 0))[0])
+        if self.keys is None:
+            return address
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = self.keys.find(token.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            self.rate.take(address)
+            got = "none" if not token else "one that is unknown, withdrawn or expired"
+            do = "send it as: Authorization: Bearer nf_…"
+            raise Refused(401, "an API key", got, do, {"www-authenticate": "Bearer"})
+        told["key"] = key.id
+        if not key.allows(need):
+            raise Refused(403, f"a key with the scope {need}", ", ".join(key.scopes), "use another key")
+        return f"key {key.id}"
+
+
+class _Body:
+    """A request's body, read whole within its size and time. `pending`: there is one that was not read."""
+
+    def __init__(self, receive: Receive, headers: dict[str, str], settings: Settings) -> None:
+        self.receive, self.limit, self.timeout = receive, settings.max_upload, settings.timeout
+        self.length = headers.get("content-length", "")
+        self.pending = bool(self.length) or "transfer-encoding" in headers
+        self.bytes = bytearray()
+        self.given = False
+
+    async def read(self) -> None:
+        """Wait for all of it. Raises Refused for one that is too large, too slow or cut off."""
+        if self.length.isdigit() and int(self.length[:20]) > self.limit:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self.timeout):
+                while self.pending:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "a whole request", "the connection's end", "send it again")
+                    self.bytes += message.get("body", b"")
+                    if len(self.bytes) > self.limit:
+                        raise self._too_large()
+                    self.pending = message.get("more_body", False)
+        except TimeoutError as error:
+            got = f"{len(self.bytes):,} bytes of it"
+            raise Refused(408, f"the request within {self.timeout:g} s", got, "send it faster") from error
+
+    async def again(self) -> Message:
+        """ASGI's receive: what was read, then what comes."""
+        if self.given:
+            return await self.receive()
+        self.given = True
+        return {"type": "http.request", "body": bytes(self.bytes), "more_body": False}
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"at most {self.limit:,} bytes", "more", "send smaller photographs")
+
+
+async def _refuse(send: Send, error: Refused, id: str) -> None:
+    body = json.dumps(fault(error, id)).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    await send({
+        "type": "http.response.start", "status": error.status,
+        "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+    })  # fmt: skip
+    await send({"type": "http.response.body", "body": body})
+
+
+def fault(error: NormfaceError, id: str) -> dict[str, Any]:
+    """An error as clients see it."""
+    return {"expected": error.expected, "got": error.got, "do": error.do, "request": id}

@@ -1,0 +1,44 @@
+"""Logs as JSON lines that hold no name, no image, no vector and no address of a person."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import IO, Any
+
+
+class Lines(logging.Formatter):
+    """One JSON object a line: time, level, event, and the record's `fields`.
+
+    Of an exception only its type and where it was raised: its message may hold what somebody sent.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0]:
+            told |= {"error": record.exc_info[0].__name__, "at": _places(record.exc_info[2])}
+        return json.dumps(told, ensure_ascii=False)
+
+
+def to(stream: IO[str] | None) -> None:
+    """Send the service's lines, and uvicorn's warnings, to a stream (None: stderr) and nowhere else."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(Lines())
+    levels = {"normface.serve": logging.INFO, "uvicorn.error": logging.WARNING, "python_multipart": logging.CRITICAL}
+    for name, level in levels.items():
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    return [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in traceback.extract_tb(trace)][-6:]

@@ -1,0 +1,247 @@
+"""The requests under /v1, each a few lines between the engine and the gallery."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Annotated, Any, TypeVar
+
+import cv2
+import numpy as np
+import simplejpeg
+from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import Path as InPath
+
+from ..embed import Embedder
+from ..errors import DataError, InputError, ModelError
+from ..gallery import Gallery
+from ..gallery.base import checked_name
+from ..types import Match, OperatingPoint
+from .engine import Engine, Seen
+from .gate import Refused
+from .schemas import (
+    About,
+    Certificate,
+    Decision,
+    Embedded,
+    Enrolled,
+    Face,
+    Fault,
+    Forgotten,
+    Found,
+    People,
+    Person,
+    Ranked,
+    Verification,
+)
+from .settings import Settings
+
+MOST = 32  # photographs in one request
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Fault, "description": "Not a whole, well-formed request"},
+    401: {"model": Fault, "description": "No key that is known"},
+    403: {"model": Fault, "description": "A key without the scope, or another site's page"},
+    408: {"model": Fault, "description": "Sent too slowly"},
+    413: {"model": Fault, "description": "Too many bytes"},
+    421: {"model": Fault, "description": "Called by another host's name"},
+    422: {"model": Fault, "description": "No image, no face, or a field that does not fit"},
+    429: {"model": Fault, "description": "Too many requests of one caller; see Retry-After"},
+    503: {"model": Fault, "description": "Too many requests at once (see Retry-After), or a gallery that fails"},
+    504: {"model": Fault, "description": "No answer in time"},
+}
+GONE: dict[int | str, dict[str, Any]] = {404: {"model": Fault, "description": "Nobody of that name"}}
+Aligned = Annotated[bool, Form(description="The images are aligned crops already: detect nothing.")]
+Crops = Annotated[bool, Form(description="Also send the aligned crops back.")]
+Name = Annotated[str, InPath(description="A person's name, percent-encoded.", examples=["Ann"])]
+T = TypeVar("T")
+
+
+@dataclass
+class Service:
+    """What the requests share. `faults`: what the gallery last failed at, by kind of use."""
+
+    settings: Settings
+    embedder: Embedder
+    engine: Engine
+    gallery: Gallery | None
+    faults: dict[str, str] = field(default_factory=dict)
+
+    async def see(self, uploads: Sequence[tuple[str, UploadFile]], aligned: bool) -> list[Seen]:
+        """What is in the uploaded photographs, by their names in messages."""
+        if len(uploads) > MOST:
+            raise InputError(f"at most {MOST} photographs", str(len(uploads)), "send the others in another request")
+        return await self.engine.see([(name, await file.read()) for name, file in uploads], aligned=aligned)
+
+    async def keep(self, use: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Call the gallery in a thread. A store that fails is the service's fault (503), not the caller's."""
+        try:
+            found = await asyncio.to_thread(call, *args, **options)
+        except (DataError, ModelError) as error:
+            self.faults[use] = f"the gallery cannot {use}: {error.got}"
+            raise Refused(503, f"a gallery that can {use}", "one that fails", "tell the service's keeper") from error
+        self.faults.pop(use, None)
+        return found
+
+    def face(self, seen: Seen, crops: bool) -> Face:
+        """What was seen, as clients get it."""
+        found = seen.face
+        points = None
+        if crops and found is not None:
+            back = cv2.invertAffineTransform(self.engine.template.fit(found.landmarks))
+            points = (found.landmarks @ back[:, :2].T + back[:, 2]).round(2).tolist()
+        jpeg = base64.b64encode(simplejpeg.encode_jpeg(seen.crop, 92)).decode() if crops else None
+        return Face(
+            box=[round(side, 2) for side in found.box] if found else None,
+            landmarks=found.landmarks.round(2).tolist() if found else None,
+            score=round(found.score, 4) if found else None, found=seen.found, norm=seen.norm,
+            crop=f"data:image/jpeg;base64,{jpeg}" if jpeg else None, crop_landmarks=points,
+        )  # fmt: skip
+
+
+def api(service: Service) -> APIRouter:
+    """The routes; those about people only where there is a gallery."""
+    router = APIRouter(prefix="/v1", responses=REFUSALS)
+    about(router, service)
+    compare(router, service)
+    if service.gallery is not None:
+        people(router, service, service.gallery)
+    return router
+
+
+def about(router: APIRouter, service: Service) -> None:
+    """What this service is, and vectors."""
+    embedder, settings = service.embedder, service.settings
+    point = embedder.operating_point
+
+    @router.get("/about", summary="Model, certificate, and what is asked for", responses={401: {}, 403: {}})
+    async def about() -> About:
+        return About(
+            version=version("normface"), model=embedder.name, model_sha256=embedder.sha256,
+            operating_point=Certificate.of(point), calibrated=bool(point and point.calibration),
+            gallery=service.gallery is not None, keys=settings.keys is not None, max_upload=settings.max_upload,
+            spec=asdict(embedder.spec), browser=settings.ort_web is not None,
+        )  # fmt: skip
+
+    @router.post("/embed", summary="The embedding of each photograph's central face")
+    async def embed(
+        photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
+        aligned: Aligned = False,
+        crops: Crops = False,
+    ) -> Embedded:
+        found = await service.see(_numbered(photographs), aligned)
+        return Embedded(
+            vectors=[each.vector.tolist() for each in found], dim=len(found[0].vector), model_sha256=embedder.sha256,
+            faces=[service.face(each, crops) for each in found],
+        )  # fmt: skip
+
+
+def compare(router: APIRouter, service: Service) -> None:
+    """Two photographs, or one and somebody enrolled."""
+    embedder, gallery = service.embedder, service.gallery
+    point = embedder.operating_point
+
+    @router.post("/verify", summary="Are these one person?", responses=GONE)
+    async def verify(
+        a: Annotated[UploadFile, File(description="A photograph.")],
+        b: Annotated[UploadFile | None, File(description="Another; or `person` instead.")] = None,
+        person: Annotated[str | None, Form(description="Somebody enrolled, instead of `b`.", examples=["Ann"])] = None,
+        prior: Annotated[float, Form(gt=0, lt=1, description="Probability of one person before looking.")] = 0.5,
+        aligned: Aligned = False,
+        crops: Crops = False,
+    ) -> Verification:
+        if (b is None) == (person is None):
+            raise InputError("b or person", "both" if b else "neither", "give one of them")
+        if person is not None and gallery is None:
+            raise InputError("two photographs", "a person, and this service keeps no gallery", "give b")
+        files = [("photograph a", a), *([("photograph b", b)] if b else [])]
+        found = await service.see(files, aligned)
+        if person is not None and gallery is not None:
+            match = await _of_somebody(service, "verify", gallery.verify, person, found[0].vector)
+        else:
+            score = float(np.clip(found[0].vector @ found[1].vector, -1, 1))
+            match = Match(score, point.accepts(score) if point else None)
+        calibration = point.calibration if point else None
+        return Verification(
+            **decision(match, point).model_dump(), operating_point=Certificate.of(point), prior=prior,
+            probability=calibration.probability(match.score, prior) if calibration else None,
+            faces=[service.face(each, crops) for each in found],
+        )  # fmt: skip
+
+
+def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
+    """Enrol, list, search, forget."""
+    embedder = service.embedder
+    point = embedder.operating_point
+
+    @router.get("/people", summary="Everybody enrolled")
+    async def listed() -> People:
+        found = await service.keep("list", gallery.people)
+        return People(people=[Person(**asdict(each)) for each in found])
+
+    @router.post("/people", summary="Enrol a person, or add photographs to one", status_code=201)
+    async def enrol(
+        person: Annotated[str, Form(description="1 to 200 printable characters.", examples=["Ann"])],
+        photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
+        consent: Annotated[
+            str | None, Form(max_length=1000, description="What she agreed to, when, and where that is written down.")
+        ] = None,
+        aligned: Aligned = False,
+        crops: Crops = False,
+    ) -> Enrolled:
+        name = checked_name(person)
+        found = await service.see(_numbered(photographs), aligned)
+        vectors, norms = np.stack([each.vector for each in found]), np.array([each.norm for each in found])
+        added = await service.keep("enrol", gallery.enrol, name, vectors, quality=norms, consent=consent)
+        return Enrolled(person=name, added=len(added), faces=[service.face(each, crops) for each in found])
+
+    @router.delete("/people/{person:path}", summary="Erase a person", responses=GONE)
+    async def forget(person: Name) -> Forgotten:
+        erased = await _of_somebody(service, "forget", gallery.forget, person)
+        return Forgotten(person=checked_name(person), erased=erased)
+
+    @router.post("/search", summary="Who is this?")
+    async def search(
+        photograph: Annotated[UploadFile, File(description="A photograph.")],
+        k: Annotated[int, Form(ge=1, le=100, description="How many people to name.")] = 5,
+        aligned: Aligned = False,
+        crops: Crops = False,
+    ) -> Found:
+        (seen,) = await service.see([("the photograph", photograph)], aligned)
+        matches = await service.keep("search", gallery.search, seen.vector, k)
+        count = len(await service.keep("list", gallery.people))
+        return Found(
+            matches=[
+                Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
+                for rank, match in enumerate(matches, 1)
+            ],
+            people=count, operating_point=Certificate.of(point), face=service.face(seen, crops),
+            note=f"Each of {count} people was one comparison: a false match among them is likelier than its FAR.",
+        )  # fmt: skip
+
+
+async def _of_somebody(service: Service, use: str, call: Callable[..., T], person: str, *args: Any) -> T:
+    """Call the gallery about a person; 404 where nobody has that name."""
+    name = checked_name(person)
+    try:
+        return await service.keep(use, call, name, *args)
+    except Refused:
+        raise
+    except InputError as error:
+        raise Refused(404, "the name of somebody enrolled", "another", "see GET /v1/people") from error
+
+
+def decision(match: Match, point: OperatingPoint | None) -> Decision:
+    """A Match with what it rests on."""
+    calibration = point.calibration if point else None
+    return Decision(
+        score=match.score, same=match.decision, llr=calibration.llr(match.score) if calibration else None,
+        note="decided at the operating point" if point else "no decision: this model has no operating point "
+        "(make one with: normface evaluate lfw --certify)",
+    )  # fmt: skip
+
+
+def _numbered(uploads: list[UploadFile]) -> list[tuple[str, UploadFile]]:
+    return [(f"photograph {number}", file) for number, file in enumerate(uploads, 1)]

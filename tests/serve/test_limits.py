@@ -1,0 +1,57 @@
+"""Token buckets and places, by a clock of our own."""
+
+import pytest
+
+from normface.serve import limits
+from normface.serve.limits import Busy, Rate, Room, caller
+
+
+def test_twice_the_rate_at_once_then_the_rate():
+    now = 0.0
+    rate = Rate(5, clock=lambda: now)
+    for _ in range(10):
+        rate.take("a")
+    with pytest.raises(Busy) as busy:
+        rate.take("a")
+    assert busy.value.seconds == 1
+    rate.take("b")
+    now = 0.2
+    rate.take("a")
+    with pytest.raises(Busy):
+        rate.take("a")
+    now = 100.0
+    for _ in range(10):
+        rate.take("a")
+    with pytest.raises(Busy):
+        rate.take("a")
+
+
+def test_a_slow_rate_says_how_long():
+    rate = Rate(0.1, clock=lambda: 0.0)
+    rate.take("a")
+    with pytest.raises(Busy) as busy:
+        rate.take("a")
+    assert busy.value.seconds == 10
+
+
+def test_callers_are_forgotten_oldest_first(monkeypatch):
+    monkeypatch.setattr(limits, "CALLERS", 3)
+    rate = Rate(0.5, clock=lambda: 0.0)
+    for name in "abcd":
+        rate.take(name)
+    assert list(rate._buckets) == ["b", "c", "d"]
+
+
+def test_places():
+    room = Room(2)
+    with room.one(lambda: 7), room.one(lambda: 7):
+        with pytest.raises(Busy) as busy, room.one(lambda: 6.2):
+            pass
+        assert (busy.value.seconds, busy.value.limit) == (7, "queue")
+    assert room.taken == 0
+
+
+def test_who_an_address_is():
+    assert caller("192.0.2.7") == "192.0.2.7"
+    assert caller("2001:db8:1:2:3:4:5:6") == caller("2001:db8:1:2::9") == "2001:db8:1:2::/64"
+    assert caller("unknown") == "unknown"
