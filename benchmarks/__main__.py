@@ -1,9 +1,10 @@
 """Run one benchmark, print its figures, and keep them under results/ with machine, date and commit."""
 
+import argparse
 import json
+import os
 import platform
 import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +15,6 @@ NAMES = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("_"))
 
 def machine() -> dict[str, object]:
     """What the figures were measured on."""
-    import os
-
     import torch
 
     processor = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
@@ -25,9 +24,13 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     """The command line."""
-    if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
-        sys.exit(f"usage: python -m benchmarks NAME, with NAME among {', '.join(NAMES)}")
-    name = sys.argv[1]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--data", help="folder of real faces; without it NORMFACE_DATA, then ../shared/data")
+    given = parser.parse_args()
+    if given.data:
+        os.environ["NORMFACE_DATA"] = given.data
+    name = given.name
     figures = import_module(f"benchmarks.{name}").run()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     record = {"name": name, "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit.strip(), **machine(), **figures}

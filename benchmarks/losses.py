@@ -17,7 +17,8 @@ from normface.data import open_reader
 from normface.data.synthetic import write_dataset
 from normface.faces import size_fault
 from normface.protocols import lfw, lfw_view1
-from normface.train import TrainConfig, embedder, train
+from normface.train import Outcome, TrainConfig, embedder, train
+from normface.train.loop import Progress
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "losses"
@@ -78,8 +79,8 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def run() -> dict[str, Any]:
     """Train and judge every row; the figures of each data set by the row's name."""
-    shared = Path(os.environ.get("NORMFACE_DATA", ROOT.parent / "shared" / "data"))
-    places = {"real": shared} if (shared / "train").exists() else {}
+    shared = real_faces()
+    places = {"real": shared} if shared else {}
     places["synthetic"] = FOLDER / "faces"
     if not (places["synthetic"] / "lfw" / "pairs.txt").exists():
         write_dataset(places["synthetic"])
@@ -89,8 +90,29 @@ def run() -> dict[str, Any]:
     return figures
 
 
+def real_faces() -> Path | None:
+    """NORMFACE_DATA or ../shared/data, where there are faces to train on."""
+    shared = Path(os.environ.get("NORMFACE_DATA", ROOT.parent / "shared" / "data"))
+    return shared if (shared / "train").exists() else None
+
+
+def folder_of(name: str) -> str:
+    """The folder of a row's run."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def trained(raw: dict[str, Any], data: Path, run: Path, progress: Progress | None = None) -> Outcome:
+    """Train a configuration on `data`, from where it was stopped."""
+    reader = open_reader(data / "train" / "faces-112.zip").check(fault=size_fault)
+    config = TrainConfig.model_validate(raw)
+    outcome = train(config, reader, run, resume=(run / "checkpoint").exists(), progress=progress)
+    if not outcome.finished:
+        raise KeyboardInterrupt
+    return outcome
+
+
 def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
-    run = FOLDER / kind / "".join(c if c.isalnum() else "-" for c in name)
+    run = FOLDER / kind / folder_of(name)
     kept = run / "figures.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
@@ -98,13 +120,9 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
     raw["data"] = {"shift": 3.0, **raw.get("data", {})}
     raw["optim"] = {"epochs": EPOCHS, **raw.get("optim", {})}
     if "start" in raw:
-        origin = FOLDER / kind / "".join(c if c.isalnum() else "-" for c in raw["start"])
-        raw["start"] = {"run": str(origin.relative_to(ROOT)), "agents": True}
-    reader = open_reader(data / "train" / "faces-112.zip").check(fault=size_fault)
+        raw["start"] = {"run": str((FOLDER / kind / folder_of(raw["start"])).relative_to(ROOT)), "agents": True}
     began = time.perf_counter()
-    outcome = train(TrainConfig.model_validate(raw), reader, run, resume=(run / "checkpoint").exists())
-    if not outcome.finished:
-        raise KeyboardInterrupt
+    outcome = trained(raw, data, run)
     figures: dict[str, Any] = {
         "seconds": round(time.perf_counter() - began), "images_per_second": round(outcome.images_per_second),
         "loss": outcome.loss,

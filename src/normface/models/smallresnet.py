@@ -37,7 +37,9 @@ class _Unit(nn.Module):
 class SmallResNet(Model):
     """Images [B, 3, 112, W] → features [B, dim]."""
 
-    def __init__(self, spec: InputSpec, dim: int, channels: tuple[int, ...], units: tuple[int, ...]) -> None:
+    def __init__(
+        self, spec: InputSpec, dim: int, channels: tuple[int, ...], units: tuple[int, ...], dropout: float
+    ) -> None:
         super().__init__(spec, dim)
         layers = [*_conv(3, channels[0], 3, 2), nn.ReLU(inplace=True)]
         inputs = channels[0]
@@ -50,9 +52,10 @@ class SmallResNet(Model):
         shrink = 2 ** len(channels)
         flat = inputs * (spec.height // shrink) * (spec.width // shrink)
         self.head = nn.Sequential(nn.Linear(flat, dim, bias=False), nn.BatchNorm1d(dim))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.body(images)))
+        return cast(Tensor, self.dropout(self.head(self.body(images))))
 
 
 @MODELS.register
@@ -61,11 +64,16 @@ def smallresnet(
     width: int = 96,
     channels: tuple[int, ...] = (16, 64, 128, 256),
     units: tuple[int, ...] = (1, 1, 2),
+    dropout: float = 0.0,
 ) -> SmallResNet:
-    """A stem and one stage per further entry of `channels`, each halving the resolution; `width` 112 or 96."""
-    if width not in (96, 112) or len(channels) != 4 or len(units) != 3 or dim < 1:
+    """A stem and one stage per further entry of `channels`, each halving the resolution; `width` 112 or 96.
+
+    dropout: of the features, in training, as Light CNN before its softmax; with normalised features leave it out.
+    """
+    if width not in (96, 112) or len(channels) != 4 or len(units) != 3 or dim < 1 or not 0 <= dropout < 1:
         raise ConfigError(
-            "width 96 or 112, 4 channel counts, 3 unit counts and dim ≥ 1",
-            f"width {width}, channels {channels}, units {units}, dim {dim}", "correct the model's options",
+            "width 96 or 112, 4 channel counts, 3 unit counts, dim ≥ 1 and 0 ≤ dropout < 1",
+            f"width {width}, channels {channels}, units {units}, dim {dim}, dropout {dropout}",
+            "correct the model's options",
         )  # fmt: skip
-    return SmallResNet(InputSpec(112, width, template=f"112x{width}"), dim, tuple(channels), tuple(units))
+    return SmallResNet(InputSpec(112, width, template=f"112x{width}"), dim, tuple(channels), tuple(units), dropout)

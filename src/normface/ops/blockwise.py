@@ -1,8 +1,8 @@
 """The head without its logits: tiles of classes, reduced as they come, computed again in the backward pass.
 
 Nothing of size B×C is held: a tile of T classes costs B·T numbers, and the weights' gradient is written tile by tile.
-The first tiles' products, as many as a fixed number of bytes holds, are kept and need not be computed again: that is a
-quarter of the arithmetic. Weights are read as they are; their lengths divide the columns of a tile afterwards.
+The first tiles' slopes, as many as a fixed number of bytes holds, are kept and need not be computed again: that is a
+quarter of the arithmetic.
 B batch, C classes, K sub-centres of each, R = C·K rows of weights, T classes of a tile, D dimensions.
 """
 
@@ -10,117 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from . import memory
 from .agents import Level, Negatives
 from .margin import Margin
+from .reductions import REACH, Hinge, LogSumExp, Own, Reduce
 from .reference import EPS, Normalize, l2_normalize, norms, widened
 
 if TYPE_CHECKING:
     from .triton import Kernels
 
 TILE = 2048  # rows of weights: 256 features × 2048 then lie in a core's cache
-KEEP = 96 * 2**20  # bytes of products kept from the forward to the backward pass
+KEEP = 96 * 2**20  # bytes of slopes kept from the forward to the backward pass
 PIECE = 8  # of them in one piece of memory: glibc uses up to 32 MB again without the kernel's help
-REACH = 80.0  # exp(-80) is still a normal number in float32
-
-Own = tuple[Tensor, Tensor]  # rows and columns of own classes in a tile
-
-
-class Reduce(Protocol):
-    """What becomes of products z [B, T] with the other classes, tile after tile: one number a sample."""
-
-    def take(self, z_BT: Tensor, own: Own) -> None:
-        """Take a tile, which may be overwritten; at `own` stands nothing that counts."""
-
-    def result(self) -> Tensor:
-        """What was reduced [B]."""
-
-    def slope(self, z_BT: Tensor, own: Own) -> Tensor:
-        """Derivative of the result after z, in a new tensor; 0 at `own`."""
-
-
-class LogSumExp:
-    """log Σ_{j≠y} exp(v_j), v the values that others(z) gives, or z itself; -∞ is left out.
-
-    Args:
-        bound_B: largest possible v; None where it is not known, and is then carried along.
-        others: changes each number by itself.
-
-    With `others`, `mean` [B] is Σ_j p_j·v_j under the softmax p over them.
-    """
-
-    def __init__(self, like_B: Tensor, bound_B: Tensor | None, others: Callable[[Tensor], Tensor] | None) -> None:
-        self.known, self.others = bound_B is not None, others
-        self.top = torch.full_like(like_B, -torch.inf) if bound_B is None else bound_B
-        self.total, self.moment = torch.zeros_like(like_B), torch.zeros_like(like_B)
-
-    def take(self, z_BT: Tensor, own: Own) -> None:
-        if self.others is not None:
-            z_BT = self.others(z_BT)
-        z_BT[own] = -torch.inf
-        if not self.known:
-            top = torch.maximum(self.top, z_BT.amax(1)).clamp(min=torch.finfo(z_BT.dtype).min)
-            fading = (self.top - top).exp_()
-            self.total *= fading
-            self.moment *= fading
-            self.top = top
-        if self.others is None:
-            self.total += z_BT.sub_(self.top[:, None]).exp_().sum(1)
-        else:
-            p_BT = (z_BT - self.top[:, None]).exp_()
-            self.total += p_BT.sum(1)
-            self.moment += p_BT.mul_(z_BT.masked_fill_(z_BT == -torch.inf, 0)).sum(1)
-
-    def result(self) -> Tensor:
-        self.value = self.top + self.total.log()
-        self.mean = (self.moment / self.total).masked_fill_(self.total == 0, 0)
-        return self.value
-
-    def slope(self, z_BT: Tensor, own: Own) -> Tensor:
-        if self.others is None:
-            p_BT = (z_BT - self.value[:, None]).exp_()
-        else:
-            with torch.enable_grad():
-                z_BT = z_BT.detach().requires_grad_()
-                v_BT = self.others(z_BT)
-            p_BT = (v_BT.detach() - self.value[:, None]).exp_().masked_fill_(v_BT == -torch.inf, 0)
-            (p_BT,) = torch.autograd.grad(v_BT, z_BT, p_BT)
-        p_BT[own] = 0
-        return p_BT
-
-
-class Hinge:
-    """Σ_{j≠y} max(0, m - d_j) or, exponential, Σ exp(-d_j) over d_j < m; z are cosines, d = 2 - 2·z, m = `level` [B].
-
-    `weights` [B] then is the active negatives' number, or their summed exp(-d).
-    """
-
-    def __init__(self, level_B: Tensor, *, exponential: bool = False) -> None:
-        self.level_B1, self.exponential = level_B[:, None], exponential
-        self.total, self.weights = torch.zeros_like(level_B), torch.zeros_like(level_B)
-
-    def _weights(self, z_BT: Tensor, own: Own) -> tuple[Tensor, Tensor]:
-        d_BT = 2 - 2 * z_BT
-        active_BT = d_BT < self.level_B1
-        active_BT[own] = False
-        return d_BT, active_BT * torch.exp(-d_BT) if self.exponential else active_BT.to(d_BT.dtype)
-
-    def take(self, z_BT: Tensor, own: Own) -> None:
-        d_BT, weights_BT = self._weights(z_BT, own)
-        weights_B = weights_BT.sum(1)
-        self.weights += weights_B
-        self.total += weights_B if self.exponential else torch.where(weights_BT > 0, self.level_B1 - d_BT, 0).sum(1)
-
-    def result(self) -> Tensor:
-        return self.total
-
-    def slope(self, z_BT: Tensor, own: Own) -> Tensor:
-        return 2 * self._weights(z_BT, own)[1]
 
 
 class Tiled:
@@ -145,6 +52,12 @@ class Tiled:
         self.subcenters, self.unit, self.project, self.kernels = subcenters, unit, project, kernels
         if kernels is not None:
             kernels.check(self, w_RD)
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What products are taken in: autocast's precision where it is on."""
+        device = self.x_BD.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.x_BD.dtype
 
     def total(self, part: Tensor) -> Tensor:
         """The sum of what each holder of classes found; all classes are here."""
@@ -173,9 +86,8 @@ class Tiled:
 
     def reduce(self, x_BD: Tensor, rows_B: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
         """Products with the own rows [B], and the result over other classes [B]; both of the classes here."""
-        device = x_BD.device.type
-        compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BD.dtype
-        with torch.autocast(device, enabled=False):
+        compute = self.compute
+        with torch.autocast(x_BD.device.type, enabled=False):
             if self.kernels is not None and isinstance(reduce, LogSumExp) and self.kernels.able(reduce):
                 return self.kernels.reduce(x_BD, self.w_RD, rows_B, self, reduce, compute)
             return _Tiled.apply(x_BD, self.w_RD, rows_B, self, reduce, compute)  # type: ignore[no-untyped-call,no-any-return]
@@ -218,12 +130,11 @@ def cosine_cross_entropy(
     others = None
     if exclude_above is not None or (margin is not None and margin.curriculum is not None):
         others = _others(s_B1.detach(), margin, None if margin is None else margin(cosines_B).detach(), exclude_above)
-    # Cosines cannot exceed 1, nor (t + cos)·cos 2.
-    bound_B = (2 if others else 1) * s_B1.detach()[:, 0] if head.unit and normalize in ("both", "weights") else None
-    if bound_B is not None and not bound_B.max() <= REACH / 2:
-        bound_B = None
+    # Cosines cannot exceed 1. float16 holds no exp(REACH).
+    bounded = head.unit and normalize in ("both", "weights") and others is None and head.compute != torch.float16
+    bounded = bounded and bool(s_B1.max() <= REACH)
     x_BD = head.x_BD if normalize == "none" else l2_normalize(head.x_BD)
-    reduce, s_B = LogSumExp(cosines_B, bound_B, others), head.shared(s_B1[:, 0])
+    reduce, s_B = LogSumExp(cosines_B, bounded, others), head.shared(s_B1[:, 0])
     if others is None:
         own_B, rest_B = head.reduce(s_B1 * x_BD, rows_B, reduce)
         own_B = head.total(own_B)
@@ -244,7 +155,7 @@ def cosine_cross_entropy(
 def adacos_scale(head: Tiled, *, scale: Tensor) -> Tensor:
     """See `ops.adacos_scale`."""
     rows_B, cosines_B = head.own()
-    _, rest_B = head.reduce(scale * l2_normalize(head.x_BD), rows_B, LogSumExp(cosines_B, None, None))
+    _, rest_B = head.reduce(scale * l2_normalize(head.x_BD), rows_B, LogSumExp(cosines_B, False, None))
     log_mean = head.log_total(rest_B).logsumexp(0) - math.log(len(cosines_B))
     return log_mean / -(-cosines_B).median().clamp(max=-math.sqrt(0.5))
 
@@ -265,63 +176,131 @@ def _others(
 
 
 class _Tiled(torch.autograd.Function):
+    """One pass over the weights forward: slopes are known up to factors, so the features' gradient is summed with them.
+
+    Backward, only the weights' gradient is left: from slopes that were kept, or from those of products taken again.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, head: Tiled, reduce: Reduce, compute: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        inverse_R = _inverse(w_RD) if head.unit else w_RD.new_ones(len(w_RD))
-        own_B = (x_BD * _rows(w_RD, inverse_R, rows_B)).sum(1)
-        x_compute, tiles = x_BD.to(compute), _tiles(w_RD, head.subcenters)
-        each = len(x_BD) * len(tiles[0][1])
-        room = min(KEEP // (each * x_compute.itemsize), len(tiles)) if any(ctx.needs_input_grad) else 0
+        needs_x, needs_w = ctx.needs_input_grad[:2]
+        k, tiles, x_compute = head.subcenters, _tiles(w_RD, head.subcenters), x_BD.to(compute)
+        size = len(tiles[0][1])
+        units, each = _Units(w_RD, size, head.unit, compute), len(x_BD) * size
+        room = min(KEEP // (each * x_compute.itemsize), len(tiles)) if needs_w else 0
         # Several in one piece: single ones, between tiles that come and go, leave holes.
         kept = [row for at in range(0, room, PIECE) for row in x_compute.new_empty(min(PIECE, room - at), each)]
+        spare, tops = x_compute.new_empty(each), []
+        sum_BD = torch.zeros_like(x_BD)
         for i, (at, w_TD) in enumerate(tiles):
-            out = kept[i][: len(x_BD) * len(w_TD)].view(len(x_BD), -1) if i < room else None
-            z_BT = torch.mm(x_compute, w_TD.to(compute).T, out=out)
-            z_BT = _scaled(z_BT, inverse_R[at : at + len(w_TD)])
-            if head.subcenters > 1:
-                z_BT = z_BT.view(len(z_BT), -1, head.subcenters).amax(2)
-            reduce.take(z_BT, _own(rows_B // head.subcenters, at // head.subcenters, z_BT.shape[1]))
-        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, *kept)
-        ctx.head, ctx.reduce, ctx.compute = head, reduce, compute
+            unit_TD = units.measure(at, w_TD)
+            z_BT = _tile(kept[i] if i < room else spare, len(x_BD), len(w_TD))
+            torch.mm(x_compute, unit_TD.T, out=z_BT)
+            before_B = reduce.top
+            _slopes(reduce.take, z_BT, _own(rows_B // k, at // k, len(w_TD) // k), k)
+            tops.append(reduce.top)
+            if needs_x:
+                if reduce.top is not before_B:
+                    sum_BD *= (before_B - reduce.top).exp_()[:, None]
+                sum_BD += torch.mm(z_BT, unit_TD)
+        own_B = (x_BD * _rows(w_RD, units.inverse_R, rows_B)).sum(1)
+        ctx.save_for_backward(x_BD, w_RD, rows_B, units.inverse_R, own_B, sum_BD, *kept)
+        ctx.head, ctx.reduce, ctx.compute, ctx.tops = head, reduce, compute, tops
         return own_B, reduce.result()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = gradients
-        x_BD, w_RD, rows_B, inverse_R, own_B, *kept = ctx.saved_tensors
-        head, reduce, compute = ctx.head, ctx.reduce, ctx.compute
-        k, project = head.subcenters, head.unit and head.project
-        x_compute, down_x = x_BD.to(compute), (x_BD * down_B[:, None]).to(compute)
-        dx_BD, dw_RD = torch.zeros_like(x_BD), torch.empty_like(w_RD)
-        for i, (at, w_TD) in enumerate(_tiles(w_RD, k)):
-            inverse_T, w_compute = inverse_R[at : at + len(w_TD)], w_TD.to(compute)
-            known = i < len(kept)
-            z_BT = kept[i][: len(x_BD) * len(w_TD)].view(len(x_BD), -1) if known else torch.mm(x_compute, w_compute.T)
-            z_BT = _scaled(z_BT, inverse_T)
-            best = z_BT.view(len(z_BT), -1, k).max(2) if k > 1 else None
-            z_best = z_BT if best is None else best.values
-            slope_BT = reduce.slope(z_best, _own(rows_B // k, at // k, z_best.shape[1]))
-            if best is not None:
-                zeros = z_BT.new_zeros(*z_best.shape, k)
-                slope_BT = zeros.scatter_(2, best.indices[..., None], slope_BT[..., None]).flatten(1)
-            pull_T = z_BT.mul_(slope_BT).T @ down_B if project else None  # Σ_i of the gradient times z
-            slope_BT = torch.mul(slope_BT, inverse_T, out=torch.empty_like(slope_BT, dtype=compute))
-            dx_BD += torch.mm(slope_BT, w_compute)
-            dw_TD = dw_RD[at : at + len(w_TD)].copy_(torch.mm(slope_BT.T, down_x))
-            if pull_T is not None:  # eq. 4: less the part along the weight
-                dw_TD.addcmul_(w_TD, (-pull_T * inverse_T.square())[:, None])
-            elif head.unit:
-                dw_TD /= inverse_T[:, None]
-        dx_BD *= down_B[:, None]
+        x_BD, w_RD, rows_B, inverse_R, own_B, sum_BD, *_ = ctx.saved_tensors
+        head, reduce = ctx.head, ctx.reduce
         own_BD = _rows(w_RD, inverse_R, rows_B)
-        dx_BD.addcmul_(own_BD, down_own_B[:, None])
+        dx_BD = sum_BD * (reduce.factor(reduce.top) * down_B)[:, None] + down_own_B[:, None] * own_BD
+        if not ctx.needs_input_grad[1]:
+            return dx_BD, None, None, None, None, None
+        dw_RD = _Tiled._weights(ctx, down_B)
+        project = head.unit and head.project
         along_BD = x_BD - own_B[:, None] * own_BD if project else x_BD
         factor_B = down_own_B * inverse_R[rows_B] if project else down_own_B
         here_B = rows_B >= 0
         dw_RD.index_add_(0, rows_B[here_B], (along_BD * factor_B[:, None])[here_B])
         return dx_BD, dw_RD, None, None, None, None
+
+    @staticmethod
+    def _weights(ctx: Any, down_B: Tensor) -> Tensor:
+        """The weights' gradient through the other classes' products."""
+        x_BD, w_RD, rows_B, inverse_R, _, _, *kept = ctx.saved_tensors
+        head, reduce, compute = ctx.head, ctx.reduce, ctx.compute
+        k, tiles, x_compute = head.subcenters, _tiles(w_RD, head.subcenters), x_BD.to(compute)
+        units = _Units(w_RD, len(tiles[0][1]), head.unit, compute, inverse_R)
+        spare, top_B = x_compute.new_empty(len(x_BD) * len(tiles[0][1])), None
+        dw_RD = memory.empty(w_RD, *w_RD.shape)
+        for i, (at, w_TD) in enumerate(tiles):
+            known = i < len(kept)
+            z_BT = _tile(kept[i] if known else spare, len(x_BD), len(w_TD))
+            if not known:
+                torch.mm(x_compute, units.tile(at, w_TD).T, out=z_BT)
+                _slopes(reduce.slopes, z_BT, _own(rows_B // k, at // k, len(w_TD) // k), k)
+            if (ctx.tops[i] if known else reduce.top) is not top_B:
+                top_B = ctx.tops[i] if known else reduce.top
+                down_BD = x_BD * (reduce.factor(top_B) * down_B)[:, None]
+                size = down_BD.abs().amax().clamp_(min=torch.finfo(down_BD.dtype).tiny)
+                down_compute = (down_BD / size).to(compute)  # a half precision's small numbers lose digits
+            dw_TD, wide_TD = dw_RD[at : at + len(w_TD)], units.product(z_BT, down_compute)
+            if head.unit and head.project:  # eq. 4: less the part along the weight
+                inverse_T = inverse_R[at : at + len(w_TD)]
+                pull_T = torch.linalg.vecdot(wide_TD, w_TD) * inverse_T.square()
+                torch.mul(w_TD, (-size * pull_T * inverse_T)[:, None], out=dw_TD)
+                dw_TD.addcmul_(wide_TD, (size * inverse_T)[:, None])
+            else:
+                torch.mul(wide_TD, size, out=dw_TD)
+        return dw_RD
+
+
+class _Units:
+    """Tiles of unit rows, or of rows as they are, in the products' precision; each takes the place of the one before.
+
+    Attributes:
+        inverse_R: what rows are multiplied by.
+    """
+
+    def __init__(self, w_RD: Tensor, size: int, unit: bool, compute: torch.dtype, inverse_R: Tensor | None = None):
+        self.unit, self.inverse_R = unit, w_RD.new_ones(len(w_RD)) if inverse_R is None else inverse_R
+        self.wide_TD = w_RD.new_empty(size, w_RD.shape[1])
+        self.compute_TD = self.wide_TD.to(compute)
+
+    def measure(self, at: int, w_TD: Tensor) -> Tensor:
+        """The tile, after its rows were measured."""
+        if self.unit:
+            self.inverse_R[at : at + len(w_TD)] = _inverse(w_TD)
+        return self.tile(at, w_TD)
+
+    def tile(self, at: int, w_TD: Tensor) -> Tensor:
+        """The rows w [T, D] that begin at `at`, brought to unit length."""
+        if self.unit:
+            w_TD = torch.mul(w_TD, self.inverse_R[at : at + len(w_TD), None], out=self.wide_TD[: len(w_TD)])
+        return w_TD if w_TD.dtype == self.compute_TD.dtype else self.compute_TD[: len(w_TD)].copy_(w_TD)
+
+    def product(self, slopes_BT: Tensor, down_BD: Tensor) -> Tensor:
+        """Σ of slopes times features, in the tile's place; widened, as mixed types take 20 times as long."""
+        found_TD = torch.mm(slopes_BT.T, down_BD, out=self.compute_TD[: slopes_BT.shape[1]])
+        return found_TD if found_TD.dtype == self.wide_TD.dtype else self.wide_TD[: len(found_TD)].copy_(found_TD)
+
+
+def _tile(place: Tensor, samples: int, rows: int) -> Tensor:
+    """A tile [samples, rows] at that place in memory."""
+    return place[: samples * rows].view(samples, rows)
+
+
+def _slopes(slopes: Callable[[Tensor, Own], Tensor], z_BT: Tensor, own: Own, subcenters: int) -> None:
+    """Put slopes after all rows' products in the products' place; those of a class count by their largest."""
+    if subcenters > 1:
+        best = z_BT.view(len(z_BT), -1, subcenters).max(2)
+        slopes_BC1 = slopes(best.values, own)[..., None].to(z_BT.dtype)
+        z_BT.zero_().view(len(z_BT), -1, subcenters).scatter_(2, best.indices[..., None], slopes_BC1)
+    elif (slopes_BT := slopes(z_BT, own)) is not z_BT:
+        z_BT.copy_(slopes_BT)
 
 
 def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -362,11 +341,6 @@ class _Some(torch.autograd.Function):
         here = rows_BK >= 0
         dw_RD = torch.zeros_like(w_RD).index_add_(0, rows_BK[here], tangent_BKD[here])
         return (down_BK[..., None] * own_BKD).sum(1), dw_RD, None
-
-
-def _scaled(z_BT: Tensor, columns_T: Tensor) -> Tensor:
-    """Products times numbers of the columns, in their precision; widened first, as mixed it takes 20 times as long."""
-    return z_BT * columns_T if z_BT.dtype == columns_T.dtype else z_BT.to(columns_T.dtype).mul_(columns_T)
 
 
 def _tiles(w_RD: Tensor, subcenters: int) -> list[tuple[int, Tensor]]:

@@ -20,7 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..errors import InputError
-from .blockwise import LogSumExp, Tiled, _rows
+from .blockwise import Tiled, _rows
+from .reductions import LogSumExp
 from .reference import EPS
 
 INTERPRETED = triton.knobs.runtime.interpret
