@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,12 +223,12 @@ class ScoreSet:
                 "give pairs of both kinds",
             )  # fmt: skip
 
-    @property
+    @cached_property
     def genuine(self) -> Floats:
         """Scores of one person with herself."""
         return self.scores[self.same]
 
-    @property
+    @cached_property
     def impostor(self) -> Floats:
         """Scores of two different people."""
         return self.scores[~self.same]
