@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -223,12 +224,12 @@ class ScoreSet:
                 "give pairs of both kinds",
             )  # fmt: skip
 
-    @property
+    @cached_property
     def genuine(self) -> Floats:
         """Scores of one person with herself."""
         return self.scores[self.same]
 
-    @property
+    @cached_property
     def impostor(self) -> Floats:
         """Scores of two different people."""
         return self.scores[~self.same]

@@ -159,7 +159,7 @@ def judge_templates(
     """`ijb_verification` of lists that are read: template numbers of both sides [M], whether they show one subject."""
     numbers = np.unique(media.template)
     vectors = pool(embeddings, _templates(media, numbers, embeddings), norms=norms)
-    a, b = np.searchsorted(numbers, left), np.searchsorted(numbers, right)
+    a, b = _places(numbers, left), _places(numbers, right)
     pooled = ScoreSet(cosines(vectors, a, b), same, np.zeros(len(same), np.int8))
     found, notes = rates(pooled, joined(a, b, same, len(numbers)), FARS)
     facts = {
@@ -236,6 +236,15 @@ def _templates(media: Media, numbers: Ints, embeddings: Embeddings) -> Templates
     (item,) = rows_of(embeddings, media.ids)
     medium = np.unique(media.medium, return_inverse=True)[1]
     return Templates(item, np.searchsorted(numbers, media.template), medium)
+
+
+def _places(numbers: Ints, wanted: Ints) -> Ints:
+    """Where `wanted` are among sorted numbers that hold them all: by a table, unless the numbers are huge."""
+    if numbers[-1] > 10_000_000:
+        return np.searchsorted(numbers, wanted)
+    table = np.zeros(int(numbers[-1]) + 1, np.int64)
+    table[numbers] = np.arange(len(numbers))
+    return table[wanted]
 
 
 def _rows(template: Ints, subject: Ints, numbers: Ints, people: Ints) -> tuple[Ints, Ints]:

@@ -160,13 +160,13 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     keep = min(int(SPARE * far * len(impostor)) + 2, len(impostor))
     top = np.argpartition(values, len(values) - keep)[-keep:]
     top = top[np.argsort(values[top])[::-1]]
-    pairs = np.stack([left[impostor], right[impostor]], 1)
+    one, other = left[impostor], right[impostor]
     count = int(max(left.max(), right.max())) + 1
     genuine = np.flatnonzero(scores.same)
     genuine = genuine[np.argsort(scores.scores[genuine])[::-1]]
     return Tally(
-        scores.scores[genuine], left[genuine], values[top], pairs[top], len(impostor), _binned(values),
-        _bilinear(pairs, count), count,
+        scores.scores[genuine], left[genuine], values[top], np.stack([one[top], other[top]], 1), len(impostor),
+        _binned(values), _bilinear(one, other, count), count,
     )  # fmt: skip
 
 
@@ -269,11 +269,11 @@ def _binned(scores: Floats) -> Ints:
     return found[2 : BINS + 2]
 
 
-def _bilinear(pairs: Ints, count: int) -> Callable[[Floats], float]:
+def _bilinear(one: Ints, other: Ints, count: int) -> Callable[[Floats], float]:
     from scipy.sparse import coo_array
 
     if count**2 <= 10_000_000:
-        dense = np.bincount(pairs[:, 0] * count + pairs[:, 1], minlength=count**2).reshape(count, count).astype(float)
+        dense = np.bincount(one * count + other, minlength=count**2).reshape(count, count).astype(float)
         return lambda weights: float(weights[:count] @ dense @ weights[:count])
-    sparse = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
+    sparse = coo_array((np.ones(len(one)), (one, other)), shape=(count, count)).tocsr()
     return lambda weights: float(weights[:count] @ (sparse @ weights[:count]))
