@@ -80,7 +80,12 @@ class TestEveryModel:
             models.build(name, dim=0)
 
 
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in BIG])
+FAST = ("lightcnn_a", "mobilefacenet", "smallresnet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in PARAMETERS if n not in BIG]
+)
 def test_gradient_reaches_everything(name):
     torch.manual_seed(0)
     model = models.build(name)
