@@ -89,7 +89,7 @@ class TestCalibrate:
 
     def test_mistakes(self, run, drawn, systems, tmp_path):
         vectors = ["--embeddings", systems / "poor.npz", "--out", tmp_path]
-        assert one_line(run("calibrate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
+        assert one_line(run("calibrate", "lfw", "--data", drawn)[2], "--out with --embeddings or the default model")
         assert one_line(run("calibrate", "lfw", *vectors[:2])[2], "--out")
         assert one_line(run("calibrate", "lfw", *vectors)[2], "--data")
         assert one_line(run("calibrate", "lwf", "--data", drawn, *vectors)[2], "did you mean 'lfw'")

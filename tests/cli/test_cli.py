@@ -290,7 +290,7 @@ class TestMistakes:
         Embeddings(np.eye(2), ["a/a_0001.jpg", "b/b_0001.jpg"]).save(tmp_path / "f.npz")
         vectors = ["--embeddings", tmp_path / "f.npz"]
         words = ["evaluate", "lfw", "--data", drawn, *vectors]
-        assert one_line(run("evaluate", "lfw", "--data", drawn)[2], "either --model or --embeddings")
+        assert one_line(run(*words, "--model", tmp_path)[2], "either --model or --embeddings")
         assert one_line(
             run("evaluate", "blurf", "--data", drawn, *vectors)[2],
             "a protocol among agedb_30, all_pairs, blufr",

@@ -6,18 +6,22 @@ import subprocess
 import sys
 
 import pytest
+import simplejpeg
 from benchmarks.losses import table
 from tests.conftest import ROOT
 
 from normface.cli import VERBS
+from normface.data.synthetic import photograph
 from normface.types import InputSpec
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for picture, name in enumerate(("a.jpg", "b.jpg")):
+        (tmp_path / name).write_bytes(simplejpeg.encode_jpeg(photograph(0, 0, picture)))
     for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
         exec(compile(code, page.name, "exec"), {})
 

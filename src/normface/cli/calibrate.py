@@ -68,11 +68,10 @@ def calibrate(
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`.
     """
-    if (model is None) == (embeddings is None):
-        got = "neither" if model is None else "both"
-        raise ConfigError("either --model or --embeddings", got, "give one (no default model ships yet)")
-    if embeddings is not None and folder is None:
-        raise ConfigError("--out with --embeddings", "none", "name a folder for the certificate")
+    if model is not None and embeddings is not None:
+        raise ConfigError("either --model or --embeddings", "both", "give one, or none for the default model")
+    if model is None and folder is None:
+        raise ConfigError("--out with --embeddings or the default model", "none", "name a folder for the certificate")
     if protocol in EVERY and far is None:
         raise ConfigError(f"--far with {protocol}", "none", "give one, such as --far 0.001")
     if folder is not None:
@@ -95,7 +94,7 @@ def calibrate(
         assert far
         comparisons, digest = compare_all(vectors, lists, far)
     point = operating_point(
-        comparisons, target_far=far, protocol=f"{protocol}, {'mirror sum' if model else name}", model_sha256=weights,
+        comparisons, target_far=far, protocol=f"{protocol}, {name if embeddings else 'mirror sum'}", model_sha256=weights,
         data_sha256=digest, replicates=replicates,
     )  # fmt: skip
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}

@@ -97,9 +97,8 @@ def evaluate(
     `normface evaluate lfw --data DATA --embeddings F.npz --json`,
     `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`.
     """
-    if (model is None) == (embeddings is None):
-        got = "neither" if model is None else "both"
-        raise ConfigError("either --model or --embeddings", got, "give one (no default model ships yet)")
+    if model is not None and embeddings is not None:
+        raise ConfigError("either --model or --embeddings", "both", "give one, or none for the default model")
     if embeddings is not None and (mirror is not None or strict):
         raise ConfigError("--mirror and --strict with --model", "them with --embeddings", "drop them")
     if far is not None and not certify:

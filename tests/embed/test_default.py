@@ -1,0 +1,46 @@
+"""The model that ships: what it must be on any machine, without photographs of real people."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from normface.cli import main
+from normface.data.synthetic import photograph
+from normface.embed import Embedder, certificate
+from normface.embed.embedder import DEFAULT
+
+
+def test_it_is_small_and_certified():
+    assert DEFAULT.stat().st_size <= 6_000_000
+    point = Embedder.load().operating_point  # of these very weights, or loading would have refused it
+    assert point.target_far == 0.001
+    assert point.far.value <= 0.001
+    assert point.calibration
+    assert certificate(DEFAULT).exists()
+
+
+def test_its_card_names_its_weights():
+    assert Embedder.load().sha256 in DEFAULT.with_name("model-card.md").read_text("utf-8")
+
+
+def test_a_picture_is_more_like_itself_than_like_another_person():
+    one, other = photograph(0, 0, 0), photograph(0, 1, 0)
+    embedder = Embedder.load()
+    assert embedder.verify(one, one).score == pytest.approx(1, abs=1e-6)
+    assert embedder.verify(one, other).score < 0.9
+    assert embedder.embed(np.concatenate([embedder.crop(one), embedder.crop(other)])).vectors.shape == (2, 128)
+
+
+def test_the_command_takes_it_where_no_model_is_named(tmp_path: Path, monkeypatch, capsys):
+    import simplejpeg
+
+    for picture, name in enumerate(("a.jpg", "b.jpg")):
+        (tmp_path / name).write_bytes(simplejpeg.encode_jpeg(photograph(0, 0, picture)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["normface", "verify", "a.jpg", "b.jpg", "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert json.loads(capsys.readouterr().out)["model"] == "default.onnx"
