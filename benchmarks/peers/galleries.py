@@ -27,7 +27,7 @@ def lancedb(vectors: NDArray[np.float32], folder: Path) -> Search:
     import pyarrow as pa
 
     rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    table = lance.connect(str(folder / "lance")).create_table(
+    table: Any = lance.connect(str(folder / "lance")).create_table(
         "templates", pa.table({"id": np.arange(len(vectors)), "vector": rows})
     )
 

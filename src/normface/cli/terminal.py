@@ -31,7 +31,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable images instead of skipping them.")]
 Model = Annotated[
     Path | None,
-    typer.Option("--model", help="A run folder, or FILE.onnx (with FILE.spec.json beside it if foreign). Default: the model that ships."),
+    typer.Option(
+        "--model",
+        help="A run folder, or FILE.onnx (with FILE.spec.json beside it if foreign). Default: the model that ships.",
+    ),
 ]
 GalleryUrl = Annotated[
     str,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import require
 
 BLOCK = 256  # templates whose greatest score is looked at together
-TASK = 64 * BLOCK  # templates a thread takes at once: their scores stay in its cache
+TASK = 256 * BLOCK  # templates a thread takes at once: their scores stay in its cache
 BITS = 512  # of a sketch
 SHORT_LIST = 1000  # sketches nearest to the query's that are looked at again
 FETCH = 32  # vectors read from the store at once
@@ -42,6 +42,7 @@ class Index:
         self._codes = np.zeros((1024, dim), np.int8)
         self._scales = np.zeros(1024, np.float32)
         self._ids, self._owners = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
+        self._scores = np.zeros(1024, np.float32)  # of the last query: new memory would cost more than its filling
         self._sketched: NDArray[np.uint8] | None = None  # made when the first approximate search asks for it
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = min(threads, 16)
@@ -58,6 +59,7 @@ class Index:
                 new[: self._count] = old[: self._count]
                 old[:] = 0  # nothing lingers in memory that is given back
                 setattr(self, name, new)
+        self._scores = np.zeros(-(-capacity // BLOCK) * BLOCK, np.float32)
 
     def add(self, ids: NDArray[np.int64], owners: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Take in templates: their numbers, their people's numbers [N], and unit vectors [N, D]."""
@@ -90,7 +92,7 @@ class Index:
             return []
         if exact:
             scores, peaks = self._scan(query)
-            return self._refine(query, k, np.arange(self._count), scores, peaks)
+            return self._refine(query, k, None, scores, peaks)
         rows = self._short_list(query, max(SHORT_LIST, 10 * k))
         codes, scales, _ = _quantise(query[None].astype(np.float32))
         raw = np.asarray(self._kernel(codes, self._codes[rows], "dot", out_dtype="float32"))[0]
@@ -101,7 +103,8 @@ class Index:
         """Scores by codes of all templates, and the greatest of each BLOCK."""
         codes, scales, _ = _quantise(query[None].astype(np.float32))
         blocks = -(-self._count // BLOCK)
-        scores = np.full(blocks * BLOCK, -np.inf, np.float32)
+        scores = self._scores[: blocks * BLOCK]
+        scores[self._count :] = -np.inf
         peaks = np.empty(blocks, np.float32)
 
         def work(start: int) -> None:
@@ -119,10 +122,11 @@ class Index:
         self,
         query: NDArray[np.float64],
         k: int,
-        rows: NDArray[np.int64],
+        rows: NDArray[np.int64] | None,
         scores: NDArray[np.float32],
         peaks: NDArray[np.float32],
     ) -> list[tuple[int, float]]:
+        """The best people by their own vectors among `rows` (None: all), whose scores by codes these are."""
         coded = _restored(query)
         doubt = float(np.linalg.norm(query - coded)) * (1 + self._error) + self._error + 1e-6
         best: dict[int, float] = {}
@@ -133,8 +137,8 @@ class Index:
                 some = some[scores[some] + doubt >= bar]
                 if not some.size:
                     break
-                owners = self._owners[rows[some]].tolist()
-                ids = self._ids[rows[some]]
+                at = some if rows is None else rows[some]
+                ids, owners = self._ids[at], self._owners[at].tolist()
                 vectors = self._fetch(ids)
                 for number, owner in zip(ids.tolist(), owners, strict=True):
                     if number in vectors:

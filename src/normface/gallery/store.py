@@ -182,13 +182,16 @@ class Store:
     def note_search(self, action: str, person: str | None, detail: str) -> None:
         """Append a search or a verification, without ever waiting for somebody who writes."""
         self._pending.append((time.time(), action, person, None, detail))
-        with suppress(sqlite3.OperationalError):  # busy: it stays among the pending
+        if not self._log.acquire(blocking=False):  # somebody is writing pending notes: this one comes with the next
+            return
+        try:
             self._notes.execute("BEGIN IMMEDIATE")
-            try:
-                self._commit(self._notes)
-            finally:
-                if self._notes.in_transaction:
-                    self._notes.execute("ROLLBACK")
+            self._commit(self._notes)
+        except sqlite3.OperationalError:  # busy: it stays among the pending
+            if self._notes.in_transaction:
+                self._notes.execute("ROLLBACK")
+        finally:
+            self._log.release()
 
     def _commit(self, db: sqlite3.Connection) -> None:
         """Write the pending notes and commit; only then are they pending no more."""

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import memory
 from .agents import Level, Negatives
 from .margin import Margin
 from .reductions import REACH, Hinge, LogSumExp, Own, Reduce
@@ -235,7 +234,7 @@ class _Tiled(torch.autograd.Function):
         k, tiles, x_compute = head.subcenters, _tiles(w_RD, head.subcenters), x_BD.to(compute)
         units = _Units(w_RD, len(tiles[0][1]), head.unit, compute, inverse_R)
         spare, top_B = x_compute.new_empty(len(x_BD) * len(tiles[0][1])), None
-        dw_RD = memory.empty(w_RD, *w_RD.shape)
+        dw_RD = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
         for i, (at, w_TD) in enumerate(tiles):
             known = i < len(kept)
             z_BT = _tile(kept[i] if known else spare, len(x_BD), len(w_TD))
