@@ -94,8 +94,8 @@ def calibrate(
         assert far
         comparisons, digest = compare_all(vectors, lists, far)
     point = operating_point(
-        comparisons, target_far=far, protocol=f"{protocol}, {name if embeddings else 'mirror sum'}", model_sha256=weights,
-        data_sha256=digest, replicates=replicates,
+        comparisons, target_far=far, protocol=f"{protocol}, {name if embeddings else 'mirror sum'}",
+        model_sha256=weights, data_sha256=digest, replicates=replicates,
     )  # fmt: skip
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(listed[1]) if listed else {}
