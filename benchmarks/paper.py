@@ -27,7 +27,6 @@ from normface.cli.evaluate import embed_pairs
 from normface.data import open_reader
 from normface.figures.canvas import panels, title
 from normface.protocols import blufr, lfw, read_lfw_pairs, scores
-from normface.protocols.compare import subjects
 from normface.protocols.intervals import percentiles, resampled
 from normface.report.plots import COLOURS, save
 from normface.train import embedder
@@ -109,7 +108,8 @@ def run() -> dict[str, Any]:
     cells = {name: [_cell(name, seed, data) for seed in SEEDS] for name in ROWS}
     right = {name: np.stack([_right(name, seed) for seed in SEEDS]) for name in ROWS}  # [seeds, snapshots, pairs]
     named = read_lfw_pairs(data / "lfw" / "pairs.txt")
-    people, sides = subjects(named)
+    sides = named.people
+    people = int(max(side.max() for side in sides)) + 1
     figures: dict[str, Any] = {
         "model": MODEL, "epochs": {"softmax model": BASE, "each row": FINE}, "batch": BATCH, "seeds": list(SEEDS),
         "threads": torch.get_num_threads(), "rows": {},
@@ -122,7 +122,7 @@ def run() -> dict[str, Any]:
             row[metric] = _mean([cell[metric] for cell in found])
         for other in (BASELINE, BOTH):
             if name != other:
-                row[f"less {other}"] = _difference(right[name], right[other], named.same, len(people), sides)
+                row[f"less {other}"] = _difference(right[name], right[other], named.same, people, sides)
         figures["rows"][name] = row
     picture(figures)
     print(table(figures))
