@@ -1,12 +1,15 @@
 """bfloat16 by torch: the same network, as exact as it claims, and refused where it is not."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 from tests.embed.networks import constant, network, save
 
 from normface.embed import Embedder, bf16
+from normface.embed.precision import store
 from normface.errors import ConfigError, ModelError
 from normface.types import InputSpec
 
@@ -30,8 +33,6 @@ def test_close_to_float32_and_without_certificate(dense):
 
 def test_operators_against_onnxs_own_reference(tmp_path):
     """Every operator, with its odd attributes."""
-    from onnx.reference import ReferenceEvaluator
-
     rng = np.random.default_rng(0)
 
     def const(name, *shape):
@@ -64,6 +65,20 @@ def test_operators_against_onnxs_own_reference(tmp_path):
         np.testing.assert_allclose(bf16.network(tmp_path / "all.onnx")(x), expected, rtol=1e-4, atol=1e-5)
     rounded = bf16.network(tmp_path / "all.onnx")(x)
     np.testing.assert_allclose(rounded, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_weights_stored_in_fewer_bits_are_computed(dense, tmp_path, precision):
+    proto = onnx.load(str(dense))
+    store(proto, precision)
+    onnx.save(proto, str(tmp_path / "small.onnx"))
+    source = proto.graph.input[0]
+    shape = [each.dim_value for each in source.type.tensor_type.shape.dim[1:]]
+    x = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    expected = ReferenceEvaluator(proto).run(None, {source.name: x})[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bf16, "BF16", torch.float32)
+        np.testing.assert_allclose(bf16.network(tmp_path / "small.onnx")(x), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_auto_takes_it_where_it_pays(dense, tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def pays(path: Path) -> bool:
     if not (able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")):
         return False
     try:
-        graph = require("onnx", "train").load(str(path)).graph
+        graph = _read(path)
     except ImportError:
         return False
     groups = [a.i for n in graph.node if n.op_type == "Conv" for a in n.attribute if a.name == "group"]
@@ -127,8 +127,7 @@ class _Graph:
     """The network of an ONNX file: its nodes in order, their names replaced by places in a list of values."""
 
     def __init__(self, path: Path) -> None:
-        onnx = require("onnx", "train")
-        graph = onnx.load(str(path)).graph
+        onnx, graph = require("onnx", "train"), _read(path)
         if unknown := _unknown(graph):
             raise ModelError(f"operators among {', '.join(OPERATORS)}", ", ".join(unknown), "use precision fp32")
         rounded = {name for n in graph.node if n.op_type == "Conv" for name in n.input[1:]}
@@ -158,6 +157,26 @@ class _Graph:
         found = values[self.target]
         assert found is not None
         return found
+
+
+def _read(path: Path) -> Any:
+    """An ONNX file's graph, its weights computed: those in 8 or 16 bits are stored as Cast(codes) · scale."""
+    onnx = require("onnx", "train")
+    graph = onnx.load(str(path)).graph
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    left = []
+    for node in graph.node:
+        computed = node.op_type == "Mul" or (node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT)
+        if not (computed and all(name in known for name in node.input)):
+            left.append(node)
+            continue
+        given = [onnx.numpy_helper.to_array(known[name]) for name in node.input]
+        value = given[0].astype(np.float32) if node.op_type == "Cast" else given[0] * given[1]
+        known[node.output[0]] = onnx.numpy_helper.from_array(value, node.output[0])
+        graph.initializer.append(known[node.output[0]])
+    del graph.node[:]
+    graph.node.extend(left)
+    return graph
 
 
 def _unknown(graph: Any) -> list[str]:
