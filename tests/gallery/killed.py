@@ -86,7 +86,7 @@ def main(place, times, seed):
             os.waitpid(child, 0)
             new = [line.strip().decode() for line in [*told, *pipe] if line.strip().isdigit()]
         acknowledged += new
-        first = int(acknowledged[-1]) + 2 if acknowledged else first + 1
+        first = int(new[-1]) + 2 if new else first + 1  # whoever was under way may be there: never again
         _, status = os.waitpid(forked(check, place, acknowledged, time_ + 1), 0)
         print(json.dumps({"acknowledged": len(new), "intact": status == 0}), flush=True)
 
