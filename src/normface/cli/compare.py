@@ -35,6 +35,10 @@ def compare(
     data: Annotated[
         Path | None, typer.Option(help="Folder with lfw/pairs.txt and the aligned crops, as for evaluate.")
     ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option("--list", help="Pairs in folds, .csv or in LFW's format, instead of LFW's."),
+    ] = None,
     far: Annotated[float, typer.Option(help="False accept rate at which TAR is compared.")] = 0.01,
     replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people.")] = 1000,
     folder: Annotated[Path | None, typer.Option("--out", help="Write report.html with all curves here.")] = None,
@@ -43,8 +47,8 @@ def compare(
     """Put several systems beside each other; say whether one is better, with interval and p.
 
     Results of one protocol on the same comparisons become one table, and one page with overlaid curves (`--out`).
-    With `--data` each system is also compared with the first on the same pairs of LFW: a bootstrap over people, and
-    McNemar's test. That takes vectors: a report folder holds them, a model makes them.
+    With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs: a
+    bootstrap over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes LFW's.
 
     Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`.
     """
@@ -52,19 +56,20 @@ def compare(
         raise ConfigError("at least two systems", "one", "name another")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
-    named = {name: _system(path, data) for name, path in zip(_names(systems), systems, strict=True)}
+    pairs = listed or (data and data / "lfw" / "pairs.txt")
+    named = {name: _system(path, data, pairs is not None) for name, path in zip(_names(systems), systems, strict=True)}
     results = {name: system.result for name, system in named.items() if system.result}
     _comparable(results)
     differences: dict[str, Result] = {}
-    if data is not None:
+    if pairs is not None:
         (first, one), *others = named.items()
         for name, other in others:
             if one.vectors is None or other.vectors is None:
                 lacking = first if one.vectors is None else name
-                raise ConfigError("vectors of each system for --data", f"none of {lacking}", "evaluate it with --out")
+                raise ConfigError("vectors of each system", f"none of {lacking}", "evaluate it with --out")
             differences[name] = compare_systems(
-                one.vectors, other.vectors, data / "lfw" / "pairs.txt", far=far, replicates=replicates,
-                conditions={"first": first, "second": name},
+                one.vectors, other.vectors, pairs, far=far, replicates=replicates,
+                conditions={"first": first, "second": name, "list": str(pairs)},
             )  # fmt: skip
     told = [_verdict(result) for result in differences.values()]
     if folder is not None:
@@ -83,12 +88,12 @@ def compare(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _system(path: Path, data: Path | None) -> System:
+def _system(path: Path, data: Path | None, paired: bool) -> System:
     """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
     file = path / "result.json" if path.is_dir() else path
     if file.suffix == ".json" and file.exists():
         kept = file.with_name("embeddings.npz")
-        return System(read_result(file), Embeddings.load(kept) if data is not None and kept.exists() else None)
+        return System(read_result(file), Embeddings.load(kept) if paired and kept.exists() else None)
     if data is None:
         raise ConfigError("--data for models and vectors", f"{path} without it", "name it, or give a report's folder")
     if path.suffix == ".npz":
@@ -147,7 +152,8 @@ def _verdict(result: Result) -> str:
     points = [100 * value for value in (change.value, change.low, change.high)]
     tars = [100 * value for value in (tar.value, tar.low, tar.high)]
     return (
-        f"{words}: {first} − {second} is {points[0]:+.2f} points of accuracy ({points[1]:+.2f} to {points[2]:+.2f}; "
+        f"on {facts['list']}, {words}: {first} − {second} is {points[0]:+.2f} points of accuracy "
+        f"({points[1]:+.2f} to {points[2]:+.2f}; "
         f"McNemar p = {facts['p_mcnemar']:.2g}: only {first} is right in {facts['only_first']:,} of {facts['pairs']:,} "
         f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR "
         f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p = {facts['p_tar']:.2g})"

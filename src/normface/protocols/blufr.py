@@ -152,7 +152,11 @@ def blufr(
         "by_trial": dict(zip(names, found.T.tolist(), strict=True)),
         "impostor_pairs": [pairs.impostors for pairs, _ in trials],
         "thresholds": [dict(zip(map(str, FARS), pairs.thresholds(FARS, kth=True), strict=True)) for pairs, _ in trials],
-        "config_sha256": config.sha256, "notes": ["intervals: bootstrap over subjects, the same in all trials"],
+        "config_sha256": config.sha256, "notes": [
+            "intervals: bootstrap over subjects, the same in all trials",
+            "mean − std over the trials: "
+            + ", ".join(f"{name} {100 * value:.2f} %" for name, value in zip(names, means - stds, strict=True)),
+        ],
         **(conditions or {}),
     }  # fmt: skip
     pairs, search = trials[0]

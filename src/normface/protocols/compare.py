@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
 from . import metrics
+from .csv_pairs import read_pairs_csv, subjects
 from .intervals import over_folds, percentiles, resampled
 from .pairs import NamedPairs, read_lfw_pairs, scores
 
@@ -31,6 +32,7 @@ def compare(
 
     Args:
         first, second: embeddings of every image of the list; of any dimensions.
+        pairs_file: in LFW's format, or a CSV with folds (`read_pairs_csv`).
         replicates: of the bootstrap over subjects; both systems meet the same ones.
         conditions: recorded among the facts.
 
@@ -42,11 +44,12 @@ def compare(
     Raises:
         DataError: a malformed list, ids without vectors, fewer than 2 folds, too few impostors for `far`.
     """
-    named = read_lfw_pairs(pairs_file)
+    by_csv = Path(pairs_file).suffix == ".csv"
+    named = read_pairs_csv(pairs_file)[0] if by_csv else read_lfw_pairs(pairs_file)
     if int(named.fold.max()) < 1:
         raise DataError("at least 2 folds", f"1 in {pairs_file}", "use a list with folds, such as View 2's")
     right, accepted = zip(*(_decisions(each, named, far) for each in (first, second)), strict=True)
-    left, other = named.people
+    left, other = subjects(named) if by_csv else named.people
     people = int(max(left.max(), other.max())) + 1
     same, count = named.same, len(named.same)
 

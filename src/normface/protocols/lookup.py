@@ -29,7 +29,7 @@ def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
             raise DataError(
                 f"a vector for each of {len(every)} images",
                 f"none for {np.isin(every, known, invert=True).sum()} (first: {absent[0]}; nearest id: {near[0]})",
-                "embed those images too, with ids such as Name/Name_0001.jpg, or evaluate what is there: --partial",
+                "embed those too, with ids as the list has them (normface evaluate --partial judges what is there)",
             )
         found.append(rows)
     return found

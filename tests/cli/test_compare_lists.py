@@ -1,0 +1,35 @@
+"""`normface compare --list`: two systems on a user's own pairs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from normface.types import Embeddings
+
+
+def test_on_pairs_of_ones_own(run, tmp_path):
+    rng = np.random.default_rng(0)
+    people = [f"P{k}" for k in range(40)]
+    ids = [f"{name}/{i}.jpg" for name in people for i in range(2)]
+    centres = np.repeat(rng.normal(size=(40, 64)), 2, axis=0)
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["a", "b", "same", "fold"])
+        for k, name in enumerate(people):
+            rows.writerow([f"{name}/0.jpg", f"{name}/1.jpg", 1, k % 4])
+            rows.writerow([f"{name}/0.jpg", f"{people[k - 1]}/1.jpg", 0, k % 4])
+    for name, noise in (("good", 0.3), ("bad", 3.0)):
+        Embeddings(centres + noise * rng.normal(size=centres.shape), np.array(ids)).save(tmp_path / f"{name}.npz")
+        words = ["--list", tmp_path / "pairs.csv", "--embeddings", tmp_path / f"{name}.npz", "--out", tmp_path / name]
+        assert run("evaluate", "pairs_csv", *words)[0] == 0
+    words = ["compare", tmp_path / "good", tmp_path / "bad", "--list", tmp_path / "pairs.csv", "--far", "0.05"]
+    code, told, err = run(*words, "--json")
+    assert code == 0, err
+    (found,) = json.loads(told)["differences"]
+    right = {name: result["metrics"]["accuracy"]["value"] for name, result in json.loads(told)["results"].items()}
+    assert right["good"] > right["bad"]
+    assert found["metrics"]["accuracy_difference"]["value"] == pytest.approx(right["good"] - right["bad"])
+    assert found["facts"]["pairs"] == 80
+    assert f"on {tmp_path / 'pairs.csv'}, good is more accurate than bad" in " ".join(run(*words)[1].split())
