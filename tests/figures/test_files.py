@@ -31,6 +31,7 @@ def test_all_figures_are_registered():
     assert list(FIGURES) == ["agents", "bias", "bound", "gradient", "marginal", "radial", "scales", "spheres"]
 
 
+@pytest.mark.slow
 def test_quick_figures_as_files(run, tmp_path):
     code, out, err = run(*QUICK, "--out", tmp_path, "--json")
     assert (code, err) == (0, "")

@@ -263,6 +263,7 @@ def test_an_operating_point_decides_for_its_own_model_alone(place):
         assert gallery.search([0, 1.0])[0].decision is False
 
 
+@pytest.mark.slow
 def test_threads_search_and_enrol_together(place):
     rows, failures = drawn(0, 40), []
 

@@ -248,6 +248,7 @@ def test_the_licence_goes_into_the_onnx_file(published, tmp_path):
     assert json.loads(metadata["normface.origin"]) == told
 
 
+@pytest.mark.slow
 def test_what_is_trained_from_them_says_so_too(drawn, tmp_path):
     """Also after a stop, and in a run that starts from that one."""
     small = [

@@ -52,6 +52,7 @@ def test_labels_that_skip_numbers(reader, tmp_path):
 
 
 @pytest.mark.parametrize("sample", [1.0, 0.01])
+@pytest.mark.slow
 def test_a_million_empty_classes(sample):
     """Five of 10⁶ classes have images: the loss starts near what the theory says, and the gradient is finite."""
     from normface import theory
@@ -75,6 +76,7 @@ def test_crops_of_another_template_are_refused_before_anything_is_written(reader
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_stopped_and_named(reader, tmp_path):
     """The plain softmax at a rate that rises until it bursts: the checkpoint kept is of before."""
     plain = ["loss.options.normalize=none", "loss.options.scale=1.0", "loss.options.learn_scale=false"]

@@ -90,6 +90,7 @@ def test_learns_with_and_without_labels(teacher, reader, tmp_path):
     assert "accuracy" not in (tmp_path / "without" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_views_are_kept_and_looked_up(teacher, reader, tmp_path, monkeypatch):
     """Two views: the teacher is asked for the images of the first two epochs, never again; a resumed run neither."""
     asked = []

@@ -96,6 +96,7 @@ class TestRuns:
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a)
 
+    @pytest.mark.slow
     def test_dropout_too_is_resumed_to_the_same_numbers(self, reader, tmp_path, monkeypatch):
         """What a step draws depends on seed and step, not on the steps before it in this process."""
         build = models.build
@@ -170,6 +171,7 @@ class TestStarting:
 
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.slow
     def test_a_signal_saves_and_the_run_goes_on_later(self, reader, tmp_path, number):
         def progress(done, total, measured):
             if done == 3:
@@ -260,6 +262,7 @@ class TestFailing:
         with pytest.raises(DataError, match=r"\(96\), got others \(88\)"):
             train(configure("optim.epochs=0.2"), reader.select(np.arange(88)), tmp_path / "run", resume=True)
 
+    @pytest.mark.slow
     def test_full_disk_during_a_checkpoint(self, reader, tmp_path, monkeypatch):
         """The run ends with a clear error, and the checkpoint before is whole."""
         real = os.fsync

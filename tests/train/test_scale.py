@@ -103,6 +103,7 @@ def test_the_average_follows():
     torch.testing.assert_close(dict(state.best.named_parameters())[name], expected)
 
 
+@pytest.mark.slow
 def test_the_average_is_saved_resumed_and_used(reader, tmp_path):
     config = configure("optim.average=0.9", "save_every=3")
 
@@ -140,6 +141,7 @@ def test_parts_of_a_batch_add_up():
         torch.testing.assert_close(gradient, others[1][name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_until(reader, tmp_path):
     options = ("start.freeze=['model.body']", "optim.epochs=1")
     train(configure(*options), reader, tmp_path / "all")
@@ -177,6 +179,7 @@ def test_schedules():
 
 
 class TestHeldOut:
+    @pytest.mark.slow
     def test_people_are_apart_and_the_best_is_kept(self, reader, tmp_path):
         config = configure("validate_on.people=8", "validate_on.every=1", "optim.epochs=3", "optim.batch=8")
         ours, apart = hold_out(reader, config)
@@ -192,6 +195,7 @@ class TestHeldOut:
         assert kept.step == best["step"]
         load_model(tmp_path / "run" / "best")
 
+    @pytest.mark.slow
     def test_patience_ends_the_run(self, reader, tmp_path):
         options = (
             "validate_on.people=8",
