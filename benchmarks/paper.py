@@ -15,7 +15,6 @@ import json
 import shutil
 import statistics
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from .losses import AT_64, MODEL, PLAIN, ROOT, cosine, folder_of, loss, real_fac
 
 FOLDER = ROOT / "build" / "paper"
 SEEDS, BATCH = (0, 1, 2), 64
-BASE, FINE = 6.0, 3.0  # epochs of the softmax model, and of what follows
+BASE, FINE = 6.0, 2.0  # epochs of the softmax model, and of what follows
 SNAPSHOTS = 5  # at 60, 70 … 100 % of what follows
 DROPOUT = 0.4
 BASELINE, BOTH, JOINT = "softmax, no normalisation", "softmax, both", "softmax, both + C-contrastive"
@@ -105,7 +104,8 @@ def run() -> dict[str, Any]:
     data = real_faces()
     if data is None:
         raise SystemExit("no real faces: give --data DIR (as shared data/), or set NORMFACE_DATA")
-    cells = {name: [_cell(name, seed, data) for seed in SEEDS] for name in ROWS}
+    by_seed = [{name: _cell(name, seed, data) for name in ROWS} for seed in SEEDS]  # one seed whole, then the next
+    cells = {name: [found[name] for found in by_seed] for name in ROWS}
     right = {name: np.stack([_right(name, seed) for seed in SEEDS]) for name in ROWS}  # [seeds, snapshots, pairs]
     named = read_lfw_pairs(data / "lfw" / "pairs.txt")
     sides = named.people
@@ -222,8 +222,9 @@ def _judge(place: Path, data: Path) -> dict[str, Any]:
     snapshots = sorted((place / "snapshots").iterdir())
     for snapshot in snapshots:
         lists = ["pairs.txt", "blufr_lfw_config.mat"] if snapshot == snapshots[-1] else ["pairs.txt"]
-        vectors = partial(embed_pairs, embedder(snapshot), data, [lists[-1]])
-        merged: dict[str, Embeddings] = {how: vectors(mirror=how) for how in ("none", "sum")}
+        both = embed_pairs(embedder(snapshot), data, [lists[-1]], mirror="concatenate")
+        one, mirrored = np.split(both.vectors, 2, axis=1)
+        merged = {"none": Embeddings(one, both.ids), "sum": Embeddings(one + mirrored, both.ids)}
         for kind, (how, pca) in KINDS.items():
             judged = lfw(merged[how], data / "lfw" / "pairs.txt", pca=pca)
             accuracies[kind].append(judged.metrics["accuracy"].value)
