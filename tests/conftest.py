@@ -1,5 +1,7 @@
 """Where real data lie, and small data that many tests share."""
 
+import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +11,13 @@ if not os.path.exists("/dev/nvidia0"):
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels then run on CPU tensors
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: leave its half a million objects out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # at the very end it goes too, as C++ libraries expect
 
 
 @pytest.fixture(scope="session")

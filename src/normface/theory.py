@@ -55,7 +55,10 @@ def initial_loss(num_classes: int, scale: float, dim: int = 512) -> float:
     cosine, weight = _cosines(dim, num_classes, step / scale)
     far = scale * cosine.max()
     v = np.arange(-far - 6, far + math.log(num_classes) + 40, step)
-    above = np.array([weight @ -np.expm1(-np.exp(np.minimum(scale * cosine - at, 700))) for at in v])  # 1 - F
+    parts = np.array_split(v, 1 + len(v) * len(cosine) // 100_000)
+    above = np.concatenate(  # 1 - F
+        [-np.expm1(-np.exp(np.minimum(scale * cosine - part[:, None], 700))) @ weight for part in parts]
+    )
     with np.errstate(divide="ignore"):
         largest = np.exp(num_classes * np.log1p(-np.minimum(above, 1)))
     return float(step * np.sum(np.exp(-np.exp(np.minimum(-v, 700))) - largest))

@@ -61,7 +61,7 @@ class TestFetch:
         (tmp_path / "there").mkdir()
         (tmp_path / "there" / "small.txt").write_bytes(b"pairs\n")
         server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "there"))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         file = fetch.File(
             f"http://127.0.0.1:{server.server_port}/small.txt", hashlib.sha256(b"pairs\n").hexdigest(), "For research."
         )

@@ -19,7 +19,8 @@ def test_models_are_listed_with_their_cost(run):
     assert flops == sorted(flops)
 
 
-def test_measured(run):
+def test_measured(run, monkeypatch):
+    monkeypatch.setattr("normface.cli.models.SECONDS", 0.1)
     code, out, err = run("models", "smallresnet", "--measure")
     assert code == 0
     assert "images/s" in out

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from functools import cache
 
 import numpy as np
 import onnxruntime
@@ -12,7 +13,7 @@ from torch import nn
 from normface import models
 from normface.embed.network import export
 from normface.errors import ConfigError
-from normface.models.cost import cost
+from normface.models.cost import cost as counted
 
 # Counted by hand from the layers' shapes; `published` below says what others print.
 PARAMETERS = {
@@ -35,6 +36,10 @@ def on_meta(name, **options):
         return models.build(name, **options)
 
 
+as_it_comes = cache(on_meta)  # shared: for looking at
+cost = cache(counted)
+
+
 def random_input(model, count):
     spec = model.spec
     return torch.randn(count, spec.channels, spec.height, spec.width)
@@ -43,7 +48,7 @@ def random_input(model, count):
 @pytest.mark.parametrize("name", list(models.MODELS))
 class TestEveryModel:
     def test_parameter_count(self, name):
-        assert sum(p.numel() for p in on_meta(name).parameters()) == PARAMETERS[name]
+        assert sum(p.numel() for p in as_it_comes(name).parameters()) == PARAMETERS[name]
 
     def test_shape_and_dim_as_asked(self, name):
         model = on_meta(name, dim=64).eval()
@@ -51,7 +56,7 @@ class TestEveryModel:
         assert model(random_input(model, 3).to("meta")).shape == (3, 64)
 
     def test_names_and_shapes_are_frozen(self, name):
-        state = on_meta(name).state_dict()
+        state = as_it_comes(name).state_dict()
         text = "\n".join(f"{key} {list(t.shape)}" for key, t in state.items())
         assert hashlib.sha256(text.encode()).hexdigest()[:16] == FROZEN[name]
 
@@ -65,13 +70,13 @@ class TestEveryModel:
         assert cost(name).flops == sum(found)
 
     def test_every_parameter_has_multipliers(self, name):
-        model = on_meta(name)
+        model = as_it_comes(name)
         assert model.multipliers().keys() == dict(model.named_parameters()).keys()
 
     def test_a_crop_of_its_template_fits(self, name):
         from normface.faces import TEMPLATES
 
-        spec = on_meta(name).spec
+        spec = as_it_comes(name).spec
         template = TEMPLATES[spec.template]
         assert (template.height, template.width) == (spec.height, spec.width)
 
@@ -156,7 +161,7 @@ class TestPublished:
     @pytest.mark.parametrize(("name", "count"), [("sphereface20", 20), ("sphereface64", 64), ("lightcnn_29", 29)])
     def test_layers_as_named(self, name, count):
         """Light CNN-29 counts its matrix and leaves the 1×1 of the last group to the 3×3; SphereFace counts none."""
-        convolutions = sum(isinstance(m, nn.Conv2d) for m in on_meta(name).modules())
+        convolutions = sum(isinstance(m, nn.Conv2d) for m in as_it_comes(name).modules())
         assert convolutions == count
 
 

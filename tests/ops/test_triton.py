@@ -26,10 +26,10 @@ def small_blocks(monkeypatch):
     """Several blocks and parts of them even with few classes."""
     monkeypatch.setattr(kernels, "BLOCK", 40)
     monkeypatch.setattr(kernels, "PARTS", 2)
-    monkeypatch.setattr(kernels, "FORWARD_PARTS", 3)
+    monkeypatch.setattr(kernels, "FORWARD_PARTS", 2)
 
 
-def draw(batch=20, classes=90, dim=24, seed=0):
+def draw(batch=20, classes=50, dim=24, seed=0):
     g = torch.Generator().manual_seed(seed)
     x, w = (torch.randn(n, dim, generator=g).to(DEVICE).requires_grad_() for n in (batch, classes))
     return x, w, torch.randint(classes, (batch,), generator=g).to(DEVICE)
@@ -82,7 +82,7 @@ def test_every_margin_of_the_registry(name):
     values = []
     for impl, kind in (("triton", torch.float32), ("reference", torch.float64)):
         torch.manual_seed(0)
-        loss = CosineSoftmax(90, 24, margin=name, impl=impl, **options).to(DEVICE, kind)
+        loss = CosineSoftmax(50, 24, margin=name, impl=impl, **options).to(DEVICE, kind)
         value = loss(x.detach().to(kind), y)
         value.backward()
         values.append((value.detach(), loss.weight.grad))
@@ -99,40 +99,33 @@ def test_odd_shapes(batch, classes, dim):
 
 def test_labels_at_the_edges_of_tiles_and_blocks():
     x, w, _ = draw(8)
-    check(both(x, w, torch.tensor([0, 15, 16, 39, 40, 79, 80, 89], device=DEVICE)))
+    check(both(x, w, torch.tensor([0, 15, 16, 24, 25, 39, 40, 49], device=DEVICE)))
 
 
 def test_large_scale_and_cosine_one():
     x, w, y = draw()
     with torch.no_grad():
         w[y[0]] = x[0]
-        w[(y[1] + 1) % 90] = x[1]
+        w[(y[1] + 1) % 50] = x[1]
     check(both(x, w, y, scale=64.0), 3e-5)
 
 
 def test_tensors_that_are_not_contiguous():
-    x, w, y = draw(20, 90, 48)
+    x, w, y = draw(dim=48)
     check(both(x[:, ::2], w[:, ::2], y))
-    check(both(x.T.contiguous().T, w.T.contiguous().T, y))
+    check(both(x[:, :24].T.contiguous().T, w[:, :24].T.contiguous().T, y))
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_half_precision(half):
-    x, w, y = draw()
-    ours = [float((a.double() - b).abs().max()) for a, b in both(x, w, y, half=half)]
-    plain = (
-        [float((a.double() - b).abs().max()) for a, b in both(x, w, y, impl="reference", half=half)] if False else None
-    )
-    assert plain is None
     # Cosines err by the numbers' precision 2⁻⁸ (2⁻¹¹) over √D at most; scale 12.
     unit = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[half]
-    right = [b for _, b in both(x, w, y)]
-    for error, value in zip(ours, right, strict=True):
-        assert error <= 12 * unit * max(0.05, float(value.abs().max()))
+    for ours, right in both(*draw(), half=half):
+        assert (ours.double() - right).abs().max() <= 12 * unit * max(0.05, float(right.abs().max()))
 
 
 def test_skipping_loses_no_more_than_it_says():
-    x, w, y = draw()
+    x, w, y = draw(classes=90)
     threshold = 0.02
     exact = [a for a, _ in both(x, w, y, scale=30.0)]
     close = [a for a, _ in both(x, w, y, scale=30.0, impl=Kernels(skip_below=threshold))]
@@ -153,9 +146,9 @@ def test_fused_steps_equal_those_of_sgd(weights):
     p, q = (w.detach().clone().requires_grad_() for _ in range(2))
     settings = {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.01}
     update, theirs = FusedSGD(**settings), torch.optim.SGD([q], **settings)
-    for step in range(3):
+    for step in range(2):  # the second has momentum
         a, b = (x.detach().clone().requires_grad_() for _ in range(2))
-        labels = (y + step) % 90
+        labels = (y + step) % 50
         ops.cosine_cross_entropy(a, p, labels, scale=12.0, weights=weights, impl=Kernels(update=update)).backward()
         theirs.zero_grad()
         ops.cosine_cross_entropy(b, q, labels, scale=12.0, weights=weights, impl="reference").backward()
@@ -170,7 +163,7 @@ def test_within_a_shard():
     x, w, y = draw()
     for how in ("triton", "blockwise"):
         leaves = [t.detach().clone().requires_grad_() for t in (x, w)]
-        value = ops.cosine_cross_entropy(leaves[0], leaves[1], y, scale=5.0, impl=how, shard=ClassShard(0, 90, 90))
+        value = ops.cosine_cross_entropy(leaves[0], leaves[1], y, scale=5.0, impl=how, shard=ClassShard(0, 50, 50))
         value.backward()
         torch.testing.assert_close(value, ops.cosine_cross_entropy(x, w, y, scale=5.0))
 
@@ -178,18 +171,25 @@ def test_within_a_shard():
 def test_what_is_not_theirs_is_refused():
     x, w, y = draw()
     for options, message in (
-        ({"subcenters": 3}, "no sub-centres"),
+        ({"subcenters": 2}, "no sub-centres"),
         ({"impl": Kernels(update=FusedSGD(0.1)), "exclude_above": 0.5}, "exclude_above with FusedSGD"),
     ):
         with pytest.raises(InputError, match=message):
-            ops.cosine_cross_entropy(x, w, y % 30, scale=1.0, **{"impl": "triton", **options})
+            ops.cosine_cross_entropy(x, w, y % 25, scale=1.0, **{"impl": "triton", **options})
     with pytest.raises(InputError, match="float64"):
         ops.cosine_cross_entropy(x.double(), w, y, scale=1.0, impl="triton")
     with pytest.raises(InputError, match="give the loss the parameter itself"):
         ops.cosine_cross_entropy(x, 2 * w, y, scale=1.0, impl=Kernels(update=FusedSGD(0.1)))
 
 
-def test_a_cpu_without_interpreter_is_told():
+def test_a_cpu_without_interpreter_is_told(monkeypatch):
+    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    with pytest.raises(InputError, match='expected tensors on a GPU for impl="triton", got cpu; use impl="auto"'):
+        ops.cosine_cross_entropy(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([0, 1]), scale=1.0, impl="triton")
+
+
+@pytest.mark.slow
+def test_a_cpu_without_interpreter_is_told_in_a_process_of_its_own():
     code = (
         "import torch; from normface import ops; x = torch.ones(2, 3)\n"
         "try: ops.cosine_cross_entropy(x, x, torch.tensor([0, 1]), scale=1.0, impl='triton')\n"

@@ -3,19 +3,21 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from normface import models
 from normface.data import open_reader
 from normface.embed import Embedder
-from normface.embed.network import export
 from normface.errors import ConfigError, ModelError
 from normface.train import load_config, train
 from normface.train.augment import prepare
 from normface.train.distill import CACHE, Teacher, mixed
 from normface.train.loader import UNKNOWN
+from normface.types import InputSpec
 
 SMALL = [
     "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "model.options.dim=16", "optim.batch=16",
@@ -25,11 +27,22 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A random network of another template, exported."""
-    torch.manual_seed(3)
+    """Of another template: random mixtures of the crop's means over squares."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-    model = models.build("smallresnet", channels=(4, 8, 8, 8), units=(1, 1, 1), dim=16, width=112)
-    export(model.eval(), path, sha256="0" * 64)
+    mix = np.random.default_rng(3).standard_normal((192, 16)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["images"], ["squares"], kernel_shape=[14, 14], strides=[14, 14]),
+            helper.make_node("Flatten", ["squares"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "mix"], ["embeddings"]),
+        ],
+        "mixture",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, 112, 112])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["N", 16])],
+        [numpy_helper.from_array(mix, "mix")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    path.with_suffix(".spec.json").write_text(InputSpec(112, 112, template="112x112").to_json())
     return path
 
 
