@@ -121,11 +121,8 @@ def near_probability(dim: int, distance: float) -> float:
     A quarter of the squared distance is Beta((dim - 1)/2, (dim - 1)/2)-distributed: mean 2, deviation 2/√dim.
     Raises InputError unless dim ≥ 2.
     """
-    from scipy.special import betainc  # slow to load, so only where it is used
-
     _check_dim(dim)
-    a = (dim - 1) / 2
-    return float(betainc(a, a, min(max(distance / 4, 0.0), 1.0)))
+    return float(_near(dim, np.array(distance)))
 
 
 def expected_active_negatives(num_classes: int, dim: int, margin: float, *, own_distance: float | None = 0.0) -> float:
@@ -142,8 +139,13 @@ def expected_active_negatives(num_classes: int, dim: int, margin: float, *, own_
     if own_distance is not None:
         return (num_classes - 1) * near_probability(dim, margin + own_distance)
     cosine, weight = _cosines(dim, 1, 1e-3)
-    near = [near_probability(dim, margin + own) for own in 2 - 2 * cosine]
-    return float((num_classes - 1) * (weight @ near))
+    return float((num_classes - 1) * (weight @ _near(dim, margin + 2 - 2 * cosine)))
+
+
+def _near(dim: int, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    from scipy.special import betainc  # slow to load, so only where it is used
+
+    return np.asarray(betainc((dim - 1) / 2, (dim - 1) / 2, np.clip(distances / 4, 0, 1)))
 
 
 def _cosines(dim: int, count: int, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

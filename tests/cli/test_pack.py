@@ -5,7 +5,6 @@ import json
 import os
 
 import cv2
-import datasets
 import numpy as np
 import PIL.Image
 import pytest
@@ -85,9 +84,6 @@ def test_pixels(faces, tmp_path, packed, run):
         np.testing.assert_array_equal(seen[..., ::-1], expected)
     with ipc.open_file(str(tmp_path / "pack" / "part-00000.arrow")) as shard:
         assert shard.read_all()["image"][3].as_py() == reader.encoded(3)
-    shown = datasets.load_dataset("arrow", data_files=str(tmp_path / "pack" / "*.arrow"), cache_dir=str(tmp_path / "c"))
-    shown = shown["train"].cast_column("image", datasets.Image())[3]["image"]
-    np.testing.assert_array_equal(np.asarray(shown), first.read(3))
     code, out, _ = run("data", "check", tmp_path / "pack", "--out", tmp_path / "check", "--json")
     assert code == 0
     assert json.loads(out)["unreadable"] == 0 or not json.loads(out)["unreadable"]
@@ -100,6 +96,15 @@ def test_pixels(faces, tmp_path, packed, run):
     code, _, err = run("pack", faces, tmp_path / "x.zip", "--pixels")
     assert code == 2
     assert "--pixels is for Arrow packs" in err
+
+
+@pytest.mark.slow
+def test_pixels_open_in_hugging_face_datasets(faces, tmp_path, packed):
+    datasets = pytest.importorskip("datasets")
+    packed(faces, tmp_path / "pack", "--pixels")
+    shown = datasets.load_dataset("arrow", data_files=str(tmp_path / "pack" / "*.arrow"), cache_dir=str(tmp_path / "c"))
+    shown = shown["train"].cast_column("image", datasets.Image())[3]["image"]
+    np.testing.assert_array_equal(np.asarray(shown), open_reader(faces).read(3))
 
 
 def test_names_that_differ_by_case_are_told(faces, tmp_path, run):

@@ -50,6 +50,7 @@ class TestPack:
         assert found[0][2] == min(len(r.image) for r in RECORDS[:3])
         del dataset
 
+    @pytest.mark.slow
     def test_opens_in_hugging_face_datasets(self, path, tmp_path):
         datasets = pytest.importorskip("datasets")
         found = datasets.load_dataset(
@@ -305,6 +306,7 @@ class TestTar:
             open_reader(tmp_path / "t.tar")
 
 
+@pytest.mark.slow
 class TestHuggingFace:
     def test_datasets_reads_what_we_write(self, tmp_path):
         datasets = pytest.importorskip("datasets")

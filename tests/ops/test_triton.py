@@ -125,7 +125,7 @@ def test_half_precision(half):
 
 
 def test_skipping_loses_no_more_than_it_says():
-    x, w, y = draw(classes=90)
+    x, w, y = draw(17)  # in one sample's tiles all values are small now and then
     threshold = 0.02
     exact = [a for a, _ in both(x, w, y, scale=30.0)]
     close = [a for a, _ in both(x, w, y, scale=30.0, impl=Kernels(skip_below=threshold))]
@@ -134,8 +134,8 @@ def test_skipping_loses_no_more_than_it_says():
     # Each softmax value left out is below the threshold; its part of a feature's gradient is at most that times
     # scale / (batch·length); of a weight's the sum over the batch, over the weight's length.
     lengths = x.detach().norm(dim=1)
-    assert ((exact[1] - close[1]).norm(dim=1) <= 90 * threshold * 30 / 20 / lengths).all()
-    assert ((exact[2] - close[2]).norm(dim=1) <= 20 * threshold * 30 / 20 / w.detach().norm(dim=1)).all()
+    assert ((exact[1] - close[1]).norm(dim=1) <= 50 * threshold * 30 / 17 / lengths).all()
+    assert ((exact[2] - close[2]).norm(dim=1) <= 17 * threshold * 30 / 17 / w.detach().norm(dim=1)).all()
     tiny = [a for a, _ in both(x, w, y, scale=30.0, impl=Kernels(skip_below=2.0**-24))]
     torch.testing.assert_close(tiny[1], exact[1], rtol=1e-5, atol=1e-7)
 

@@ -67,9 +67,9 @@ def test_a_body_that_nobody_reads_does_not_keep_the_connection(listening):
 
 
 def test_keeping_a_connection_between_requests_is_fine(listening, monkeypatch):
-    monkeypatch.setattr(server.Impatient, "patience", 0.3)
+    monkeypatch.setattr(server.Impatient, "patience", 0.2)
     connection = http.client.HTTPConnection(urlsplit(listening()).netloc, timeout=10)
-    for pause in (0.5, 0):
+    for pause in (0.4, 0):
         connection.request("GET", "/healthz")
         assert connection.getresponse().read() == b'{"status":"ok"}'
         time.sleep(pause)

@@ -82,13 +82,13 @@ class TestRuns:
     def test_resumes_to_the_same_numbers(self, reader, tmp_path, killed_at, precision):
         """Killed at a checkpoint or between two: the steps since are done again, the log keeps each step once."""
         config = configure(f"precision={precision}")
-        train(config, reader, tmp_path / "whole")
         with pytest.raises(Stop):
             train(config, reader, tmp_path / "run", progress=stop_after(killed_at))
         if killed_at == 5:  # died before the checkpoint of its last step was written
             with pytest.raises(ModelError, match="train it first"):
                 train(config, reader, tmp_path / "run", resume=True)
             return
+        train(config, reader, tmp_path / "whole")
         outcome = train(config, reader, tmp_path / "run", resume=True)
         assert outcome.finished
         assert losses(tmp_path / "run") == losses(tmp_path / "whole")
