@@ -57,6 +57,13 @@ class MissingDependency(NormfaceError, ImportError):
     """An optional package is absent."""
 
 
+def reason(error: Exception) -> str:
+    """What another's exception says, for a message that names the file itself: `no such file or directory`."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"'{error}'"
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional module, or raise MissingDependency naming the extra that installs it."""
     try:

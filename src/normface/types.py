@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import replacing
-from .errors import ConfigError, DataError, InputError
+from .errors import ConfigError, DataError, InputError, reason
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -155,16 +155,25 @@ class Embeddings:
 
         Raises DataError for a missing, foreign or pickled file.
         """
+        want, do = (
+            "an .npz file with the arrays 'vectors' [N, D] and 'ids' [N] of strings",
+            "write one with numpy.savez(path, vectors=…, ids=…)",
+        )
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(file["vectors"], file["ids"], file.get("norms"))
+            file = np.load(path, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise DataError(want, f"{path} with one array {list(file.shape)} and no names", do)
+            with file:
+                if not {"vectors", "ids"} <= set(file.files):
+                    raise DataError(want, f"{path} with {', '.join(file.files) or 'nothing'}", do)
+                arrays = file["vectors"], file["ids"], file.get("norms")
         except DataError:
             raise
-        except Exception as error:  # zipfile, numpy and the file system each have their own
-            raise DataError(
-                "an .npz file with the arrays 'vectors' [N, D] and 'ids' [N] of strings",
-                f"{path} ('{error}')", "write one with numpy.savez(path, vectors=…, ids=…)",
-            ) from error  # fmt: skip
+        except OSError as error:
+            raise DataError(want, f"{path}: {reason(error)}", "correct the path") from error
+        except Exception as error:  # zipfile and numpy each have their own
+            raise DataError(want, f"{path}, damaged, of another kind, or with Python objects in it", do) from error
+        return cls(*arrays)
 
 
 @dataclass(frozen=True)

@@ -300,7 +300,7 @@ class TestMistakes:
         )
         assert one_line(run("evaluate", "blufr", "--data", drawn, *vectors)[2], "blufr_lfw_config.mat")
         assert one_line(run("evaluate", "lfw", "--data", tmp_path, *vectors)[2], "pairs.txt")
-        assert one_line(run(*words)[2], "a vector for each", "nearest id")
+        assert one_line(run(*words)[2], "a vector for each", "no id is like it, they are as a/a_0001.jpg")
         assert one_line(run(*words, "--certify")[2], "--certify")
         assert one_line(run(*words, "--far", "0.1")[2], "--far with --certify")
         assert one_line(run(*words, "--mirror", "none")[2], "--mirror")

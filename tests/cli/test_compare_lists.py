@@ -24,7 +24,17 @@ def test_on_pairs_of_ones_own(run, tmp_path):
         Embeddings(centres + noise * rng.normal(size=centres.shape), np.array(ids)).save(tmp_path / f"{name}.npz")
         words = ["--list", tmp_path / "pairs.csv", "--embeddings", tmp_path / f"{name}.npz", "--out", tmp_path / name]
         assert run("evaluate", "pairs_csv", *words)[0] == 0
-    words = ["compare", tmp_path / "good", tmp_path / "bad", "--list", tmp_path / "pairs.csv", "--far", "0.05", "--replicates", 200]
+    words = [
+        "compare",
+        tmp_path / "good",
+        tmp_path / "bad",
+        "--list",
+        tmp_path / "pairs.csv",
+        "--far",
+        "0.05",
+        "--replicates",
+        200,
+    ]
     code, told, err = run(*words, "--json")
     assert code == 0, err
     (found,) = json.loads(told)["differences"]

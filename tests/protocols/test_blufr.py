@@ -121,7 +121,8 @@ def test_another_file(tmp_path, data):
         savemat(path, {"other": np.eye(3)})
     else:
         path.write_bytes(data)
-    with pytest.raises(DataError, match="blufr_lfw_config"):
+    message = "none of imageList, .*, but other; take" if data is None else "no MATLAB file.*; take"
+    with pytest.raises(DataError, match=f"{message} blufr_lfw_config"):
         read_blufr(path)
 
 

@@ -25,9 +25,9 @@ def images():
     return embeddings, subjects, np.array(pairs), scores, np.array([subjects[i] == subjects[j] for i, j in pairs])
 
 
-@pytest.mark.parametrize("tile", [16, 512])
-def test_every_pair(images, monkeypatch, tile):
-    monkeypatch.setattr(comparisons, "_TILE", tile)
+@pytest.mark.parametrize("cells", [256, 1 << 20])
+def test_every_pair(images, monkeypatch, cells):
+    monkeypatch.setattr("normface.protocols.tally._CELLS", cells)
     embeddings, subjects, pairs, scores, same = images
     found = comparisons.every_pair(embeddings, subjects, 0.05)
     assert (found.n_genuine, found.n_impostor) == (same.sum(), (~same).sum())

@@ -121,7 +121,7 @@ class TestFile:
         ("text", "part"),
         [
             ("", "a header"), ("id\nA/1.jpg", "a header"), ("name,sex\nA/1.jpg,F", "a header"),
-            ("id,sex\nA/1.jpg,F\nA/1.jpg,M", "second time"), ("id,sex\nA/1.jpg", "1 cells"),
+            ("id,sex\nA/1.jpg,F\nA/1.jpg,M", "second time"), ("id,sex\nA/1.jpg", "2 values"),
             ("id,sex\nC/1.jpg,F", "A/1.jpg"),
         ],
     )  # fmt: skip

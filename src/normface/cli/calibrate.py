@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from .. import report
-from ..atomic import replacing
 from ..embed import certificate
 from ..errors import ConfigError, require
 from ..protocols import (
@@ -22,9 +21,9 @@ from ..protocols import (
     read_blufr,
     read_groups,
 )  # fmt: skip
-from ..protocols.lookup import people, rows_of
+from ..protocols.lookup import partly, people, present, rows_of
 from ..types import Embeddings
-from .evaluate import command, embed_named, find_crops, find_lists, pairs_of, thumbnails
+from .evaluate import command, embed_named, find_crops, find_lists, keep_certificate, pairs_of, thumbnails
 from .terminal import Json, Model, Strict, load_embedder, out
 
 EVERY = ("blufr", "all_pairs")  # compare every pair of their images
@@ -48,6 +47,9 @@ def calibrate(
     crops: Annotated[
         Path | None, typer.Option(help="Aligned crops for --model, where they are not under --data.")
     ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of refusing.")
+    ] = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
     ] = None,
@@ -76,6 +78,8 @@ def calibrate(
         raise ConfigError(f"--far with {protocol}", "none", "give one, such as --far 0.001")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
+    if partial and protocol == "all_pairs":
+        raise ConfigError("--partial with a list", "all_pairs, which has none", "drop it")
     PROTOCOLS[protocol]  # says which there are
     lists = named or find_lists(protocol, data)
     listed = pairs_of(protocol, lists)
@@ -88,21 +92,24 @@ def calibrate(
         crops = crops or find_crops(protocol, data)
         vectors = embed_named(embedder, protocol, lists, crops, "sum", strict)
         name, weights = embedder.name, embedder.sha256
+    told: dict[str, Any] = {}
     if listed:
-        comparisons, digest = of_list(vectors, listed[0]), listed[0].sha256
+        pairs, told = listed[0].available(vectors) if partial else (listed[0], told)
+        comparisons, digest = of_list(vectors, pairs), pairs.sha256
     else:
         assert far
-        comparisons, digest = compare_all(vectors, lists, far)
+        comparisons, digest, told = compare_all(vectors, lists, far, partial)
+    how = [protocol, name if embeddings else "mirror sum", *["partial"] * bool(told)]
     point = operating_point(
-        comparisons, target_far=far, protocol=f"{protocol}, {name if embeddings else 'mirror sum'}",
+        comparisons, target_far=far, protocol=", ".join(how),
         model_sha256=weights, data_sha256=digest, replicates=replicates,
     )  # fmt: skip
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
-    by_pair = few_groups(listed[1]) if listed else {}
-    result = certified(point, comparisons, by_image, by_pair, conditions={"system": name}, replicates=replicates)
+    by_pair = few_groups(listed[1]) if listed and not told else {}
+    conditions = {"system": name, **told}
+    result = certified(point, comparisons, by_image, by_pair, conditions=conditions, replicates=replicates)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
-    with replacing(kept) as temporary:
-        temporary.write_text(point.to_json() + "\n", encoding="utf-8")
+    keep_certificate(kept, point)
     if folder is not None:
         report.write_folder(
             folder, name, result, title=f"{name}, calibrated by {protocol}", command=command(),
@@ -120,16 +127,24 @@ def calibrate(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def compare_all(vectors: Embeddings, lists: list[Path], far: float) -> tuple[Comparisons, str]:
-    """Every pair of BLUFR's test images, or of all images where there is no list, and the SHA-256 of what lists them.
+def compare_all(
+    vectors: Embeddings, lists: list[Path], far: float, partial: bool
+) -> tuple[Comparisons, str, dict[str, Any]]:
+    """Every pair of BLUFR's test images, or of all images where there is no list; the SHA-256 of what lists them; the
+    fact `partial` where images without a vector were left out.
 
     Folders are the people.
     """
+    told: dict[str, Any] = {}
     if lists:
         config = read_blufr(lists[0])
         ids, digest = config.ids[np.unique(np.concatenate([trial.test for trial in config.trials]))], config.sha256
+        if partial:
+            (kept,), told = present(vectors, ids)
+            told = partly(told, int(kept.sum()), len(ids), "images")
+            ids = ids[kept]
         (rows,) = rows_of(vectors, ids)
         vectors = Embeddings(vectors.vectors[rows], ids)
     else:
         digest = sha256("\n".join(sorted(vectors.ids.tolist())).encode()).hexdigest()
-    return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest
+    return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest, told

@@ -9,7 +9,7 @@ import typer
 
 from .. import report
 from ..data import Reader, open_reader
-from ..embed import Embedder
+from ..embed import Embedder, certificate
 from ..errors import ConfigError, FaceError, require
 from ..protocols import lfw, read_lfw_pairs
 from ..types import Result
@@ -108,7 +108,7 @@ def judge(run: Path, data: Path) -> Result:
     model, pairs = embedder(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
-    keep_certificate(run, certified(result, vectors, pairs, None, model.sha256))
+    keep_certificate(certificate(run), certified(result, vectors, pairs, None, model.sha256))
     return result
 
 

@@ -139,7 +139,7 @@ def evaluate(
         result = detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
     if certify:
         assert model is not None
-        keep_certificate(model, certified(result, vectors, lists[-1], far, sha256))
+        keep_certificate(certificate(model), certified(result, vectors, lists[-1], far, sha256))
     if folder is not None:
         vectors.save(folder / "embeddings.npz")
         photographs = thumbnails(crops) if crops is not None else None
@@ -258,9 +258,9 @@ def certified(result: Result, vectors: Embeddings, pairs: Path, far: float | Non
     )  # fmt: skip
 
 
-def keep_certificate(model: Path, point: OperatingPoint) -> None:
-    """Write an operating point where `verify` and `export` look for it."""
-    with replacing(certificate(model)) as temporary:
+def keep_certificate(path: Path, point: OperatingPoint) -> None:
+    """Write an operating point; `verify` and `export` look for it at `certificate(model)`."""
+    with replacing(path) as temporary:
         temporary.write_text(point.to_json() + "\n", encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import replacing
-from ..errors import DataError
+from ..errors import DataError, reason
 from ..types import Bools, Ints
 from .images import Images
 
@@ -58,15 +58,19 @@ def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints
     Raises DataError for anything but such a file: other objects in the pickle, another number of images.
     """
     path = Path(path)
+    want = f"{path} to be a verification set (images, genuine or not)"
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise DataError(want, reason(error), "correct the path") from error
+    try:
         images, same = _restricted(data)
         images = [bytes(image) for image in images]
         truth = np.array([bool(each) for each in same])
+    except _Foreign as error:
+        raise DataError(want, str(error), "take InsightFace's file") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DataError(
-            f"{path} to be a verification set (images, genuine or not)", f"'{error}'", "copy it again"
-        ) from error
+        raise DataError(want, "a damaged file, or one of another kind", "copy it again") from error
     if len(images) != 2 * len(truth) or not images:
         raise DataError(f"two images a pair in {path}", f"{len(images)} for {len(truth)} pairs", "copy it again")
     rows = np.arange(len(truth))
@@ -86,10 +90,14 @@ def write_bin(path: str | Path, images: Sequence[bytes], same: Sequence[bool]) -
         temporary.write_bytes(pickle.dumps(([bytes(image) for image in images], [bool(each) for each in same])))
 
 
+class _Foreign(Exception):
+    """A pickle of other things; the text says of what."""
+
+
 class _Plain(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"{module}.{name}, which a verification set does not hold")
+            raise _Foreign(f"{module}.{name}, which a verification set does not hold")
         return super().find_class(module, name)
 
 
@@ -97,10 +105,10 @@ def _restricted(data: bytes) -> tuple[list[bytes], list[bool]]:
     seen = 0
     for seen, (kind, argument, _) in enumerate(pickletools.genops(data), 1):
         if kind.name not in _PLAIN:
-            raise pickle.UnpicklingError(f"a pickle with {kind.name}")
+            raise _Foreign(f"a pickle with {kind.name}")
         if kind.name.endswith("PUT") and int(argument or 0) > seen:  # would make room for so many objects
-            raise pickle.UnpicklingError("an absurd number")
+            raise _Foreign("an absurd number")
     images, same = _Plain(io.BytesIO(data), encoding="latin-1").load()
     if not isinstance(images, list | tuple) or not isinstance(same, list | tuple):
-        raise pickle.UnpicklingError("other things than two lists")
+        raise _Foreign("other things than two lists")
     return [image.encode("latin-1") if isinstance(image, str) else image for image in images], list(same)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reason
 from ..types import Bools, Embeddings, Floats, Ints, Result
 from . import PROTOCOLS
 from .identification import Search
@@ -24,6 +25,7 @@ from .metrics import corners
 from .tally import Tally, all_pairs, bounded
 
 FARS, DIR_FAR, RANKS = (0.001, 0.0001), 0.01, (1, 10)
+KEYS = ("imageList", "labels", "testIndex", "galIndex", "probIndex")  # of the configuration
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,28 @@ def read_blufr(path: str | Path) -> Config:
     """Read `blufr_lfw_config.mat`. Raises DataError for another file, or one whose numbers contradict each other."""
     from scipy.io import loadmat
 
+    want, do = f"BLUFR's configuration in {path}", "take blufr_lfw_config.mat"
     try:
         data = Path(path).read_bytes()
-        raw = loadmat(str(path))
+    except OSError as error:
+        raise DataError(f"BLUFR's configuration at {path}", reason(error), do) from error
+    try:
+        raw = loadmat(BytesIO(data))
+    except Exception as error:  # SciPy's reader raises nearly anything for a damaged file
+        raise DataError(want, "no MATLAB file of version 7 or older, or a damaged one", do) from error
+    if absent := [key for key in KEYS if key not in raw]:
+        held = ", ".join(key for key in raw if not key.startswith("__")) or "nothing"
+        raise DataError(want, f"none of {', '.join(absent)}, but {held}", do)
+    try:
         names = [str(np.ravel(each)[0]) for each in np.ravel(raw["imageList"])]
         subjects = np.ravel(raw["labels"]).astype(np.int64)
         parts = [
             [np.ravel(each).astype(np.int64) - 1 for each in np.ravel(raw[key])]  # MATLAB counts from 1
-            for key in ("testIndex", "galIndex", "probIndex")
+            for key in KEYS[2:]
         ]
         trials = [Trial(*each) for each in zip(*parts, strict=True)]
-    except Exception as error:  # SciPy's reader raises nearly anything for a damaged file
-        raise DataError(f"BLUFR's configuration in {path}", f"'{error!r}'", "take blufr_lfw_config.mat") from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise DataError(want, "arrays of other kinds and sizes under its names", do) from error
     ids = np.array([name if "/" in name else f"{name.rpartition('_')[0]}/{name}" for name in names])
     for trial in trials:
         for rows in (trial.test, trial.gallery, trial.probes):
@@ -151,7 +163,10 @@ def blufr(
         "mean_minus_std": dict(zip(names, (means - stds).tolist(), strict=True)),
         "by_trial": dict(zip(names, found.T.tolist(), strict=True)),
         "impostor_pairs": [pairs.impostors for pairs, _ in trials],
-        "thresholds": [dict(zip(map(str, FARS), pairs.thresholds(FARS, kth=True), strict=True)) for pairs, _ in trials],
+        "thresholds": [
+            {f"far={far:g}": value for far, value in zip(FARS, pairs.thresholds(FARS, kth=True), strict=True)}
+            for pairs, _ in trials
+        ],
         "config_sha256": config.sha256, "notes": [
             "intervals: bootstrap over subjects, the same in all trials",
             "mean − std over the trials: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,8 +15,8 @@ from .lookup import people
 from .metrics import Roc, roc
 from .pairs import NamedPairs, joined, scores
 from .rates import Between, Listed, Trials
+from .tally import binned, triangle
 
-_TILE = 512  # rows of cosines at a time
 _BINS = 20_000  # on [-1, 1], of impostor scores that are only counted
 
 
@@ -126,19 +125,20 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     if not impostors or impostors == len(whose) * (len(whose) - 1) // 2:
         raise DataError("images of at least two people, two of one", "others", "give more images")
     counts = np.zeros(_BINS, np.int64)
-    for _, part, other in _tiles(vectors, first):
-        counts += _binned(part[other])
+    for start, tile in triangle(vectors):
+        tile[~_impostor(tile, start, first)] = -np.inf
+        counts += binned(tile, _BINS)
     reached = np.cumsum(counts[::-1])[::-1]
     lowest = int(np.flatnonzero(reached >= min(2 * far * impostors + 1, impostors))[-1])
     edge = np.float32(-1 + 2 * lowest / _BINS)
     found = []
-    for start, part, other in _tiles(vectors, first):
-        own = ~other & (np.arange(part.shape[1]) < np.arange(start, start + len(part))[:, None])
-        row, column = np.nonzero(own | (other & (part >= edge)))
-        found.append((part[row, column], row + start, column))
+    for start, tile in triangle(vectors):
+        listed = np.where(_impostor(tile, start, first), tile >= edge, tile > -np.inf)
+        row, column = np.nonzero(listed)
+        found.append((tile[row, column], row + start, column))
     scores, left, right = (np.concatenate(each) for each in zip(*found, strict=True))
     same = whose[left] == whose[right]
-    counts -= _binned(scores[~same])
+    counts -= binned(scores[~same], _BINS)
     centres = -1 + (2 * np.arange(_BINS) + 1) / _BINS
     below = np.stack([centres, counts])[:, counts > 0]
     return Comparisons(scores, same, order[left], order[right], embeddings.ids, subjects, below)
@@ -156,14 +156,6 @@ def persons(ids: NDArray[np.str_], left: Ints, right: Ints, same: Bools) -> Ints
     return who
 
 
-def _tiles(vectors: Floats, first: Ints) -> Iterator[tuple[int, Floats, Bools]]:
-    """First row, cosines with all rows before the tile's end, and which of them are of two people."""
-    for start in range(0, len(vectors), _TILE):
-        stop = min(start + _TILE, len(vectors))
-        part = vectors[start:stop] @ vectors[:stop].T
-        yield start, part, np.arange(stop) < first[start:stop, None]
-
-
-def _binned(scores: Floats) -> Ints:
-    place = ((scores + 1) * (_BINS / 2)).astype(np.int64).clip(0, _BINS - 1)
-    return np.bincount(place, minlength=_BINS)
+def _impostor(tile: Floats, start: int, first: Ints) -> Bools:
+    """Which cells are of two people, in a tile whose rows begin with `start`."""
+    return np.asarray(np.arange(tile.shape[1]) < first[start : start + len(tile), None])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
 from . import PROTOCOLS, metrics
 from .intervals import percentiles, resampled
+from .lists import read_table
 from .pairs import NamedPairs, joined, judge, scores
 from .tally import bounded
 from .verification import FARS, curves, rates, separation
@@ -30,35 +29,26 @@ def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.s
     Raises DataError naming the file and the line: no header, a missing column or value, a pair of an image with itself,
     a pair twice, labels that contradict each other.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        lines = csv.reader(content.decode("utf-8-sig").splitlines(), skipinitialspace=True)
-        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("a CSV file of pairs", f"{path} ('{error}')", "correct the path or the file") from error
-    head = [name.lower() for name in rows[0][1]] if rows else []
-    if not {"a", "b", "same"} <= set(head) or len(set(head)) < len(head):
-        got = ", ".join(head) or "nothing"
-        raise DataError("a header a, b, same[, fold][, group…]", f"{got!r} in {path}", "write one, each name once")
-    for number, row in rows[1:]:
-        if len(row) != len(head) or not all(row[head.index(name)] for name in ("a", "b", "same")):
-            raise DataError(f"{len(head)} values", f"{','.join(row)!r} in line {number} of {path}", "correct it")
-        if row[head.index("same")].lower() not in _TRUTH:
+    header = "a, b, same[, fold][, group…]"
+    head, rows, sha256 = read_table(path, "a CSV file of pairs", header, "a", "b", "same")
+    for number, row in rows:
+        if not (row["a"] and row["b"]):
             raise DataError(
-                "1 or 0 under `same`", f"{row[head.index('same')]!r} in line {number} of {path}", "correct it"
+                f"{len(head)} values", f"{','.join(row.values())!r} in line {number} of {path}", "correct it"
             )
-    if len(rows) < 2:
+        if row["same"].lower() not in _TRUTH:
+            raise DataError("1 or 0 under `same`", f"{row['same']!r} in line {number} of {path}", "correct it")
+    if not rows:
         raise DataError("at least one pair", f"none in {path}", "list some")
-    columns = {name: np.array([row[place] for _, row in rows[1:]]) for place, name in enumerate(head)}
+    columns = {name: np.array([row[name] for _, row in rows]) for name in head}
     left, right = columns.pop("a"), columns.pop("b")
     same = np.array([_TRUTH[each.lower()] for each in columns.pop("same").tolist()])
     fold = np.zeros(len(same), np.int64)
     if "fold" in columns:
         _, first, code = np.unique(columns.pop("fold"), return_index=True, return_inverse=True)
         fold = np.argsort(np.argsort(first))[code]
-    named = NamedPairs(left, right, same, fold, hashlib.sha256(content).hexdigest())
-    _consistent(named, [number for number, _ in rows[1:]], path)
+    named = NamedPairs(left, right, same, fold, sha256)
+    _consistent(named, [number for number, _ in rows], path)
     return named, columns
 
 
@@ -132,7 +122,7 @@ def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
     return joined(codes[: len(named.left)], codes[len(named.left) :], named.same, len(images))
 
 
-def _consistent(named: NamedPairs, lines: list[int], path: Path) -> None:
+def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
     """Raise DataError for an image paired with itself, a pair listed twice, an impostor pair of one person."""
 
     def refuse(expected: str, row: int, got: str, do: str) -> None:

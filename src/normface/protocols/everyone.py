@@ -17,9 +17,9 @@ import numpy as np
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
 from . import PROTOCOLS, metrics
-from .identification import read_roles
+from .identification import listed
 from .intervals import percentiles, resampled
-from .lookup import partly, people, present, rows_of
+from .lookup import people
 from .tally import across, bounded
 from .tally import all_pairs as tally_all
 
@@ -56,14 +56,14 @@ def all_pairs(
     if not impostors or len(names) == len(vectors):
         raise DataError("several people, and somebody twice", f"{len(names):,} of {len(vectors):,} images",
                         "name images Name/image")  # fmt: skip
-    able, notes = _able(fars, impostors)
+    able, notes = metrics.resolvable(fars, impostors)
     if not able:
         metrics.resolve(max(fars), impostors)
     found = tally_all(vectors, subjects, max(able))
     facts = {
         "images": len(vectors), "people": len(names), "genuine_pairs": len(found.genuine), "impostor_pairs": impostors,
         "thresholds": {f"far={far:g}": found.threshold(far) for far in able}, "replicates": replicates,
-        "notes": notes, **(conditions or {}),
+        "notes": [*notes, "intervals: bootstrap over people"], **(conditions or {}),
     }  # fmt: skip
     curves = {"roc": metrics.corners(found.roc()), "histogram": found.histogram()}
     return Result("all_pairs", found.tar(able, replicates=replicates), curves, facts)
@@ -99,15 +99,8 @@ def distractors(
     Raises:
         DataError: a malformed list, ids without vectors, no distractors, no probe with a mate.
     """
-    ids, person, role, sha256 = read_roles(list_file)
-    facts: dict[str, Any] = {}
-    if partial:
-        (kept,), told = present(embeddings, ids)
-        facts = partly(told, int(kept.sum()), len(ids), "listed images")
-        ids, person, role = ids[kept], person[kept], role[kept]
-    (rows,) = rows_of(embeddings, ids)
-    vectors = embeddings.vectors[rows].astype(np.float32)
-    subject = np.unique(person, return_inverse=True)[1]
+    vectors, subject, role, facts = listed(embeddings, list_file, partial)
+    vectors = vectors.astype(np.float32)
     probe, other = np.flatnonzero(role == "probe"), np.flatnonzero(role == "distractor")
     if not len(other):
         raise DataError("distractors", f"none in {list_file}", "list some")
@@ -133,7 +126,7 @@ def distractors(
         f"rank1@distractors={size}": bounded(float(value), float(low), float(high), len(own))
         for size, value, low, high in zip(sizes, rates(None), lows, highs, strict=True)
     }
-    able, notes = _able(FARS, len(probe) * len(other))
+    able, notes = metrics.resolvable(FARS, len(probe) * len(other))
     tars = {}
     if able:
         tally = across(vectors[probe], subject[probe], vectors[other], subject[other], max(able))
@@ -141,21 +134,11 @@ def distractors(
         tars = replace(tally, genuine=own[down], genuine_subject=whose[down]).tar(able, replicates=replicates)
     facts |= {
         "probes": len(probe), "distractors": len(other), "searches": len(own), "people": len(np.unique(whose)),
-        "impostor_pairs": len(probe) * len(other), "seed": seed, "list_sha256": sha256, "notes": notes,
+        "impostor_pairs": len(probe) * len(other), "seed": seed, "notes": [*notes, "intervals: bootstrap over people"],
         **(conditions or {}),
     }  # fmt: skip
     drawn = {"distractors": {"count": [int(size) for size in sizes], "rate": rates(None).tolist()}}
     return Result("distractors", found | tars, drawn, facts)
-
-
-def _able(fars: Sequence[float], impostors: int) -> tuple[list[float], list[str]]:
-    """The rates that so many impostor comparisons resolve, and a note for each of the others."""
-    able = [far for far in fars if far * impostors >= 1 - 1e-9]
-    notes = [
-        f"TAR at FAR {far:g} left out: {impostors:,} impostor comparisons cannot resolve it"
-        for far in fars if far not in able
-    ]  # fmt: skip
-    return able, [*notes, "intervals: bootstrap over people"]
 
 
 def _better(vectors: Floats, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:

@@ -6,8 +6,6 @@ Shape suffixes: P probes, G gallery images, K probes with a mate, U without, S s
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from ..errors import DataError
 from ..types import Embeddings, Estimate, Floats, Ints, Result
 from . import PROTOCOLS
 from .intervals import percentiles, resampled
+from .lists import read_table
 from .lookup import Ids, partly, present, rows_of
 from .metrics import resolve
 from .tally import at_kth, bounded
@@ -173,26 +172,35 @@ def identification(
     Raises:
         DataError: a malformed list, ids without vectors, no probe with a mate.
     """
-    ids, person, role, sha256 = read_roles(list_file)
-    facts: dict[str, Any] = {}
-    if partial:
-        (kept,), told = present(embeddings, ids)
-        facts = partly(told, int(kept.sum()), len(ids), "listed images")
-        ids, person, role = ids[kept], person[kept], role[kept]
-    (rows,) = rows_of(embeddings, ids)
-    names, subject = np.unique(person, return_inverse=True)
-    probe, vectors = role == "probe", embeddings.vectors
+    vectors, subject, role, facts = listed(embeddings, list_file, partial)
+    probe = role == "probe"
     if not np.isin(subject[probe], subject[~probe]).any():
         raise DataError("probes of people in the gallery", f"none in {list_file}", "enrol some of them")
-    search = Search.of(vectors[rows[probe]], subject[probe], vectors[rows[~probe]], subject[~probe])
-    found, notes = estimates([search], len(names), replicates=replicates)
+    search = Search.of(vectors[probe], subject[probe], vectors[~probe], subject[~probe])
+    found, notes = estimates([search], int(subject.max()) + 1, replicates=replicates)
     facts |= {
         "gallery": int((~probe).sum()), "gallery_people": len(np.unique(subject[~probe])),
         "distractors": int((role == "distractor").sum()), "probes_with_mate": len(search.rank),
-        "probes_without_mate": len(search.best), "list_sha256": sha256, "notes": notes, **(conditions or {}),
+        "probes_without_mate": len(search.best), "notes": notes, **(conditions or {}),
     }  # fmt: skip
     curves = {"cmc": search.cmc()} | ({"dir": search.dir()} if len(search.best) else {})
     return Result("identification", found, curves, facts)
+
+
+def listed(embeddings: Embeddings, list_file: str | Path, partial: bool) -> tuple[Floats, Ints, Ids, dict[str, Any]]:
+    """Vectors [N, D] of a list's images, whose they are, counted from 0 [N], their roles [N]; facts of the list.
+
+    `partial` leaves out images without a vector, and the facts say so. Raises DataError as `read_roles`, and without
+    it for ids that have no vector.
+    """
+    ids, person, role, sha256 = read_roles(list_file)
+    facts: dict[str, Any] = {"list_sha256": sha256}
+    if partial:
+        (kept,), told = present(embeddings, ids)
+        facts |= partly(told, int(kept.sum()), len(ids), "listed images")
+        ids, person, role = ids[kept], person[kept], role[kept]
+    (rows,) = rows_of(embeddings, ids)
+    return embeddings.vectors[rows], np.unique(person, return_inverse=True)[1], role, facts
 
 
 def read_roles(path: str | Path) -> tuple[Ids, Ids, Ids, str]:
@@ -201,16 +209,8 @@ def read_roles(path: str | Path) -> tuple[Ids, Ids, Ids, str]:
     Raises DataError naming the file and the line: no header, a missing value, another role, an id twice, a distractor
     who is also a probe.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        lines = csv.DictReader(content.decode("utf-8-sig").splitlines(), skipinitialspace=True, restval="")
-        rows = [(lines.line_num, {k: str(v).strip() for k, v in row.items()}) for row in lines]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("a CSV file id, person, role", f"{path} ('{error}')", "correct the path or the file") from error
-    head = ", ".join(lines.fieldnames or ()) or "nothing"
-    if not {"id", "person", "role"} <= set(lines.fieldnames or ()):
-        raise DataError("a header id, person, role", f"{head!r} in {path}", "write one")
+    header = "id, person, role"
+    _, rows, sha256 = read_table(path, f"a CSV file {header}", header, "id", "person", "role")
     for number, row in rows:
         if row["role"] not in ROLES or not row["id"] or not (row["person"] or row["role"] == "distractor"):
             got = ",".join(row.values())
@@ -230,4 +230,4 @@ def read_roles(path: str | Path) -> tuple[Ids, Ids, Ids, str]:
             "distractors of whom no image is a probe", f"{person[role == 'distractor'][both][0]!r} in {path}",
             "enrol them as gallery",
         )  # fmt: skip
-    return ids, person, role, hashlib.sha256(content).hexdigest()
+    return ids, person, role, sha256

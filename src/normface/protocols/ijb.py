@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, reason
 from ..types import Bools, Embeddings, Floats, Ints, Result, ScoreSet, Templates
 from . import PROTOCOLS
 from .identification import Search, estimates
+from .lists import read_text
 from .lookup import Ids, partly, present, rows_of
 from .pairs import joined
 from .verification import cosines, curves, rates, separation
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+WANTED = "a list of IJB's"
 _COLUMNS = "TEMPLATE_ID", "SUBJECT_ID", "FILENAME", "SIGHTING_ID"
 
 
@@ -44,7 +46,9 @@ def read_media(*paths: str | Path) -> Media:
 
 
 def _media(path: str | Path) -> tuple[Ids, Ints, Ints, Ints]:
-    text = _text(path)
+    text, _ = read_text(path, WANTED)
+    if not text.strip():
+        raise DataError(WANTED, f"nothing in {path}", "take the published list")
     try:
         if text[:200].upper().startswith("TEMPLATE_ID"):
             rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
@@ -54,7 +58,7 @@ def _media(path: str | Path) -> tuple[Ids, Ints, Ints, Ints]:
         return cells[:, 0], cells[:, 1].astype(np.int64), cells[:, 2].astype(np.int64), np.full(len(cells), -1)
     except (KeyError, TypeError, ValueError) as error:
         want = f"lines `image template medium`, or CSV with {', '.join(_COLUMNS)}"
-        raise DataError(f"{want} in {path}", f"'{error}'", "take the published list") from error
+        raise DataError(f"{want} in {path}", "other lines", "take the published list") from error
 
 
 def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
@@ -62,16 +66,21 @@ def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
 
     Raises DataError for another file, and for labels that contradict the subjects.
     """
+    want = f"lines of two template numbers[, label] in {path}"
     try:
         with Path(path).open(encoding="utf-8-sig") as file:
             first = file.readline()
             width = len(first.replace(",", " ").split())
             if width not in (2, 3):
-                raise ValueError(f"{width} columns")
+                raise DataError(want, f"{width} columns", "correct it")
             file.seek(0)
             numbers = np.loadtxt(file, np.int64, delimiter="," if "," in first else None, ndmin=2)
-    except (OSError, ValueError) as error:
-        raise DataError(f"lines of two template numbers[, label] in {path}", f"'{error}'", "correct it") from error
+    except OSError as error:
+        raise DataError(want, reason(error), "correct the path") from error
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(want, "other lines", "correct it") from error
     left, right = numbers[:, 0], numbers[:, 1]
     known = dict(zip(media.template.tolist(), media.subject.tolist(), strict=True))
     if (strange := np.setdiff1d(numbers[:, :2], media.template)).size:
@@ -255,24 +264,17 @@ def _rows(template: Ints, subject: Ints, numbers: Ints, people: Ints) -> tuple[I
 def _subjects(path: str | Path) -> tuple[Ints, Ints]:
     """Templates of a 1:N list, each once, and their subjects."""
     try:
-        lines = _text(path).splitlines()
+        lines = read_text(path, WANTED)[0].splitlines()
         cells = [line.split(",")[:2] for line in lines if line.strip()]
         if not cells[0][0].strip('" ').isdigit():
             cells = cells[1:]  # a header
         both = np.unique(np.array([[cell.strip('" ') for cell in each] for each in cells]).astype(np.int64), axis=0)
         template, subject = both.T
     except (IndexError, ValueError) as error:
-        raise DataError(f"lines `template,subject…` in {path}", f"'{error}'", "take the published list") from error
+        raise DataError(f"lines `template,subject…` in {path}", "other lines", "take the published list") from error
     if len(np.unique(template)) < len(template):
         raise DataError(f"one subject a template in {path}", "several", "take the published list")
     return template, subject
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("a list of IJB's", f"{path} ('{error}')", "correct the path") from error
 
 
 def _digest(*paths: str | Path) -> str:

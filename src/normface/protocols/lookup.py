@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..types import Bools, Embeddings, Ints
 
 Ids = NDArray[np.str_]
+NEAR = 0.75  # difflib's likeness of two ids from which one may be meant for the other
 
 
 def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
@@ -25,10 +26,11 @@ def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
             every, known = np.unique(np.concatenate(lists)), np.sort(embeddings.ids)
             first = int(np.searchsorted(known, absent[0]))
             # The neighbours in the alphabet are candidates enough, and quick among millions.
-            near = get_close_matches(absent[0], known[max(0, first - 500) : first + 500].tolist(), 1, 0)
+            near = get_close_matches(absent[0], known[max(0, first - 500) : first + 500].tolist(), 1, NEAR)
+            told = f"nearest id: {near[0]}" if near else f"no id is like it, they are as {known[0]}"
             raise DataError(
                 f"a vector for each of {len(every)} images",
-                f"none for {np.isin(every, known, invert=True).sum()} (first: {absent[0]}; nearest id: {near[0]})",
+                f"none for {np.isin(every, known, invert=True).sum()} (first: {absent[0]}; {told})",
                 "embed those too, with ids as the list has them (normface evaluate --partial judges what is there)",
             )
         found.append(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +112,15 @@ def at_far(curve: Roc, far: float) -> int:
     allowed = int(far * curve.n_impostor * (1 + 1e-12))  # whole impostors, whatever the rounding of far
     last = int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
     return int(np.searchsorted(curve.true_accepts, curve.true_accepts[last]))
+
+
+def resolvable(fars: Sequence[float], impostors: int) -> tuple[list[float], list[str]]:
+    """The false accept rates that so many impostor pairs resolve, and a note for each of the others."""
+    able = [far for far in fars if far * impostors >= 1 - 1e-9]
+    return able, [
+        f"TAR at FAR {far:g} left out: {impostors:,} impostor pairs cannot resolve it"
+        for far in fars if far not in able
+    ]  # fmt: skip
 
 
 def resolve(far: float, impostors: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..errors import DataError
 from ..types import Bools, Embeddings, Ints, Pairs, Result, ScoreSet
 from . import PROTOCOLS, metrics
 from .intervals import proportion
+from .lists import read_text
 from .lookup import Ids, partly, people, present, rows_of
 from .verification import cosines, curves, folded, rates, separation
 
@@ -61,13 +61,8 @@ def read_lfw_pairs(path: str | Path) -> NamedPairs:
 
     Raises DataError naming the file, the line and what stands there.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        lines = enumerate(content.decode("utf-8").splitlines(), start=1)
-        rows = [(number, line.split()) for number, line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("a list of pairs in LFW's format", f"{path} ('{error}')", "correct the path") from error
+    text, sha256 = read_text(path, "a list of pairs in LFW's format")
+    rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     head = rows[0][1] if rows else []
     if len(head) not in (1, 2) or not all(map(_is_number, head)):
         got = " ".join(head) or "nothing"
@@ -89,8 +84,7 @@ def read_lfw_pairs(path: str | Path) -> NamedPairs:
         right.append(f"{fields[2]}/{fields[2]}_{int(fields[3]):04d}.jpg")
         same.append(genuine)
         fold.append(place // (2 * per_kind))
-    digest = hashlib.sha256(content).hexdigest()
-    return NamedPairs(np.array(left), np.array(right), np.array(same), np.array(fold), digest)
+    return NamedPairs(np.array(left), np.array(right), np.array(same), np.array(fold), sha256)
 
 
 def scores(embeddings: Embeddings, pairs: Pairs) -> ScoreSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..types import Bools, Estimate, Floats
 from .comparisons import Comparisons
+from .lists import read_table
 from .rates import Trials, rates, student
 
 GROUPS = 12  # of a column at most: twelve make 78 rows of pairs
@@ -88,26 +88,20 @@ def read_groups(path: str | Path, ids: Names) -> dict[str, Names]:
 
     Raises DataError for another file, an id twice, or ids of which none is in the file.
     """
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            head, *rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise DataError("a CSV file of groups with a header `id,sex,…`", f"{path} ('{error}')", "correct it") from error
-    if len(head) < 2 or head[0] != "id" or len(set(head)) < len(head):
-        raise DataError("a header `id,sex,…`, each name once", f"{','.join(head)!r} in {path}", "correct it")
-    known: dict[str, list[str]] = {}
-    for row in rows:
-        if len(row) != len(head) or row[0] in known:
-            fault = f"{','.join(row)!r}, " + ("a second time" if row[0] in known else f"{len(row)} cells")
-            raise DataError(f"{len(head)} cells for each id, once", f"{fault} in {path}", "correct it")
-        known[row[0]] = row[1:]
-    none = [""] * (len(head) - 1)
-    table = [known.get(id, none) for id in ids.tolist()]
-    if not any(any(row) for row in table):
+    head, rows, _ = read_table(path, "a CSV file of groups", "id, sex, …", "id")
+    if len(head) < 2:
+        raise DataError("a header id, sex, …", f"{head[0]!r} in {path}", "add columns of groups")
+    known: dict[str, dict[str, str]] = {}
+    for number, row in rows:
+        if row["id"] in known:
+            raise DataError("each id once", f"{row['id']} a second time in line {number} of {path}", "leave one out")
+        known[row["id"]] = row
+    if not known.keys() & set(ids.tolist()):
         raise DataError(
             f"groups of the {len(ids)} images compared", f"of none of them in {path}", f"use ids as {ids[0]}"
         )
-    return {column: np.array([row[i] for row in table]) for i, column in enumerate(head[1:])}
+    columns = [name for name in head if name != "id"]
+    return {name: np.array([known[id][name] if id in known else "" for id in ids.tolist()]) for name in columns}
 
 
 def few_groups(columns: Mapping[str, Names]) -> dict[str, Names]:

@@ -166,7 +166,7 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     genuine = genuine[np.argsort(scores.scores[genuine])[::-1]]
     return Tally(
         scores.scores[genuine], left[genuine], values[top], np.stack([one[top], other[top]], 1), len(impostor),
-        _binned(values), _bilinear(one, other, count), count,
+        binned(values), _bilinear(one, other, count), count,
     )  # fmt: skip
 
 
@@ -178,20 +178,29 @@ def all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
     sizes = np.bincount(subjects)
 
     def tiles() -> Iterator[tuple[Floats, Ints, Ints, Ints]]:
-        start = 0
-        while start < len(vectors):
-            # As many rows as fill a tile, whose columns end with its rows
-            stop = min(len(vectors), start + max(int((np.sqrt(start**2 + 4 * _CELLS) - start) / 2), 16))
-            tile = vectors[start:stop] @ vectors[:stop].T
-            tile[:, start:][np.triu_indices(stop - start)] = -np.inf
-            yield tile, rows[start:stop], first[start:stop], rows[start:stop]
-            start = stop
+        for start, tile in triangle(vectors):
+            some = slice(start, start + len(tile))
+            yield tile, rows[some], first[some], rows[some]
 
     def mass(weights: Floats) -> float:
         each = weights[: len(sizes)] * sizes
         return float((each.sum() ** 2 - (each**2).sum()) / 2)
 
     return _gather(tiles(), subjects, subjects, int(first.sum()), mass, len(sizes), far)
+
+
+def triangle(vectors: Floats) -> Iterator[tuple[int, Floats]]:
+    """Every pair of N unit rows once, by tiles: the first row, and cosines [R, first + R] with the rows before each;
+    -inf where a row meets itself or a later one.
+    """
+    start = 0
+    while start < len(vectors):
+        # As many rows as fill a tile, whose columns end with its rows
+        stop = min(len(vectors), start + max(int((np.sqrt(start**2 + 4 * _CELLS) - start) / 2), 16))
+        tile = vectors[start:stop] @ vectors[:stop].T
+        tile[:, start:][np.triu_indices(stop - start)] = -np.inf
+        yield start, tile
+        start = stop
 
 
 def across(left: Floats, left_subjects: Ints, right: Floats, right_subjects: Ints, far: float) -> Tally:
@@ -236,7 +245,7 @@ def _gather(
         genuine.append(tile[row, column])
         whose.append(left[rows[row]])
         tile[row, column] = -np.inf
-        body += _binned(tile)
+        body += binned(tile)
         at = np.flatnonzero(tile > bound)
         row, column = np.divmod(at, tile.shape[1])
         tails.append((tile.ravel()[at], np.stack([left[rows[row]], right[column]], 1).astype(np.int32)))
@@ -257,16 +266,16 @@ def _highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, I
     return tail[best], owners[best]
 
 
-def _binned(scores: Floats) -> Ints:
-    """Counts on [-1, 1]; -inf, which marks what does not count, is left out."""
-    place = scores.ravel() * np.float32(BINS / 2)
-    place += BINS / 2 + 2
+def binned(scores: Floats, bins: int = BINS) -> Ints:
+    """Counts on [-1, 1] of up to 65,000 bins; -inf, which marks what does not count, is left out."""
+    place = scores.ravel() * np.float32(bins / 2)
+    place += bins / 2 + 2
     np.maximum(place, 0, out=place)
-    # Rounding may lead out of [-1, 1] by a bin: place 0 is -inf's, 1 and BINS + 2 belong to their neighbours.
-    found = np.bincount(place.astype(np.uint16), minlength=BINS + 3)
+    # Rounding may lead out of [-1, 1] by a bin: place 0 is -inf's, 1 and bins + 2 belong to their neighbours.
+    found = np.bincount(place.astype(np.uint16), minlength=bins + 3)
     found[2] += found[1]
-    found[BINS + 1] += found[BINS + 2]
-    return found[2 : BINS + 2]
+    found[bins + 1] += found[bins + 2]
+    return found[2 : bins + 2]
 
 
 def _bilinear(one: Ints, other: Ints, count: int) -> Callable[[Floats], float]:

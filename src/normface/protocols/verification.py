@@ -106,11 +106,7 @@ def rates(
 
     `people`: who is on either side of each pair; None where that is unknown, and pairs must pass as independent.
     """
-    impostors = len(pooled.impostor)
-    able = [far for far in fars if far * impostors >= 1 - 1e-9]
-    notes = [
-        f"TAR at FAR {far:g} left out: {impostors} impostor pairs cannot resolve it" for far in fars if far not in able
-    ]
+    able, notes = metrics.resolvable(fars, len(pooled.impostor))
     if not able:
         return {}, notes
     if people is not None:

@@ -5,7 +5,6 @@ Shape suffixes: N, M frames of two videos, P pairs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..errors import DataError, require
 from ..types import Embeddings, Floats, Ints, Result, ScoreSet
 from . import PROTOCOLS, metrics
 from .intervals import over_folds, standard_error
+from .lists import read_text
 from .lookup import Ids, partly
 from .pairs import NamedPairs
 from .verification import curves, rates, separation
@@ -29,12 +29,8 @@ def read_ytf(path: str | Path) -> NamedPairs:
 
     Raises DataError naming the file and the line.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        lines = [line.split(",") for line in content.decode("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError("YTF's splits.txt", f"{path} ('{error}')", "correct the path") from error
+    text, sha256 = read_text(path, "YTF's splits.txt")
+    lines = [line.split(",") for line in text.splitlines()]
     rows = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1) if any(line)]
     if rows and not rows[0][1][0].isdigit():
         rows = rows[1:]  # the header
@@ -52,7 +48,7 @@ def read_ytf(path: str | Path) -> NamedPairs:
         raise DataError("pairs of videos", f"none in {path}", "take splits.txt")
     fold, _, left, right, same = (np.array(each) for each in zip(*(row[:5] for _, row in rows), strict=True))
     fold = np.unique(fold.astype(np.int64), return_inverse=True)[1]
-    return NamedPairs(left, right, same == "1", fold, hashlib.sha256(content).hexdigest())
+    return NamedPairs(left, right, same == "1", fold, sha256)
 
 
 @PROTOCOLS.register
