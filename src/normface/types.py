@@ -155,25 +155,18 @@ class Embeddings:
 
         Raises DataError for a missing, foreign or pickled file.
         """
-        want, do = (
-            "an .npz file with the arrays 'vectors' [N, D] and 'ids' [N] of strings",
-            "write one with numpy.savez(path, vectors=…, ids=…)",
-        )
+        want = "an .npz file with the arrays 'vectors' [N, D] and 'ids' [N] of strings"
         try:
-            file = np.load(path, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise DataError(want, f"{path} with one array {list(file.shape)} and no names", do)
-            with file:
-                if not {"vectors", "ids"} <= set(file.files):
-                    raise DataError(want, f"{path} with {', '.join(file.files) or 'nothing'}", do)
-                arrays = file["vectors"], file["ids"], file.get("norms")
-        except DataError:
-            raise
+            found = np.load(path, allow_pickle=False)
+            arrays: dict[str, Any] = {} if isinstance(found, np.ndarray) else {n: found[n] for n in found.files}
         except OSError as error:
             raise DataError(want, f"{path}: {reason(error)}", "correct the path") from error
         except Exception as error:  # zipfile and numpy each have their own
-            raise DataError(want, f"{path}, damaged, of another kind, or with Python objects in it", do) from error
-        return cls(*arrays)
+            raise DataError(want, f"{path}, damaged or with other things in it", "write it with numpy.savez") from error
+        if not {"vectors", "ids"} <= arrays.keys():
+            held = ", ".join(arrays) or "no named arrays"
+            raise DataError(want, f"{path} with {held}", "write one with numpy.savez(path, vectors=…, ids=…)")
+        return cls(*(arrays[name] for name in ("vectors", "ids", "norms") if name in arrays))
 
 
 @dataclass(frozen=True)

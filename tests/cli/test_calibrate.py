@@ -87,6 +87,22 @@ class TestCalibrate:
         with pytest.raises(ModelError, match="certified on unknown"):
             Embedder(lambda pixels: pixels, InputSpec(4, 4), sha256="ab12", operating_point=point)
 
+    def test_in_part(self, run, systems, tmp_path):
+        """What has no vector is left out only where asked to; the certificate and the result say so."""
+        vectors = Embeddings.load(systems / "poor.npz")
+        Embeddings(vectors.vectors[1:], vectors.ids[1:]).save(tmp_path / "some.npz")
+        words = ["calibrate", "pairs_csv", "--list", systems / "pairs.csv", "--embeddings", tmp_path / "some.npz"]
+        words += ["--far", 0.2, "--replicates", 100, "--out", tmp_path / "c"]
+        assert one_line(run(*words)[2], "none for 1", "--partial")
+        code, out, err = run(*words, "--partial")
+        assert code == 0, err
+        assert out.startswith(f"Partial: 1 of {len(vectors)} images have no vector (first: {vectors.ids[0]})")
+        point = OperatingPoint.from_json((tmp_path / "c" / "operating_point.json").read_text())
+        assert point.protocol == "pairs_csv, some.npz, partial"
+        assert "Partial: 1 of" in (tmp_path / "c" / "report.html").read_text("utf-8")
+        words = ["calibrate", "all_pairs", *words[4:], "--partial"]
+        assert one_line(run(*words)[2], "--partial with a list")
+
     def test_mistakes(self, run, drawn, systems, tmp_path):
         vectors = ["--embeddings", systems / "poor.npz", "--out", tmp_path]
         assert one_line(run("calibrate", "lfw", "--data", drawn)[2], "--out with --embeddings or the default model")

@@ -2,6 +2,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +14,7 @@ from normface.errors import DataError
 from normface.protocols import certified, detailed, lfw, of_list, operating_point, read_lfw_pairs
 from normface.report import evidence, render_html, render_markdown, write_folder, write_report
 from normface.report.curves import calibration, cmc, det, histogram, identification, roc
-from normface.report.words import estimate, percent, summary
+from normface.report.words import conditions, estimate, notes, percent, summary
 from normface.types import Calibration, Embeddings, Estimate, Result
 
 
@@ -175,6 +176,37 @@ def test_a_long_curve_is_drawn_small():
     far = np.geomspace(1e-8, 1, 200_000)
     long = Result("x", {}, {"roc": {"far": far.tolist(), "tar": (far**0.1).tolist()}}, {})
     assert len(roc({"a": long})) + len(det({"a": long})) < 150_000
+
+
+@pytest.mark.parametrize("least", [1e-8, 1e-5, 1e-3])
+def test_labels_of_the_det_have_room(least):
+    """Of 10-point text a digit is some 6 points wide: labels side by side leave a gap."""
+    far = np.geomspace(least, 1, 2000)
+    picture = det({"a": Result("x", {}, {"roc": {"far": far.tolist(), "tar": (far**0.05).tolist()}}, {})})
+    below = re.findall(r'id="xtick_.*?<text[^>]* x="([\d.]+)"[^>]*>([\d.]+)</text>', picture, re.DOTALL)
+    assert len(below) >= 3
+    for (x, text), (next_x, next_text) in pairwise((float(x), text) for x, text in below):
+        assert next_x - x > 3 * (len(text) + len(next_text)) + 3
+
+
+def test_conditions_are_told_in_words():
+    facts = {
+        "pairs_sha256": "feed", "mean_minus_std": {"vr@far=0.001": 0.95, "dir@far=0.01,rank=1": 0.9},
+        "impostor_pairs": [46_960_863, 47_006_000] * 5,
+        "thresholds": [{"far=0.001": 0.41, "far=0.0001": 0.52}, {"far=0.001": 0.43, "far=0.0001": 0.52}],
+        "d_prime": 4.5, "fold_threshold": [0.1], "sizes": [1, 2], "weights_sha256": "beef", "far": 0.01,
+    }  # fmt: skip
+    found = {"me": Result("blufr", {}, {}, facts)}
+    assert notes(found) == ["mean − std over the trials: VR at FAR 0.1 %: 95.00 %; DIR at FAR 1 %, rank 1: 90.00 %"]
+    assert conditions(found) == [
+        ["SHA-256 of pairs", "feed"],
+        ["impostor pairs", "46,960,863 to 47,006,000"],
+        ["thresholds", "at FAR 0.1 %: 0.41 to 0.43; at FAR 0.01 %: 0.52"],
+        ["d′", "4.5"],
+        ["sizes", "1, 2"],
+        ["SHA-256 of the weights", "beef"],
+        ["FAR", "0.01"],
+    ]
 
 
 def test_numbers_have_the_digits_they_need():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import report
-from ..errors import ConfigError, DataError, require
+from ..errors import ConfigError, DataError, reason, require
 from ..protocols import compare as compare_systems
 from ..protocols import detailed, lfw, of_list, read_lfw_pairs
 from ..types import Embeddings, Result
@@ -41,7 +40,9 @@ def compare(
     ] = None,
     far: Annotated[float, typer.Option(help="False accept rate at which TAR is compared.")] = 0.01,
     replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people.")] = 1000,
-    folder: Annotated[Path | None, typer.Option("--out", help="Write report.html with all curves here.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Write report.html with all curves, report.md, comparison.json.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put several systems beside each other; say whether one is better, with interval and p.
@@ -74,12 +75,10 @@ def compare(
     told = [_verdict(result) for result in differences.values()]
     if folder is not None:
         title = " and ".join(results) if len(results) < 3 else f"{len(results)} systems"
-        report.write_report(folder / "report.html", results, title=title, command=command(), remarks=told)
+        found = list(differences.values())
+        report.write_comparison(folder, results, found, title=title, command=command(), remarks=told)
     if as_json:
-        out.print_json(json.dumps({
-            "results": {name: json.loads(result.to_json()) for name, result in results.items()},
-            "differences": [json.loads(result.to_json()) for result in differences.values()],
-        }))  # fmt: skip
+        out.print_json(report.comparison_json(results, list(differences.values())))
         return
     out.print(report.render_markdown(results), soft_wrap=True, markup=False)
     for sentence in told:
@@ -108,9 +107,11 @@ def read_result(path: Path) -> Result:
     """A result.json. Raises DataError for another file."""
     try:
         return Result.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        raise DataError("a result.json of normface", f"{path}: {reason(error)}", "correct the path") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
-            "a result.json of normface", f"{path} ('{error}')", "make one: normface evaluate --out"
+            "a result.json of normface", f"{path} with others", "make one: normface evaluate --out"
         ) from error
 
 
@@ -156,5 +157,12 @@ def _verdict(result: Result) -> str:
         f"({points[1]:+.2f} to {points[2]:+.2f}; "
         f"McNemar p = {facts['p_mcnemar']:.2g}: only {first} is right in {facts['only_first']:,} of {facts['pairs']:,} "
         f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR "
-        f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p = {facts['p_tar']:.2g})"
+        f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p {_chance(facts['p_tar'], facts['replicates'])})"
+    )
+
+
+def _chance(p: float, replicates: int) -> str:
+    """A two-sided p of a bootstrap; at its floor, where no replicate lies on the other side, what it is less than."""
+    return (
+        f"= {p:.2g}" if p * (replicates + 1) > 2.5 else f"< {2 / replicates:.2g}, that is 2/{replicates:,} replicates"
     )

@@ -167,11 +167,7 @@ def blufr(
             {f"far={far:g}": value for far, value in zip(FARS, pairs.thresholds(FARS, kth=True), strict=True)}
             for pairs, _ in trials
         ],
-        "config_sha256": config.sha256, "notes": [
-            "intervals: bootstrap over subjects, the same in all trials",
-            "mean − std over the trials: "
-            + ", ".join(f"{name} {100 * value:.2f} %" for name, value in zip(names, means - stds, strict=True)),
-        ],
+        "config_sha256": config.sha256, "notes": ["intervals: bootstrap over subjects, the same in all trials"],
         **(conditions or {}),
     }  # fmt: skip
     pairs, search = trials[0]

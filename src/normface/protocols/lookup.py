@@ -31,7 +31,7 @@ def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
             raise DataError(
                 f"a vector for each of {len(every)} images",
                 f"none for {np.isin(every, known, invert=True).sum()} (first: {absent[0]}; {told})",
-                "embed those too, with ids as the list has them (normface evaluate --partial judges what is there)",
+                "embed those too, with ids as the list has them (--partial judges what is there)",
             )
         found.append(rows)
     return found

@@ -4,7 +4,10 @@ Photographs enter a page only where its caller hands them in, for the user's own
 """
 
 from .photographs import render_photographs
-from .render import render_html, render_markdown, write_folder, write_report
+from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
 from .words import evidence
 
-__all__ = ["evidence", "render_html", "render_markdown", "render_photographs", "write_folder", "write_report"]
+__all__ = [
+    "comparison_json", "evidence", "render_html", "render_markdown", "render_photographs", "write_comparison",
+    "write_folder", "write_report",
+]  # fmt: skip

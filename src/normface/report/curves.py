@@ -49,13 +49,16 @@ def det(results: Mapping[str, Result]) -> str | None:
     for i, name, x, y in found:
         axes.plot(x, y, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name))
     for side, values in (("x", [x for *_, x, _ in found]), ("y", [y for *_, y in found])):
+        # What a label takes of its axis: below it lie side by side, at the left one above the other
+        room = {p: 0.025 + 0.018 * len(f"{p:g}") if side == "x" else 0.08 for p in PERCENTS}
         low = min(each.min() for each in values) - 0.05
         high = min(max(each.max() for each in values), 0.0) + 0.05  # beyond half nobody operates
         ticks: dict[float, str] = {}
+        taken = low
         for p in PERCENTS:
-            at = float(ndtri(p / 100))
-            if low <= at <= high and at - max(ticks, default=-9) > 0.08 * (high - low):  # room for its label
-                ticks[at] = f"{p:g}"
+            at, half = float(ndtri(p / 100)), room[p] * (high - low) / 2
+            if low <= at <= high and (at - half > taken or not ticks):
+                ticks[at], taken = f"{p:g}", at + half
         getattr(axes, f"set_{side}ticks")(list(ticks), list(ticks.values()))
         getattr(axes, f"set_{side}lim")(low, max(high, low + 0.1))
     return _finished(figure, axes, "DET: false reject rate against false accept rate", "upper right")

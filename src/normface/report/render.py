@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -71,6 +72,31 @@ def render_html(
         f"<style>{STYLE.read_text('utf-8')}</style></head>"
         f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>\n"
     )
+
+
+def write_comparison(
+    folder: str | Path,
+    results: Mapping[str, Result],
+    differences: Sequence[Result],
+    *,
+    title: str,
+    command: str,
+    remarks: Sequence[str] = (),
+) -> None:
+    """Write several systems' comparison.json, report.md and report.html. Raises DataError where that fails."""
+    page = render_html(results, title=title, command=command, remarks=remarks)
+    text = "\n\n".join([f"# {title}", render_markdown(results), *remarks, f"Made by `{command}`"]) + "\n"
+    figures = comparison_json(results, differences) + "\n"
+    for file, content in (("comparison.json", figures), ("report.md", text), ("report.html", page)):
+        _write(Path(folder) / file, content)
+
+
+def comparison_json(results: Mapping[str, Result], differences: Sequence[Result]) -> str:
+    """JSON of `results` by name and of the `differences`, each as in a result.json."""
+    return json.dumps({
+        "results": {name: json.loads(result.to_json()) for name, result in results.items()},
+        "differences": [json.loads(result.to_json()) for result in differences],
+    })  # fmt: skip
 
 
 def write_report(

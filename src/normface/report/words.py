@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..types import Calibration, Estimate, Result
@@ -12,7 +12,15 @@ Rows = list[list[str]]
 
 ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "tar", "tpir", "vr")
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
-SHOWN = ("fold_accuracy", "fold_threshold", "notes", "slices", "hardest", "operating_point", "by_trial", "partial")
+FACTS = {
+    "d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "pca": "PCA (share of variance)",
+    "target_far": "FAR asked for",
+    "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
+}  # fmt: skip
+SHOWN = (
+    "fold_accuracy", "fold_threshold", "notes", "slices", "hardest", "operating_point", "by_trial", "mean_minus_std",
+    "partial",
+)  # fmt: skip
 
 
 def summary(results: Mapping[str, Result]) -> str:
@@ -43,11 +51,7 @@ def _found(result: Result) -> str:
 def label(name: str) -> str:
     """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
     kind, _, condition = name.partition("@")
-    kind = (
-        kind.upper()
-        if kind in ("far", "tar", "frr", "eer", "auc", "vr", "dir", "tpir", "fnir", "fpir", "cmc")
-        else kind
-    )
+    kind = kind.upper() if kind in ACRONYMS else kind
     return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
 
 
@@ -160,12 +164,28 @@ def ratios(found: Mapping[str, Any]) -> list[str]:
 def conditions(results: Mapping[str, Result]) -> Rows:
     """The facts that are shown nowhere else, a row each."""
     keys = dict.fromkeys(key for result in results.values() for key in result.facts if key not in SHOWN)
-    return [[key, *(_cell(result.facts.get(key)) for result in results.values())] for key in keys]
+    return [[_fact(key), *(_cell(result.facts.get(key)) for result in results.values())] for key in keys]
+
+
+def _fact(key: str) -> str:
+    """A fact's name for people: pairs_sha256 is `SHA-256 of pairs`, and far=0.001 is `at FAR 0.1 %`."""
+    if key in FACTS:
+        return FACTS[key]
+    if key.endswith("_sha256"):
+        return f"SHA-256 of {key.removesuffix('_sha256').replace('_', ' ')}"
+    if "=" in key:
+        return label(key) if "@" in key else label(f"@{key}").strip()
+    return " ".join(word.upper() if word in ACRONYMS else word for word in key.split("_"))
 
 
 def notes(results: Mapping[str, Result]) -> list[str]:
-    """Remarks of all results, each once."""
-    return list(dict.fromkeys(note for result in results.values() for note in result.facts.get("notes", ())))
+    """Remarks of all results, each once; of BLUFR mean − std, which others report."""
+    told = [note for result in results.values() for note in result.facts.get("notes", ())]
+    for name, result in results.items():
+        if each := result.facts.get("mean_minus_std"):
+            shares = "; ".join(f"{label(metric)}: {100 * value:.2f} %" for metric, value in each.items())
+            told.append(f"mean − std over the trials{f' of {name}' if len(results) > 1 else ''}: {shares}")
+    return list(dict.fromkeys(told))
 
 
 def show(name: str, found: Estimate | None) -> str:
@@ -197,6 +217,12 @@ def _digits(value: float, high: float) -> int:
     return max(2, 1 - math.floor(math.log10(size))) if size > 0 else 2
 
 
+def _span(values: Sequence[float]) -> str:
+    """The least and the greatest of many numbers, or the one that they all are."""
+    low, high = min(values), max(values)
+    return _cell(low) if low == high else f"{_cell(low)} to {_cell(high)}"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
@@ -207,7 +233,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_cell(each)}" for key, each in value.items())
+        return "; ".join(f"{_fact(key)}: {_cell(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(each, Mapping) for each in value):
+        return "; ".join(f"{_fact(key)}: {_span([each[key] for each in value])}" for key in value[0])
+    if isinstance(value, list | tuple) and len(value) > 3 and all(type(each) in (int, float) for each in value):
+        return _span(value)
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value[:12])) + (", …" if len(value) > 12 else "")
     return str(value)
