@@ -46,7 +46,7 @@ def test_from_photographs_to_oblivion(run, model, place, drawn, tmp_path):
     assert code == 0, err
     assert (shown(out)["templates"], shown(out)["templates_in_all"]) == (2, 2)
     code, out, _ = run("enrol", "Bo", crops[2], "--aligned", "--model", model)
-    assert "Bo enrolled with 1 templates, 3 in all" in out
+    assert "Bo enrolled with 1 template, 3 in all" in out
     code, out, _ = run("search", crops[2], "--aligned", "--model", model, "-k", 1, "--json")
     assert shown(out)["matches"][0]["person"] == "Bo"
     assert shown(out)["matches"][0]["score"] == pytest.approx(1, abs=1e-6)

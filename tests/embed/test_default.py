@@ -10,6 +10,7 @@ from normface.cli import main
 from normface.data.synthetic import photograph
 from normface.embed import Embedder, certificate
 from normface.embed.embedder import DEFAULT
+from normface.report import estimate
 
 
 def test_it_is_small_and_certified():
@@ -44,3 +45,8 @@ def test_the_command_takes_it_where_no_model_is_named(tmp_path: Path, monkeypatc
         main()
     assert not end.value.code
     assert json.loads(capsys.readouterr().out)["model"] == "default.onnx"
+    monkeypatch.setattr("sys.argv", ["normface", "verify", "a.jpg", "b.jpg"])
+    with pytest.raises(SystemExit):
+        main()
+    point = Embedder.load().operating_point
+    assert f"measured on {point.protocol}: {estimate(point.far)} of {point.far.n:,} impostor" in capsys.readouterr().out

@@ -89,9 +89,8 @@ def enrol(
         out.print_json(json.dumps(told))
         return
     whom = names[0] if len(set(names)) == 1 else f"{len(set(names)):,} people"
-    out.print(
-        f"{gallery}: {whom} enrolled with {len(found):,} templates, {total:,} in all", soft_wrap=True, markup=False
-    )
+    count = "1 template" if len(found) == 1 else f"{len(found):,} templates"
+    out.print(f"{gallery}: {whom} enrolled with {count}, {total:,} in all", soft_wrap=True, markup=False)
 
 
 def _before_slash(id: str, path: Path) -> str:

@@ -27,4 +27,5 @@ def forget(
     if as_json:
         out.print_json(json.dumps({"person": person, "templates": count, "templates_left": left}))
         return
-    out.print(f"{gallery}: {person} forgotten, {count} templates erased, {left:,} left", soft_wrap=True, markup=False)
+    erased = "1 template" if count == 1 else f"{count:,} templates"
+    out.print(f"{gallery}: {person} forgotten, {erased} erased, {left:,} left", soft_wrap=True, markup=False)

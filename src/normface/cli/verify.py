@@ -46,9 +46,8 @@ def verify(
     out.print(
         f"{verdict}: cosine {match.score:.4f}, threshold {point.threshold:.4f}\n{evidence}"
         f"threshold chosen and measured on {point.protocol}: "
-        f"{point.far.value:.2%} of {point.far.n:,} impostor pairs were accepted "
-        f"(95 %: {point.far.low:.2%} to {point.far.high:.2%}), "
-        f"{point.tar.value:.2%} of {point.tar.n:,} genuine pairs ({point.tar.low:.2%} to {point.tar.high:.2%})",
+        f"{report.estimate(point.far)} of {point.far.n:,} impostor pairs were accepted, "
+        f"{report.estimate(point.tar)} of {point.tar.n:,} genuine ones; brackets hold 95 % intervals",
         soft_wrap=True,
     )
 

@@ -5,9 +5,9 @@ Photographs enter a page only where its caller hands them in, for the user's own
 
 from .photographs import render_photographs
 from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
-from .words import evidence
+from .words import estimate, evidence
 
 __all__ = [
-    "comparison_json", "evidence", "render_html", "render_markdown", "render_photographs", "write_comparison",
-    "write_folder", "write_report",
+    "comparison_json", "estimate", "evidence", "render_html", "render_markdown", "render_photographs",
+    "write_comparison", "write_folder", "write_report",
 ]  # fmt: skip
