@@ -132,12 +132,19 @@ def test_compiled_computes_the_same(monkeypatch):
     """What torch.compile is given is the network itself; the rest of a run does not see it (its back end: `eager`)."""
     real = torch.compile
     monkeypatch.setenv("CXX", sys.executable)  # which is never called
-    monkeypatch.setattr(torch, "compile", lambda net: real(net, backend="eager"))
+    asked = []
+
+    def compiled_by_nobody(net, options):
+        asked.append(options)
+        return real(net, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compiled_by_nobody)
     x, found = torch.randn(4, 3, 112, 96), []
     for compiled in (False, True):
         state = State(TrainConfig.model_validate({"model": SMALL, "compile": compiled, "precision": "fp32"}), 4)
         state.net(x).square().sum().backward()
         found.append({name: p.grad.clone() for name, p in state.parameters.items() if p.grad is not None})
+    assert asked == [{"layout_optimization": False}]  # or float32 is computed in the layout that kills the process
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient)

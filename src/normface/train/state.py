@@ -50,7 +50,9 @@ class State:
             if dist.world() > 1:
                 raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
             _check_compiler(self.device)
-            self.net = cast(nn.Module, torch.compile(self.net))
+            # Left to itself it lays out all convolutions channels last on CPUs, in float32 too.
+            options = {"layout_optimization": last}
+            self.net = cast(nn.Module, torch.compile(self.net, options=options))
         self.average: AveragedModel | None = None
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
