@@ -178,7 +178,9 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     assert code == 0
     assert float(re.search(r"cosine (-?[\d.]+)", out)[1]) == pytest.approx(found["score"], abs=1e-3)
     assert "impostor pairs were accepted" in out
-    calibration = Calibration(**found["operating_point"]["calibration"])
+    kept = json.loads((run_folder / "operating_point.json").read_text())
+    calibration = Calibration(**kept.pop("calibration"))
+    assert found["operating_point"] == kept
     assert found["llr"] == calibration.llr(found["score"])
     assert f"such a cosine is {evidence(calibration, found['score'])}" in out
     # The same comparisons calibrated by their own verb give the same certificate, with more beside it

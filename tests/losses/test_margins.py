@@ -64,6 +64,18 @@ class TestPublishedFormulas:
         x, y = draw(loss, 1, 9)
         self.agree(loss(x, y), by_loops(loss, x, y, lambda theta, norm: math.cos(theta) - 0.35))
 
+    @pytest.mark.parametrize(("seen", "share"), [(0, 0.1), (3, 0.4), (50, 1.0)])
+    def test_gradual(self, seen, share):
+        """A share of CosFace's margin is a smaller one; of ArcFace's value a mean with the cosine."""
+        for of, value in (
+            ("CosFace", lambda theta, norm: math.cos(theta) - share * 0.35),
+            ("ArcFace", lambda theta, norm: (1 - share) * math.cos(theta) + share * arcface(theta, 0.5)),
+        ):
+            loss = make("Gradual", of=of, steps=10)
+            loss.margin.seen.fill_(seen)
+            x, y = draw(loss, 1, 9)
+            self.agree(loss(x, y), by_loops(loss, x, y, value))
+
     @pytest.mark.parametrize("gradient", ["exact", "straight-through"])
     def test_arcface(self, gradient):
         loss = make("ArcFace", gradient=gradient)

@@ -294,3 +294,29 @@ def test_auto_scale_is_the_features_length_where_they_keep_it(normalize):
 def test_errors(arguments, message):
     with pytest.raises(ConfigError, match=message):
         CosineSoftmax(**({"num_classes": 5, "dim": 4} | arguments))
+
+
+class TestGrowth:
+    def test_from_the_first_to_the_last_scale_and_no_further(self):
+        loss = CosineSoftmax(4, 3, scale=30.0, learn_scale=False, growth=(10.0, 4))
+        x, y = torch.randn(4, 3), torch.arange(4)
+        seen = []
+        for _ in range(6):
+            loss(x, y)
+            seen.append(loss.scale.item())
+        assert seen == [10.0, 15.0, 20.0, 25.0, 30.0, 30.0]
+
+    def test_not_outside_training_and_kept_by_a_checkpoint(self):
+        one, other = (CosineSoftmax(4, 3, scale=30.0, learn_scale=False, growth=(10.0, 4)) for _ in range(2))
+        x, y = torch.randn(4, 3), torch.arange(4)
+        one(x, y), one(x, y)
+        one.eval()(x, y)
+        assert one.scale.item() == 15.0
+        other.load_state_dict(one.state_dict())
+        assert other(x, y).item() == pytest.approx(one.train()(x, y).item())
+        assert other.scale.item() == 20.0
+
+    @pytest.mark.parametrize(("growth", "learn"), [((0.0, 4), False), ((1.0, 0), False), ((1.0, 4), True)])
+    def test_refused(self, growth, learn):
+        with pytest.raises(ConfigError, match="growth"):
+            CosineSoftmax(4, 3, scale=30.0, learn_scale=learn, growth=growth)

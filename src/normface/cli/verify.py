@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import report
 from ..data import read_image
+from ..types import OperatingPoint
 from .terminal import Json, Model, load_embedder, out
 
 
@@ -33,7 +34,7 @@ def verify(
         out.print_json(json.dumps({
             "score": match.score, "same": match.decision, "model": embedder.name,
             "llr": point.calibration.llr(match.score) if point and point.calibration else None,
-            "operating_point": json.loads(point.to_json()) if point else None,
+            "operating_point": _short(point) if point else None,
         }))  # fmt: skip
         return
     if point is None:
@@ -50,3 +51,8 @@ def verify(
         f"{point.tar.value:.2%} of {point.tar.n:,} genuine pairs ({point.tar.low:.2%} to {point.tar.high:.2%})",
         soft_wrap=True,
     )
+
+
+def _short(point: OperatingPoint) -> dict[str, Any]:
+    """A certificate without its calibration, whose result is the likelihood ratio."""
+    return {key: value for key, value in json.loads(point.to_json()).items() if key != "calibration"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -226,6 +227,38 @@ class MagFace(MarginRule):
     def penalty(self, norms: Tensor) -> Tensor:
         a = norms.clamp(self.least, self.most)
         return self.weight * (a / self.most**2 + 1 / a).mean()
+
+
+@MARGINS.register
+class Gradual(MarginRule):
+    """Another margin that grows: ψ = (1 - t)·cos θ + t·ψ', t = min(1, batches seen in training / steps).
+
+    A network that starts from random weights meets no margin at first; of a `CosFace` the margin itself grows linearly.
+
+    Args:
+        of: the margin in the end, as recipes write it.
+        steps: batches after which it is whole; the first is number 1.
+    """
+
+    seen: Tensor
+
+    def __init__(self, *, of: MarginRule | Margin | str | Mapping[str, Any] = "CosFace", steps: int = 1000) -> None:
+        super().__init__()
+        rule = build(of)
+        if rule is None or steps < 1:
+            raise ConfigError("a margin and steps ≥ 1", f"{of!r} and {steps}", "correct them")
+        self.rule, self.steps, self.normalize = rule, steps, rule.normalize  # type: ignore[misc]
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        if self.training:
+            self.seen += 1
+        grown = (self.seen.to(cosines.dtype) / self.steps).clamp(1 / self.steps, 1)
+        margin: Margin = self.rule(norms, cosines)
+        return replace(margin, blend=(1 + margin.blend) / grown - 1)
+
+    def penalty(self, norms: Tensor) -> Tensor | float:
+        return self.rule.penalty(norms)
 
 
 def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> MarginRule | None:

@@ -37,6 +37,8 @@ class CosineSoftmax(nn.Module):
             fixed one: where other classes crowd, as in few dimensions, it would grow without end.
         learn_scale: train s, starting from `scale` (the paper's preference); it never falls below 0.01. None: as its
             authors do, so not for the two of AdaCos nor for the "auto" of 1, and otherwise yes.
+        growth: (first, steps): a scale that is not learned starts at `first` and reaches `scale` in so many training
+            steps, linearly. None: it stays.
         margin: on the own class's angle: a name in `margins.MARGINS`, a mapping of `name` and its options or of
             `ops.Margin`'s arguments (as recipes write them), or an `ops.Margin`. The margins' authors fix the scale
             (each class tells its own): `scale=64, learn_scale=False`.
@@ -69,6 +71,7 @@ class CosineSoftmax(nn.Module):
         *,
         scale: float | Literal["auto", "adacos", "adacos-dynamic"] = "auto",
         learn_scale: bool | None = None,
+        growth: tuple[float, int] | None = None,
         margin: margins.MarginRule | Margin | str | Mapping[str, Any] | None = None,
         normalize: Normalize = "both",
         weights: Weights = "soft",
@@ -109,6 +112,11 @@ class CosineSoftmax(nn.Module):
             learn_scale = scale not in ("adacos", "adacos-dynamic") and not (
                 scale == "auto" and normalize in ("weights", "none")
             )
+        if growth is not None and not (growth[0] > 0 and growth[1] >= 1 and not learn_scale and not self.dynamic):
+            raise ConfigError(
+                "growth of a positive first scale and 1 step or more, with learn_scale=False",
+                f"{growth} and learn_scale={learn_scale}", "correct one of them",
+            )  # fmt: skip
         self.num_classes, self.subcenters = num_classes, subcenters
         self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
         self.margin, self.shard = rule, shard
@@ -116,6 +124,10 @@ class CosineSoftmax(nn.Module):
         self.scale = nn.Parameter(
             torch.tensor(_initial_scale(scale, num_classes, normalize)), requires_grad=learn_scale
         )
+        self.growth = growth and (*growth, self.scale.item())
+        if self.growth:
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+            self.scale.data.fill_(self.growth[0])
         if sample < 1:
             # Seed and step of the classes drawn: with them a run goes on where it stopped.
             self.register_buffer("draw", torch.stack([torch.randint(2**31, ()), torch.zeros((), dtype=torch.int64)]))
@@ -123,6 +135,7 @@ class CosineSoftmax(nn.Module):
             self.scale.register_hook(partial(dist.total, group=shard.group))  # type: ignore[no-untyped-call]
 
     draw: Tensor
+    steps: Tensor
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
@@ -137,6 +150,11 @@ class CosineSoftmax(nn.Module):
                 weight, labels, self.sample, (seed, step), subcenters=self.subcenters, shard=shard
             )
             self.draw[1] += 1
+        if self.training and self.growth:
+            first, steps, last = self.growth
+            with torch.no_grad():
+                self.scale.copy_(first + (last - first) * (self.steps / steps).clamp(max=1))
+            self.steps += 1
         scale: Tensor = self.scale
         if self.training and self.dynamic:
             scale = ops.adacos_scale(
@@ -163,7 +181,7 @@ class CosineSoftmax(nn.Module):
         return {"weight": {"rate_factor": 100.0, "weight_decay": 0.0}} if self.weights == "hard" else {}
 
     def extra_repr(self) -> str:
-        learnt = "learned" if self.scale.requires_grad else "dynamic" if self.dynamic else "fixed"
+        learnt = "learned" if self.scale.requires_grad else "dynamic" if self.dynamic or self.growth else "fixed"
         parts = [f"{self.num_classes}, {self.weight.shape[1]}, scale={self.scale.item():.2f} ({learnt})"]
         parts += [f"normalize={self.normalize!r}, weights={self.weights!r}"]
         parts += [f"subcenters={self.subcenters}"] * (self.subcenters > 1)
