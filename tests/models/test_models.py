@@ -107,7 +107,9 @@ def test_features_are_finite(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["centerface", "lightcnn_a", "lightcnn_29", "sphereface20", "iresnet18"])
+@pytest.mark.parametrize(
+    "name", ["centerface", "lightcnn_a", "lightcnn_29", "sphereface20", "iresnet18", "mobilefacenet_relu6"]
+)
 def test_onnx_parity(name, tmp_path):
     """The deeper siblings are the same layers, more often."""
     model = models.build(name).eval()
