@@ -53,11 +53,16 @@ def run() -> dict[str, Any]:
 
 def interleaved(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Median seconds of each, after one to warm up."""
+    return {name: median(each) for name, each in in_turn(steps, ROUNDS).items()}
+
+
+def in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in every round, after one to warm up."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for name, step in steps.items():
             began = time.perf_counter()
             step()
             if turn:
                 times[name].append(time.perf_counter() - began)
-    return {name: median(each) for name, each in times.items()}
+    return times

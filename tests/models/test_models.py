@@ -19,7 +19,8 @@ from normface.models.cost import cost as counted
 PARAMETERS = {
     "centerface": 27_536_800, "lightcnn_a": 4_098_048, "lightcnn_b": 5_480_864, "lightcnn_29": 12_573_280,
     "sphereface20": 22_666_944, "sphereface64": 48_186_816, "iresnet18": 24_025_600, "iresnet34": 34_139_328,
-    "iresnet50": 43_590_848, "iresnet100": 65_156_160, "mobilefacenet": 1_003_136, "smallresnet": 3_754_320,
+    "iresnet50": 43_590_848, "iresnet100": 65_156_160, "mobilefacenet": 1_003_136, "mobilefacenet_relu6": 999_936,
+    "smallresnet": 3_754_320,
 }  # fmt: skip
 BIG = ("lightcnn_29", "sphereface64", "iresnet34", "iresnet50", "iresnet100")
 # SHA-256 of all names and shapes: a checkpoint of today must be read tomorrow.
@@ -28,6 +29,7 @@ FROZEN = {
     "iresnet34": "1da03faad7e6027d", "iresnet50": "fd18d6df46373af2", "lightcnn_29": "424b90d361274484",
     "lightcnn_a": "d6325d8036c7c095", "lightcnn_b": "bf889dc5ecf6e08a", "mobilefacenet": "57548202b65950e7",
     "smallresnet": "3fd058e96803b8b1", "sphereface20": "cca79b793e233748", "sphereface64": "aebe572393245dea",
+    "mobilefacenet_relu6": "a7e456d141acc6c6",
 }  # fmt: skip
 
 
@@ -110,7 +112,9 @@ def test_features_are_finite(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["centerface", "lightcnn_a", "lightcnn_29", "sphereface20", "iresnet18"])
+@pytest.mark.parametrize(
+    "name", ["centerface", "lightcnn_a", "lightcnn_29", "sphereface20", "iresnet18", "mobilefacenet_relu6"]
+)
 def test_onnx_parity(name, tmp_path):
     """The deeper siblings are the same layers, more often."""
     model = models.build(name).eval()

@@ -142,7 +142,49 @@ def twenty_nine(state, x):
     return mfm(state, x.flatten(1), "fc")
 
 
+# github foamliu/MobileFaceNet, mobilefacenet.py at commit a687c71: names and shapes of its network.
+STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))  # Table 1 of the paper
+BOTTLENECKS = [(t, c, 1 if unit else s) for t, c, n, s in STAGES for unit in range(n)]
+
+
+def foamliu_shapes():
+    def conv(name, outputs, inputs, kernel, norm):
+        return {f"{name}.weight": (outputs, inputs, kernel, kernel)} | norm_shapes(norm, outputs)
+
+    shapes = conv("conv1.0", 64, 3, 3, "conv1.1") | conv("dw_conv.depthwise", 64, 1, 3, "dw_conv.bn1")
+    shapes |= conv("dw_conv.pointwise", 64, 64, 1, "dw_conv.bn2")
+    inputs = 64
+    for unit, (t, n, _) in enumerate(BOTTLENECKS):
+        at, inner = f"features.{unit}.conv", t * inputs
+        shapes |= conv(f"{at}.0.0", inner, inputs, 1, f"{at}.0.1") | conv(f"{at}.1.0", inner, 1, 3, f"{at}.1.1")
+        shapes |= conv(f"{at}.2", n, inner, 1, f"{at}.3")
+        inputs = n
+    shapes |= conv("conv2.0", 512, 128, 1, "conv2.1") | conv("gdconv.depthwise", 512, 1, 7, "gdconv.bn")
+    return shapes | conv("conv3", 128, 512, 1, "bn") | {"conv3.bias": (128,)}
+
+
+def foamliu(state, x):
+    def conv(x, name, norm, stride=1):
+        w = state[f"{name}.weight"]
+        padding = 1 if w.shape[-1] == 3 else 0
+        x = F.conv2d(x, w, state.get(f"{name}.bias"), stride, padding, groups=len(w) if w.shape[1] == 1 else 1)
+        parts = (state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts, eps=1e-5)
+
+    x = F.relu6(conv(x, "conv1.0", "conv1.1", 2))
+    x = F.relu(conv(x, "dw_conv.depthwise", "dw_conv.bn1"))
+    x = F.relu(conv(x, "dw_conv.pointwise", "dw_conv.bn2"))
+    for unit, (_, n, stride) in enumerate(BOTTLENECKS):
+        at = f"features.{unit}.conv"
+        y = F.relu6(conv(x, f"{at}.0.0", f"{at}.0.1"))
+        y = conv(F.relu6(conv(y, f"{at}.1.0", f"{at}.1.1", stride)), f"{at}.2", f"{at}.3")
+        x = x + y if stride == 1 and x.shape[1] == n else y
+    x = F.relu6(conv(x, "conv2.0", "conv2.1"))
+    return conv(conv(x, "gdconv.depthwise", "gdconv.bn"), "conv3", "bn").flatten(1)
+
+
 THEIRS = {
+    "mobilefacenet_relu6": (foamliu_shapes(), foamliu),
     "lightcnn_b": (NINE, nine),
     "lightcnn_29": (TWENTY_NINE, twenty_nine),
     "iresnet18": (arcface_shapes((2, 2, 2, 2)), lambda state, x: arcface(state, x, (2, 2, 2, 2))),
@@ -150,7 +192,12 @@ THEIRS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["lightcnn_b", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lightcnn_29", "iresnet18"))]
+    "name",
+    [
+        "lightcnn_b",
+        "mobilefacenet_relu6",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("lightcnn_29", "iresnet18")),
+    ],
 )
 def test_computes_what_theirs_does(name):
     shapes, forward = THEIRS[name]
@@ -219,12 +266,13 @@ class TestAdopting:
             adopt(file, run, "lightcnn_b")
         assert not run.exists()
 
-    def test_nothing_in_a_file_is_executed(self, tmp_path):
+    @pytest.mark.parametrize("zipped", [True, False], ids=["today's format", "the one before PyTorch 1.6"])
+    def test_nothing_in_a_file_is_executed(self, tmp_path, zipped):
         class Trap:
             def __reduce__(self):
                 return os.mkdir, (str(tmp_path / "sprung"),)
 
-        torch.save({"state_dict": Trap()}, tmp_path / "state.pt")
+        torch.save({"state_dict": Trap()}, tmp_path / "state.pt", _use_new_zipfile_serialization=zipped)
         with pytest.raises(ModelError, match="tensors alone"):
             adopt(tmp_path / "state.pt", tmp_path / "run", "lightcnn_b")
         assert not (tmp_path / "sprung").exists()

@@ -1,10 +1,13 @@
 """What the optimizer is told for each parameter."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from normface import models
+from normface.errors import ConfigError
 from normface.models.caffe import CaffeModel
 from normface.train import state as state_module
 from normface.train.checkpoint import Checkpoint
@@ -128,12 +131,26 @@ class Tiny(CaffeModel):
 def test_compiled_computes_the_same(monkeypatch):
     """What torch.compile is given is the network itself; the rest of a run does not see it (its back end: `eager`)."""
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda net: real(net, backend="eager"))
+    monkeypatch.setenv("CXX", sys.executable)  # which is never called
+    asked = []
+
+    def compiled_by_nobody(net, options):
+        asked.append(options)
+        return real(net, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compiled_by_nobody)
     x, found = torch.randn(4, 3, 112, 96), []
     for compiled in (False, True):
         state = State(TrainConfig.model_validate({"model": SMALL, "compile": compiled, "precision": "fp32"}), 4)
         state.net(x).square().sum().backward()
         found.append({name: p.grad.clone() for name, p in state.parameters.items() if p.grad is not None})
+    assert asked == [{"layout_optimization": False}]  # or float32 is computed in the layout that kills the process
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"a C\+\+ compiler.*no-such-compiler.*leave compile out"):
+        State(TrainConfig.model_validate({"model": SMALL, "compile": True}), 4)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,16 +21,15 @@ def fetch(
     accept: Annotated[bool, typer.Option("--accept-terms", help="You have read the terms and keep to them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch public data sets, checked by their SHA-256.
+    """Fetch public data sets, and weights that others published, checked by their SHA-256.
 
     The terms of each are shown; nothing is fetched before `--accept-terms`.
     """
     if name is None:
-        listed = {key: {"about": entry.about, "files": list(entry.files)} for key, entry in fetching.ENTRIES.items()}
         if as_json:
-            out.print_json(json.dumps(listed))
+            out.print_json(json.dumps({key: _told(entry) for key, entry in fetching.ENTRIES.items()}))
         for key, entry in fetching.ENTRIES.items() if not as_json else ():
-            out.print(f"{key:14} {entry.about}", soft_wrap=True, markup=False)
+            out.print(f"{key:22} {entry.about}", soft_wrap=True, markup=False)
         return
     files = fetching.ENTRIES[name].files if name in fetching.ENTRIES else {}
     terms = sorted({file.terms for file in files.values()})
@@ -43,3 +42,10 @@ def fetch(
         out.print_json(json.dumps({"files": [str(path) for path in paths], "terms": terms}))
     else:
         out.print("\n".join(map(str, paths)), soft_wrap=True, markup=False)
+
+
+def _told(entry: fetching.Entry) -> dict[str, Any]:
+    told: dict[str, Any] = {"about": entry.about, "files": list(entry.files)}
+    if isinstance(entry, fetching.Weights):
+        told |= {"bytes": entry.size, "model": entry.model, "options": dict(entry.options)}
+    return told

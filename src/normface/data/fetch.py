@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..atomic import replacing
 from ..errors import ConfigError, DataError, require
@@ -30,21 +32,34 @@ class Entry:
     """Files by their names, fetched together."""
 
     about: str
-    files: dict[str, File]
+    files: Mapping[str, File]
+
+
+@dataclass(frozen=True)
+class Weights(Entry):
+    """One file, a state dict that others published: `normface adopt` knows it by its SHA-256.
+
+    Attributes:
+        size: of the file, in bytes.
+        model, options: the network it is of, as `models.build` takes them; whose it is says `Model.origin`.
+    """
+
+    size: int
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 # The hashes are those that scikit-learn pins for its mirror of LFW.
 _MIRROR = "https://ndownloader.figshare.com/files/"
-ENTRIES = {
+_PAIRS = File(_MIRROR + "5976006", "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592", LFW)
+ENTRIES: dict[str, Entry] = {
     "lfw": Entry(
         "LFW's original photographs, 250×250 (180 MB), and the 6,000 pairs of View 2",
         {
             "lfw.tgz": File(
                 _MIRROR + "5976018", "055f7d9c632d7370e6fb4afc7468d40f970c34a80d4c6f50ffec63f5a8d536c0", LFW
             ),
-            "pairs.txt": File(
-                _MIRROR + "5976006", "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592", LFW
-            ),
+            "pairs.txt": _PAIRS,
         },
     ),
     "lfw-funneled": Entry(
@@ -55,13 +70,19 @@ ENTRIES = {
             ),
         },
     ),
-    "lfw-pairs": Entry(
-        "the 6,000 pairs of View 2 alone",
+    "lfw-pairs": Entry("the 6,000 pairs of View 2 alone", {"pairs.txt": _PAIRS}),
+    # Hash and size as three projects pin them, each on its own; the size is that of the tensors its code names.
+    "mobilefacenet-foamliu": Weights(
+        "weights: MobileFaceNet, trained by foamliu on MS-Celeb-1M (4.1 MB); then normface adopt",
         {
-            "pairs.txt": File(
-                _MIRROR + "5976006", "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592", LFW
-            ),
+            "mobilefacenet-foamliu.pt": File(
+                "https://github.com/foamliu/MobileFaceNet/releases/download/v1.0/mobilefacenet.pt",
+                "90a00ba1d8b0b688af3deb731ed53dca582e6106805d1bc3cfdef55f570493f4",
+                "Apache-2.0 (the repository's); trained on MS-Celeb-1M, whose photographs are for research",
+            )
         },
+        size=4_135_271,
+        model="mobilefacenet_relu6",
     ),
 }
 
@@ -74,10 +95,20 @@ def fetch(name: str, folder: Path, *, source: Path | None = None, bar: bool = Fa
     """
     if name not in ENTRIES:
         raise ConfigError(f"a name among {', '.join(ENTRIES)}", repr(name), "choose one of them")
-    return [_bring(file, each, folder, source, bar) for file, each in ENTRIES[name].files.items()]
+    entry = ENTRIES[name]
+    by_hand = (
+        "normface adopt FILE knows it under any name" if isinstance(entry, Weights) else "give its folder: --from DIR"
+    )
+    return [_bring(file, each, folder, source, bar, by_hand) for file, each in entry.files.items()]
 
 
-def _bring(name: str, file: File, folder: Path, source: Path | None, bar: bool) -> Path:
+def weights() -> dict[str, Weights]:
+    """The entries that are state dicts, by the SHA-256 of their file."""
+    found = (entry for entry in ENTRIES.values() if isinstance(entry, Weights))
+    return {file.sha256: entry for entry in found for file in entry.files.values()}
+
+
+def _bring(name: str, file: File, folder: Path, source: Path | None, bar: bool, by_hand: str) -> Path:
     place = folder / name
     if place.is_file() and _sha256(place) == file.sha256:
         return place
@@ -92,8 +123,9 @@ def _bring(name: str, file: File, folder: Path, source: Path | None, bar: bool) 
                 raise _other(name, file, str(error)) from error
             except Exception as error:  # requests' exceptions, and the operating system's
                 raise DataError(
-                    f"to fetch {name} from {file.url}", f"'{error}'", "try again, or bring it yourself: --from DIR"
-                ) from error
+                    f"to fetch {name} from {file.url}", f"'{error}'",
+                    f"try again, or download it as {name} yourself: {by_hand}",
+                ) from error  # fmt: skip
         else:
             if not (source / name).is_file():
                 raise DataError(f"{name} in {source}", "no such file", "correct --from")

@@ -15,25 +15,31 @@ from safetensors.torch import load as from_safetensors
 from torch import Tensor
 
 from .. import models
+from ..data import fetch
 from ..errors import ConfigError, ModelError
 from ..models import Model, Origin
 from .checkpoint import ORIGIN, check_fit, finished, write
 from .config import TrainConfig
 
 
-def adopt(file: str | Path, run: Path, name: str, **options: Any) -> dict[str, str]:
+def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) -> dict[str, str]:
     """Make a run folder of a state dict that others trained for the model called `name`.
 
     Nothing in the file is executed: tensors alone are read (`torch.load(weights_only=True)`, or safetensors). Its names
-    are translated by the model's `origin`; the classifier is left behind.
+    are translated by the model's `origin`; the classifier is left behind. Without a name the file must be one that
+    `normface fetch` knows, by its SHA-256.
 
     Returns:
         The origin as it goes into checkpoints and ONNX metadata: name, repository, licence, SHA-256 of the file.
 
     Raises:
-        ConfigError: a model nobody's weights are known for, or a run in the folder already.
+        ConfigError: a model nobody's weights are known for, an unknown file without a name, or a run there already.
         ModelError: no such file, more than tensors in it, or other names and shapes than the model's.
     """
+    data = _bytes(Path(file))
+    sha256 = hashlib.sha256(data).hexdigest()
+    if name is None:
+        name, options = _known(sha256)
     model = models.build(name, **options)
     if model.origin is None:
         raise ConfigError(
@@ -42,13 +48,24 @@ def adopt(file: str | Path, run: Path, name: str, **options: Any) -> dict[str, s
         )  # fmt: skip
     if finished(run):
         raise ConfigError("a new folder for the run", f"{run} with a checkpoint", "choose another")
-    data = _bytes(Path(file))
     state = translate(model, _tensors(data, Path(file)))
     config = TrainConfig.model_validate({"model": {"name": name, "options": options}})
-    told = describe(model.origin, hashlib.sha256(data).hexdigest())
+    told = describe(model.origin, sha256)
     write(run, {f"model.{key}": t for key, t in state.items()}, config=config, step=0,
           facts={"classes": 0, "images": 0, ORIGIN: told})  # fmt: skip
     return told
+
+
+def _known(sha256: str) -> tuple[str, dict[str, Any]]:
+    """The network, with its options, of a file that is pinned."""
+    if sha256 not in fetch.weights():
+        names = ", ".join(name for name, entry in fetch.ENTRIES.items() if isinstance(entry, fetch.Weights))
+        raise ConfigError(
+            "--model, or a file as it was published", f"one of SHA-256 {sha256}",
+            f"name its network (normface fetch knows {names})",
+        )  # fmt: skip
+    entry = fetch.weights()[sha256]
+    return entry.model, dict(entry.options)
 
 
 def describe(origin: Origin, sha256: str) -> dict[str, str]:
@@ -81,7 +98,8 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ModelError(f"a state dict at {file}", f"'{error.strerror}'", "correct the path") from error
+        do = f"first: normface fetch {file}" if str(file) in fetch.ENTRIES else "correct the path"
+        raise ModelError(f"a state dict at {file}", f"'{error.strerror}'", do) from error
 
 
 def _tensors(data: bytes, file: Path) -> dict[str, Tensor]:

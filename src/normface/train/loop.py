@@ -255,6 +255,11 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
     if finished(run):
         raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
     if config.start.run is not None:
+        if config.start.run.endswith(".onnx"):
+            raise ConfigError(
+                "start.run with the folder of a run", f"an ONNX file ({config.start.run})",
+                "distil from it, its batch norm is folded away: normface train distill --set distill.teacher=FILE.onnx",
+            )  # fmt: skip
         origin = Checkpoint.read(config.start.run)
         if config.start.agents and {**origin.facts, **facts} != origin.facts:
             raise DataError(

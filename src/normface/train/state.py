@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
@@ -47,7 +49,10 @@ class State:
         if config.compile:
             if dist.world() > 1:
                 raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
-            self.net = cast(nn.Module, torch.compile(self.net))
+            _check_compiler(self.device)
+            # Left to itself it lays out all convolutions channels last on CPUs, in float32 too.
+            options = {"layout_optimization": last}
+            self.net = cast(nn.Module, torch.compile(self.net, options=options))
         self.average: AveragedModel | None = None
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
@@ -201,6 +206,13 @@ def _bf16(precision: str, device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise ConfigError where torch.compile would find no C++ compiler (a GPU needs none)."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError("a C++ compiler, which compile needs", f"no {compiler}", "install it, or leave compile out")
 
 
 def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]) -> RowSGD:
