@@ -4,7 +4,7 @@ Throughput: pairs decoded and verified a second, medians of interleaved rounds: 
 by the same in a thread a core, and over HTTP from `CLIENTS` connections, whose work is done on the same cores. Latency:
 at 80 % of that throughput, requests that come evenly and at random (Poisson). Memory: resident, over 10,000 requests.
 Malformed: 10,000 uploads with a few bytes changed, cut, doubled or moved, through the application in this process.
-deepface's API is not beside it: its models download their weights at the first request.
+benchmarks/service_beside.py has it beside deepface's API.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import httpx
@@ -44,6 +44,13 @@ Pair = tuple[bytes, bytes]
 Body = tuple[bytes, str]
 
 
+class Server(NamedTuple):
+    """A process that listens on loopback."""
+
+    port: int
+    pid: int
+
+
 def run() -> dict[str, Any]:
     """pairs/s and ratios, latencies in ms, MiB, and what the malformed uploads were answered."""
     with tempfile.TemporaryDirectory() as folder:
@@ -53,13 +60,13 @@ def run() -> dict[str, Any]:
         reader = open_reader(SHARED / "data" / "lfw" / "lfw-raw-fold1.zip")
         photographs = [reader.encoded(row) for row in range(2 * PAIRS)]
         pairs = list(zip(photographs[::2], photographs[1::2], strict=True))
-        with serving(model) as port:
+        with serving(model) as (port, _):
             throughput = _throughput(Embedder.load(model), pairs, port)
             load = 0.8 * throughput["pairs_per_second"]["service"]
-            bodies = [_body({"a": a, "b": b}) for a, b in pairs]
+            bodies = [body_of({"a": a, "b": b}) for a, b in pairs]
             latency = {name: _latency(port, bodies, load, name == "poisson") for name in ("even", "poisson")}
             crop = open_reader(SHARED / "data" / "train" / "faces-112.zip").encoded(0)
-            memory = _memory(port, _body({"photographs": crop}, aligned="true"))
+            memory = _memory(port, body_of({"photographs": crop}, aligned="true"))
         return {
             **throughput, "load": "80 % of the service's throughput", "latency": latency, "memory": memory,
             "malformed": _malformed(Path(folder) / "small.onnx", crop),
@@ -67,23 +74,23 @@ def run() -> dict[str, Any]:
 
 
 @contextmanager
-def serving(model: Path) -> Iterator[int]:
-    """The service as a process of its own; its port."""
-    words = ["serve", "--model", str(model), "--port", "0", "--rate", "100000"]
+def serving(model: Path | None) -> Iterator[Server]:
+    """The service as a process of its own; None: with the default model."""
+    words = ["serve", *(["--model", str(model)] if model else []), "--port", "0", "--rate", "100000"]
     program = [sys.executable, "-c", "from normface.cli import main; main()", *words]
     process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
         port = int(json.loads(process.stderr.readline())["url"].rpartition(":")[2])
         threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True).start()
-        yield port
+        yield Server(port, process.pid)
     finally:
         process.terminate()
         process.wait(30)
 
 
 def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int) -> dict[str, Any]:
-    bodies = [_body({"a": a, "b": b}) for a, b in pairs]
+    bodies = [body_of({"a": a, "b": b}) for a, b in pairs]
     connections = threading.local()
     cv2.setNumThreads(1)  # as in the service
 
@@ -164,7 +171,7 @@ def _resident(port: int) -> float:
 
 def _malformed(model: Path, crop: bytes) -> dict[str, Any]:
     """Status codes of mutated uploads, and how many a second."""
-    body, kind = _body({"a": crop, "b": crop}, aligned="true")
+    body, kind = body_of({"a": crop, "b": crop}, aligned="true")
     chance, statuses = random.Random(0), Counter[int]()
     network = models.build("smallresnet", channels=(4, 8, 8, 8), units=(1, 1, 1), dim=16).eval()
     export(network, model, sha256="untrained")  # a small one: it is the uploads that are measured
@@ -224,7 +231,8 @@ def mutated(chance: random.Random, whole: bytes) -> bytes:
     return bytes(body)
 
 
-def _body(files: dict[str, bytes], **fields: str) -> Body:
+def body_of(files: dict[str, bytes], **fields: str) -> Body:
+    """A multipart request of files and fields, and its content type."""
     request = httpx.Request("POST", "http://x", files=files, data=fields)
     return request.read(), request.headers["content-type"]
 

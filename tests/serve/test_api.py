@@ -129,7 +129,7 @@ class TestPeople:
         assert found["matches"][0]["person"] == BAD
         assert found["matches"][0]["score"] == pytest.approx(1, abs=1e-5)
         assert found["matches"][0]["same"] is True
-        assert found["people"] == 3
+        assert found["templates"] == 6
         assert found["operating_point"]["threshold"] == POINT.threshold
         one = client.post("/v1/verify", files={"a": faces[1][1]}, data={"person": BAD}).json()
         assert one["score"] == pytest.approx(1, abs=1e-5)
@@ -159,7 +159,7 @@ class TestPeople:
 
     def test_an_empty_gallery(self, client, faces):
         found = client.post("/v1/search", files={"photograph": faces[0][0]}).json()
-        assert (found["matches"], found["people"]) == ([], 0)
+        assert (found["matches"], found["templates"]) == ([], 0)
 
 
 class TestKeys:

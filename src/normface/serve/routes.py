@@ -211,14 +211,14 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
     ) -> Found:
         (seen,) = await service.see([("the photograph", photograph)], aligned)
         matches = await service.keep("search", gallery.search, seen.vector, k)
-        count = len(await service.keep("list", gallery.people))
+        count = await service.keep("search", len, gallery)
         return Found(
             matches=[
                 Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
                 for rank, match in enumerate(matches, 1)
             ],
-            people=count, operating_point=Certificate.of(point), face=service.face(seen, crops),
-            note=f"Each of {count} people was one comparison: a false match among them is likelier than its FAR.",
+            templates=count, operating_point=Certificate.of(point), face=service.face(seen, crops),
+            note=f"Each of {count} templates was one comparison: a false match among them is likelier than its FAR.",
         )  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def decision(match: Match, point: OperatingPoint | None) -> Decision:
     return Decision(
         score=match.score, same=match.decision, llr=calibration.llr(match.score) if calibration else None,
         note="decided at the operating point" if point else "no decision: this model has no operating point "
-        "(make one with: normface evaluate lfw --certify)",
+        "(make one with: normface calibrate)",
     )  # fmt: skip
 
 

@@ -123,11 +123,11 @@ class Found(BaseModel):
     """The people most like a face, best first."""
 
     model_config = _shown({
-        "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "people": 120, "operating_point": _POINT, "face": _FACE,
-        "note": "Each of 120 people was one comparison: a false match is likelier than its FAR.",
+        "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT, "face": _FACE,
+        "note": "Each of 120 templates was one comparison: a false match among them is likelier than its FAR.",
     })  # fmt: skip
     matches: list[Ranked]
-    people: int = Field(description="How many were compared.")
+    templates: int = Field(description="How many were compared: a person has one of each photograph.")
     operating_point: Certificate | None
     face: Face
     note: str

@@ -1,4 +1,4 @@
-// <photo-input>: a photograph by choosing, dropping, pasting or the camera.
+// <photo-input>: a photograph by choosing, dropping or the camera.
 
 import { fill, make } from "/dom.js";
 

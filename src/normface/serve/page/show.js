@@ -56,7 +56,7 @@ export function inWords(p, prior) {
 
 export function certificate(point) {
   if (!point) {
-    return [make("p", {}, "This model has no operating point, so nothing is decided. Make one with: normface evaluate lfw --certify.")];
+    return [make("p", {}, "This model has no operating point, so nothing is decided. Make one with: normface calibrate.")];
   }
   const rate = (found, of) => `${percent(found.value)} of ${found.n.toLocaleString("en")} pairs of ${of} (95 %: ${percent(found.low)} to ${percent(found.high)})`;
   const goal = point.target_far === null ? "for the best accuracy" : `for a false accept rate of ${percent(point.target_far, 3)}`;
