@@ -20,12 +20,12 @@ from ..types import Match, OperatingPoint
 from .base import (
     Enrolments,
     Event,
+    Gallery,
     Person,
     agreed_model,
     checked_dim,
     checked_model,
     checked_name,
-    enrolments_of,
     unit_query,
     unknown,
 )
@@ -45,7 +45,7 @@ EXPORT = f"SELECT t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time
 Row = tuple[Any, ...]
 
 
-class EmbeddedGallery:
+class EmbeddedGallery(Gallery):
     """See `gallery.Gallery`. The index holds what the file held at the last call; each call catches up first."""
 
     def __init__(
@@ -178,18 +178,6 @@ class EmbeddedGallery:
     def __len__(self) -> int:
         with self._view():
             return len(self._index) if self._index else 0
-
-    def enrol(
-        self,
-        person: str,
-        vectors: ArrayLike,
-        *,
-        quality: ArrayLike | None = None,
-        consent: str | None = None,
-        time: datetime | None = None,
-    ) -> list[int]:
-        """See `Gallery`."""
-        return self.enrol_many(enrolments_of(person, vectors, quality, consent, time))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Gallery`."""
@@ -361,12 +349,6 @@ class EmbeddedGallery:
             self._index.close()
             self._index = None
         self._store.close()
-
-    def __enter__(self) -> EmbeddedGallery:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def key_place(person: int, name: str) -> bytes:

@@ -29,7 +29,8 @@ PART = 4096  # templates sketched at once
 SHORT_LIST = 1000  # sketches nearest to the query's that are looked at again
 FETCH = 1024  # vectors read from the store at once
 
-Ints, Reals = NDArray[np.int64], NDArray[np.float32]
+Ints = NDArray[np.int64]
+Reals = NDArray[np.float32]
 
 
 class Index:
