@@ -1,6 +1,14 @@
 """What the tests of galleries share: drawn vectors, and the plainest search that is right."""
 
 import numpy as np
+import pytest
+
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "gallery" / "people.db"
 
 
 def drawn(seed, count, dim=32):

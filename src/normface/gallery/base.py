@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,7 +102,7 @@ class Migration(Protocol):
 
     def enrol(self, person: str, vectors: ArrayLike, *, quality: ArrayLike | None = None) -> list[int]:
         """Add templates [N, D] of the new model to a person who is enrolled. Returns their numbers."""
-        ...
+        return self.enrol_many(enrolments_of(person, vectors, quality, None, None))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """The same for many, all or none."""
@@ -158,7 +158,7 @@ class Gallery(Protocol):
 
         When it returns, the templates are on the disk, and every later search finds them. quality: [N] or one for all.
         """
-        ...
+        return self.enrol_many(enrolments_of(person, vectors, quality, consent, time))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """Add many templates: all of them, or after an error or a crash none. Ten thousand at a time do well."""
@@ -211,9 +211,11 @@ class Gallery(Protocol):
         """Give everything back; closing twice is fine."""
         ...
 
-    def __enter__(self) -> Gallery: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def checked_name(name: Any) -> str:

@@ -20,12 +20,12 @@ from ..types import Match, OperatingPoint
 from .base import (
     Enrolments,
     Event,
+    Gallery,
     Person,
     agreed_model,
     checked_dim,
     checked_model,
     checked_name,
-    enrolments_of,
     unit_query,
     unknown,
 )
@@ -35,15 +35,17 @@ from .seal import KEY_VARIABLE, Damaged, Plain, Seal, Sealed, master_key
 from .store import Store, erase
 
 EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True
-PART = 4096  # rows read at once
-ROWS = (
-    "SELECT t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time, p.consent FROM templates t "
-    "LEFT JOIN people p ON p.id = t.person LEFT JOIN keys k ON k.person = t.person WHERE t.version = ?"
+PART = 256  # rows read at once: they stay in a core's cache until they are checked and coded
+EXPORTED = 4096  # rows
+JOINED = (
+    "FROM templates t LEFT JOIN people p ON p.id = t.person LEFT JOIN keys k ON k.person = t.person WHERE t.version = ?"
 )
+ROWS = f"SELECT t.id, t.person, t.vector, k.wrapped, p.name {JOINED}"
+EXPORT = f"SELECT t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time, p.consent {JOINED}"
 Row = tuple[Any, ...]
 
 
-class EmbeddedGallery:
+class EmbeddedGallery(Gallery):
     """See `gallery.Gallery`. The index holds what the file held at the last call; each call catches up first."""
 
     def __init__(
@@ -109,28 +111,28 @@ class EmbeddedGallery:
         self._bound = model
         anew = version != self._version or (dim and not self._index)
         if anew:
+            listed = "SELECT count(*), (SELECT sum(rows) FROM versions) FROM templates INDEXED BY templates_of"
+            if len(set(db.execute(listed).fetchone())) > 1:
+                raise self._store.damaged("the index of templates does not list them all")
             if self._index:
                 self._index.close()
             self._version, self._last = version, 0
-            self._index = Index(dim, self._fetch) if dim else None
+            self._index = Index(dim, self._fetch, expected) if dim else None
         if self._index is None:
             return
         news = "SELECT subject FROM audit WHERE number > ? AND action = 'forget'"
         for (subject,) in db.execute(news, (self._seen,)).fetchall():
             self._index.remove(subject)
-        found = 0
         for rows, vectors in self._parts(db, f"{ROWS} AND t.id > ? ORDER BY t.id", (version, self._last)):
-            found += len(rows)
             self._last = rows[-1][0]
-            ids, owners = (np.array([row[column] for row in rows], np.int64) for column in (0, 1))
-            self._index.add(ids, owners, vectors)
-        if anew and found != expected:
-            raise self._store.damaged(f"{found} rows of templates where {expected} were written")
+            self._index.add(np.array([row[0] for row in rows]), np.array([row[1] for row in rows]), vectors)
+        if anew and len(self._index) != expected:
+            raise self._store.damaged(f"{len(self._index)} rows of templates where {expected} were written")
 
     def _parts(
         self, db: sqlite3.Connection, query: str, values: tuple[Any, ...]
     ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
-        """Rows of a query that begins with ROWS, in parts, with their vectors."""
+        """Rows of a query that begins with ROWS, in parts, with their vectors [N, D]."""
         found = db.execute(query, values)
         while rows := found.fetchmany(PART):
             yield rows, self._opened(rows)
@@ -147,15 +149,17 @@ class EmbeddedGallery:
                 plain.append(self._seal.open(key, template_place(self._version, person, number), sealed))
             except (Damaged, TypeError) as error:
                 raise self._store.damaged(f"template {number} of person {person} is not as it was written") from error
-        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1)
+        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1 if plain else 0)
 
-    def _fetch(self, ids: NDArray[np.int64]) -> dict[int, NDArray[np.float32]]:
+    def _fetch(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors [N, D] of templates that the index knows, in the order of their numbers here."""
         query = f"{ROWS} AND t.id IN (SELECT value FROM json_each(?))"
-        found: dict[int, NDArray[np.float32]] = {}
         with self._store.reading() as db:
-            for rows, vectors in self._parts(db, query, (self._version, json.dumps(ids.tolist()))):
-                found.update(zip([row[0] for row in rows], vectors, strict=True))
-        return found
+            rows = db.execute(query, (self._version, json.dumps(ids.tolist()))).fetchall()
+        if len(rows) != len(ids):
+            raise self._store.damaged(f"{len(rows)} rows of templates where {len(ids)} were written")
+        found = dict(zip([row[0] for row in rows], self._opened(rows), strict=True))
+        return np.array([found[number] for number in ids.tolist()])
 
     # What a gallery does.
 
@@ -174,18 +178,6 @@ class EmbeddedGallery:
     def __len__(self) -> int:
         with self._view():
             return len(self._index) if self._index else 0
-
-    def enrol(
-        self,
-        person: str,
-        vectors: ArrayLike,
-        *,
-        quality: ArrayLike | None = None,
-        consent: str | None = None,
-        time: datetime | None = None,
-    ) -> list[int]:
-        """See `Gallery`."""
-        return self.enrol_many(enrolments_of(person, vectors, quality, consent, time))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Gallery`."""
@@ -310,9 +302,9 @@ class EmbeddedGallery:
                 if version not in (None, self._version):
                     raise InputError("one model during an export", "a switch to another", "export again")
                 version = self._version
-                query = f"{ROWS} AND t.id > ? ORDER BY t.id LIMIT {PART}"
-                rows, vectors = next(self._parts(db, query, (version, last)), ([], None))
-            if vectors is None:
+                rows = db.execute(f"{EXPORT} AND t.id > ? ORDER BY t.id LIMIT {EXPORTED}", (version, last)).fetchall()
+                vectors = self._opened(rows)
+            if not rows:
                 return
             last = rows[-1][0]
             names, qualities, times, consents = zip(*(row[4:] for row in rows), strict=True)
@@ -357,12 +349,6 @@ class EmbeddedGallery:
             self._index.close()
             self._index = None
         self._store.close()
-
-    def __enter__(self) -> EmbeddedGallery:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def key_place(person: int, name: str) -> bytes:

@@ -1,19 +1,21 @@
 """Search in memory: int8 codes for candidates, the store's own vectors in float64 for the verdict.
 
-A template x is kept as c·s: c int8 [D], s one float. For unit x and query q with codes x̂, q̂ the scores differ by no
-more than ‖q − q̂‖·‖x̂‖ + ‖x − x̂‖ (Cauchy-Schwarz). So whoever scores by codes further than that below the k-th best exact
-score cannot be among the best k: the exact search reads some dozen vectors from the store and is right by proof.
+A template x is kept as x̂ = c·s: c int8 [D], s one float. For a unit query q with code q̂ its score q·x differs from
+q̂·x̂, which the scan computes, by no more than ‖q − q̂‖·‖x̂‖ + ‖x − x̂‖, and from q·x̂ by no more than ‖x − x̂‖
+(Cauchy-Schwarz). So whoever scores further than that below the k-th best exact score cannot be among the best k: the
+exact search reads some dozen vectors from the store and is right by proof.
 
-The approximate search compares 512 bits (signs after a fixed random rotation, Charikar 2002) and looks so at a short
+The approximate search compares 512 bits (signs of fixed random projections, Charikar 2002) and looks so at a short
 list only. Nothing is trained, so nothing has to be kept, forgotten or trained again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,32 +23,37 @@ from numpy.typing import NDArray
 from ..errors import require
 
 BLOCK = 256  # templates whose greatest score is looked at together
-TASK = 256 * BLOCK  # templates a thread takes at once: their scores stay in its cache
+TASKS = 8  # of a thread in a scan, alike in size: one that ends early takes one more, and starting them costs little
 BITS = 512  # of a sketch
+PART = 4096  # templates sketched at once
 SHORT_LIST = 1000  # sketches nearest to the query's that are looked at again
-FETCH = 32  # vectors read from the store at once
+FETCH = 1024  # vectors read from the store at once
 
-Fetch = Callable[[NDArray[np.int64]], dict[int, NDArray[np.float32]]]
+Ints = NDArray[np.int64]
+Reals = NDArray[np.float32]
 
 
 class Index:
     """Codes of the templates, in no order; removed ones leave no trace.
 
-    `fetch` gives the vectors of template numbers, as far as they still exist.
+    `fetch` gives the vectors [N, D] of template numbers [N]; `room` is for how many templates memory is taken at first.
     """
 
-    def __init__(self, dim: int, fetch: Fetch) -> None:
+    def __init__(self, dim: int, fetch: Callable[[Ints], Reals], room: int = 0) -> None:
         self.dim, self._fetch = dim, fetch
         self._kernel = require("numkong", "gallery").cdist
-        self._count, self._error = 0, 0.0
-        self._codes = np.zeros((1024, dim), np.int8)
-        self._scales = np.zeros(1024, np.float32)
-        self._ids, self._owners = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
-        self._scores = np.zeros(1024, np.float32)  # of the last query: new memory would cost more than its filling
+        self._count, self._error = 0, 0.0  # the greatest distance of a template from its code
+        self._rounding = (dim + 8) * 2**-23  # of sums in float32
+        room = max(room, 1024)
+        self._codes = np.zeros((room, dim), np.int8)
+        self._scales = np.zeros(room, np.float32)
+        self._ids, self._owners = np.zeros(room, np.int64), np.zeros(room, np.int64)
+        self._scores = np.zeros(room, np.float32)  # of the last query: new memory would cost more than its filling
         self._sketched: NDArray[np.uint8] | None = None  # made when the first approximate search asks for it
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = min(threads, 16)
         self._pool = ThreadPoolExecutor(self._threads)
+        np.empty(2**24, np.uint8)  # given back at once: from now on glibc keeps so much for the parts that `add` codes
 
     def __len__(self) -> int:
         return self._count
@@ -59,9 +66,9 @@ class Index:
                 new[: self._count] = old[: self._count]
                 old[:] = 0  # nothing lingers in memory that is given back
                 setattr(self, name, new)
-        self._scores = np.zeros(-(-capacity // BLOCK) * BLOCK, np.float32)
+        self._scores = np.zeros(capacity, np.float32)
 
-    def add(self, ids: NDArray[np.int64], owners: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    def add(self, ids: Ints, owners: Ints, vectors: Reals) -> None:
         """Take in templates: their numbers, their people's numbers [N], and unit vectors [N, D]."""
         rows = slice(self._count, self._count + len(ids))
         if rows.stop > len(self._ids):
@@ -70,7 +77,7 @@ class Index:
         self._codes[rows], self._scales[rows], self._ids[rows], self._owners[rows] = codes, scales, ids, owners
         self._error = max(self._error, error)
         if self._sketched is not None:
-            self._sketched[rows] = _sketch(vectors)
+            self._sketched[rows] = _sketch(codes)
         self._count = rows.stop
 
     def remove(self, owner: int) -> int:
@@ -90,86 +97,84 @@ class Index:
         """The k best people for a unit query [D]: (person's number, exact cosine of her best template), best first."""
         if not self._count:
             return []
+        codes, (scale,), error = _quantise(query[None].astype(np.float32))
+        doubt = (error + 1e-6) * (1 + self._error) + self._error + self._rounding
         if exact:
-            scores, peaks = self._scan(query)
-            return self._refine(query, k, None, scores, peaks)
-        rows = self._short_list(query, max(SHORT_LIST, 10 * k))
-        codes, scales, _ = _quantise(query[None].astype(np.float32))
-        raw = np.asarray(self._kernel(codes, self._codes[rows], "dot", out_dtype="float32"))[0]
-        scores = raw * (self._scales[rows] * scales[0])
-        return self._refine(query, k, rows, scores, scores)
+            parts = _descending(*self._scan(codes), BLOCK, 4 * k)
+        else:
+            rows, scores = self._short_list(codes, max(SHORT_LIST, 10 * k))
+            parts = ((rows[part], low) for part, low in _descending(scores, scores, 1, 4 * k))
+        return self._best(query, k, ((part, float(low * scale) + doubt) for part, low in parts))
 
-    def _scan(self, query: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scores by codes of all templates, and the greatest of each BLOCK."""
-        codes, scales, _ = _quantise(query[None].astype(np.float32))
-        blocks = -(-self._count // BLOCK)
-        scores = self._scores[: blocks * BLOCK]
-        scores[self._count :] = -np.inf
-        peaks = np.empty(blocks, np.float32)
+    def _scan(self, probe: NDArray[np.int8]) -> tuple[Reals, Reals]:
+        """Scores by codes of all templates, and the greatest of each BLOCK, in units of the probe's scale."""
+        scores = self._scores[: self._count]
+        peaks = np.empty(-(-self._count // BLOCK), np.float32)
+        task = BLOCK * max(16, -(-len(peaks) // (TASKS * self._threads)))
 
         def work(start: int) -> None:
-            stop = min(start + TASK, self._count)
-            raw = np.asarray(self._kernel(codes, self._codes[start:stop], "dot", out_dtype="float32"))[0]
-            np.multiply(raw, self._scales[start:stop], out=scores[start:stop])
-            scores[start:stop] *= scales[0]
-            end = -(-stop // BLOCK) * BLOCK
-            scores[start:end].reshape(-1, BLOCK).max(1, out=peaks[start // BLOCK : end // BLOCK])
+            rows = slice(start, min(start + task, self._count))
+            np.multiply(self._raw(probe, self._codes[rows]), self._scales[rows], out=scores[rows])
+            begins = np.arange(0, rows.stop - start, BLOCK)
+            np.maximum.reduceat(scores[rows], begins, out=peaks[start // BLOCK :][: len(begins)])
 
-        list(self._pool.map(work, range(0, self._count, TASK)))
-        return scores[: self._count], peaks
+        list(self._pool.map(work, range(0, self._count, task)))
+        return scores, peaks
 
-    def _refine(
-        self,
-        query: NDArray[np.float64],
-        k: int,
-        rows: NDArray[np.int64] | None,
-        scores: NDArray[np.float32],
-        peaks: NDArray[np.float32],
-    ) -> list[tuple[int, float]]:
-        """The best people by their own vectors among `rows` (None: all), whose scores by codes these are."""
-        coded = _restored(query)
-        doubt = float(np.linalg.norm(query - coded)) * (1 + self._error) + self._error + 1e-6
-        best: dict[int, float] = {}
-        bar = -np.inf  # the k-th best person's exact score
-        for part in _descending(scores, peaks, 4 * k):
-            for start in range(0, len(part), FETCH):
-                some = part[start : start + FETCH]
-                some = some[scores[some] + doubt >= bar]
-                if not some.size:
-                    break
-                at = some if rows is None else rows[some]
-                ids, owners = self._ids[at], self._owners[at].tolist()
-                vectors = self._fetch(ids)
-                for number, owner in zip(ids.tolist(), owners, strict=True):
-                    if number in vectors:
-                        score = float(vectors[number].astype(np.float64) @ query)
-                        best[owner] = max(score, best.get(owner, -np.inf))
-                if len(best) >= k:
-                    bar = sorted(best.values())[-k]
-            if len(part) and scores[part[-1]] + doubt < bar:
-                break
-        return sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
-
-    def _short_list(self, query: NDArray[np.float64], length: int) -> NDArray[np.int64]:
-        """Rows of the sketches nearest to the query's."""
+    def _short_list(self, probe: NDArray[np.int8], length: int) -> tuple[Ints, Reals]:
+        """Rows of the sketches nearest to the probe's, as many of each thread's, and their scores by codes."""
         faiss = require("faiss", "gallery")
         if self._sketched is None:
             self._sketched = np.zeros((len(self._ids), BITS // 8), np.uint8)
-            for start in range(0, self._count, TASK):
-                rows = slice(start, min(start + TASK, self._count))
-                self._sketched[rows] = _sketch(self._codes[rows].astype(np.float32))
+            list(self._pool.map(self._sketch_rows, range(0, self._count, PART)))
         sketches: NDArray[np.uint8] = self._sketched
-        probe = _sketch(query[None].astype(np.float32))
-        step = -(-self._count // self._threads)
+        sketch, step, length = _sketch(probe), -(-self._count // self._threads), -(-length // self._threads)
 
-        def work(start: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        def work(start: int) -> tuple[Ints, Reals]:
+            faiss.omp_set_num_threads(1)  # of this thread: it is one of the pool's already
             part = sketches[start : min(start + step, self._count)]
-            far, near = faiss.knn_hamming(probe, part, min(length, len(part)), variant="mc")
-            return far[0], near[0] + start
+            rows = faiss.knn_hamming(sketch, part, min(length, len(part)), variant="mc")[1][0] + start
+            return rows, self._raw(probe, self._codes[rows]) * self._scales[rows]
 
-        far, near = map(np.concatenate, zip(*self._pool.map(work, range(0, self._count, step)), strict=True))
-        found: NDArray[np.int64] = near[np.argsort(far, kind="stable")[:length]]
-        return found
+        rows, scores = zip(*self._pool.map(work, range(0, self._count, step)), strict=True)
+        return np.concatenate(rows), np.concatenate(scores)
+
+    def _raw(self, probe: NDArray[np.int8], codes: NDArray[np.int8]) -> Reals:
+        raw: Reals = np.asarray(self._kernel(probe, codes, "dot", out_dtype="float32"))[0]
+        return raw
+
+    def _best(self, query: NDArray[np.float64], k: int, parts: Iterable[tuple[Ints, float]]) -> list[tuple[int, float]]:
+        """The best people by their own vectors, of rows in parts; with each a bound of all scores in later parts."""
+        best: dict[int, float] = {}
+        bar = -np.inf  # the k-th best person's exact score
+        for rows, later in parts:
+            most = (
+                _dots(self._codes[rows], query.astype(np.float32)) * self._scales[rows] + self._error + self._rounding
+            )
+            falling = np.argsort(-most, kind="stable")
+            rows, most = rows[falling], most[falling]
+            owners, read = self._owners[rows], np.zeros(len(rows), bool)
+            while True:
+                known = np.array([best.get(owner, bar) for owner in owners.tolist()])
+                some = np.flatnonzero((most >= np.maximum(known, bar)) & ~read)[:FETCH]
+                if not best:  # at first one template of each of the k people who look best, which gives a bar
+                    some = np.sort(np.unique(owners, return_index=True)[1])[:k]
+                if not some.size:
+                    break
+                read[some] = True
+                scores = _dots(self._fetch(self._ids[rows[some]]), query)
+                for owner, score in zip(owners[some].tolist(), scores.tolist(), strict=True):
+                    best[owner] = max(score, best.get(owner, -np.inf))
+                if len(best) >= k:
+                    bar = sorted(best.values())[-k]
+            if later < bar:
+                break
+        return sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+
+    def _sketch_rows(self, start: int) -> None:
+        rows = slice(start, min(start + PART, self._count))
+        assert self._sketched is not None
+        self._sketched[rows] = _sketch(self._codes[rows])
 
     def close(self) -> None:
         """Overwrite the codes and end the threads."""
@@ -178,19 +183,18 @@ class Index:
         self._resize(0)
 
 
-def _descending(scores: NDArray[np.float32], peaks: NDArray[np.float32], first: int) -> Iterator[NDArray[np.int64]]:
-    """Rows by falling score, the best `first` or more of them first, then four times as many and so on."""
-    ordered = np.sort(peaks)[::-1]
-    above, many = np.float32(np.inf), first
-    while True:
-        low = ordered[many] if many < len(ordered) else np.float32(-np.inf)
-        part = (
-            np.flatnonzero((scores >= low) & (scores < above)) if np.isfinite(above) else np.flatnonzero(scores >= low)
-        )
-        yield part[np.argsort(-scores[part], kind="stable")]
-        if many >= len(ordered):
-            return
-        above, many = low, 4 * many
+def _descending(scores: Reals, peaks: Reals, block: int, first: int) -> Iterator[tuple[Ints, Any]]:
+    """Rows by falling score, `first` or more of them, then four times as many and so on, each with its lowest score.
+
+    `peaks` are the greatest scores of each `block` rows: only blocks that hold somebody are looked at.
+    """
+    ordered, above = np.sort(peaks)[::-1], np.inf
+    while above > -np.inf:
+        low = ordered[first] if first < len(ordered) else -np.inf
+        rows = (np.flatnonzero(peaks >= low)[:, None] * block + np.arange(block)).ravel()
+        rows = rows[rows < len(scores)]
+        yield rows[(scores[rows] >= low) & (scores[rows] < above)], low
+        above, first = low, 4 * first
 
 
 def _quantise(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], float]:
@@ -203,17 +207,20 @@ def _quantise(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[n
     return codes.astype(np.int8), scales, float(errors.max())
 
 
-def _restored(query: NDArray[np.float64]) -> NDArray[np.float64]:
-    codes, scales, _ = _quantise(query[None].astype(np.float32))
-    restored: NDArray[np.float64] = codes[0].astype(np.float64) * float(scales[0])
-    return restored
+def _dots(rows: NDArray[Any], query: NDArray[Any]) -> NDArray[Any]:
+    """Dot products [N] in the query's precision. So few are not worth waking BLAS's threads."""
+    dots: NDArray[Any] = np.einsum("nd,d->n", rows.astype(query.dtype), query)
+    return dots
 
 
 @cache
-def _rotation(dim: int) -> NDArray[np.float32]:
-    """BITS random directions: no secret, and the same for everybody."""
-    return np.random.default_rng(0).standard_normal((dim, BITS)).astype(np.float32)
+def _directions(dim: int) -> Any:
+    """BITS random directions, packed for the kernel: no secret, and the same for everybody."""
+    drawn = np.random.default_rng(0).standard_normal((BITS, dim))
+    return require("numkong", "gallery").dots_pack(np.rint(drawn * (127 / np.abs(drawn).max())).astype(np.int8), "int8")
 
 
-def _sketch(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.packbits(vectors @ _rotation(vectors.shape[1]) > 0, axis=1)
+def _sketch(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Codes [N, D] → [N, BITS / 8]: on which side of each direction they lie."""
+    projected = require("numkong", "gallery").dots_packed(codes, _directions(codes.shape[1]))
+    return np.packbits(np.asarray(projected) > 0, axis=1)

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from numpy.typing import ArrayLike
-
 from ..errors import InputError
-from .base import Enrolments, enrolments_of
+from .base import Enrolments, Migration
 from .store import erase
 
 if TYPE_CHECKING:
     from .embedded import EmbeddedGallery
 
 
-class EmbeddedMigration:
+class EmbeddedMigration(Migration):
     """See `gallery.Migration`."""
 
     def __init__(self, gallery: EmbeddedGallery, version: int, model: str) -> None:
@@ -38,10 +36,6 @@ class EmbeddedMigration:
     def _missing(self, db: sqlite3.Connection) -> list[str]:
         query = "SELECT name FROM people WHERE id NOT IN (SELECT person FROM templates WHERE version = ?) ORDER BY name"
         return [name for (name,) in db.execute(query, (self._version,))]
-
-    def enrol(self, person: str, vectors: ArrayLike, *, quality: ArrayLike | None = None) -> list[int]:
-        """See `Migration`."""
-        return self.enrol_many(enrolments_of(person, vectors, quality, None, None))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Migration`."""

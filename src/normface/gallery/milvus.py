@@ -25,12 +25,12 @@ from ..types import Match, OperatingPoint
 from .base import (
     Enrolments,
     Event,
+    Gallery,
     Person,
     agreed_model,
     checked_dim,
     checked_model,
     checked_name,
-    enrolments_of,
     unit_query,
     unknown,
 )  # fmt: skip
@@ -42,7 +42,7 @@ MODEL, TEXT = "normface.model", 2000
 PART = 1000
 
 
-class MilvusGallery:
+class MilvusGallery(Gallery):
     """See `gallery.Gallery`. Milvus needs the length of vectors, so collections are made at the first enrolment."""
 
     def __init__(self, uri: str, *, model: str | None, operating_point: OperatingPoint | None, create: bool) -> None:
@@ -159,18 +159,6 @@ class MilvusGallery:
     def _count(self, collection: str, where: str = "id >= 0") -> int:
         with in_words(self._uri):
             return int(self._client.query(collection, filter=where, output_fields=["count(*)"])[0]["count(*)"])
-
-    def enrol(
-        self,
-        person: str,
-        vectors: ArrayLike,
-        *,
-        quality: ArrayLike | None = None,
-        consent: str | None = None,
-        time: datetime | None = None,
-    ) -> list[int]:
-        """See `Gallery`."""
-        return self.enrol_many(enrolments_of(person, vectors, quality, consent, time))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Gallery`."""
@@ -302,12 +290,6 @@ class MilvusGallery:
         """See `Gallery`."""
         with suppress(Exception):
             self._client.close()
-
-    def __enter__(self) -> MilvusGallery:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def _gathered(rows: list[dict[str, Any]]) -> Enrolments:

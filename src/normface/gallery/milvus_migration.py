@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from numpy.typing import ArrayLike
-
 from ..errors import DataError, InputError, NormfaceError
-from .base import Enrolments, checked_dim, enrolments_of, unknown
+from .base import Enrolments, Migration, checked_dim, unknown
 
 if TYPE_CHECKING:
     from .milvus import MilvusGallery
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 CURRENT, NEXT = "normface_current", "normface_next"  # aliases
 
 
-class MilvusMigration:
+class MilvusMigration(Migration):
     """See `gallery.Migration`."""
 
     def __init__(self, gallery: MilvusGallery, model: str) -> None:
@@ -29,10 +27,6 @@ class MilvusMigration:
         coming = self._gallery._alias(NEXT)
         have = {row["subject"] for row in self._gallery._rows(coming, ["subject"])}
         return [person.name for person in self._gallery.people() if subject(person.name) not in have]
-
-    def enrol(self, person: str, vectors: ArrayLike, *, quality: ArrayLike | None = None) -> list[int]:
-        """See `Migration`."""
-        return self.enrol_many(enrolments_of(person, vectors, quality, None, None))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Migration`."""
