@@ -1,19 +1,24 @@
 """The softmax head alone, forward and backward: by blocks, plain, compiled, torch's chunked one, and its peers.
 
-Times are medians of interleaved runs on all cores; memory is the peak beyond features, weights and their gradients,
-sampled from the resident size of a process of its own; errors are of the weights' gradient against float64. Then one
-step on two processes that share the classes beside one process with half of them, and sampled classes.
+Times are medians of runs on all cores, interleaved in a random order; memory is the peak beyond features, weights and
+their gradients, sampled from the resident size of a process of its own; errors are of the weights' gradient against
+float64. Then one step on two processes that share the classes beside one process with half, and sampled classes.
 """
 
 import ctypes
 import gc
+import hashlib
+import json
 import multiprocessing
 import os
+import random
 import statistics
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +28,16 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from normface import dist, ops
+from normface import atomic, dist, ops
 from normface.figures.canvas import panels, title
 from normface.losses import CosineSoftmax
 from normface.ops import reference
 from normface.report.plots import COLOURS, save
 from normface.train import RowSGD
 
+RESULTS = Path(__file__).parent / "results"
 BATCH, DIM, SCALE = 256, 512, 30.0
-ROUNDS = {10_000: 21, 100_000: 11, 1_000_000: 10}  # classes → timed rounds
+ROUNDS = {10_000: 21, 100_000: 21, 1_000_000: 10}  # classes → timed rounds
 MILLION = ("by blocks", "compiled", "by blocks, bf16")  # timed at a million classes: the others take minutes a round
 MEMORY_CLASSES = (10_000, 100_000, 500_000, 1_000_000)
 ROOM = 20e9  # bytes a method may take where memory is measured
@@ -89,21 +95,48 @@ HELD = {"plain": 4, "pytorch-metric-learning": 6, "compiled": 3}  # about so man
 
 
 def run() -> dict[str, Any]:
-    """Seconds, memory and errors by number of classes and method."""
+    """Seconds, memory and errors by number of classes and method.
+
+    What was measured is kept beside the results until all is: cut off, the next call with the same code goes on.
+    """
+    code = b"".join(path.read_bytes() for path in [Path(__file__), *sorted(Path(ops.__file__).parent.glob("*.py"))])
+    kept = RESULTS / f"head-{hashlib.sha256(code).hexdigest()[:12]}.partial.json"
+    found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    for place, measure in _parts().items():
+        if place not in found:
+            found[place] = measure()
+            print(place, found[place], file=sys.stderr, flush=True)
+            with atomic.replacing(kept) as file:
+                file.write_text(json.dumps(found), encoding="utf-8")
     figures: dict[str, Any] = {
-        "batch": BATCH, "dim": DIM, "scale": SCALE, "rounds": {str(c): n for c, n in ROUNDS.items()},
-        "threads": torch.get_num_threads(), "seconds": {str(classes): _times(classes) for classes in ROUNDS},
-        "gradient_error": _errors(10_000), "two_ranks": _two_ranks(),
-        "sampled": {"dim": SAMPLED_DIM, **{str(classes): _apart(_sampled, classes) for classes in SAMPLED}},
+        "batch": BATCH, "dim": DIM, "scale": SCALE, "sampled_dim": SAMPLED_DIM,
+        "rounds": {str(c): n for c, n in ROUNDS.items()}, "threads": torch.get_num_threads(),
     }  # fmt: skip
-    figures["extra_memory_mb"] = {
-        str(classes): {
-            name: _apart(_peak, name, classes) for name in HEADS if 4 * BATCH * classes * HELD.get(name, 1) < ROOM
-        }
-        for classes in MEMORY_CLASSES
-    }
+    for place, figure in found.items():
+        *above, last = place.split("/")
+        within = figures
+        for name in above:
+            within = within.setdefault(name, {})
+        within[last] = figure
     picture(figures)
+    kept.unlink()
     return figures
+
+
+def _parts() -> dict[str, Callable[[], Any]]:
+    """What there is to measure, by its place among the figures."""
+    return {
+        **{f"seconds/{classes}": partial(_times, classes) for classes in ROUNDS},
+        "gradient_error": partial(_errors, 10_000),
+        "two_ranks": _two_ranks,
+        **{f"sampled/{classes}": partial(_apart, _sampled, classes) for classes in SAMPLED},
+        **{
+            f"extra_memory_mb/{classes}/{name}": partial(_apart, _peak, name, classes)
+            for classes in MEMORY_CLASSES
+            for name in HEADS
+            if 4 * BATCH * classes * HELD.get(name, 1) < ROOM
+        },
+    }
 
 
 def draw(classes: int, dim: int = DIM) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,10 +162,12 @@ def _times(classes: int) -> dict[str, float]:
 
 def _medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in work}
+    order, chance = list(work), random.Random(0)
     for _ in range(rounds + 1):
-        for name, once in work.items():
+        chance.shuffle(order)  # what ran before leaves caches and freed memory behind
+        for name in order:
             began = time.perf_counter()
-            once()
+            work[name]()
             taken[name].append(time.perf_counter() - began)
     return {name: round(statistics.median(times[1:]), 4) for name, times in taken.items()}
 
@@ -266,4 +301,4 @@ def picture(figures: dict[str, Any]) -> None:
     axes[0].legend(fontsize=6.5)
     axes[1].legend(fontsize=6.5)
     canvas.suptitle(f"Softmax head, batch {BATCH}, D = {DIM}, {figures['threads']} CPU threads", fontsize=10)
-    save(canvas, Path(__file__).parent / "results" / "head.png", "Time and memory of the softmax head")
+    save(canvas, RESULTS / "head.png", "Time and memory of the softmax head")

@@ -65,7 +65,9 @@ def shares(world):
 
 
 MODULES = {
-    **{f"CosineSoftmax with {name}": ("CosineSoftmax", dict(margin=name)) for name in ("CosFace", "AdaFace", "MagFace")},
+    **{
+        f"CosineSoftmax with {name}": ("CosineSoftmax", dict(margin=name)) for name in ("CosFace", "AdaFace", "MagFace")
+    },
     "SphereFace, trained": ("CosineSoftmax", dict(margin="SphereFace", normalize="weights")),
     "CurricularFace, 2 sub-centres": ("CosineSoftmax", dict(margin="CurricularFace", subcenters=2)),
     "sampled": ("CosineSoftmax", dict(sample=0.4)),
@@ -178,6 +180,23 @@ def test_ranks_that_do_not_agree_are_told(ranks):
         assert "classes 0 to 9 of 17; 4 samples, classes 0 to 9 of 17" in twice
 
 
+@pytest.mark.parametrize(
+    ("rows", "label", "message"),
+    [
+        (8, 0, "9 rows of weights for this shard, got 8"),
+        (9, C, r"labels in \[0, 17\), got \[0, 17\]"),
+        (9, -1, r"labels in \[0, 17\), got \[-1, "),
+        (9, 0, "make up 17 classes, got 12 samples, classes 0 to 9 of 17; .*when the number of ranks changes"),
+    ],
+)
+def test_what_does_not_fit_the_shard_is_told(rows, label, message):
+    """The last one's shard is right for two ranks, of which one is there."""
+    x, w, y = draw()
+    y = torch.where(torch.arange(B) == 0, label, y.clamp(max=8))
+    with pytest.raises(InputError, match=message):
+        ops.cosine_cross_entropy(x, w[:rows], y, scale=1.0, shard=ClassShard(0, 9, C))
+
+
 def test_fewer_classes_than_ranks(monkeypatch):
     monkeypatch.setattr(dist, "world", lambda group: 3)
     with pytest.raises(ConfigError, match="a class for each of 3 ranks"):
@@ -204,7 +223,9 @@ def lonely(rank, folder):
     td.init_process_group(
         "gloo", init_method=f"file://{folder}/two", rank=rank, world_size=2, timeout=timedelta(seconds=5)
     )
-    ready = Path(folder, "ready")  # rank 1 lives until rank 0 has both connections: this is not about a start that fails
+    ready = Path(
+        folder, "ready"
+    )  # rank 1 lives until rank 0 has both connections: this is not about a start that fails
     if rank == 1:
         while not ready.exists():
             time.sleep(0.01)

@@ -8,6 +8,7 @@ B batch, C classes, K sub-centres of each, R = C·K rows of weights, T classes o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -192,13 +193,13 @@ class _Tiled(torch.autograd.Function):
         # Several in one piece: single ones, between tiles that come and go, leave holes.
         kept = [row for at in range(0, room, PIECE) for row in x_compute.new_empty(min(PIECE, room - at), each)]
         spare, tops = x_compute.new_empty(each), []
-        sum_BD = torch.zeros_like(x_BD)
+        sum_BD, own = torch.zeros_like(x_BD), _own(rows_B // k, len(w_RD) // k, size // k)
         for i, (at, w_TD) in enumerate(tiles):
             unit_TD = units.measure(at, w_TD)
             z_BT = _tile(kept[i] if i < room else spare, len(x_BD), len(w_TD))
             torch.mm(x_compute, unit_TD.T, out=z_BT)
             before_B = reduce.top
-            _slopes(reduce.take, z_BT, _own(rows_B // k, at // k, len(w_TD) // k), k)
+            _slopes(reduce.take, z_BT, own[i], k)
             tops.append(reduce.top)
             if needs_x:
                 if reduce.top is not before_B:
@@ -235,25 +236,25 @@ class _Tiled(torch.autograd.Function):
         units = _Units(w_RD, len(tiles[0][1]), head.unit, compute, inverse_R)
         spare, top_B = x_compute.new_empty(len(x_BD) * len(tiles[0][1])), None
         dw_RD = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
+        own = _own(rows_B // k, len(w_RD) // k, len(tiles[0][1]) // k)
         for i, (at, w_TD) in enumerate(tiles):
             known = i < len(kept)
             z_BT = _tile(kept[i] if known else spare, len(x_BD), len(w_TD))
             if not known:
                 torch.mm(x_compute, units.tile(at, w_TD).T, out=z_BT)
-                _slopes(reduce.slopes, z_BT, _own(rows_B // k, at // k, len(w_TD) // k), k)
+                _slopes(reduce.slopes, z_BT, own[i], k)
             if (ctx.tops[i] if known else reduce.top) is not top_B:
                 top_B = ctx.tops[i] if known else reduce.top
                 down_BD = x_BD * (reduce.factor(top_B) * down_B)[:, None]
                 size = down_BD.abs().amax().clamp_(min=torch.finfo(down_BD.dtype).tiny)
                 down_compute = (down_BD / size).to(compute)  # a half precision's small numbers lose digits
-            dw_TD, wide_TD = dw_RD[at : at + len(w_TD)], units.product(z_BT, down_compute)
+            dw_TD = units.product(z_BT, down_compute, dw_RD[at : at + len(w_TD)])
             if head.unit and head.project:  # eq. 4: less the part along the weight
                 inverse_T = inverse_R[at : at + len(w_TD)]
-                pull_T = torch.linalg.vecdot(wide_TD, w_TD) * inverse_T.square()
-                torch.mul(w_TD, (-size * pull_T * inverse_T)[:, None], out=dw_TD)
-                dw_TD.addcmul_(wide_TD, (size * inverse_T)[:, None])
+                along_T = torch.mul(dw_TD, w_TD, out=units.wide_TD[: len(w_TD)]).sum(1).mul_(inverse_T.square())
+                dw_TD.addcmul_(w_TD, along_T[:, None], value=-1).mul_((size * inverse_T)[:, None])
             else:
-                torch.mul(wide_TD, size, out=dw_TD)
+                dw_TD.mul_(size)
         return dw_RD
 
 
@@ -281,10 +282,11 @@ class _Units:
             w_TD = torch.mul(w_TD, self.inverse_R[at : at + len(w_TD), None], out=self.wide_TD[: len(w_TD)])
         return w_TD if w_TD.dtype == self.compute_TD.dtype else self.compute_TD[: len(w_TD)].copy_(w_TD)
 
-    def product(self, slopes_BT: Tensor, down_BD: Tensor) -> Tensor:
-        """Σ of slopes times features, in the tile's place; widened, as mixed types take 20 times as long."""
-        found_TD = torch.mm(slopes_BT.T, down_BD, out=self.compute_TD[: slopes_BT.shape[1]])
-        return found_TD if found_TD.dtype == self.wide_TD.dtype else self.wide_TD[: len(found_TD)].copy_(found_TD)
+    def product(self, slopes_BT: Tensor, down_BD: Tensor, out_TD: Tensor) -> Tensor:
+        """Σ of slopes times features; a half precision's is widened."""
+        if down_BD.dtype == out_TD.dtype:
+            return torch.mm(slopes_BT.T, down_BD, out=out_TD)
+        return out_TD.copy_(torch.mm(slopes_BT.T, down_BD, out=self.compute_TD[: len(out_TD)]))
 
 
 def _tile(place: Tensor, samples: int, rows: int) -> Tensor:
@@ -306,9 +308,9 @@ def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> tuple[Tensor, Tens
     """The largest cosine of another class [B], and which class it is [B] int64; without gradient."""
     best_B, found_B = x_BD.new_full((len(x_BD),), -torch.inf), torch.zeros_like(y_B)
     with torch.no_grad():
-        for at, w_TD in _tiles(w_CD, 1):
+        for (at, w_TD), own in zip(_tiles(w_CD, 1), _own(y_B, len(w_CD), TILE), strict=True):
             z_BT = torch.mm(x_BD, w_TD.T) * _inverse(w_TD)
-            z_BT[_own(y_B, at, len(w_TD))] = -torch.inf
+            z_BT[own] = -torch.inf
             value_B, column_B = z_BT.max(1)
             found_B = torch.where(value_B > best_B, column_B + at, found_B)
             best_B = torch.maximum(best_B, value_B)
@@ -365,7 +367,10 @@ def _unit_rows(w_RD: Tensor, rows_BK: Tensor) -> tuple[Tensor, Tensor]:
     return found_BKD * inverse_BK[..., None], inverse_BK
 
 
-def _own(columns_B: Tensor, at: int, size: int) -> Own:
-    """Where own classes stand in the tile [at, at + size): rows and columns."""
-    rows = ((columns_B >= at) & (columns_B < at + size)).nonzero()[:, 0]
-    return rows, columns_B[rows] - at
+def _own(columns_B: Tensor, columns: int, size: int) -> list[Own]:
+    """Where own classes stand in each tile of that size: rows and columns."""
+    tile_B = columns_B.div(size, rounding_mode="floor")
+    order_B = tile_B.argsort()
+    ends = torch.searchsorted(tile_B[order_B], torch.arange(-(-columns // size) + 1, device=tile_B.device)).tolist()
+    columns_B = columns_B[order_B] % size
+    return [(order_B[a:b], columns_B[a:b]) for a, b in itertools.pairwise(ends)]
