@@ -62,15 +62,6 @@ class TestEveryModel:
         text = "\n".join(f"{key} {list(t.shape)}" for key, t in state.items())
         assert hashlib.sha256(text.encode()).hexdigest()[:16] == FROZEN[name]
 
-    def test_flops_are_those_of_its_layers(self, name):
-        """Two for each weight and place that it is used at."""
-        model, found = on_meta(name).eval(), []
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.register_forward_hook(lambda m, _, y: found.append(2 * m.weight[0].numel() * y.numel()))
-        model(random_input(model, 1).to("meta"))
-        assert cost(name).flops == sum(found)
-
     def test_every_parameter_has_multipliers(self, name):
         model = as_it_comes(name)
         assert model.multipliers().keys() == dict(model.named_parameters()).keys()
@@ -85,6 +76,17 @@ class TestEveryModel:
     def test_bad_options(self, name):
         with pytest.raises(ConfigError, match="dim ≥ 1"):
             models.build(name, dim=0)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in BIG)) for n in PARAMETERS])
+def test_flops_are_those_of_its_layers(name):
+    """Two for each weight and place that it is used at."""
+    model, found = on_meta(name).eval(), []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda m, _, y: found.append(2 * m.weight[0].numel() * y.numel()))
+    model(random_input(model, 1).to("meta"))
+    assert cost(name).flops == sum(found)
 
 
 FAST = ("lightcnn_a", "mobilefacenet", "smallresnet")
@@ -157,7 +159,10 @@ class TestPublished:
         assert (PARAMETERS["sphereface20"] + biases) / 1e6 == pytest.approx(22.671, abs=0.0005)
         assert cost("sphereface20").flops / 1e9 == pytest.approx(3.504, rel=0.002)
 
-    @pytest.mark.parametrize(("name", "macs"), [("iresnet18", 2.6), ("iresnet50", 6.3), ("iresnet100", 12.1)])
+    @pytest.mark.parametrize(
+        ("name", "macs"),
+        [("iresnet18", 2.6), ("iresnet50", 6.3), pytest.param("iresnet100", 12.1, marks=pytest.mark.slow)],
+    )
     def test_multiplications(self, name, macs):
         """arcface_torch's README, in 10⁹ multiplications with their additions."""
         assert cost(name).flops / 2e9 == pytest.approx(macs, abs=0.05)

@@ -34,6 +34,7 @@ def connect(url):
     return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20)
 
 
+@pytest.mark.slow
 def test_slow_heads_and_slow_bodies_are_hung_up_on(listening, faces, monkeypatch):
     monkeypatch.setattr(server.Impatient, "patience", 0.5)
     url = listening(timeout=0.6)

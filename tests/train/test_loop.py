@@ -56,6 +56,7 @@ def stop_after(step):
 
 
 class TestRuns:
+    @pytest.mark.slow
     def test_learns_and_leaves_a_run(self, reader, tmp_path):
         outcome = train(configure("optim.epochs=25", "save_every=75"), reader, tmp_path / "run")
         assert outcome.finished
@@ -77,7 +78,7 @@ class TestRuns:
         train(configure("optim.epochs=0.5", "seed=1"), reader, tmp_path / "c")
         assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
 
-    @pytest.mark.parametrize("precision", ["bf16", "fp32"])
+    @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("killed_at", [5, 8])
     def test_resumes_to_the_same_numbers(self, reader, tmp_path, killed_at, precision):
         """Killed at a checkpoint or between two: the steps since are done again, the log keeps each step once."""

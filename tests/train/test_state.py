@@ -128,6 +128,7 @@ class Tiny(CaffeModel):
         return super().multipliers() | {"slope": (3.0, 0.5)}
 
 
+@pytest.mark.slow
 def test_compiled_computes_the_same(monkeypatch):
     """What torch.compile is given is the network itself; the rest of a run does not see it (its back end: `eager`)."""
     real = torch.compile
