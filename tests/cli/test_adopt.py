@@ -51,7 +51,7 @@ def place(published, monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Serve)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     file = fetch.File(
         f"http://127.0.0.1:{server.server_port}/theirs.pt", hashlib.sha256(data).hexdigest(), "For all purposes."
     )

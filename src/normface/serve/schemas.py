@@ -123,7 +123,8 @@ class Found(BaseModel):
     """The people most like a face, best first."""
 
     model_config = _shown({
-        "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT, "face": _FACE,
+        "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
+        "face": _FACE,
         "note": "Each of 120 templates was one comparison: a false match among them is likelier than its FAR.",
     })  # fmt: skip
     matches: list[Ranked]
