@@ -51,7 +51,7 @@ class State:
                 raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
             _check_compiler(self.device)
             # Left to itself it lays out all convolutions channels last on CPUs, in float32 too.
-            options = {"layout_optimization": last}
+            options: dict[str, Any] = {"layout_optimization": last}
             self.net = cast(nn.Module, torch.compile(self.net, options=options))
         self.average: AveragedModel | None = None
         if config.optim.average:
