@@ -298,7 +298,6 @@ def picture(figures: dict[str, Any]) -> None:
         one.grid(color="#dddddd", linewidth=0.5)
     title(axes[0], "seconds, forward and backward")
     title(axes[1], "MB beyond features, weights and gradients")
-    axes[0].legend(fontsize=6.5)
-    axes[1].legend(fontsize=6.5)
+    canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     canvas.suptitle(f"Softmax head, batch {BATCH}, D = {DIM}, {figures['threads']} CPU threads", fontsize=10)
     save(canvas, RESULTS / "head.png", "Time and memory of the softmax head")
