@@ -6,7 +6,8 @@ q̂·x̂, which the scan computes, by no more than ‖q − q̂‖·‖x̂‖ + 
 exact search reads some dozen vectors from the store and is right by proof.
 
 The approximate search compares 512 bits (signs of fixed random projections, Charikar 2002) and looks so at a short
-list only. Nothing is trained, so nothing has to be kept, forgotten or trained again.
+list only, of which it reads from the store whose codes look best: their scores are exact, their choice is not. Nothing
+is trained, so nothing has to be kept, forgotten or trained again.
 """
 
 from __future__ import annotations
@@ -98,13 +99,16 @@ class Index:
         if not self._count:
             return []
         codes, (scale,), error = _quantise(query[None].astype(np.float32))
-        doubt = (error + 1e-6) * (1 + self._error) + self._error + self._rounding
         if exact:
+            slack = self._error + self._rounding
+            doubt = slack + (error + 1e-6) * (1 + self._error)
             parts = _descending(*self._scan(codes), BLOCK, 4 * k)
-        else:
-            rows, scores = self._short_list(codes, max(SHORT_LIST, 10 * k))
-            parts = ((rows[part], low) for part, low in _descending(scores, scores, 1, 4 * k))
-        return self._best(query, k, ((part, float(low * scale) + doubt) for part, low in parts))
+        else:  # whose code looks worse is passed over
+            slack = doubt = 0.0
+            listed, scores = self._short_list(codes, max(SHORT_LIST, 10 * k))
+            parts = ((listed[part], raw, low) for part, raw, low in _descending(scores, scores, 1, 4 * k))
+        bounded = ((rows, raw * scale + doubt, float(low * scale) + doubt) for rows, raw, low in parts)
+        return self._best(query, k, bounded, slack)
 
     def _scan(self, probe: NDArray[np.int8]) -> tuple[Reals, Reals]:
         """Scores by codes of all templates, and the greatest of each BLOCK, in units of the probe's scale."""
@@ -143,14 +147,18 @@ class Index:
         raw: Reals = np.asarray(self._kernel(probe, codes, "dot", out_dtype="float32"))[0]
         return raw
 
-    def _best(self, query: NDArray[np.float64], k: int, parts: Iterable[tuple[Ints, float]]) -> list[tuple[int, float]]:
-        """The best people by their own vectors, of rows in parts; with each a bound of all scores in later parts."""
+    def _best(
+        self, query: NDArray[np.float64], k: int, parts: Iterable[tuple[Ints, Reals, float]], slack: float
+    ) -> list[tuple[int, float]]:
+        """The best people by their own vectors, of rows in parts: with bounds of their scores, and of all later ones'.
+
+        `slack`: how far a score may lie above the query's product with the code.
+        """
         best: dict[int, float] = {}
         bar = -np.inf  # the k-th best person's exact score
-        for rows, later in parts:
-            most = (
-                _dots(self._codes[rows], query.astype(np.float32)) * self._scales[rows] + self._error + self._rounding
-            )
+        for rows, bounds, later in parts:
+            rows = rows[bounds >= bar]
+            most = _dots(self._codes[rows], query.astype(np.float32)) * self._scales[rows] + slack
             falling = np.argsort(-most, kind="stable")
             rows, most = rows[falling], most[falling]
             owners, read = self._owners[rows], np.zeros(len(rows), bool)
@@ -183,8 +191,8 @@ class Index:
         self._resize(0)
 
 
-def _descending(scores: Reals, peaks: Reals, block: int, first: int) -> Iterator[tuple[Ints, Any]]:
-    """Rows by falling score, `first` or more of them, then four times as many and so on, each with its lowest score.
+def _descending(scores: Reals, peaks: Reals, block: int, first: int) -> Iterator[tuple[Ints, Reals, Any]]:
+    """Rows and scores, falling: `first` or more of them, then four times as many and so on, each with the lowest score.
 
     `peaks` are the greatest scores of each `block` rows: only blocks that hold somebody are looked at.
     """
@@ -193,7 +201,8 @@ def _descending(scores: Reals, peaks: Reals, block: int, first: int) -> Iterator
         low = ordered[first] if first < len(ordered) else -np.inf
         rows = (np.flatnonzero(peaks >= low)[:, None] * block + np.arange(block)).ravel()
         rows = rows[rows < len(scores)]
-        yield rows[(scores[rows] >= low) & (scores[rows] < above)], low
+        rows = rows[(scores[rows] >= low) & (scores[rows] < above)]
+        yield rows, scores[rows], low
         above, first = low, 4 * first
 
 
