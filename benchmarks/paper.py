@@ -193,7 +193,7 @@ def _cell(name: str, seed: int, data: Path) -> dict[str, Any]:
         raw["start"] = {"run": str(origin.relative_to(ROOT)), "agents": True}
     if (place / "figures.json").exists():
         kept = dict(json.loads((place / "figures.json").read_text()))
-        if kept.pop("configuration") != raw:
+        if kept.pop("configuration") != json.loads(json.dumps(raw)):  # a tuple comes back as a list
             raise SystemExit(f"{place} holds a run of another configuration: remove it, or restore the constants")
         return kept
     began = time.perf_counter()
