@@ -6,26 +6,13 @@ import pytest
 from normface.data import open_reader
 from normface.data.hygiene import doubtful, duplicates, overlap, survey
 from normface.embed import Embedder
-from normface.types import InputSpec
 
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module")
-def teacher(data_dir, tmp_path_factory):
-    source = data_dir.parent / "weights" / "mobilefacenet-foamliu.onnx"
-    if not source.exists():
-        pytest.skip(f"no {source}")
-    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-    path.write_bytes(source.read_bytes())
-    mean, std = (tuple(255 * v for v in values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    path.with_suffix(".spec.json").write_text(InputSpec(112, 112, mean=mean, std=std, template="112x112").to_json())
-    return Embedder.load(path)
-
-
-def test_planted_faults(data_dir, teacher):
+def test_planted_faults(data_dir, foamliu):
     """40 people: 10 images put under other names, and 3 LFW people under names of their own."""
-    cutoff = 0.4
+    cutoff, teacher = 0.4, Embedder.load(foamliu)
     train, lfw = open_reader(data_dir / "train" / "faces-112.zip"), open_reader(data_dir / "lfw" / "lfw-112x96.zip")
     counts = np.bincount(train.labels)
     chosen = np.flatnonzero((counts >= 6) & (counts <= 12))[:40]
