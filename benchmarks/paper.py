@@ -40,6 +40,7 @@ SNAPSHOTS = 5  # at 60, 70 … 100 % of what follows
 WHOLE = 2600  # about the steps of both
 DROPOUT = 0.4
 BASELINE, BOTH, JOINT = "softmax, no normalisation", "softmax, both", "softmax, both + C-contrastive"
+AGAINST = (BASELINE, BOTH, "ArcFace")  # what every row is compared with; the last: the best that goes on from a softmax
 START = "the softmax model"
 WEIGHTS = (0.001, 0.01, 0.1, 1.0)  # of the second loss, Figure 8
 SOFTMAX = {"name": "CosineSoftmax", "weight": 1.0}
@@ -134,12 +135,13 @@ def run() -> dict[str, Any]:
             row[kind] = _mean([value for cell in found for value in cell["lfw"][kind]])
         for metric in ("vr", "dir"):
             row[metric] = _mean([cell[metric] for cell in found])
-        for other in (BASELINE, BOTH):
+        for other in AGAINST:
             if name != other:
                 row[f"less {other}"] = _difference(right[name], right[other], named.same, people, sides)
+                row[f"vr less {other}"] = [one["vr"] - two["vr"] for one, two in zip(found, cells[other], strict=True)]
         figures["rows"][name] = row
     picture(figures)
-    print(table(figures))
+    print(table(figures), differences(figures), sep="\n\n")
     return figures
 
 
@@ -257,21 +259,32 @@ def _right(name: str, seed: int) -> NDArray[np.bool_]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The rows beside the paper's, in Markdown; differences are of LFW with mirror sum, in points."""
-    head = [
-        "loss", "LFW", "+ PCA", "+ mirror", "+ both", "BLUFR VR / DIR", "less the baseline", "less softmax, both",
-        "paper: LFW", "paper: BLUFR",
-    ]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
+    """The rows beside the paper's, in Markdown; after ± the deviation over seeds and snapshots."""
+    lines = [["loss", *("LFW", "+ PCA", "+ mirror", "+ both"), "BLUFR VR / DIR", "paper: LFW", "paper: BLUFR"]]
     for name, row in figures["rows"].items():
         accuracies = [f"{100 * row[kind][0]:.2f} ± {100 * row[kind][1]:.2f}" for kind in KINDS]
-        differences = [_signed(row.get(f"less {other}")) for other in (BASELINE, BOTH)]
         rates = f"{100 * row['vr'][0]:.1f} / {100 * row['dir'][0]:.1f}"
-        lines.append([name, *accuracies, rates, *differences, *PAPER.get(name, ("", ""))])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        lines.append([name, *accuracies, rates, *PAPER.get(name, ("", ""))])
+    return _markdown(lines)
+
+
+def differences(figures: dict[str, Any]) -> str:
+    """Each row less those of `AGAINST`, in points: LFW (mirror sum) with its interval, BLUFR's VR from seed to seed."""
+    lines = [["loss", *(f"LFW less *{other}*" for other in AGAINST), f"VR less *{BASELINE}*"]]
+    for name, row in figures["rows"].items():
+        found = [_signed(row.get(f"less {other}")) for other in AGAINST]
+        seeds = ", ".join(f"{100 * value:+.1f}" for value in row.get(f"vr less {BASELINE}", []))
+        lines.append([name, *found, seeds])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
 
 
 def _signed(found: dict[str, Any] | None) -> str:
+    """Value and interval; bold where the difference is real."""
     if found is None:
         return ""
     value, low, high = (100 * found[key] for key in ("value", "low", "high"))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tests.gallery.conftest import KEY, brute_force, drawn, unit
 
-from normface.errors import ConfigError, DataError, InputError, ModelError, NormfaceError
+from normface.errors import ConfigError, DataError, InputError, MissingDependency, ModelError, NormfaceError
 from normface.gallery import Enrolments, open_gallery
 from normface.gallery import store as stores
 from normface.types import Estimate, OperatingPoint
@@ -30,6 +30,13 @@ def test_killed_while_it_enrols_fifty_times(place):
     assert len(times) == 50, killed.stderr
     assert all(each["intact"] for each in times), killed.stderr
     assert sum(each["acknowledged"] for each in times) > 20
+
+
+def test_an_installation_that_cannot_search_leaves_no_file(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numkong", None)
+    with pytest.raises(MissingDependency, match=r"normface\[gallery\]"):
+        open_gallery(place)
+    assert not place.exists()
 
 
 def test_a_full_disk(place):

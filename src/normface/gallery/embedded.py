@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ConfigError, InputError, ModelError
+from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
 from .base import (
     Enrolments,
@@ -57,6 +57,7 @@ class EmbeddedGallery(Gallery):
         key: bytes | str | None,
         create: bool,
     ) -> None:
+        require("numkong", "gallery")  # before a file is made that could not be searched
         master = master_key(key)
         self._asked, self._point = agreed_model(model, operating_point), operating_point
         self._version, self._seen, self._last = 0, 0, 0  # version; line of the audit log; template
