@@ -27,6 +27,7 @@ from normface.data import open_reader
 from normface.figures.canvas import panels, title
 from normface.protocols import blufr, lfw, read_lfw_pairs, scores
 from normface.protocols.intervals import percentiles, resampled
+from normface.protocols.pairs import NamedPairs
 from normface.report.plots import COLOURS, save
 from normface.train import embedder
 from normface.types import Embeddings, Floats
@@ -121,10 +122,10 @@ def run() -> dict[str, Any]:
         raise SystemExit("no real faces: give --data DIR (as shared data/), or set NORMFACE_DATA")
     by_seed = [{name: _cell(name, seed, data) for name in ROWS} for seed in SEEDS]  # one seed whole, then the next
     cells = {name: [found[name] for found in by_seed] for name in ROWS}
-    right = {name: np.stack([_right(name, seed) for seed in SEEDS]) for name in ROWS}  # [seeds, snapshots, pairs]
-    named = read_lfw_pairs(data / "lfw" / "pairs.txt")
-    sides = named.people
-    people = int(max(side.max() for side in sides)) + 1
+    right = np.array([[_right(name, seed) for seed in SEEDS] for name in ROWS])  # [rows, seeds, snapshots, pairs]
+    samples = _accuracies(right.mean((1, 2)), read_lfw_pairs(data / "lfw" / "pairs.txt"))
+    of_seeds = right.mean((2, 3))
+    place = {name: k for k, name in enumerate(ROWS)}
     figures: dict[str, Any] = {
         "model": MODEL, "epochs": {"softmax model": BASE, "each row": FINE}, "batch": BATCH, "seeds": list(SEEDS),
         "threads": torch.get_num_threads(), "rows": {},
@@ -137,8 +138,9 @@ def run() -> dict[str, Any]:
             row[metric] = _mean([cell[metric] for cell in found])
         for other in AGAINST:
             if name != other:
-                row[f"less {other}"] = _difference(right[name], right[other], named.same, people, sides)
-                row[f"vr less {other}"] = [one["vr"] - two["vr"] for one, two in zip(found, cells[other], strict=True)]
+                one, two = place[name], place[other]
+                row[f"less {other}"] = _difference(of_seeds[one] - of_seeds[two], samples[:, one] - samples[:, two])
+                row[f"vr less {other}"] = [a["vr"] - b["vr"] for a, b in zip(found, cells[other], strict=True)]
         figures["rows"][name] = row
     picture(figures)
     print(table(figures), differences(figures), sep="\n\n")
@@ -150,21 +152,22 @@ def _mean(values: list[float]) -> list[float]:
     return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
 
 
-def _difference(
-    one: NDArray[np.bool_], other: NDArray[np.bool_], same: NDArray[np.bool_], people: int, sides: tuple[Any, Any]
-) -> dict[str, Any]:
-    """Of the accuracies, with the interval over people, and of each seed; `real`: both agree on its sign."""
-    apart = one.mean((1, 2)) - other.mean((1, 2))
-    each = one.mean((0, 1)) - other.mean((0, 1))
-    left, right = sides
+def _accuracies(right: Floats, pairs: NamedPairs) -> Floats:
+    """Of bootstrap samples of the people [1000, rows], from how often each row decides each pair rightly [rows, N]."""
+    left, other = pairs.people
 
-    def accuracy(weights: Floats) -> Floats:
-        pairs = np.where(same, weights[left], weights[left] * weights[right])
-        return np.array([np.average(each, weights=pairs)])
+    def accuracies(weights: Floats) -> Floats:
+        weights = np.where(pairs.same, weights[left], weights[left] * weights[other])
+        return np.asarray(right @ weights / weights.sum())
 
-    (low,), (high,) = percentiles(resampled(accuracy, people, 1000))
-    agree = bool((apart > 0).all() and low > 0) or bool((apart < 0).all() and high < 0)
-    return {"value": float(each.mean()), "low": float(low), "high": float(high), "seeds": apart.tolist(), "real": agree}
+    return resampled(accuracies, int(max(left.max(), other.max())) + 1, 1000)
+
+
+def _difference(seeds: Floats, samples: Floats) -> dict[str, Any]:
+    """Of two rows' accuracies, with the interval over people, and of each seed; `real`: both agree on its sign."""
+    (low,), (high,) = percentiles(samples[:, None])
+    real = bool((seeds > 0).all() and low > 0) or bool((seeds < 0).all() and high < 0)
+    return {"value": float(seeds.mean()), "low": float(low), "high": float(high), "seeds": seeds.tolist(), "real": real}
 
 
 def _configuration(raw: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -273,7 +276,7 @@ def differences(figures: dict[str, Any]) -> str:
     lines = [["loss", *(f"LFW less *{other}*" for other in AGAINST), f"VR less *{BASELINE}*"]]
     for name, row in figures["rows"].items():
         found = [_signed(row.get(f"less {other}")) for other in AGAINST]
-        seeds = ", ".join(f"{100 * value:+.1f}" for value in row.get(f"vr less {BASELINE}", []))
+        seeds = ", ".join(f"{100 * value:+.1f}" for value in row.get(f"vr less {BASELINE}", [])).replace("-", "−")
         lines.append([name, *found, seeds])
     return _markdown(lines)
 
@@ -288,7 +291,7 @@ def _signed(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     value, low, high = (100 * found[key] for key in ("value", "low", "high"))
-    text = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+    text = f"{value:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
     return f"**{text}**" if found["real"] else text
 
 
