@@ -298,14 +298,15 @@ def _signed(found: dict[str, Any] | None) -> str:
 def picture(figures: dict[str, Any]) -> None:
     """Figure 8: accuracy against the weight of the second loss, into results/paper.png."""
     canvas, ((axes,),) = panels(1, 1, 6.0, 4.2)
-    for colour, (line, rows) in zip(COLOURS, FIGURE8.items(), strict=False):
+    for colour, aside, (line, rows) in zip(COLOURS, (0.94, 1.06), FIGURE8.items(), strict=False):
         means, deviations = zip(*(figures["rows"][name]["mirror sum"] for name in rows.values()), strict=True)
         axes.errorbar(
-            list(rows), [100 * m for m in means], [100 * d for d in deviations], marker=".", capsize=3, color=colour,
-            label=f"softmax + {line}",
+            [aside * weight for weight in rows], [100 * m for m in means], [100 * d for d in deviations], marker=".",
+            capsize=3, color=colour, label=f"softmax + {line}",
         )  # fmt: skip
     axes.axhline(100 * figures["rows"][BOTH]["mirror sum"][0], color="#999999", linestyle=":", label="softmax alone")
-    axes.set(xscale="log", xlabel=f"weight of the second loss (bars: deviation over {len(SEEDS)} seeds × {SNAPSHOTS})")
+    bars = f"bars: deviation of {SNAPSHOTS} snapshots of {len(SEEDS)} seeds"
+    axes.set(xscale="log", xlabel=f"weight of the second loss ({bars})")
     title(axes, "LFW accuracy (%), mirror sum")
     axes.legend(fontsize=8)
     save(canvas, Path(__file__).parent / "results" / "paper.png", "Accuracy against the loss weight")
