@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from normface.cli.evaluate import embed_pairs
@@ -128,7 +127,7 @@ def run() -> dict[str, Any]:
     place = {name: k for k, name in enumerate(ROWS)}
     figures: dict[str, Any] = {
         "model": MODEL, "epochs": {"softmax model": BASE, "each row": FINE}, "batch": BATCH, "seeds": list(SEEDS),
-        "threads": torch.get_num_threads(), "rows": {},
+        "rows": {},
     }  # fmt: skip
     for name, found in cells.items():
         row: dict[str, Any] = {"seconds": sum(cell["seconds"] for cell in found)}

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 import simplejpeg
-from benchmarks.losses import table
+from benchmarks import losses, paper
 from tests.conftest import ROOT
 
 from normface.cli import VERBS
 from normface.data.synthetic import photograph
+from normface.train import load_config
 from normface.types import InputSpec
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
@@ -47,7 +48,16 @@ def test_the_readmes_specification_is_one():
 
 def test_the_table_of_losses_is_the_measured_one():
     figures = json.loads((ROOT / "benchmarks" / "results" / "losses.json").read_text("utf-8"))
-    assert table(figures) in (ROOT / "docs" / "losses.md").read_text("utf-8")
+    assert losses.table(figures) in (ROOT / "docs" / "losses.md").read_text("utf-8")
+
+
+def test_the_papers_tables_are_the_measured_ones():
+    figures = json.loads((ROOT / "benchmarks" / "results" / "paper.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "tables.md").read_text("utf-8")
+    assert paper.table(figures) in page
+    assert paper.differences(figures) in page
+    row = paper.ROWS["from scratch: ArcFace, growing"]
+    assert load_config("scratch").loss.model_dump() == json.loads(json.dumps(row["loss"]))
 
 
 @pytest.mark.slow
