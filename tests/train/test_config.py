@@ -72,7 +72,7 @@ def test_faults_are_named(tmp_path, text, overrides, message):
 
 
 def test_unknown_recipe_lists_those_there_are():
-    with pytest.raises(ConfigError, match="normface, small, softmax"):
+    with pytest.raises(ConfigError, match="normface, scratch, small, softmax"):
         load_config("arcface")
 
 

@@ -121,13 +121,11 @@ class CosineSoftmax(nn.Module):
         self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
         self.margin, self.shard = rule, shard
         self.weight = initial
-        self.scale = nn.Parameter(
-            torch.tensor(_initial_scale(scale, num_classes, normalize)), requires_grad=learn_scale
-        )
-        self.growth = growth and (*growth, self.scale.item())
+        last = _initial_scale(scale, num_classes, normalize)
+        self.scale = nn.Parameter(torch.tensor(float(growth[0]) if growth else last), requires_grad=learn_scale)
+        self.growth = growth and (*growth, last)
         if self.growth:
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-            self.scale.data.fill_(self.growth[0])
         if sample < 1:
             # Seed and step of the classes drawn: with them a run goes on where it stopped.
             self.register_buffer("draw", torch.stack([torch.randint(2**31, ()), torch.zeros((), dtype=torch.int64)]))
