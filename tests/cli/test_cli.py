@@ -274,7 +274,7 @@ class TestMistakes:
 
     def test_recipe_and_setting(self, run, drawn, tmp_path):
         words = ["--data", drawn / "train" / "faces-112.zip", "--out", tmp_path / "r"]
-        assert one_line(run("train", "arcface", *words)[2], "normface, small, softmax")
+        assert one_line(run("train", "arcface", *words)[2], "normface, scratch, small, softmax")
         assert one_line(run("train", "normface", *words, "--set", "optim.rate=1")[2], "optim.rate")
         assert one_line(
             run("train", "normface", *words, "--set", "model.name=mobilefacnet")[2], "did you mean 'mobilefacenet'"
