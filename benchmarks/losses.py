@@ -17,6 +17,7 @@ from normface.data import open_reader
 from normface.data.synthetic import write_dataset
 from normface.faces import size_fault
 from normface.protocols import lfw, lfw_view1
+from normface.report.render import markdown_table
 from normface.train import Outcome, TrainConfig, embedder, train
 from normface.train.loop import Progress
 
@@ -141,8 +142,7 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
 
 def table(figures: dict[str, Any]) -> str:
     """The figures as docs/losses.md shows them, in Markdown."""
-    head = ["loss", "LFW (%)", "DevTest (%, 95 % interval)", "seconds", "last loss", "synthetic faces (%)"]
-    lines = [head, ["---"] * len(head)]
+    lines = [["loss", "LFW (%)", "DevTest (%, 95 % interval)", "seconds", "last loss", "synthetic faces (%)"]]
     for name in figures["real"]:
         real, drawn = figures["real"][name], figures["synthetic"][name]
         value, low, high = (100 * number for number in real["devtest"])
@@ -150,7 +150,7 @@ def table(figures: dict[str, Any]) -> str:
             name, _accuracy(real), f"{value:.1f} ({low:.1f} to {high:.1f})", str(real["seconds"]),
             f"{real['loss']:.3g}", _accuracy(drawn),
         ])  # fmt: skip
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(lines)
 
 
 def _accuracy(found: dict[str, Any]) -> str:

@@ -25,9 +25,9 @@ from normface.cli.evaluate import embed_pairs
 from normface.data import open_reader
 from normface.figures.canvas import panels, title
 from normface.protocols import blufr, lfw, read_lfw_pairs, scores
-from normface.protocols.intervals import percentiles, resampled
-from normface.protocols.pairs import NamedPairs
+from normface.protocols.intervals import percentiles, resampled_pairs
 from normface.report.plots import COLOURS, save
+from normface.report.render import markdown_table
 from normface.train import embedder
 from normface.types import Embeddings, Floats
 
@@ -122,9 +122,9 @@ def run() -> dict[str, Any]:
     by_seed = [{name: _cell(name, seed, data) for name in ROWS} for seed in SEEDS]  # one seed whole, then the next
     cells = {name: [found[name] for found in by_seed] for name in ROWS}
     right = np.array([[_right(name, seed) for seed in SEEDS] for name in ROWS])  # [rows, seeds, snapshots, pairs]
-    samples = _accuracies(right.mean((1, 2)), read_lfw_pairs(data / "lfw" / "pairs.txt"))
-    of_seeds = right.mean((2, 3))
-    place = {name: k for k, name in enumerate(ROWS)}
+    named, decided = read_lfw_pairs(data / "lfw" / "pairs.txt"), right.mean((1, 2))
+    samples = resampled_pairs(lambda weights: decided @ weights / weights.sum(), named.people, named.same, 1000)
+    of_rows = dict(zip(ROWS, zip(right.mean((2, 3)), samples.T, strict=True), strict=True))  # by seed, by sample
     figures: dict[str, Any] = {
         "model": MODEL, "epochs": {"softmax model": BASE, "each row": FINE}, "batch": BATCH, "seeds": list(SEEDS),
         "rows": {},
@@ -137,8 +137,7 @@ def run() -> dict[str, Any]:
             row[metric] = _mean([cell[metric] for cell in found])
         for other in AGAINST:
             if name != other:
-                one, two = place[name], place[other]
-                row[f"less {other}"] = _difference(of_seeds[one] - of_seeds[two], samples[:, one] - samples[:, two])
+                row[f"less {other}"] = _difference(*map(np.subtract, of_rows[name], of_rows[other]))
                 row[f"vr less {other}"] = [a["vr"] - b["vr"] for a, b in zip(found, cells[other], strict=True)]
         figures["rows"][name] = row
     picture(figures)
@@ -149,17 +148,6 @@ def run() -> dict[str, Any]:
 def _mean(values: list[float]) -> list[float]:
     """Mean and standard deviation, which is 0 of a single one."""
     return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
-
-
-def _accuracies(right: Floats, pairs: NamedPairs) -> Floats:
-    """Of bootstrap samples of the people [1000, rows], from how often each row decides each pair rightly [rows, N]."""
-    left, other = pairs.people
-
-    def accuracies(weights: Floats) -> Floats:
-        weights = np.where(pairs.same, weights[left], weights[left] * weights[other])
-        return np.asarray(right @ weights / weights.sum())
-
-    return resampled(accuracies, int(max(left.max(), other.max())) + 1, 1000)
 
 
 def _difference(seeds: Floats, samples: Floats) -> dict[str, Any]:
@@ -267,7 +255,7 @@ def table(figures: dict[str, Any]) -> str:
         accuracies = [f"{100 * row[kind][0]:.2f} ± {100 * row[kind][1]:.2f}" for kind in KINDS]
         rates = f"{100 * row['vr'][0]:.1f} / {100 * row['dir'][0]:.1f}"
         lines.append([name, *accuracies, rates, *PAPER.get(name, ("", ""))])
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def differences(figures: dict[str, Any]) -> str:
@@ -277,12 +265,7 @@ def differences(figures: dict[str, Any]) -> str:
         found = [_signed(row.get(f"less {other}")) for other in AGAINST]
         seeds = ", ".join(f"{100 * value:+.1f}" for value in row.get(f"vr less {BASELINE}", [])).replace("-", "−")
         lines.append([name, *found, seeds])
-    return _markdown(lines)
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+    return markdown_table(lines)
 
 
 def _signed(found: dict[str, Any] | None) -> str:

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
 from . import metrics
 from .csv_pairs import read_pairs_csv, subjects
-from .intervals import over_folds, percentiles, resampled
+from .intervals import over_folds, percentiles, resampled_pairs
 from .pairs import NamedPairs, read_lfw_pairs, scores
 
 
@@ -49,17 +49,15 @@ def compare(
     if int(named.fold.max()) < 1:
         raise DataError("at least 2 folds", f"1 in {pairs_file}", "use a list with folds, such as View 2's")
     right, accepted = zip(*(_decisions(each, named, far) for each in (first, second)), strict=True)
-    left, other = subjects(named) if by_csv else named.people
-    people = int(max(left.max(), other.max())) + 1
+    people = subjects(named) if by_csv else named.people
     same, count = named.same, len(named.same)
 
-    def differences(weights: Floats) -> Floats:
-        each = np.where(same, weights[left], weights[left] * weights[other])
+    def differences(each: Floats) -> Floats:
         means = [np.average(a.astype(float) - b, weights=w) for (a, b), w in ((right, each), (accepted, each * same))]
         return np.array(means)
 
-    values = differences(np.ones(people))
-    draws = resampled(differences, people, replicates)
+    values = differences(np.ones(count))
+    draws = resampled_pairs(differences, people, same, replicates)
     lows, highs = percentiles(draws)
     below, above = ((side.sum(0) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
     chance = np.minimum(1, 2 * np.minimum(below, above))
@@ -71,8 +69,8 @@ def compare(
     for i, (name, n) in enumerate((("accuracy_difference", count), ("tar_difference", int(same.sum())))):
         found[name] = Estimate(float(values[i]), float(lows[i]), float(highs[i]), n)
     facts = {
-        "pairs": count, "people": people, "far": far, "replicates": replicates, "only_first": only_first,
-        "only_second": only_second, "p_mcnemar": mcnemar(only_first, only_second),
+        "pairs": count, "people": int(np.max(people)) + 1, "far": far, "replicates": replicates,
+        "only_first": only_first, "only_second": only_second, "p_mcnemar": mcnemar(only_first, only_second),
         "p_accuracy": float(chance[0]), "p_tar": float(chance[1]), "pairs_sha256": named.sha256, **(conditions or {}),
     }  # fmt: skip
     return Result("compare", found, {}, facts)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
 from . import PROTOCOLS, metrics
-from .intervals import percentiles, resampled
+from .intervals import percentiles, resampled_pairs
 from .lists import read_table
 from .pairs import NamedPairs, joined, judge, scores
 from .tally import bounded
@@ -98,11 +98,10 @@ def pairs_csv(
     order = np.argsort(pooled.scores)[::-1]
 
     def areas(weights: Floats | None) -> Floats:
-        each = None if weights is None else np.where(pooled.same, 1.0, weights[people[1]]) * weights[people[0]]
-        return np.array(metrics.weighted(pooled, order, each))
+        return np.array(metrics.weighted(pooled, order, weights))
 
     values = areas(None)
-    lows, highs = percentiles(resampled(areas, int(max(map(np.max, people))) + 1, replicates))
+    lows, highs = percentiles(resampled_pairs(areas, people, pooled.same, replicates))
     found = {
         name: bounded(float(values[i]), float(lows[i]), float(highs[i]), len(pooled.same))
         for i, name in enumerate(("eer", "auc"))

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..types import Embeddings, Estimate, Floats, Result
 from . import metrics
-from .intervals import percentiles, resampled
+from .intervals import percentiles, resampled_pairs
 from .lookup import rows_of
 from .pairs import read_lfw_pairs, scores
 
@@ -51,20 +51,19 @@ def gate(
     if full.vectors.shape[1] != smaller.vectors.shape[1]:
         lengths = f"{full.vectors.shape[1]} and {smaller.vectors.shape[1]}"
         raise DataError("embeddings of one length", lengths, "compare models of different spaces by: normface compare")
-    left, other = named.people
-    people = int(max(left.max(), other.max())) + 1
-    same, falling = named.same, [np.argsort(-each.impostor, kind="stable") for each in both]
+    people, same = named.people, named.same
+    falling = [np.argsort(-each.impostor, kind="stable") for each in both]
 
     def rates(weights: Floats) -> Floats:
-        genuine, impostor = weights[left[same]], weights[left[~same]] * weights[other[~same]]
+        genuine, impostor = weights[same], weights[~same]
         return np.array([
             genuine @ (each.genuine > _highest_refused(each.impostor[order], impostor[order], far))
             / max(genuine.sum(), 1)  # of a tiny list a sample may hold no genuine pair
             for each, order in zip(both, falling, strict=True)
         ])  # fmt: skip
 
-    values = rates(np.ones(people))
-    draws = resampled(rates, people, replicates)
+    values = rates(np.ones(len(same)))
+    draws = resampled_pairs(rates, people, same, replicates)
     losses = np.concatenate([draws, draws[:, :1] - draws[:, 1:]], axis=1)
     lows, highs = percentiles(losses)
     found = {
@@ -76,9 +75,9 @@ def gate(
     images = np.unique([named.left, named.right])
     cosines = np.einsum("nd,nd->n", *(each.vectors[rows_of(each, images)[0]] for each in (full, smaller)))
     facts = {
-        "passed": found["tar_loss"].high <= max_loss, "max_loss": max_loss, "far": far, "people": people,
-        "replicates": replicates, "min_cosine": float(cosines.min()), "pairs_sha256": named.sha256,
-        **(conditions or {}),
+        "passed": found["tar_loss"].high <= max_loss, "max_loss": max_loss, "far": far,
+        "people": int(np.max(people)) + 1, "replicates": replicates, "min_cosine": float(cosines.min()),
+        "pairs_sha256": named.sha256, **(conditions or {}),
     }  # fmt: skip
     return Result("gate", found, {}, facts)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import InputError
-from ..types import Estimate, Floats
+from ..types import Bools, Estimate, Floats, Ints
 
 
 def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -55,6 +55,21 @@ def resampled(statistic: Callable[[Floats], Floats], subjects: int, replicates: 
     rng = np.random.default_rng(seed)
     even = np.full(subjects, 1 / subjects)
     return np.array([statistic(rng.multinomial(subjects, even).astype(np.float64)) for _ in range(replicates)])
+
+
+def resampled_pairs(
+    statistic: Callable[[Floats], Floats], people: tuple[Ints, Ints], same: Bools, replicates: int
+) -> Floats:
+    """`resampled` over the people of M pairs: `statistic` gets what each pair counts [M].
+
+    people: who is on either side, from 0 [M] each; a pair of one person counts as often as that person was drawn.
+    """
+    left, right = people
+
+    def of_pairs(weights: Floats) -> Floats:
+        return statistic(np.where(same, weights[left], weights[left] * weights[right]))
+
+    return resampled(of_pairs, int(max(left.max(), right.max())) + 1, replicates)
 
 
 def percentiles(samples: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:

@@ -19,11 +19,11 @@ Photographs = Callable[[str], bytes | None]  # id → a small JPEG
 
 def render_markdown(results: Mapping[str, Result]) -> str:
     """The summary, a table of the metrics of each named system with 95 % intervals and counts, slices, and notes."""
-    parts = [words.summary(results), _pipes(words.metrics(results))]
+    parts = [words.summary(results), markdown_table(words.metrics(results))]
     for name, result in results.items():
         if found := result.facts.get("slices"):
             title = "Groups" if len(results) == 1 else f"Groups, {name}"
-            parts += [f"{title}, at threshold {found['threshold']:.4f}:", _pipes(words.slices(found))]
+            parts += [f"{title}, at threshold {found['threshold']:.4f}:", markdown_table(words.slices(found))]
             parts += words.ratios(found)
     return "\n\n".join([*parts, *words.notes(results)])
 
@@ -185,7 +185,8 @@ def _picture(id: str, photographs: Photographs | None) -> str:
     return f'<img alt="{escape(id)}" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">' if jpeg else ""
 
 
-def _pipes(rows: Rows) -> str:
+def markdown_table(rows: Rows) -> str:
+    """Rows of text, the first of them the head, as a table in Markdown."""
     head, *body = rows
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
