@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import cosine
 from ..ahead import ahead
 from ..data import Reader, open_reader
 from ..errors import ConfigError, FaceError, InputError, ModelError
@@ -217,7 +218,7 @@ class Embedder:
         crops = [image[None] if aligned else self.crop(image, name) for image, name in pairs]
         crops = [retarget(crop, self.spec.template) for crop in crops]
         first, second = Embeddings(self.features(np.concatenate(crops)), np.array(["first", "second"])).vectors
-        score = float(first @ second)
+        score = float(cosine.paired(cosine.exact(first), cosine.exact(second)))
         return Match(score, self.operating_point.accepts(score) if self.operating_point else None)
 
 

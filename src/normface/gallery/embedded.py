@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import cosine
 from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
 from .base import (
@@ -254,9 +255,9 @@ class EmbeddedGallery(Gallery):
         """See `Gallery`."""
         name = checked_name(person)
         with self._view() as db:
-            query = unit_query(vector, self._index.dim if self._index else None)
+            query = cosine.exact(unit_query(vector, self._index.dim if self._index else None))
             parts = self._parts(db, f"{ROWS} AND p.name = ?", (self._version, name))
-            scores = [float((vectors.astype(np.float64) @ query).max()) for _, vectors in parts]
+            scores = [float(cosine.paired(cosine.exact(vectors), query).max()) for _, vectors in parts]
         if not scores:
             raise unknown(name)
         score = max(scores)
@@ -264,7 +265,6 @@ class EmbeddedGallery(Gallery):
         return self._match(score, name)
 
     def _match(self, score: float, person: str) -> Match:
-        score = min(max(score, -1.0), 1.0)  # float32 rows are a hair longer or shorter than 1
         return Match(score, self._point.accepts(score) if self._point else None, person)
 
     def forget(self, person: str) -> int:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import cosine
 from ..errors import require
 
 BLOCK = 256  # templates whose greatest score is looked at together
@@ -95,7 +96,7 @@ class Index:
         return len(gone)
 
     def search(self, query: NDArray[np.float64], k: int, exact: bool) -> list[tuple[int, float]]:
-        """The k best people for a unit query [D]: (person's number, exact cosine of her best template), best first."""
+        """The k best people for a unit query [D]: (person's number, exact cosine of the best template), best first."""
         if not self._count:
             return []
         codes, (scale,), error = _quantise(query[None].astype(np.float32))
@@ -156,6 +157,7 @@ class Index:
         """
         best: dict[int, float] = {}
         bar = -np.inf  # the k-th best person's exact score
+        grid = cosine.exact(query)
         for rows, bounds, later in parts:
             rows = rows[bounds >= bar]
             most = _dots(self._codes[rows], query.astype(np.float32)) * self._scales[rows] + slack
@@ -170,7 +172,7 @@ class Index:
                 if not some.size:
                     break
                 read[some] = True
-                scores = _dots(self._fetch(self._ids[rows[some]]), query)
+                scores = cosine.paired(cosine.exact(self._fetch(self._ids[rows[some]])), grid)
                 for owner, score in zip(owners[some].tolist(), scores.tolist(), strict=True):
                     best[owner] = max(score, best.get(owner, -np.inf))
                 if len(best) >= k:

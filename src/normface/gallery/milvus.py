@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import cosine
 from ..errors import ConfigError, DataError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
 from .base import (
@@ -192,27 +193,32 @@ class MilvusGallery(Gallery):
         if collection:
             with in_words(self._uri):
                 found = self._client.search(
-                    collection, [query.astype(np.float32)], limit=k, output_fields=["person"], group_by_field="subject"
-                )[0]
-        matches = [self._match(float(hit["distance"]), hit["entity"]["person"]) for hit in found]
+                    collection, [query.astype(np.float32)], limit=k, output_fields=["person", "vector"],
+                    group_by_field="subject",
+                )[0]  # fmt: skip
+        entities = [hit["entity"] for hit in found]
+        # Milvus's own scores may differ in the last bit from `verify`'s, and so may a decision at the threshold.
+        rows = cosine.exact([each["vector"] for each in entities]).reshape(len(entities), len(query))
+        scores = cosine.paired(rows, cosine.exact(query))
+        matches = [self._match(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
+        matches.sort(key=lambda match: -match.score)
         best = matches[0] if matches else None
         told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
         self._note("search", best.person if best else None, told)
         return matches
 
     def _match(self, score: float, person: str) -> Match:
-        score = min(max(score, -1.0), 1.0)
         return Match(score, self._point.accepts(score) if self._point else None, person)
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
         name = checked_name(person)
         collection, _, dim = self._current()
-        query = unit_query(vector, dim)
+        query = cosine.exact(unit_query(vector, dim))
         rows = list(self._rows(collection, ["vector"], f'subject == "{subject(name)}"'))
         if not rows:
             raise unknown(name)
-        score = max(float(np.asarray(row["vector"], np.float64) @ query) for row in rows)
+        score = float(cosine.paired(cosine.exact([row["vector"] for row in rows]), query).max())
         self._note("verify", name, f"cosine {score:.4f}")
         return self._match(score, name)
 

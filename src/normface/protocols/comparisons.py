@@ -119,7 +119,7 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     Raises DataError where no two images show one person, or two.
     """
     order = np.argsort(subjects, kind="stable")
-    vectors, whose = embeddings.vectors[order].astype(np.float32), subjects[order]
+    vectors, whose = embeddings.vectors[order], subjects[order]
     first = np.searchsorted(whose, whose)  # of each image's person: impostors lie before
     impostors = int(first.sum())
     if not impostors or impostors == len(whose) * (len(whose) - 1) // 2:

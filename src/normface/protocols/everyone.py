@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cosine
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
 from . import PROTOCOLS, metrics
@@ -100,7 +101,7 @@ def distractors(
         DataError: a malformed list, ids without vectors, no distractors, no probe with a mate.
     """
     vectors, subject, role, facts = listed(embeddings, list_file, partial)
-    vectors = vectors.astype(np.float32)
+    rows = cosine.exact(vectors)
     probe, other = np.flatnonzero(role == "probe"), np.flatnonzero(role == "distractor")
     if not len(other):
         raise DataError("distractors", f"none in {list_file}", "list some")
@@ -109,10 +110,10 @@ def distractors(
     if not len(pairs):
         raise DataError("probes with a second image of their person", f"none in {list_file}", "list some")
     searched, enrolled = probe[pairs[:, 0]], mates[pairs[:, 1]]
-    own = np.einsum("kd,kd->k", vectors[searched], vectors[enrolled])
+    own = cosine.paired(rows[searched], rows[enrolled])
     sizes = [10**power for power in range(1, 10) if 10**power < len(other)] + [len(other)]
     shuffled = np.random.default_rng(seed).permutation(other)
-    first = _better(vectors, probe, pairs[:, 0], own, shuffled, sizes) == 0  # [len(sizes), K]
+    first = _better(rows, probe, pairs[:, 0], own, shuffled, sizes) == 0  # [len(sizes), K]
     whose, count = subject[searched], int(subject.max()) + 1
 
     def rates(weights: Floats | None) -> Floats:
@@ -129,7 +130,7 @@ def distractors(
     able, notes = metrics.resolvable(FARS, len(probe) * len(other))
     tars = {}
     if able:
-        tally = across(vectors[probe], subject[probe], vectors[other], subject[other], max(able))
+        tally = across(rows[probe], subject[probe], rows[other], subject[other], max(able))
         down = np.argsort(own)[::-1]
         tars = replace(tally, genuine=own[down], genuine_subject=whose[down]).tar(able, replicates=replicates)
     facts |= {
@@ -141,9 +142,10 @@ def distractors(
     return Result("distractors", found | tars, drawn, facts)
 
 
-def _better(vectors: Floats, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
+def _better(rows: cosine.Rows, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
     """How many of the first `sizes` distractors are at least as like a probe as its mate is [len(sizes), K].
 
+    rows: from `cosine.exact`.
     `place` [K] is each pair's place among the probes, rising; `own` [K] the mate's score.
     """
     found = np.zeros((len(sizes), len(own)), np.int64)
@@ -151,7 +153,7 @@ def _better(vectors: Floats, probe: Ints, place: Ints, own: Floats, others: Ints
     step = max(_CELLS // len(probe), 1)
     for stage, (low, high) in enumerate(pairwise([0, *sizes])):
         for start in range(low, high, step):
-            tile = vectors[probe] @ vectors[others[start : min(start + step, high)]].T
+            tile = cosine.matrix(rows[probe], rows[others[start : min(start + step, high)]])
             tile.sort(axis=1)
             for row, some in enumerate(map(slice, cuts[:-1].tolist(), cuts[1:].tolist())):
                 found[stage:, some] += tile.shape[1] - np.searchsorted(tile[row], own[some])

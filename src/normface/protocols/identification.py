@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cosine
 from ..errors import DataError
 from ..types import Embeddings, Estimate, Floats, Ints, Result
 from . import PROTOCOLS
@@ -47,16 +48,16 @@ class Search:
     def of(cls, probes: Floats, probe_subjects: Ints, gallery: Floats, gallery_subjects: Ints) -> Search:
         """Unit rows [P, D] and [G, D], and whose they are; several gallery images of one person are one entry."""
         order = np.argsort(gallery_subjects, kind="stable")
-        gallery, entries = gallery[order], gallery_subjects[order]
+        probes, gallery, entries = cosine.exact(probes), cosine.exact(gallery[order]), gallery_subjects[order]
         starts = np.flatnonzero(np.append(True, entries[1:] != entries[:-1]))
         entries = entries[starts]
         column = np.searchsorted(entries, probe_subjects).clip(max=len(entries) - 1)
         known = entries[column] == probe_subjects
-        scores, ranks, best = [], [], [np.zeros(0, gallery.dtype)]
+        scores, ranks, best = [], [], [np.zeros(0, np.float32)]
         step = max(_CELLS // len(gallery), 1)
         for start in range(0, len(probes), step):
             some = slice(start, start + step)
-            part = probes[some] @ gallery.T
+            part = cosine.matrix(probes[some], gallery)
             if len(starts) < len(gallery):
                 part = np.maximum.reduceat(part, starts, axis=1)
             inside = known[some]

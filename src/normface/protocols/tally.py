@@ -2,6 +2,7 @@
 
 Every genuine score is kept, and of the impostors' the highest: their tail decides every threshold up to the largest
 rate asked for, so its rates are those of one sort of all scores. The body of the impostors is a histogram.
+Scores come from `cosine`, so equal pairs of vectors have equal scores in whatever tiles they are computed.
 Shape suffixes: G genuine comparisons, T tail, S subjects.
 """
 
@@ -13,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .. import cosine
 from ..types import Estimate, Floats, Ints, ScoreSet
 from . import metrics
 from .intervals import percentiles, proportion, resampled
@@ -193,11 +195,12 @@ def triangle(vectors: Floats) -> Iterator[tuple[int, Floats]]:
     """Every pair of N unit rows once, by tiles: the first row, and cosines [R, first + R] with the rows before each;
     -inf where a row meets itself or a later one.
     """
+    vectors = cosine.exact(vectors)
     start = 0
     while start < len(vectors):
         # As many rows as fill a tile, whose columns end with its rows
         stop = min(len(vectors), start + max(int((np.sqrt(start**2 + 4 * _CELLS) - start) / 2), 16))
-        tile = vectors[start:stop] @ vectors[:stop].T
+        tile = cosine.matrix(vectors[start:stop], vectors[:stop])
         tile[:, start:][np.triu_indices(stop - start)] = -np.inf
         yield start, tile
         start = stop
@@ -206,7 +209,7 @@ def triangle(vectors: Floats) -> Iterator[tuple[int, Floats]]:
 def across(left: Floats, left_subjects: Ints, right: Floats, right_subjects: Ints, far: float) -> Tally:
     """Every image of one set with every one of another; subjects from 0, the same numbers in both."""
     order = np.argsort(right_subjects, kind="stable")
-    right, right_subjects = right[order], right_subjects[order]
+    left, right, right_subjects = cosine.exact(left), cosine.exact(right[order]), right_subjects[order]
     low, high = (np.searchsorted(right_subjects, left_subjects, side) for side in ("left", "right"))
     count = int(max(left_subjects.max(), right_subjects.max())) + 1
     a, b = (np.bincount(each, minlength=count) for each in (left_subjects, right_subjects))
@@ -215,7 +218,7 @@ def across(left: Floats, left_subjects: Ints, right: Floats, right_subjects: Int
         step = max(_CELLS // len(right), 1)
         for start in range(0, len(left), step):
             some = slice(start, start + step)
-            yield left[some] @ right.T, np.arange(len(left))[some], low[some], high[some]
+            yield cosine.matrix(left[some], right), np.arange(len(left))[some], low[some], high[some]
 
     def mass(weights: Floats) -> float:
         one, two = weights[:count] * a, weights[:count] * b

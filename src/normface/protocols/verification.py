@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cosine
 from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Pairs, ScoreSet
 from . import metrics
@@ -19,21 +20,22 @@ _DENSE = 1 / 40  # a matrix product costs a cell so much less than a single cosi
 
 
 def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
-    """Cosines [M] of unit rows; many that fill much of a matrix are read off its tiles, in the vectors' precision."""
+    """Cosines [M] of unit rows; many that fill much of a matrix are read off its tiles: the same numbers, sooner."""
     if len(left) < _MANY:
         return _one_by_one(vectors, left, right)
     (rows, row), (columns, column) = _numbered(left), _numbered(right)
     if len(left) < _DENSE * len(rows) * len(columns):
         return _one_by_one(vectors, left, right)
-    found = np.empty(len(left), vectors.dtype)
+    found = np.empty(len(left))
     step = max(_CELLS // len(columns), 1)
     tile = (row // step).astype(np.int16)  # few enough, and short ones are sorted by radix
     order = np.argsort(tile, kind="stable")
-    others, cut = vectors[columns], np.cumsum(np.append(0, np.bincount(tile)))
+    others, cut = cosine.exact(vectors[columns]), np.cumsum(np.append(0, np.bincount(tile)))
     for place in range(len(cut) - 1):
         some = order[cut[place] : cut[place + 1]]
         start = place * step
-        found[some] = (vectors[rows[start : start + step]] @ others.T)[row[some] - start, column[some]]
+        part = cosine.matrix(cosine.exact(vectors[rows[start : start + step]]), others)
+        found[some] = part[row[some] - start, column[some]]
     return found
 
 
@@ -48,7 +50,7 @@ def _one_by_one(vectors: Floats, left: Ints, right: Ints) -> Floats:
     found = np.empty(len(left))
     for start in range(0, len(left), _ROWS):  # what is gathered stays in the processor's cache
         some = slice(start, start + _ROWS)
-        found[some] = np.einsum("md,md->m", vectors[left[some]], vectors[right[some]], dtype=np.float64)
+        found[some] = cosine.paired(cosine.exact(vectors[left[some]]), cosine.exact(vectors[right[some]]))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cosine
 from ..errors import DataError, require
 from ..types import Embeddings, Floats, Ints, Result, ScoreSet
 from . import PROTOCOLS, metrics
@@ -135,7 +136,7 @@ def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, c
         for each in (a_ND, b_MD):
             # A frame at the very centre has no direction: it stays 0.
             each /= np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
-        cosine_NM = a_ND @ b_MD.T
+        cosine_NM = cosine.matrix(cosine.exact(a_ND), cosine.exact(b_MD)).astype(np.float64)
         means[pair] = cosine_NM.mean()
         place = ((cosine_NM.ravel() + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)
         histograms[pair] = np.bincount(place, minlength=BINS) / cosine_NM.size

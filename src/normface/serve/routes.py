@@ -15,6 +15,7 @@ import simplejpeg
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi import Path as InPath
 
+from .. import cosine
 from ..embed import Embedder
 from ..errors import DataError, InputError, ModelError
 from ..gallery import Gallery
@@ -161,7 +162,7 @@ def compare(router: APIRouter, service: Service) -> None:
         if person is not None and gallery is not None:
             match = await _of_somebody(service, "verify", gallery.verify, person, found[0].vector)
         else:
-            score = float(np.clip(found[0].vector @ found[1].vector, -1, 1))
+            score = float(cosine.paired(*(cosine.exact(face.vector) for face in found)))
             match = Match(score, point.accepts(score) if point else None)
         calibration = point.calibration if point else None
         return Verification(
