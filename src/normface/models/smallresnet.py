@@ -38,10 +38,10 @@ class SmallResNet(Model):
     """Images [B, 3, 112, W] → features [B, dim]."""
 
     def __init__(
-        self, spec: InputSpec, dim: int, channels: tuple[int, ...], units: tuple[int, ...], dropout: float
+        self, spec: InputSpec, dim: int, channels: tuple[int, ...], units: tuple[int, ...], stem: int, dropout: float
     ) -> None:
         super().__init__(spec, dim)
-        layers = [*_conv(3, channels[0], 3, 2), nn.ReLU(inplace=True)]
+        layers = [*_conv(3, channels[0], 3 if stem == 2 else 7, stem), nn.ReLU(inplace=True)]
         inputs = channels[0]
         for outputs, count in zip(channels[1:], units, strict=True):
             for unit in range(count):
@@ -49,8 +49,8 @@ class SmallResNet(Model):
                 inputs = outputs
         self.body = nn.Sequential(*layers, nn.Flatten())
         # Faces are aligned, so every position gets its own weights instead of an average over positions.
-        shrink = 2 ** len(channels)
-        flat = inputs * (spec.height // shrink) * (spec.width // shrink)
+        shrink = stem * 2 ** len(units)
+        flat = inputs * -(-spec.height // shrink) * -(-spec.width // shrink)
         self.head = nn.Sequential(nn.Linear(flat, dim, bias=False), nn.BatchNorm1d(dim))
         self.dropout = nn.Dropout(dropout)
 
@@ -64,16 +64,28 @@ def smallresnet(
     width: int = 96,
     channels: tuple[int, ...] = (16, 64, 128, 256),
     units: tuple[int, ...] = (1, 1, 2),
+    stem: int = 2,
     dropout: float = 0.0,
 ) -> SmallResNet:
-    """A stem and one stage per further entry of `channels`, each halving the resolution; `width` 112 or 96.
+    """A first convolution (the stem) and one stage per further entry of `channels`, each halving the resolution.
 
-    dropout: of the features, in training, as Light CNN before its softmax; with normalised features leave it out.
+    The default costs 322 million operations an image; `stem=4, channels=(32, 48, 96, 192), units=(1, 1, 1)` costs 36
+    million and suits processors without bfloat16. Channel counts that are multiples of 16 are the fastest on CPUs.
+
+    Args:
+        width: of the crops, 112 or 96.
+        units: how many residual units each stage has, 1 to 3 stages.
+        stem: stride of the first convolution, 2 (3×3) or 4 (7×7).
+        dropout: of the features, in training, as Light CNN before its softmax; leave it out with normalized features.
+
+    Raises ConfigError for other values.
     """
-    if width not in (96, 112) or len(channels) != 4 or len(units) != 3 or dim < 1 or not 0 <= dropout < 1:
+    legal = width in (96, 112) and 1 <= len(units) <= 3 and len(channels) == len(units) + 1 and stem in (2, 4)
+    if not legal or dim < 1 or not 0 <= dropout < 1:
         raise ConfigError(
-            "width 96 or 112, 4 channel counts, 3 unit counts, dim ≥ 1 and 0 ≤ dropout < 1",
-            f"width {width}, channels {channels}, units {units}, dim {dim}, dropout {dropout}",
+            "width 96 or 112, 1 to 3 unit counts and one channel count more, stem 2 or 4, dim ≥ 1, 0 ≤ dropout < 1",
+            f"width {width}, units {units}, channels {channels}, stem {stem}, dim {dim}, dropout {dropout}",
             "correct the model's options",
         )  # fmt: skip
-    return SmallResNet(InputSpec(112, width, template=f"112x{width}"), dim, tuple(channels), tuple(units), dropout)
+    spec = InputSpec(112, width, template=f"112x{width}")
+    return SmallResNet(spec, dim, tuple(channels), tuple(units), stem, dropout)

@@ -31,6 +31,7 @@ from .. import dist
 from ..atomic import replacing
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
+from . import memory
 from .augment import augment, prepare
 from .checkpoint import ORIGIN, Checkpoint, finished
 from .config import OptimConfig, TrainConfig
@@ -102,6 +103,7 @@ def train(
         InputError: a crop of no known template.
         TrainingError: the loss or a weight is not finite, or the loss has grown beyond all bounds.
     """
+    memory.keep()
     reader, apart = hold_out(_enough_images(reader, config.data.min_images), config)
     state = State(config, len(reader.identities))
     images = mixed(config, reader, unlabelled)

@@ -39,9 +39,7 @@ class State:
             raise ConfigError("a loss whose classes ranks can share", config.loss.name, "train it on one rank")
         self.loss = LOSSES.build(config.loss.name, num_classes, self.model.dim, **config.loss.options, **shares)
         self.half = _bf16(config.precision, self.device)
-        # Channels last is fastest in bf16, on CPUs as on tensor cores. Not in float32 on CPUs: torch 2.13's backward
-        # pass of narrow convolutions then writes out of bounds and kills the process.
-        last = self.half or self.device.type == "cuda"
+        last = self.half or self.device.type == "cuda" or _wide(self.model)
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
@@ -205,6 +203,17 @@ def _bf16(precision: str, device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     able = torch.cpu.get_capabilities()
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _wide(model: nn.Module) -> bool:
+    """Whether float32 convolutions on CPUs may lie channels last, which makes `smallresnet` a fifth faster.
+
+    Not where some are narrow (the first one's 3 or 1 input channels apart): in that layout the backward pass of
+    torch 2.13 writes out of bounds where channels do not fill the processor's vectors, and hangs or kills the process.
+    """
+    convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
+    counts = [part.out_channels for part in convolutions] + [part.in_channels for part in convolutions[1:]]
+    return all(part.groups == 1 for part in convolutions) and all(count % 16 == 0 for count in counts)
 
 
 def _check_compiler(device: torch.device) -> None:
