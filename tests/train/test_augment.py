@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from normface.errors import InputError
 from normface.faces import retarget
-from normface.train.augment import _NUMBERS, augment, draw, prepare
+from normface.train.augment import _NUMBERS, augment, draw, move, prepare
 from normface.train.config import DataConfig
 from normface.types import InputSpec
 
@@ -124,3 +124,15 @@ def test_an_image_depends_on_its_own_numbers_alone(images):
     parts = [augment(torch.from_numpy(images[i : i + 1]), drawn[i : i + 1], config) for i in range(3)]
     torch.testing.assert_close(whole, torch.cat(parts), atol=1e-5, rtol=0)
     assert whole.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [{}, {"shift": 3.0}, {"shift": 4.0, "rotate": 8.0, "zoom": 0.1, "crop": 0.5}])
+def test_the_host_moves_crops_as_the_device_does(images, config):
+    drawn, config = draw(3, np.random.default_rng(5)), DataConfig(**config)
+    whole = augment(torch.from_numpy(images), torch.from_numpy(drawn), config)
+    moved = images.copy()
+    move(moved, drawn, config)
+    parts = augment(torch.from_numpy(moved), torch.from_numpy(drawn), config, moved=True)
+    apart = (parts - whole).abs()
+    assert apart.max() < 4  # OpenCV counts places in 1/32 pixels, and grey levels in whole ones
+    assert apart.mean() < 0.5

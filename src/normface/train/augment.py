@@ -1,17 +1,21 @@
-"""Random variation of aligned crops: a whole batch at once, on the device, from numbers that the host drew."""
+"""Random variation of aligned crops, a whole batch at once, from numbers that the host drew.
+
+A GPU does all of it. On CPUs the decoding thread moves the crops (`move`: OpenCV, on bytes), the device does the rest.
+"""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..faces import retarget
-from ..types import Floats, InputSpec
+from ..types import Floats, Image, InputSpec
 from .config import DataConfig
 
 _NUMBERS = (
@@ -30,14 +34,16 @@ def draw(count: int, rng: np.random.Generator) -> Floats:
     return rng.random((count, len(_NUMBERS)))
 
 
-def augment(images: Tensor, numbers: Tensor, config: DataConfig) -> Tensor:
+def augment(images: Tensor, numbers: Tensor, config: DataConfig, *, moved: bool = False) -> Tensor:
     """RGB crops [N, H, W, 3] uint8 → pixels [N, 3, H, W] float32 in [0, 255], varied as `config` says.
 
-    Each crop depends on its own row of `numbers` [N, n] alone.
+    Each crop depends on its own row of `numbers` [N, n] alone. `moved`: `move` has been applied to the crops.
     """
-    by = dict(zip(_NUMBERS, numbers.to(torch.float32).T, strict=True))
+    by = _by_name(numbers)
     x = images.permute(0, 3, 1, 2).float()
-    if config.shift or config.rotate or config.zoom or config.crop:
+    if moved:
+        pass
+    elif _moves(config):
         x = _moved(x, config, by)
     elif config.mirror:
         x = torch.where(_each(by["mirror"] < 0.5), x.flip(3), x)
@@ -48,6 +54,22 @@ def augment(images: Tensor, numbers: Tensor, config: DataConfig) -> Tensor:
     if config.occlude:
         x = _covered(x, config, by)
     return x
+
+
+def move(images: Image, numbers: Floats, config: DataConfig) -> None:
+    """Mirror, shift, turn, zoom and cut RGB crops [N, H, W, 3] uint8 in place: what `augment` does first, on the host.
+
+    A place counts in 1/32 pixels and a result in whole grey levels.
+    """
+    by = _by_name(torch.from_numpy(numbers))
+    if _moves(config):
+        height, width = images.shape[1:3]
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        for image, place in zip(images, _places(config, by, height, width).numpy(), strict=True):
+            image[:] = cv2.warpAffine(image, place, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    elif config.mirror:
+        mirrored = (by["mirror"] < 0.5).numpy()
+        images[mirrored] = images[mirrored, :, ::-1]
 
 
 def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
@@ -66,12 +88,29 @@ def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
     elif spec.order == "BGR":
         pixels = pixels.flip(1)
     mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    return (pixels - mean) / std
+    if len({*spec.mean}) == len({*spec.std}) == 1:  # one number is subtracted from all: much quicker on CPUs
+        mean, std = mean[0], std[0]
+    return (pixels - mean).div_(std)
+
+
+def _moves(config: DataConfig) -> bool:
+    return bool(config.shift or config.rotate or config.zoom or config.crop)
 
 
 def _moved(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
     """Mirrored, shifted, turned, zoomed and cut out by one interpolation; the border is repeated outwards."""
     height, width = x.shape[2:]
+    places = _places(config, by, height, width)
+    size = places.new_tensor([[width - 1, 0, width - 1], [0, height - 1, height - 1], [0, 0, 2]]) / 2
+    # grid_sample counts from -1 to 1 on both sides, from the middle of a corner's pixel to that of the other's.
+    theta = torch.linalg.inv(size)[:2, :2] @ (
+        places @ size - places.new_tensor([[0, 0, width - 1], [0, 0, height - 1]]) / 2
+    )
+    return F.grid_sample(x, F.affine_grid(theta, list(x.shape), True), padding_mode="border", align_corners=True)
+
+
+def _places(config: DataConfig, by: dict[str, Tensor], height: int, width: int) -> Tensor:
+    """Affine maps [N, 2, 3] from a pixel (x, y, 1) of the result to the place in the crop that it shows."""
     across, along = _sides(by, "crop", (0.2, 1.0)) if config.crop else (torch.ones_like(by["crop"]),) * 2
     chosen = by["crop"] < config.crop
     across, along = torch.where(chosen, across, 1), torch.where(chosen, along, 1)
@@ -80,15 +119,12 @@ def _moved(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
     turn = torch.deg2rad(config.rotate * _both(by["rotate"]))
     flip = torch.where(by["mirror"] < 0.5, -1, 1) if config.mirror else 1
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    u = _rows(across * flip / zoom) * (torch.arange(width, device=x.device) - middle_x)  # [N, W]
-    v = _rows(along / zoom) * (torch.arange(height, device=x.device) - middle_y)  # [N, H]
-    cos, sin = _rows(turn.cos()), _rows(turn.sin())
+    wide, tall = across * flip / zoom, along / zoom
+    a, b, c, d = turn.cos() * wide, -turn.sin() * tall, turn.sin() * wide, turn.cos() * tall
     centre_x = middle_x + (1 - across) * width / 2 * _both(by["crop_x"]) - config.shift * _both(by["right"])
     centre_y = middle_y + (1 - along) * height / 2 * _both(by["crop_y"]) - config.shift * _both(by["down"])
-    place_x = (cos * u)[:, None, :] - (sin * v)[:, :, None] + _rows(centre_x)[:, None]
-    place_y = (sin * u)[:, None, :] + (cos * v)[:, :, None] + _rows(centre_y)[:, None]
-    grid = torch.stack([place_x / middle_x - 1, place_y / middle_y - 1], dim=3)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=True)
+    right, down = centre_x - a * middle_x - b * middle_y, centre_y - c * middle_x - d * middle_y
+    return torch.stack([a, b, right, c, d, down], 1).view(-1, 2, 3)
 
 
 def _lit(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
@@ -130,6 +166,10 @@ def _resampling(side: int, device: torch.device) -> Tensor:
         F.interpolate(F.interpolate(eye, n, mode="area"), side, mode="linear")[0].T for n in range(1, side + 1)
     ]
     return torch.stack(each).to(device)
+
+
+def _by_name(numbers: Tensor) -> dict[str, Tensor]:
+    return dict(zip(_NUMBERS, numbers.to(torch.float32).T, strict=True))
 
 
 def _sides(by: dict[str, Tensor], name: str, area: tuple[float, float]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from ..data import Reader
 from ..errors import ConfigError, DataError
 from ..faces import retarget
 from ..types import Floats, Image, InputSpec, Ints
-from .augment import draw
+from .augment import draw, move
 from .config import DataConfig
 
 UNKNOWN = -1  # the label of an image without identity
@@ -85,7 +85,8 @@ class Batches:
             raise ConfigError(f"an optim.batch that {ranks} ranks can share evenly", f"{batch}", "change one of them")
         self.part = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
         retarget(reader.read(0)[None], spec.template)  # what does not fit is refused before anything is written
-        self.reader, self.spec, self.batch, self.seed, self.views = reader, spec, batch, seed, views
+        self.reader, self.spec, self.config = reader, spec, config
+        self.batch, self.seed, self.views = batch, seed, views
         self.per_epoch = len(reader) // batch
         self._of_view = lru_cache(maxsize=2)(self._draw_view)
         self.rows: Callable[[int], Ints]
@@ -123,10 +124,17 @@ class Batches:
     def run(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
         """The parts of a Batch, of steps [start, stop) in order, as tensors on the device.
 
-        Decoded ahead by threads; for a GPU into pinned memory, and copied while the network computes.
+        Decoded ahead by threads; for a GPU into pinned memory, and copied while the network computes; for CPUs moved
+        already (`augment.move`).
         """
         if device.type != "cuda":  # one thread: the network needs the other cores
-            for batch in ahead(self.__getitem__, range(start, stop)):
+
+            def moved(step: int) -> Batch:
+                batch = self[step]
+                move(batch.images, batch.numbers, self.config)
+                return batch
+
+            for batch in ahead(moved, range(start, stop)):
                 yield tuple(map(torch.from_numpy, batch))
             return
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -178,7 +178,7 @@ def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view
     parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
     value, found = 0.0, []
     for number, (crops, labels, numbers, rows) in enumerate(parts, 1):
-        pixels = augment(crops, numbers, state.config.data)
+        pixels = augment(crops, numbers, state.config.data, moved=state.device.type != "cuda")
         x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
         with state.not_yet_summed() if number < len(parts) else nullcontext():
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
