@@ -208,7 +208,7 @@ class TestProvoked:
     def test_pull_alone(self, provoke):
         run = provoke("loss.name=CContrastive", "loss.options={negative_weight=0.0}", "optim.lr=0.3")
         assert diagnose(run)[0].name == "collapsed"
-        assert run.late("loss") < 0.01  # and yet no class is told from another
+        assert run.late("loss") < 0.05  # of at most 4, and yet no class is told from another
 
     def test_a_margin_that_no_agent_reaches(self, provoke):
         found = [d.name for d in diagnose(provoke("loss.name=CContrastive", "loss.options={margin=1e-6}"))]

@@ -2,74 +2,154 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+import simplejpeg
 import typer
 
-from .. import report
+from .. import report, theory
 from ..data import Reader, open_reader
 from ..embed import Embedder, certificate
 from ..errors import ConfigError, FaceError, require
-from ..protocols import lfw, read_lfw_pairs
-from ..types import Result
+from ..protocols import compare, lfw, read_lfw_pairs
+from ..types import Embeddings, Estimate, Image, Result
 from .evaluate import certified, command, embed_pairs, keep_certificate, lfw_crops
 from .export import write_onnx
 from .terminal import Json, err, open_checked, out, progress, training_progress
 
-SYSTEMS = {"softmax": "plain softmax", "normface": "NormFace"}  # recipe → name
-EPOCHS = {"synthetic": 4.0, "real": 7.0}
+if TYPE_CHECKING:
+    from ..train import TrainConfig
+
+PLAIN, UNSCALED, NORMFACE, GROWING = (
+    "plain softmax", "unit vectors, no scale", "NormFace", "NormFace with growing margin",
+)  # fmt: skip
+IDEAS = {
+    PLAIN: "Classifies by the inner product of the embedding and a vector for each person; lengths count.",
+    UNSCALED: "Brings all vectors to length 1, so that only their angle, the cosine, counts.",
+    NORMFACE: "Does the same, and multiplies the cosine by a scale that is learned.",
+    GROWING: "Also asks for an angle (ArcFace's margin) between people; scale and margin grow during the run.",
+}
+FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
+MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its run
+# Networks from the largest on: the first that sees the faces often enough in the time given is trained.
+NETWORKS: tuple[dict[str, Any], ...] = (
+    {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
+    {"channels": (32, 64, 128), "units": (1, 2), "stem": 4},
+    {"channels": (32, 48, 96, 192), "units": (1, 1, 1), "stem": 4},
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is planned for a kind of faces.
+
+    Attributes:
+        rows: which ways of training.
+        minutes: for the whole demo, where the user names none.
+        networks: which may be chosen, the largest first.
+        enough, least, most: passes over the faces: that a larger network must reach, and the limits.
+        each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
+    """
+
+    rows: tuple[str, ...]
+    minutes: float
+    networks: tuple[dict[str, Any], ...]
+    enough: float
+    least: float
+    most: float
+    each: float
+    rest: float
+
+
+KINDS = {
+    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.0, NETWORKS[-1:], 2, 2, 8, each=4, rest=25),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 6, 3, 10, each=40, rest=60),
+}
 
 
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(help="Real faces: a folder with train/faces-112.zip and lfw/, see the README."),
+        typer.Option(help="Real faces: a folder with train/faces-112.zip and lfw/, see docs/data.md."),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="A new folder for everything that is made.")] = Path("demo-out"),
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training faces.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=1, help="Plan the demo to take so long. Default: 3; with --data 25.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training faces, instead of a plan.")] = None,
     as_json: Json = False,
 ) -> None:
-    """The whole job: train plain softmax and NormFace from the same start, judge both, export, verify two pairs.
+    """Show what NormFace does: train a small face network in several ways, and judge each on new people.
 
-    Without `--data` on synthetic faces, drawn here: a few minutes. With real ones: under half an hour on two cores.
+    Draws synthetic faces (or takes real ones with `--data`), times the first training steps, plans the rest to
+    `--minutes`, and trains from one start: a plain softmax; unit vectors without a scale, which must fail; NormFace;
+    and NormFace with a growing margin. Then it exports the last network, verifies two pairs of photographs with it,
+    and writes `report.html`.
+
+    Examples: `normface demo`, `normface demo --minutes 10`, `normface demo --data DIR --out real-out`.
     """
     require("torch", "train")
     require("matplotlib", "report")
+    from ..train.memory import keep
+
+    keep()
     began = time.perf_counter()
-    if any((folder / name).exists() for name in SYSTEMS):
+    if any((folder / name).exists() for name in FOLDERS.values()):
         raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or name another")
-    kind = "synthetic" if data is None else "real"
-    data = data or draw_faces(folder / "data")
-    epochs = EPOCHS[kind] if epochs is None else epochs
+    if minutes is not None and epochs is not None:
+        raise ConfigError("--minutes or --epochs", "both", "drop one of them")
+    kind = KINDS["drawn" if data is None else "real"]
+    faces_are = "drawn pictures" if data is None else "photographs"
+    if data is None:
+        say(began, "drawing faces of 420 people …")
+        data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
-    results: dict[str, Result] = {}
-    for recipe, name in SYSTEMS.items():
-        speed = train(recipe, faces, folder / recipe, epochs)
-        results[name] = judge(folder / recipe, data)
-        say(began, f"{name}: trained at {speed:.0f} images/s, 10-fold accuracy {accuracy(results[name])}")
-    if kind == "real":  # on faces like those it was made for
-        results["default model"] = judge_default(data)
-        say(began, f"the model that ships, for comparison: {accuracy(results['default model'])}")
+    network, epochs = plan(kind, faces, minutes or kind.minutes, epochs, began)
+    rows, results, vectors = [], {}, {}
+    for name in kind.rows:
+        run = folder / FOLDERS[name]
+        config = configuration(name, faces, network, epochs)
+        train(config, faces, run, name)
+        results[name], vectors[name] = judge(run, data)
+        difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
+        rows.append(row(name, run, results[name], difference))
+        against = f", {report.points(difference)} points against plain softmax" if difference else ""
+        say(began, f"{name}: {accuracy(results[name])} of pairs decided rightly{against}")
     page, exported = folder / "report.html", folder / "normface.onnx"
-    title = f"Plain softmax and NormFace on {kind} faces"
-    report.write_report(page, results, title=title, command=command())
-    write_onnx(folder / "normface", exported)
-    say(began, f"exported {exported}")
+    say(began, f"exporting {exported} …")
+    write_onnx(folder / FOLDERS[GROWING], exported)
     verified = [verify(Embedder.load(exported), data, same) for same in (True, False)]
+    people, pairs = len(faces.identities), results[PLAIN].metrics["accuracy"].n
+    saw, following = told(rows, people), what_next(exported)
+    opening = report.story(introduction(len(faces), people, pairs, faces_are), rows, saw, following, [
+        report.Verified(tuple(map(jpeg, each["photographs"])), each["match"], each["threshold"], each["same"])
+        for each in verified
+    ])  # fmt: skip
+    title = "Teaching a network to tell faces apart, " + {3: "three", 4: "four"}[len(rows)] + " ways"
+    report.write_report(page, results, title=title, command=command(), opening=opening)
+    seconds = round(time.perf_counter() - began)
     if as_json:
-        figures: dict[str, Any] = {"report": str(page), "model": str(exported), "verified": verified}
-        figures["results"] = {name: json.loads(result.to_json())["metrics"] for name, result in results.items()}
-        out.print_json(json.dumps({**figures, "seconds": round(time.perf_counter() - began)}))
+        out.print_json(json.dumps({
+            "report": str(page), "model": str(exported), "seconds": seconds, "epochs": epochs, "network": network,
+            "results": {name: json.loads(result.to_json())["metrics"] for name, result in results.items()},
+            "differences": {each.name: vars(each.difference) for each in rows if each.difference},
+            "verified": [words(each) for each in verified], "saw": saw,
+        }))  # fmt: skip
         return
-    out.print(f"\n{title}: 10-fold accuracy, mean ± standard error")
-    for name, result in results.items():
-        out.print(f"  {name:14}{accuracy(result)}")
-    for match in verified:
-        score = f"cosine {match['score']:.3f}, threshold {match['threshold']:.3f}"
-        out.print(f"verify {match['a']} {match['b']}: {match['verdict']} ({match['truth']}); {score}", soft_wrap=True)
-    out.print(f"report: {page}\nmodel:  {exported}", soft_wrap=True)
+    width = max(map(len, kind.rows))
+    out.print(f"\n{pairs:,} pairs of people never seen in training, decided rightly [95 % interval]:")
+    for each in rows:
+        against = f"   difference {report.points(each.difference)} points" if each.difference else ""
+        out.print(f"  {each.name:{width}}  {accuracy(results[each.name])}{against}", soft_wrap=True, markup=False)
+    for pair in map(words, verified):
+        score = f"cosine {pair['score']:.3f}, threshold {pair['threshold']:.3f}"
+        out.print(f"verify {pair['a']} {pair['b']}: {pair['verdict']} ({pair['truth']}); {score}", soft_wrap=True)
+    out.print(f"\nWhat you saw: {saw}\nWhat next: {following}", soft_wrap=True, markup=False)
+    out.print(f"\nreport: {page}  (open it in a browser)\nmodel:  {exported}", soft_wrap=True)
     say(began, "done")
 
 
@@ -85,38 +165,132 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, progress=update)
+        write_dataset(folder, fold_pairs=150, progress=update)
     return folder
 
 
-def train(recipe: str, faces: Reader, run: Path, epochs: float) -> float:
-    """Train a recipe into `run`; images per second."""
+def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began: float) -> tuple[dict[str, Any], float]:
+    """The network to train, and how many passes over the faces fit into the time that is left."""
+    if epochs is not None:
+        return kind.networks[-1], epochs
+    from ..train.pace import pace
+
+    say(began, "timing the first training steps …")
+    for network in kind.networks:
+        speed = pace(configuration(PLAIN, faces, network, 1.0), faces)
+        left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
+        fitting = left / len(kind.rows) * speed / len(faces)
+        if fitting >= kind.enough:
+            break
+    chosen = round(min(max(fitting, kind.least), kind.most), 1)
+    seconds = time.perf_counter() - began + kind.rest
+    seconds += len(kind.rows) * (kind.each + chosen * len(faces) / speed)
+    say(
+        began,
+        f"{speed:.0f} images/s here: {len(kind.rows)} trainings of {chosen:g} passes over {len(faces):,} images, "
+        f"about {seconds / 60:.1f} minutes in all ({minutes:g} asked for)",
+    )
+    return network, chosen
+
+
+def configuration(name: str, faces: Reader, network: dict[str, Any], epochs: float) -> TrainConfig:
+    """The recipe of a row: all but the loss is alike."""
     from ..train import load_config
+
+    config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
+    classes = len(faces.identities)
+    steps = max(1, round(epochs * (len(faces) // config.optim.batch)))
+    options: dict[str, Any] = config.loss.options
+    if name == UNSCALED:
+        options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
+    elif name == GROWING:
+        start = min(theory.scale_for_probability(classes, 0.99), SCALE)
+        margin = {"name": "Gradual", "of": MARGIN, "steps": steps}
+        options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
+    return config.model_copy(update={
+        "model": config.model.model_copy(update={"options": network}),
+        "loss": config.loss.model_copy(update={"options": options}),
+    })  # fmt: skip
+
+
+def train(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
+    """Train a row into `run`."""
     from ..train import train as run_training
 
-    with training_progress(f"training {recipe}") as update:
-        outcome = run_training(load_config(recipe, [f"optim.epochs={epochs}"]), faces, run, progress=update)
-    if not outcome.finished:
-        raise KeyboardInterrupt
-    return outcome.images_per_second
+    with training_progress(f"training {name}") as update:
+        if not run_training(config, faces, run, progress=update).finished:
+            raise KeyboardInterrupt
 
 
-def judge(run: Path, data: Path) -> Result:
-    """The LFW protocol on a run; its operating point is kept there."""
+def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
+    """The LFW protocol on a run, and the vectors; its operating point is kept there."""
     from ..train import embedder
 
     model, pairs = embedder(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
     keep_certificate(certificate(run), certified(result, vectors, pairs, None, model.sha256))
-    return result
+    return result, vectors
 
 
-def judge_default(data: Path) -> Result:
-    """The LFW protocol on the model that ships."""
-    model = Embedder.load()
-    conditions = {"weights_sha256": model.sha256, "mirror": "sum"}
-    return lfw(embed_pairs(model, data), data / "lfw" / "pairs.txt", conditions=conditions)
+def gain(vectors: Embeddings, plain: Embeddings, data: Path) -> Estimate:
+    """How much larger a share of the pairs is decided rightly than by plain softmax."""
+    return compare(vectors, plain, data / "lfw" / "pairs.txt", far=0.1).metrics["accuracy_difference"]
+
+
+def row(name: str, run: Path, result: Result, difference: Estimate | None) -> report.Row:
+    """What the report's first screen says of a run."""
+    from ..train.doctor import read
+
+    whole = read(run)
+    losses = [float(record["loss"] or np.nan) for record in whole.records]
+    classes = json.loads((run / "environment.json").read_text("utf-8"))["data"]["classes"]
+    bound = theory.loss_lower_bound(classes, 1.0) if name == UNSCALED else None
+    accuracy = result.metrics["accuracy"]
+    return report.Row(name, IDEAS[name], accuracy, difference, losses, whole.config.optim.batch, bound, name != GROWING)
+
+
+def introduction(images: int, people: int, pairs: int, faces_are: str) -> str:
+    """What was done, for somebody who has not read the paper."""
+    return (
+        "A face network turns a picture of a face into a list of numbers, its embedding. Two pictures are taken to "
+        "show one person if their embeddings point in nearly the same direction: if the cosine of the angle between "
+        f"them is high. Here one small network was trained on {images:,} {faces_are} of {people:,} people, several "
+        f"times from the same start, and then had to decide {pairs:,} pairs of people whom it had never seen. Only "
+        "the loss differs, the number that training makes small."
+    )
+
+
+def told(rows: list[report.Row], people: int) -> str:
+    """What the figures say, in two or three sentences."""
+    by_name = {each.name: each for each in rows}
+    last = by_name[GROWING]
+    assert last.difference is not None
+    low, high = last.difference.low, last.difference.high
+    sentences = []
+    if unscaled := by_name.get(UNSCALED):
+        final = float(np.mean(unscaled.losses[-25:]))
+        sentences.append(
+            f"Cosines lie between -1 and 1, so with {people:,} people the loss without a scale cannot fall below "
+            f"{unscaled.bound:.2f} (Proposition 2 of the paper), however good the network; it ended at {final:.2f}, "
+            f"where guessing costs {np.log(people):.2f}, and the network learned little."
+        )
+        sentences.append("A scale mends that: this is NormFace.")
+    verdict = (
+        "decides more pairs rightly than plain softmax" if low > 0
+        else "decides fewer pairs rightly than plain softmax" if high < 0
+        else "cannot be told from plain softmax on these pairs"
+    )  # fmt: skip
+    sentences.append(f"NormFace with a growing margin {verdict}: {report.points(last.difference)} points.")
+    return " ".join(sentences)
+
+
+def what_next(exported: Path) -> str:
+    """Where a newcomer may go on."""
+    return (
+        f"compare your own photographs with the model that ships (normface verify a.jpg b.jpg) or with this one "
+        f"(--model {exported}), or train on your own faces: normface train scratch --data FOLDER --out RUN."
+    )
 
 
 def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
@@ -127,22 +301,38 @@ def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
     for left, right in zip(pairs.left[chosen].tolist(), pairs.right[chosen].tolist(), strict=True):
         if left not in place or right not in place:
             continue
+        photographs = reader.read(place[left]), reader.read(place[right])
         try:
-            match = embedder.verify(reader.read(place[left]), reader.read(place[right]), names=(left, right))
+            match = embedder.verify(*photographs, names=(left, right))
         except FaceError:
             continue
         assert embedder.operating_point
         return {
-            "a": left, "b": right, "score": match.score, "threshold": embedder.operating_point.threshold,
-            "verdict": "the same person" if match.decision else "different people",
-            "truth": "right" if match.decision == same else "wrong",
+            "a": left, "b": right, "photographs": photographs, "match": match, "same": same,
+            "threshold": embedder.operating_point.threshold,
         }  # fmt: skip
     raise FaceError("a face in both photographs of a pair", "none in any", "look at lfw/lfw-raw-fold1.zip")
 
 
+def words(pair: dict[str, Any]) -> dict[str, Any]:
+    """A verified pair for people and for JSON."""
+    match = pair["match"]
+    return {
+        "a": pair["a"], "b": pair["b"], "score": match.score, "threshold": pair["threshold"],
+        "verdict": "the same person" if match.decision else "different people",
+        "truth": "right" if match.decision == pair["same"] else "wrong",
+    }  # fmt: skip
+
+
+def jpeg(photograph: Image) -> bytes:
+    """A photograph for the report, which lies on its owner's disk."""
+    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(photograph), quality=85))
+
+
 def accuracy(result: Result) -> str:
-    """Percent ± standard error."""
-    return f"{100 * result.metrics['accuracy'].value:.2f} % ± {100 * result.facts['standard_error']:.2f}"
+    """Percent with the 95 % interval."""
+    found = result.metrics["accuracy"]
+    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def say(began: float, text: str) -> None:

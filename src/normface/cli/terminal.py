@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,19 +45,28 @@ GalleryUrl = Annotated[
     ),
 ]  # fmt: skip
 GALLERY = "file:people.db"
+SILENT = 8.0  # seconds between lines where there is no terminal
 
 
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar with count, rate, time gone and left; call it with (done, total[, note]). Silent where no terminal is."""
+    """A bar with count, rate, time gone and left; call it with (done, total[, note]).
+
+    Where stderr is no terminal, such as a log file, long work prints a line now and then instead.
+    """
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
         task = bar.add_task(what, total=None, rate="", note="")
+        last = time.monotonic()
 
         def update(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            if not err.is_terminal and time.monotonic() - last >= SILENT and done < total:
+                last = time.monotonic()
+                err.print(f"{what}: {done:,} of {total:,} {unit}{note and f', {note}'}", soft_wrap=True, markup=False)
             speed = bar.tasks[0].speed
             bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.3g} {unit}/s" if speed else "")
 

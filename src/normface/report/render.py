@@ -35,15 +35,20 @@ def render_html(
     command: str,
     photographs: Photographs | None = None,
     remarks: Sequence[str] = (),
+    opening: str = "",
 ) -> str:
     """A whole page: summary in words, metrics, curves, groups, hardest errors, folds, conditions, and the command.
 
     `results` maps each system's name, as people shall read it, to what the same protocol found for it. `remarks`
-    follow the summary. With
-    `photographs` the hardest errors are shown: such a page is for their owner's disk.
+    follow the summary; `opening` is HTML that comes before it (`story`). With `photographs` the hardest errors are
+    shown: such a page is for their owner's disk.
     """
     sections = [
-        ("", "".join(f"<p class=lead>{escape(each)}</p>" for each in (words.summary(results), *remarks))),
+        ("", opening),
+        (
+            "All figures" if opening else "",
+            "".join(f"<p class=lead>{escape(each)}</p>" for each in (words.summary(results), *remarks)),
+        ),
         (
             "Figures",
             _table(words.metrics(results)) + "".join(f"<p>{escape(note)}</p>" for note in words.notes(results)),
@@ -100,10 +105,10 @@ def comparison_json(results: Mapping[str, Result], differences: Sequence[Result]
 
 
 def write_report(
-    path: str | Path, results: Mapping[str, Result], *, title: str, command: str, remarks: Sequence[str] = ()
+    path: str | Path, results: Mapping[str, Result], *, title: str, command: str, opening: str = ""
 ) -> None:
     """Write `render_html` to a file, whole or not at all. Raises DataError where that fails."""
-    _write(path, render_html(results, title=title, command=command, remarks=remarks))
+    _write(path, render_html(results, title=title, command=command, opening=opening))
 
 
 def write_folder(
