@@ -38,7 +38,7 @@ MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its run
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
     {"channels": (32, 64, 128), "units": (1, 2), "stem": 4},
-    {"channels": (32, 48, 96, 192), "units": (1, 1, 1), "stem": 4},
+    {"channels": (16, 32, 64, 128), "units": (1, 1, 1), "stem": 4},
 )
 
 
@@ -50,6 +50,7 @@ class Kind:
         rows: which ways of training.
         minutes: for the whole demo, where the user names none.
         networks: which may be chosen, the largest first.
+        batch: images a step.
         enough, least, most: passes over the faces: that a larger network must reach, and the limits.
         each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
     """
@@ -57,6 +58,7 @@ class Kind:
     rows: tuple[str, ...]
     minutes: float
     networks: tuple[dict[str, Any], ...]
+    batch: int
     enough: float
     least: float
     most: float
@@ -65,8 +67,8 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.0, NETWORKS[-1:], 2, 2, 8, each=4, rest=25),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 6, 3, 10, each=40, rest=60),
+    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.0, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -112,7 +114,7 @@ def demo(
     rows, results, vectors = [], {}, {}
     for name in kind.rows:
         run = folder / FOLDERS[name]
-        config = configuration(name, faces, network, epochs)
+        config = configuration(name, faces, network, kind.batch, epochs)
         train(config, faces, run, name)
         results[name], vectors[name] = judge(run, data)
         difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
@@ -126,7 +128,7 @@ def demo(
     people, pairs = len(faces.identities), results[PLAIN].metrics["accuracy"].n
     saw, following = told(rows, people), what_next(exported)
     opening = report.story(introduction(len(faces), people, pairs, faces_are), rows, saw, following, [
-        report.Verified(tuple(map(jpeg, each["photographs"])), each["match"], each["threshold"], each["same"])
+        report.Verified(jpeg(each["left"]), jpeg(each["right"]), each["match"], each["threshold"], each["same"])
         for each in verified
     ])  # fmt: skip
     title = "Teaching a network to tell faces apart, " + {3: "three", 4: "four"}[len(rows)] + " ways"
@@ -177,7 +179,7 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
-        speed = pace(configuration(PLAIN, faces, network, 1.0), faces)
+        speed = pace(configuration(PLAIN, faces, network, kind.batch, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
         fitting = left / len(kind.rows) * speed / len(faces)
         if fitting >= kind.enough:
@@ -193,13 +195,13 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
     return network, chosen
 
 
-def configuration(name: str, faces: Reader, network: dict[str, Any], epochs: float) -> TrainConfig:
+def configuration(name: str, faces: Reader, network: dict[str, Any], batch: int, epochs: float) -> TrainConfig:
     """The recipe of a row: all but the loss is alike."""
     from ..train import load_config
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
     classes = len(faces.identities)
-    steps = max(1, round(epochs * (len(faces) // config.optim.batch)))
+    steps = max(1, round(epochs * (len(faces) // batch)))
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
@@ -209,6 +211,7 @@ def configuration(name: str, faces: Reader, network: dict[str, Any], epochs: flo
         options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
+        "optim": config.optim.model_copy(update={"batch": batch}),
         "loss": config.loss.model_copy(update={"options": options}),
     })  # fmt: skip
 
@@ -308,7 +311,7 @@ def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
             continue
         assert embedder.operating_point
         return {
-            "a": left, "b": right, "photographs": photographs, "match": match, "same": same,
+            "a": left, "b": right, "left": photographs[0], "right": photographs[1], "match": match, "same": same,
             "threshold": embedder.operating_point.threshold,
         }  # fmt: skip
     raise FaceError("a face in both photographs of a pair", "none in any", "look at lfw/lfw-raw-fold1.zip")

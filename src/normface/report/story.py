@@ -39,9 +39,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Verified:
-    """A pair of photographs (JPEG), what the network decided, and whether both show one person."""
+    """Two photographs as JPEGs, what the network decided, and whether both show one person."""
 
-    photographs: tuple[bytes, bytes]
+    left: bytes
+    right: bytes
     match: Match
     threshold: float
     same: bool
@@ -128,7 +129,7 @@ def _smooth(values: Sequence[float]) -> Any:
 def _verified(pair: Verified) -> str:
     pictures = "".join(
         f'<img alt="photograph {i}" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">'
-        for i, jpeg in enumerate(pair.photographs, 1)
+        for i, jpeg in enumerate((pair.left, pair.right), 1)
     )
     decided = "one person" if pair.match.decision else "two people"
     sign = "≥" if pair.match.decision else "<"

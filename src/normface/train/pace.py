@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from statistics import median
 
 import numpy as np
 
@@ -28,4 +27,4 @@ def pace(config: TrainConfig, reader: Reader, *, steps: int = 8) -> float:
         learn(state, batch, None, 0)
         state.step(0.0)
         ends.append(time.perf_counter())
-    return config.optim.batch / median(np.diff(ends)[1:].tolist())
+    return float(config.optim.batch / np.median(np.diff(ends)[1:]))
