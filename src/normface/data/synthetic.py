@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from ..types import Image
 from .synthetic_face import Identity, Nuisance, render
 
 QUALITY = 92  # of the JPEGs
+PART = 8  # pictures that one thread draws in a row
+ROUND = 64  # parts that are drawn before all of them are written
 Named = tuple[str, Callable[[], Image]]
 
 
@@ -125,13 +129,19 @@ def _draw_pairs(
     return found
 
 
-def _write_zip(path: Path, pictures: Iterable[Named], count: Callable[[], None]) -> None:
-    def encode(picture: Named) -> tuple[str, bytes]:
-        name, draw = picture
-        return name, simplejpeg.encode_jpeg(np.ascontiguousarray(draw()), QUALITY)
+def _write_zip(path: Path, pictures: Sequence[Named], count: Callable[[], None]) -> None:
+    def encode(some: Sequence[Named]) -> list[tuple[str, bytes]]:
+        return [(name, simplejpeg.encode_jpeg(np.ascontiguousarray(draw()), QUALITY)) for name, draw in some]
 
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive, ThreadPoolExecutor() as pool:
-        for name, data in pool.map(encode, pictures):
-            # A fixed date: equal pictures, equal archives.
-            archive.writestr(zipfile.ZipInfo(name, (2017, 1, 1, 0, 0, 0)), data)
-            count()
+    # Neighbors are of one person and share their layers; between rounds nothing waits in memory.
+    parts = [pictures[i : i + PART] for i in range(0, len(pictures), PART)]
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for start in range(0, len(parts), ROUND):
+            for name, data in chain.from_iterable(pool.map(encode, parts[start : start + ROUND])):
+                # A fixed date: equal pictures, equal archives.
+                archive.writestr(zipfile.ZipInfo(name, (2017, 1, 1, 0, 0, 0)), data)
+                count()

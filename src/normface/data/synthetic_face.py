@@ -1,12 +1,14 @@
 """Drawn faces: who it is (Identity) apart from how the picture was taken (Nuisance).
 
 Everything is drawn in the units of the 112×112 template, so the same code draws an aligned crop and a photograph.
+What only depends on the person is painted once for all their pictures: a layer under and a layer over what moves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -122,45 +124,51 @@ class Nuisance:
         return _draw(cls, rng, strength)
 
 
-class _Canvas:
-    """A float picture in template units: `scale` pixels a unit, the origin at `corner`."""
+class _View(NamedTuple):
+    """A square picture of `size` pixels, `zoom` pixels per template unit, its upper left at `corner` of the template."""
 
-    def __init__(self, pixels: NDArray[np.float32], scale: float, corner: Floats) -> None:
-        self.pixels, self.scale, self.corner = pixels, scale, corner
-        self.size = len(pixels)
+    size: int
+    zoom: float
+    corner: tuple[float, float]
+
+
+class _Canvas:
+    """Float planes [C, size, size] to paint on: red, green, blue and, on a layer, how much shines through."""
+
+    def __init__(self, planes: NDArray[np.float32], view: _View) -> None:
+        self.planes, self.view = planes, view
 
     def fill(self, points: Floats, colour: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
         """Paint a polygon [N, 2] with one colour; `soft` is the blur of its edge in template units."""
         if opacity <= 0:
             return
-        corners = (points - self.corner) * self.scale
-        margin = int(3 * soft * self.scale) + 2
-        low = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, self.size)
-        high = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, 0, self.size)
-        if (high <= low).any():
+        size, zoom, corner = self.view
+        # The mask is drawn twice as large, in sixteenths of a pixel, then shrunk: smooth edges.
+        corners = np.rint((points - corner) * (zoom * 32)).astype(np.int32)
+        x, y, width, height = cv2.boundingRect(corners)
+        margin = int(3 * soft * zoom) + 2
+        left, right = max(x // 32 - margin, 0), min((x + width) // 32 + margin + 1, size)
+        top, bottom = max(y // 32 - margin, 0), min((y + height) // 32 + margin + 1, size)
+        if left >= right or top >= bottom:
             return
-        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-        cv2.fillPoly(mask, [np.rint((corners - low) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        mask = np.zeros((2 * (bottom - top), 2 * (right - left)), np.uint8)
+        cv2.fillPoly(mask, [corners - np.array((32 * left, 32 * top), np.int32)], 255, cv2.LINE_AA, 4)
+        mask = cv2.resize(mask, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
         if soft:
-            mask = cv2.GaussianBlur(mask, (0, 0), soft * self.scale)
-        weight = (mask.astype(np.float32) * (opacity / 255))[..., None]
-        view = self.pixels[low[1] : high[1], low[0] : high[0]]
-        view += weight * (np.asarray(colour, np.float32) - view)
-
-    def grid(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Template coordinates of all pixel centres."""
-        steps = (np.arange(self.size, dtype=np.float32) + 0.5) / self.scale - 0.5
-        return np.meshgrid(steps + np.float32(self.corner[0]), steps + np.float32(self.corner[1]))
+            mask = cv2.GaussianBlur(mask, (0, 0), soft * zoom)
+        ink = np.zeros((len(self.planes), 1, 1), np.float32)
+        ink[:3, 0, 0] = colour
+        part = self.planes[:, top:bottom, left:right]
+        part += mask * np.float32(opacity / 255) * (ink - part)
 
 
 _ROUND = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ROUND), np.sin(_ROUND)], 1)
 
 
 def _ellipse(centre: Any, rx: float, ry: float, tilt: float = 0.0) -> Floats:
-    x, y = rx * np.cos(_ROUND), ry * np.sin(_ROUND)
-    return np.stack(
-        [centre[0] + x * np.cos(tilt) - y * np.sin(tilt), centre[1] + x * np.sin(tilt) + y * np.cos(tilt)], 1
-    )
+    c, s = np.cos(tilt), np.sin(tilt)
+    return np.asarray(centre + _CIRCLE @ np.array([(rx * c, rx * s), (-ry * s, ry * c)]))
 
 
 def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
@@ -172,7 +180,7 @@ def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
 
 def _head(who: Identity, grow: float = 0.0) -> Floats:
     """Outline of the head: an egg whose lower half takes the jaw's width and the chin's length."""
-    x, y = np.cos(_ROUND), np.sin(_ROUND)
+    x, y = _CIRCLE.T
     width = 38 + 1.8 * who.width + grow
     below = np.maximum(y, 0)
     narrow = 1 - (0.26 - 0.06 * who.jaw) * below**2
@@ -294,49 +302,56 @@ def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
         canvas.fill(shape, rng.uniform(20, 220, 3), soft=0.8)
 
 
+@lru_cache(maxsize=4)
+def _surface(view: _View) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """An ellipsoid head at every pixel: normals [H, W, 3]; how far outside, 0 to 1; x, y and depth that turn it."""
+    steps = (np.arange(view.size) + 0.5) / view.zoom - 0.5
+    x, y = np.meshgrid(steps + view.corner[0] - MIDDLE[0], steps + view.corner[1] - MIDDLE[1])
+    radius = np.hypot(x / 46, y / 62)
+    normals = np.stack([x / 46, y / 62, np.sqrt(np.maximum(0.1, 1 - radius**2))], 2)
+    depth = 24 * np.sqrt(np.maximum(0, 1 - (x / 42) ** 2 - (y / 58) ** 2))
+    depth += 11 * np.exp(-(x**2) / 40 - (y - 4) ** 2 / 120)  # the nose stands out
+    level = 19.0  # depth of the landmarks: alignment takes their motion away
+    places = np.stack([x, y, depth - level], 2)
+    return normals.astype(np.float32), np.clip((radius - 0.8) / 0.3, 0, 1).astype(np.float32), places.astype(np.float32)
+
+
 def _shade(canvas: _Canvas, how: Nuisance) -> None:
     """Lambert's law on an ellipsoid head, and the light's colour."""
-    x, y = canvas.grid()
-    nx, ny = (x - MIDDLE[0]) / 46, (y - MIDDLE[1]) / 62
-    radius = np.sqrt(nx**2 + ny**2)
-    nz = np.sqrt(np.maximum(0.1, 1 - radius**2))
+    normals, outside, _ = _surface(canvas.view)
     light = np.array([0.55 * how.light_x, -0.35 + 0.4 * how.light_y, 1.0])
     light /= np.linalg.norm(light)
+    lambert = np.maximum(0, cv2.transform(normals, light[None]))
+    lambert += outside * (np.float32(0.5) - lambert)  # the background is lit evenly
     ambient = float(np.clip(0.5 + 0.12 * how.ambient, 0.2, 0.8))
-    lambert = np.maximum(0, nx * light[0] + ny * light[1] + nz * light[2])
     colour = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
-    flat = np.clip((radius - 0.8) / 0.3, 0, 1)  # the background is lit evenly
-    brightness = (ambient + (1.08 - ambient) * (lambert + flat * (0.5 - lambert))).astype(np.float32)
-    canvas.pixels *= brightness[..., None] * colour.astype(np.float32)
+    canvas.planes *= ambient + (1.08 - ambient) * lambert
+    canvas.planes *= colour.astype(np.float32)[:, None, None]
 
 
 def _pose(canvas: _Canvas, how: Nuisance) -> NDArray[np.float32]:
-    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment."""
-    x, y = canvas.grid()
-    dx, dy = (x - MIDDLE[0]) / 42, (y - MIDDLE[1]) / 58
-    depth = 24 * np.sqrt(np.maximum(0, 1 - dx**2 - dy**2))
-    depth += 11 * np.exp(-((x - 56) ** 2) / 40 - (y - 70) ** 2 / 120)  # the nose stands out
+    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment: [H, W, 3]."""
     yaw, pitch = 0.22 * how.yaw, 0.14 * how.pitch
-    level = 19.0  # depth of the landmarks: alignment takes their motion away
-    source_x = MIDDLE[0] + (x - MIDDLE[0]) / np.cos(yaw) - np.sin(yaw) * (depth - level)
-    source_y = MIDDLE[1] + (y - MIDDLE[1]) / np.cos(pitch) - np.sin(pitch) * (depth - level)
+    moved = np.array(  # x and y on the head from x, y, depth and 1
+        [(1 / np.cos(yaw), 0, -np.sin(yaw), -0.9 * how.shift_x), (0, 1 / np.cos(pitch), -np.sin(pitch), -0.9 * how.shift_y)]
+    )
     turn, size = 0.035 * how.turn, 1 + 0.025 * how.size
     c, s = np.cos(turn) / size, np.sin(turn) / size
-    u, v = source_x - MIDDLE[0] - 0.9 * how.shift_x, source_y - MIDDLE[1] - 0.9 * how.shift_y
-    map_x = (MIDDLE[0] + c * u - s * v - canvas.corner[0] + 0.5) * canvas.scale - 0.5
-    map_y = (MIDDLE[1] + s * u + c * v - canvas.corner[1] + 0.5) * canvas.scale - 0.5
-    where = map_x.astype(np.float32), map_y.astype(np.float32)
-    turned = cv2.remap(canvas.pixels, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    _, zoom, corner = canvas.view
+    matrix = zoom * np.array([(c, -s), (s, c)]) @ moved
+    matrix[:, 3] += (MIDDLE - corner + 0.5) * zoom - 0.5
+    where = cv2.transform(_surface(canvas.view)[2], matrix)
+    turned = cv2.remap(cv2.merge(canvas.planes), where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(turned, np.float32)
 
 
 def _expose(pixels: NDArray[np.float32], how: Nuisance) -> Image:
     """Camera: contrast, blur, noise, JPEG."""
-    rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 1)
     pixels = (pixels - 128) * np.float32(1 + 0.15 * how.contrast) + 128
     if how.blur > 0.3:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.9 * how.blur)
     if how.noise > 0:
+        rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 1)
         pixels = pixels + rng.normal(0, 7 * how.noise, pixels.shape).astype(np.float32)
     image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if how.jpeg > 0:
@@ -344,7 +359,30 @@ def _expose(pixels: NDArray[np.float32], how: Nuisance) -> Image:
     return image
 
 
-def render(who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, corner: Any = (0.0, 0.0)) -> Image:
+def _skin(who: Identity) -> Floats:
+    return (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)
+
+
+@lru_cache(maxsize=8)
+def _layers(who: Identity, view: _View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What every picture of a person shares, [4, H, W] each: painted before eyes and mouth, and after them."""
+    under, over = (_Canvas(np.zeros((4, view.size, view.size), np.float32), view) for _ in range(2))
+    under.planes[3] = over.planes[3] = 1
+    skin, points = _skin(who), who.landmarks()
+    _hair(under, who, behind=True)
+    under.fill(MIDDLE + np.array([(-20, 30), (20, 30), (24, 75), (60, 95), (-60, 95), (-24, 75)]), skin * 0.72)
+    for side in (-1, 1):
+        under.fill(_ellipse(MIDDLE + (side * (38 + 1.8 * who.width), 0), 5, 10), skin * 0.88)
+    under.fill(_head(who), skin)
+    _skin_marks(under, who, skin, points)
+    _nose(over, who, points[2], skin)
+    _hair(over, who, behind=False)
+    return under.planes, over.planes
+
+
+def render(
+    who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, corner: tuple[float, float] = (0.0, 0.0)
+) -> Image:
     """Draw a face: uint8 RGB [size, size, 3]. The same arguments give the same bytes.
 
     Args:
@@ -352,31 +390,21 @@ def render(who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, 
         zoom: pixels per template unit; 1 with size 112 is the aligned crop.
         corner: template coordinates of the picture's upper left.
     """
-    over = 2  # drawn larger, then shrunk: smooth edges
     rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 2)
     backdrop = (
         np.array([150.0, 156, 162])
         + 38 * how.background * np.array([1, 0.8, 0.6])
         + 22 * rng.normal(size=3) * (how.seed != 0)
     )
-    pixels = np.empty((size * over, size * over, 3), np.float32)
-    pixels[:] = backdrop.clip(0, 255)
-    canvas = _Canvas(pixels, zoom * over, np.asarray(corner, np.float64))
-    skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)
-    points = who.landmarks()
-    _hair(canvas, who, behind=True)
-    canvas.fill(MIDDLE + np.array([(-20, 30), (20, 30), (24, 75), (60, 95), (-60, 95), (-24, 75)]), skin * 0.72)
-    for side in (-1, 1):
-        canvas.fill(_ellipse(MIDDLE + (side * (38 + 1.8 * who.width), 0), 5, 10), skin * 0.88)
-    canvas.fill(_head(who), skin)
-    _skin_marks(canvas, who, skin, points)
+    view = _View(size, zoom, corner)
+    under, over = _layers(who, view)
+    skin, points = _skin(who), who.landmarks()
+    canvas = _Canvas(under[:3] + under[3] * backdrop.clip(0, 255).astype(np.float32)[:, None, None], view)
     for eye, side in zip(points[:2], (-1, 1), strict=True):
         _eye(canvas, who, how, eye, side, skin)
-    _nose(canvas, who, points[2], skin)
     _mouth(canvas, who, how, points[3:], skin)
-    _hair(canvas, who, behind=False)
+    canvas.planes *= over[3]
+    canvas.planes += over[:3]
     _occlude(canvas, how, points)
-    pixels = cv2.resize(canvas.pixels, (size, size), interpolation=cv2.INTER_AREA)
-    canvas = _Canvas(pixels, zoom, canvas.corner)
     _shade(canvas, how)
     return _expose(_pose(canvas, how), how)
