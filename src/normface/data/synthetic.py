@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -95,9 +96,13 @@ def write_dataset(
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@lru_cache(maxsize=8)
+def _identity(seed: int, person: int) -> Identity:
+    return Identity.draw(np.random.default_rng([seed, 2, person]))
+
+
 def _seeds(seed: int, person: int, picture: int, strength: float) -> tuple[Identity, Nuisance]:
-    who = Identity.draw(np.random.default_rng([seed, 2, person]))
-    return who, Nuisance.draw(np.random.default_rng([seed, 3, person, picture]), strength)
+    return _identity(seed, person), Nuisance.draw(np.random.default_rng([seed, 3, person, picture]), strength)
 
 
 def _narrow(seed: int, person: int, picture: int, *, strength: float) -> Image:
