@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
+from ..ahead import ahead
 from ..atomic import replacing
 from ..errors import InputError
 from ..types import Image
 from .synthetic_face import Identity, Nuisance, render
 
 QUALITY = 92  # of the JPEGs
-PART = 8  # pictures that one thread draws in a row
-ROUND = 64  # parts that are drawn before all of them are written
+PART = 8  # pictures that one thread draws in a row: most are of one person, who is painted once
 Named = tuple[str, Callable[[], Image]]
 
 
@@ -96,13 +94,9 @@ def write_dataset(
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-@lru_cache(maxsize=8)
-def _identity(seed: int, person: int) -> Identity:
-    return Identity.draw(np.random.default_rng([seed, 2, person]))
-
-
 def _seeds(seed: int, person: int, picture: int, strength: float) -> tuple[Identity, Nuisance]:
-    return _identity(seed, person), Nuisance.draw(np.random.default_rng([seed, 3, person, picture]), strength)
+    who = Identity.draw(np.random.default_rng([seed, 2, person]))
+    return who, Nuisance.draw(np.random.default_rng([seed, 3, person, picture]), strength)
 
 
 def _narrow(seed: int, person: int, picture: int, *, strength: float) -> Image:
@@ -135,18 +129,12 @@ def _draw_pairs(
 
 
 def _write_zip(path: Path, pictures: Sequence[Named], count: Callable[[], None]) -> None:
-    def encode(some: Sequence[Named]) -> list[tuple[str, bytes]]:
-        return [(name, simplejpeg.encode_jpeg(np.ascontiguousarray(draw()), QUALITY)) for name, draw in some]
+    def encode(part: Sequence[Named]) -> list[tuple[str, bytes]]:
+        return [(name, simplejpeg.encode_jpeg(np.ascontiguousarray(draw()), QUALITY)) for name, draw in part]
 
-    # Neighbors are of one person and share their layers; between rounds nothing waits in memory.
-    parts = [pictures[i : i + PART] for i in range(0, len(pictures), PART)]
-    with (
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w") as archive,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        for start in range(0, len(parts), ROUND):
-            for name, data in chain.from_iterable(pool.map(encode, parts[start : start + ROUND])):
-                # A fixed date: equal pictures, equal archives.
-                archive.writestr(zipfile.ZipInfo(name, (2017, 1, 1, 0, 0, 0)), data)
-                count()
+    parts, threads = (pictures[i : i + PART] for i in range(0, len(pictures), PART)), os.cpu_count() or 1
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, data in chain.from_iterable(ahead(encode, parts, depth=4 * threads, threads=threads)):
+            # A fixed date: equal pictures, equal archives.
+            archive.writestr(zipfile.ZipInfo(name, (2017, 1, 1, 0, 0, 0)), data)
+            count()

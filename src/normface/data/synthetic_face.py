@@ -27,6 +27,7 @@ HAIRS = np.array(
 IRISES = np.array([(60, 38, 24), (92, 62, 34), (110, 100, 60), (84, 120, 90), (90, 126, 160), (120, 130, 138)])
 
 Self = TypeVar("Self")
+Planes = NDArray[np.float32]
 
 
 def _draw(cls: type[Self], rng: np.random.Generator, strength: float = 1.0) -> Self:
@@ -125,7 +126,7 @@ class Nuisance:
 
 
 class _View(NamedTuple):
-    """A square picture of `size` pixels, `zoom` pixels per template unit, its upper left at `corner` of the template."""
+    """A square picture: its pixels a side, pixels per template unit, template coordinates of its upper left."""
 
     size: int
     zoom: float
@@ -133,9 +134,9 @@ class _View(NamedTuple):
 
 
 class _Canvas:
-    """Float planes [C, size, size] to paint on: red, green, blue and, on a layer, how much shines through."""
+    """Planes [C, size, size] to paint on: red, green, blue and, on a layer, how much shines through."""
 
-    def __init__(self, planes: NDArray[np.float32], view: _View) -> None:
+    def __init__(self, planes: Planes, view: _View) -> None:
         self.planes, self.view = planes, view
 
     def fill(self, points: Floats, colour: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
@@ -228,9 +229,8 @@ def _eyes(canvas: _Canvas, who: Identity, how: Nuisance, centres: Floats, skin: 
     lid = min(max(1 - 0.35 * how.eye_closed, 0.25), 1)
     tall = (3.5 + 0.45 * who.eye_size + 0.45 * who.eye_open) * lid
     tilt = -_MIRROR[:, 0] * 0.06 * who.eye_tilt
-    white = _ellipse(centres, wide, tall, tilt)
     canvas.fill(_ellipse(centres, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
-    canvas.fill(white, (238, 234, 230))
+    canvas.fill(_ellipse(centres, wide, tall, tilt), (238, 234, 230))
     irises = centres + (1.6 * how.gaze, 0)
     canvas.fill(_ellipse(irises, min(3.6, wide), min(3.6, tall)), _blend(IRISES, who.iris))
     canvas.fill(_ellipse(irises, 1.7, min(1.7, tall)), (12, 10, 10))
@@ -306,17 +306,16 @@ def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
 
 
 @lru_cache(maxsize=4)
-def _surface(view: _View) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """An ellipsoid head: normals [3, H, W]; how far a pixel is outside, 0 to 1; x, y, depth and 1, which poses mix."""
-    steps = (np.arange(view.size) + 0.5) / view.zoom - 0.5
-    x, y = np.meshgrid(steps + view.corner[0] - MIDDLE[0], steps + view.corner[1] - MIDDLE[1])
+def _surface(view: _View) -> tuple[Planes, Planes, Planes]:
+    """An ellipsoid head: normals [3, H, W]; 0 inside to 1 outside; x, y, depth and 1 [4, H, W], which poses mix."""
+    steps = (np.arange(view.size, dtype=np.float32) + 0.5) / view.zoom - 0.5
+    x, y = np.meshgrid(steps + view.corner[0] - float(MIDDLE[0]), steps + view.corner[1] - float(MIDDLE[1]))
     radius = np.hypot(x / 46, y / 62)
     normals = np.stack([x / 46, y / 62, np.sqrt(np.maximum(0.1, 1 - radius**2))])
     depth = 24 * np.sqrt(np.maximum(0, 1 - (x / 42) ** 2 - (y / 58) ** 2))
     depth += 11 * np.exp(-(x**2) / 40 - (y - 4) ** 2 / 120)  # the nose stands out
-    level = 19.0  # depth of the landmarks: alignment takes their motion away
-    places = np.stack([x, y, depth - level, np.ones_like(x)])
-    return normals.astype(np.float32), np.clip((radius - 0.8) / 0.3, 0, 1).astype(np.float32), places.astype(np.float32)
+    depth -= 19  # of the landmarks: alignment takes their motion away
+    return normals, np.clip((radius - 0.8) / 0.3, 0, 1), np.stack([x, y, depth, np.ones_like(x)])
 
 
 def _shade(canvas: _Canvas, how: Nuisance) -> None:
@@ -332,49 +331,38 @@ def _shade(canvas: _Canvas, how: Nuisance) -> None:
     canvas.planes *= colour.astype(np.float32)[:, None, None]
 
 
-def _pose(canvas: _Canvas, how: Nuisance) -> NDArray[np.float32]:
+def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
     """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment: [H, W, 3]."""
     yaw, pitch = 0.22 * how.yaw, 0.14 * how.pitch
-    moved = np.array(  # x and y on the head from x, y, depth and 1
-        [(1 / np.cos(yaw), 0, -np.sin(yaw), -0.9 * how.shift_x), (0, 1 / np.cos(pitch), -np.sin(pitch), -0.9 * how.shift_y)]
-    )
+    source_x = 1 / np.cos(yaw), 0, -np.sin(yaw), -0.9 * how.shift_x  # times x, y, depth and 1
+    source_y = 0, 1 / np.cos(pitch), -np.sin(pitch), -0.9 * how.shift_y
     turn, size = 0.035 * how.turn, 1 + 0.025 * how.size
     c, s = np.cos(turn) / size, np.sin(turn) / size
     _, zoom, corner = canvas.view
-    matrix = zoom * np.array([(c, -s), (s, c)]) @ moved
+    matrix = zoom * np.array([(c, -s), (s, c)]) @ np.array([source_x, source_y])
     matrix[:, 3] += (MIDDLE - corner + 0.5) * zoom - 0.5
     where = np.einsum("ic,chw->ihw", matrix.astype(np.float32), _surface(canvas.view)[2])
     turned = cv2.remap(cv2.merge(canvas.planes), *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(turned, np.float32)
 
 
-def _expose(pixels: NDArray[np.float32], how: Nuisance) -> Image:
+def _expose(pixels: Planes, how: Nuisance) -> Image:
     """Camera: contrast, blur, noise, JPEG."""
-    pixels -= 128
-    pixels *= 1 + 0.15 * how.contrast
-    pixels += 128
+    pixels = (pixels - 128) * np.float32(1 + 0.15 * how.contrast) + 128
     if how.blur > 0.3:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.9 * how.blur)
     if how.noise > 0:
         rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 1)
         pixels += rng.normal(0, 7 * how.noise, pixels.shape)
-    image = np.clip(np.rint(pixels, out=pixels), 0, 255, out=pixels).astype(np.uint8)
+    image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if how.jpeg > 0:
         image = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, max(10, int(90 - 30 * how.jpeg))))
     return image
 
 
-class _Person(NamedTuple):
-    """What all pictures of a person share: skin, landmarks [5, 2], layers [4, H, W] under and over eyes and mouth."""
-
-    skin: Floats
-    points: Floats
-    under: NDArray[np.float32]
-    over: NDArray[np.float32]
-
-
 @lru_cache(maxsize=8)
-def _person(who: Identity, view: _View) -> _Person:
+def _person(who: Identity, view: _View) -> tuple[Floats, Floats, Planes, Planes]:
+    """What a person's pictures share: skin; landmarks; layers [4, H, W] under and over what moves, eyes and mouth."""
     under, over = (_Canvas(np.zeros((4, view.size, view.size), np.float32), view) for _ in range(2))
     under.planes[3] = over.planes[3] = 1
     skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)
@@ -386,7 +374,7 @@ def _person(who: Identity, view: _View) -> _Person:
     _skin_marks(under, who, skin, points)
     _nose(over, who, points[2], skin)
     _hair(over, who, behind=False)
-    return _Person(skin, points, under.planes, over.planes)
+    return skin, points, under.planes, over.planes
 
 
 def render(
