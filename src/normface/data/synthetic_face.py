@@ -341,9 +341,9 @@ def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
     _, zoom, corner = canvas.view
     matrix = zoom * np.array([(c, -s), (s, c)]) @ np.array([source_x, source_y])
     matrix[:, 3] += (MIDDLE - corner + 0.5) * zoom - 0.5
-    where = np.einsum("ic,chw->ihw", matrix.astype(np.float32), _surface(canvas.view)[2])
-    turned = cv2.remap(cv2.merge(canvas.planes), *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(turned, np.float32)
+    u, v = np.einsum("ic,chw->ihw", matrix.astype(np.float32), _surface(canvas.view)[2])
+    pixels = cv2.merge(list(canvas.planes))
+    return np.asarray(cv2.remap(pixels, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _expose(pixels: Planes, how: Nuisance) -> Image:
