@@ -2,9 +2,10 @@ import zipfile
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from normface.data import open_reader
-from normface.data.synthetic import face, photograph, write_dataset
+from normface.data.synthetic import QUALITY, face, photograph, write_dataset
 from normface.data.synthetic_face import TEMPLATE, Identity, Nuisance, render
 from normface.errors import DataError, InputError
 from normface.protocols import read_lfw_pairs
@@ -85,6 +86,44 @@ def test_same_arguments_same_bytes(tmp_path):
     for file in ("train/faces-112.zip", "lfw/lfw-112x96.zip", "lfw/lfw-raw-fold1.zip", "lfw/pairs.txt"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert zipfile.ZipFile(tmp_path / "a" / "train" / "faces-112.zip").testzip() is None
+
+
+def small(folder):
+    """Draw a few people; return {(archive, member): bytes}."""
+    write_dataset(folder, people=3, images=5, folds=2, fold_people=2, fold_images=3, fold_pairs=4, seed=6)
+    archives = {path.name: zipfile.ZipFile(path) for path in folder.glob("*/*.zip")}
+    return {(key, name): archive.read(name) for key, archive in archives.items() for name in archive.namelist()}
+
+
+@pytest.mark.parametrize(("part", "threads"), [(1, 1), (2, 3), (100, 2)])
+def test_neither_parts_nor_threads_change_a_byte(tmp_path, monkeypatch, part, threads):
+    usual = small(tmp_path / "usual")
+    monkeypatch.setattr("normface.data.synthetic.PART", part)
+    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    assert small(tmp_path / "other") == usual
+
+
+def test_written_pictures_are_those_drawn_alone(tmp_path):
+    draw = {
+        "faces-112.zip": face,
+        "lfw-112x96.zip": lambda *numbers, strength: face(*numbers, strength=strength)[:, 8:104],
+        "lfw-raw-fold1.zip": photograph,
+    }
+    written = small(tmp_path)
+    for archive, name in sorted(written, key=lambda key: key[1][-8:]):  # people take turns
+        person, picture = int(name[7:11]), int(name[-8:-4]) - 1
+        image = np.ascontiguousarray(draw[archive](6, person, picture, strength=1.6))
+        assert written[archive, name] == simplejpeg.encode_jpeg(image, QUALITY)
+
+
+def test_progress_counts_every_picture(tmp_path):
+    seen = []
+    write_dataset(
+        tmp_path, people=2, images=3, folds=2, fold_people=2, fold_images=2, fold_pairs=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    pictures = sum(len(zipfile.ZipFile(path).namelist()) for path in tmp_path.glob("*/*.zip"))
+    assert seen == [(number, pictures) for number in range(1, pictures + 1)]
 
 
 @pytest.mark.parametrize(

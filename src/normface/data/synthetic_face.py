@@ -1,12 +1,14 @@
 """Drawn faces: who it is (Identity) apart from how the picture was taken (Nuisance).
 
 Everything is drawn in the units of the 112×112 template, so the same code draws an aligned crop and a photograph.
+What only depends on the person is painted once for all their pictures: a layer under and a layer over what moves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -25,12 +27,13 @@ HAIRS = np.array(
 IRISES = np.array([(60, 38, 24), (92, 62, 34), (110, 100, 60), (84, 120, 90), (90, 126, 160), (120, 130, 138)])
 
 Self = TypeVar("Self")
+Planes = NDArray[np.float32]
 
 
 def _draw(cls: type[Self], rng: np.random.Generator, strength: float = 1.0) -> Self:
     """One number for each field, standard normal and cut at ±2, times `strength`."""
     values = strength * rng.normal(size=len(fields(cls))).clip(-2, 2)  # type: ignore[arg-type]
-    return cls(*map(float, values))
+    return cls(*values.tolist())
 
 
 @dataclass(frozen=True)
@@ -122,45 +125,63 @@ class Nuisance:
         return _draw(cls, rng, strength)
 
 
-class _Canvas:
-    """A float picture in template units: `scale` pixels a unit, the origin at `corner`."""
+class _View(NamedTuple):
+    """A square picture: its pixels a side, pixels per template unit, template coordinates of its upper left."""
 
-    def __init__(self, pixels: NDArray[np.float32], scale: float, corner: Floats) -> None:
-        self.pixels, self.scale, self.corner = pixels, scale, corner
-        self.size = len(pixels)
+    size: int
+    zoom: float
+    corner: tuple[float, float]
+
+
+class _Canvas:
+    """Planes [C, size, size] to paint on: red, green, blue and, on a layer, how much shines through."""
+
+    def __init__(self, planes: Planes, view: _View) -> None:
+        self.planes, self.view = planes, view
 
     def fill(self, points: Floats, colour: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Paint a polygon [N, 2] with one colour; `soft` is the blur of its edge in template units."""
+        """Paint a polygon [N, 2], or several apart [K, N, 2]; `soft` is the blur of the edge in template units."""
         if opacity <= 0:
             return
-        corners = (points - self.corner) * self.scale
-        margin = int(3 * soft * self.scale) + 2
-        low = np.clip(np.floor(corners.min(0)).astype(int) - margin, 0, self.size)
-        high = np.clip(np.ceil(corners.max(0)).astype(int) + margin + 1, 0, self.size)
-        if (high <= low).any():
+        size, zoom, corner = self.view
+        # The mask is drawn twice as large, in sixteenths of a pixel, then shrunk: smooth edges.
+        corners = np.rint((points - corner) * (zoom * 32)).astype(np.int32)
+        x, y, width, height = cv2.boundingRect(corners.reshape(-1, 2))
+        margin = int(4 * soft * zoom) + 2
+        left, right = max(x // 32 - margin, 0), min((x + width) // 32 + margin + 1, size)
+        top, bottom = max(y // 32 - margin, 0), min((y + height) // 32 + margin + 1, size)
+        if left >= right or top >= bottom:
             return
-        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-        cv2.fillPoly(mask, [np.rint((corners - low) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        mask = np.zeros((2 * (bottom - top), 2 * (right - left)), np.uint8)
+        corners -= np.array((32 * left, 32 * top), np.int32)
+        cv2.fillPoly(mask, list(corners.reshape(-1, *corners.shape[-2:])), 255, cv2.LINE_AA, 4)
+        mask = cv2.resize(mask, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        weight = mask * np.float32(opacity / 255)
         if soft:
-            mask = cv2.GaussianBlur(mask, (0, 0), soft * self.scale)
-        weight = (mask.astype(np.float32) * (opacity / 255))[..., None]
-        view = self.pixels[low[1] : high[1], low[0] : high[0]]
-        view += weight * (np.asarray(colour, np.float32) - view)
-
-    def grid(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Template coordinates of all pixel centres."""
-        steps = (np.arange(self.size, dtype=np.float32) + 0.5) / self.scale - 0.5
-        return np.meshgrid(steps + np.float32(self.corner[0]), steps + np.float32(self.corner[1]))
+            weight = cv2.GaussianBlur(weight, (0, 0), soft * zoom)
+        ink = np.zeros((len(self.planes), 1, 1), np.float32)
+        ink[:3, 0, 0] = colour
+        part = self.planes[:, top:bottom, left:right]
+        part += weight * (ink - part)
 
 
 _ROUND = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ROUND), np.sin(_ROUND)], 1)
+_LIPS = np.linspace(-1, 1, 15)  # from corner to corner
+_BROW = np.linspace(-1, 1, 9)  # from the nose outwards
+_MIRROR = np.array([(-1, 1), (1, 1)])  # times what lies right of the middle: both sides, left first
 
 
-def _ellipse(centre: Any, rx: float, ry: float, tilt: float = 0.0) -> Floats:
-    x, y = rx * np.cos(_ROUND), ry * np.sin(_ROUND)
-    return np.stack(
-        [centre[0] + x * np.cos(tilt) - y * np.sin(tilt), centre[1] + x * np.sin(tilt) + y * np.cos(tilt)], 1
-    )
+def _ellipse(centre: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
+    """[40, 2], or with centres [K, 2] one for each: [K, 40, 2]."""
+    c, s = np.cos(tilt), np.sin(tilt)
+    axes = np.array([(rx * c, -ry * s), (rx * s, ry * c)]).T
+    return np.asarray(np.asarray(centre)[..., None, :] + _CIRCLE @ axes)
+
+
+def _between(one: Floats, other: Floats) -> Floats:
+    """The polygon between two lines [..., N, 2] that run the same way."""
+    return np.concatenate([one, other[..., ::-1, :]], -2)
 
 
 def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
@@ -172,7 +193,7 @@ def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
 
 def _head(who: Identity, grow: float = 0.0) -> Floats:
     """Outline of the head: an egg whose lower half takes the jaw's width and the chin's length."""
-    x, y = np.cos(_ROUND), np.sin(_ROUND)
+    x, y = _CIRCLE.T
     width = 38 + 1.8 * who.width + grow
     below = np.maximum(y, 0)
     narrow = 1 - (0.26 - 0.06 * who.jaw) * below**2
@@ -203,60 +224,54 @@ def _hair(canvas: _Canvas, who: Identity, behind: bool) -> None:
     canvas.fill(np.concatenate([outer, np.array(inner) + (MIDDLE[0], 0)]), colour, soft=1.0)
 
 
-def _eye(canvas: _Canvas, who: Identity, how: Nuisance, centre: Floats, side: int, skin: Floats) -> None:
+def _eyes(canvas: _Canvas, who: Identity, how: Nuisance, centres: Floats, skin: Floats) -> None:
     wide = 7.6 + 0.7 * who.eye_size
-    lid = float(np.clip(1 - 0.35 * max(0.0, how.eye_closed), 0.25, 1))
+    lid = min(max(1 - 0.35 * how.eye_closed, 0.25), 1)
     tall = (3.5 + 0.45 * who.eye_size + 0.45 * who.eye_open) * lid
-    tilt = -side * 0.06 * who.eye_tilt
-    canvas.fill(_ellipse(centre, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
-    canvas.fill(_ellipse(centre, wide, tall, tilt), (238, 234, 230))
-    iris = centre + (1.6 * how.gaze, 0)
-    canvas.fill(_ellipse(iris, min(3.6, wide), min(3.6, tall)), _blend(IRISES, who.iris))
-    canvas.fill(_ellipse(iris, 1.7, min(1.7, tall)), (12, 10, 10))
-    canvas.fill(_ellipse(iris - (1.1, min(1.1, tall / 2)), 0.6, 0.6), (255, 255, 255), 0.9)
-    upper = _ellipse(centre, wide + 0.4, tall + 0.5, tilt)[20:]
-    lower = _ellipse(centre, wide, tall - 0.8, tilt)[20:][::-1]
-    canvas.fill(np.concatenate([upper, lower]), skin * 0.25)
+    tilt = -_MIRROR[:, 0] * 0.06 * who.eye_tilt
+    canvas.fill(_ellipse(centres, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
+    canvas.fill(_ellipse(centres, wide, tall, tilt), (238, 234, 230))
+    irises = centres + (1.6 * how.gaze, 0)
+    canvas.fill(_ellipse(irises, min(3.6, wide), min(3.6, tall)), _blend(IRISES, who.iris))
+    canvas.fill(_ellipse(irises, 1.7, min(1.7, tall)), (12, 10, 10))
+    canvas.fill(_ellipse(irises - (1.1, min(1.1, tall / 2)), 0.6, 0.6), (255, 255, 255), 0.9)
+    upper, lower = (_ellipse(centres, wide + more, tall + by, tilt)[:, 20:] for more, by in ((0.4, 0.5), (0, -0.8)))
+    canvas.fill(_between(upper, lower), skin * 0.25)
     hair = np.minimum(_blend(HAIRS, who.hair), 120) * 0.8
-    y = centre[1] - 10.5 - 0.9 * who.brow_height - 1.1 * how.brow_raise
-    across = np.linspace(-1, 1, 9)
-    curve = np.stack([centre[0] + 9.5 * across, y - (2.0 + 0.9 * who.brow_arch) * (1 - across**2)], 1)
-    curve[:, 1] += side * across * (0.6 + 0.8 * who.brow_slant)
-    thick = (1.3 + 0.4 * who.brow_thick) * np.clip(1.1 + side * -0.3 * across, 0.4, 2)[:, None] * (0, 1)
-    canvas.fill(np.concatenate([curve - thick, (curve + thick)[::-1]]), hair, 0.9, soft=0.5)
+    arch, slant = (2.0 + 0.9 * who.brow_arch) * (1 - _BROW**2), (0.6 + 0.8 * who.brow_slant) * _BROW
+    brow = np.stack([9.5 * _BROW, slant - arch - 10.5 - 0.9 * who.brow_height - 1.1 * how.brow_raise], 1)
+    thick = np.outer((1.3 + 0.4 * who.brow_thick) * (1.1 - 0.3 * _BROW), (0, 1))
+    canvas.fill(centres[:, None] + _MIRROR[:, None] * _between(brow - thick, brow + thick), hair, 0.9, soft=0.5)
 
 
 def _nose(canvas: _Canvas, who: Identity, tip: Floats, skin: Floats) -> None:
     wide = 6.6 + 0.9 * who.nose_width
     bridge = 2.6 + 0.6 * who.nose_bridge
-    for side in (-1, 1):
-        edge = np.array([(side * bridge, -19), (side * (bridge + 1), -8), (side * wide, 0), (side * (wide - 2), 2.5)])
-        inner = edge * (0.55, 1)
-        canvas.fill(tip + np.concatenate([edge, inner[::-1]]), skin * 0.72, 0.55, soft=1.0)
-        canvas.fill(_ellipse(tip + (side * wide * 0.55, 3.0), 2.0, 1.1), skin * 0.35, 0.9, soft=0.4)
-    canvas.fill(
-        tip + np.array([(-1.3, -18), (1.3, -18), (2.2, -2), (-2.2, -2)]), np.minimum(skin * 1.14, 255), 0.5, soft=1.2
-    )
+    edge = np.array([(bridge, -19), (bridge + 1, -8), (wide, 0), (wide - 2, 2.5)])
+    canvas.fill(tip + _MIRROR[:, None] * _between(edge, edge * (0.55, 1)), skin * 0.72, 0.55, soft=1.0)
+    canvas.fill(_ellipse(tip + _MIRROR * (0.55 * wide, 3.0), 2.0, 1.1), skin * 0.35, 0.9, soft=0.4)
+    ridge = np.array([(-1.3, -18), (1.3, -18), (2.2, -2), (-2.2, -2)])
+    canvas.fill(tip + ridge, np.minimum(skin * 1.14, 255), 0.5, soft=1.2)
 
 
 def _mouth(canvas: _Canvas, who: Identity, how: Nuisance, corners: Floats, skin: Floats) -> None:
     left, right = corners
     middle, half = (left + right) / 2, (right - left)[0] / 2
     half *= 1 + 0.05 * max(0.0, how.smile)
-    across = np.linspace(-1, 1, 15)
-    rest = 1 - across**2
+    rest = 1 - _LIPS**2
     lift = 1.3 * how.smile  # corners up, middle down
-    line = np.stack([middle[0] + half * across, middle[1] + lift * (rest - 0.6)], 1)
+    line = np.stack([middle[0] + half * _LIPS, middle[1] + lift * (rest - 0.6)], 1)
     opening = max(0.0, 2.2 * how.mouth_open + 0.6 * how.smile)
-    upper = (2.4 + 0.7 * who.upper_lip) * (rest**0.6) * (1 - 0.25 * np.exp(-((across / 0.18) ** 2)))
+    upper = (2.4 + 0.7 * who.upper_lip) * (rest**0.6) * (1 - 0.25 * np.exp(-((_LIPS / 0.18) ** 2)))
     lower = (3.2 + 0.8 * who.lower_lip) * rest**0.7
     lips = skin * (0.80, 0.58, 0.58) + 14 * who.lip_colour * np.array([1.0, -0.4, -0.3])
-    high, low = line - (0, 0.4) - opening * rest[:, None] * (0, 0.3), line + opening * rest[:, None] * (0, 0.7)
-    canvas.fill(np.concatenate([high - upper[:, None] * (0, 1), high[::-1]]), lips * 0.92, soft=0.35)
-    canvas.fill(np.concatenate([low, (low + lower[:, None] * (0, 1))[::-1]]), lips, soft=0.35)
-    canvas.fill(np.concatenate([high - (0, 0.2), (low + (0, 0.3))[::-1]]), (60, 22, 24))
+    gap = opening * np.outer(rest, (0, 1))
+    high, low = line - (0, 0.4) - 0.3 * gap, line + 0.7 * gap
+    canvas.fill(_between(high - np.outer(upper, (0, 1)), high), lips * 0.92, soft=0.35)
+    canvas.fill(_between(low, low + np.outer(lower, (0, 1))), lips, soft=0.35)
+    canvas.fill(_between(high - (0, 0.2), low + (0, 0.3)), (60, 22, 24))
     if opening > 1.2:
-        canvas.fill(np.concatenate([high[3:-3], (high + (low - high) * 0.55)[3:-3][::-1]]), (236, 232, 224))
+        canvas.fill(_between(high[3:-3], (high + (low - high) * 0.55)[3:-3]), (236, 232, 224))
 
 
 def _skin_marks(canvas: _Canvas, who: Identity, skin: Floats, points: Floats) -> None:
@@ -266,12 +281,10 @@ def _skin_marks(canvas: _Canvas, who: Identity, skin: Floats, points: Floats) ->
         chin = chin[chin[:, 1] > MIDDLE[1] + 8]
         canvas.fill(chin, _blend(HAIRS, who.hair) * 0.7, min(0.75, 0.4 * who.beard), soft=4)
         canvas.fill(_ellipse(points[3:].mean(0), 13, 9), skin, 0.35, soft=3)
-    for side in (-1, 1):
-        fold = points[2] + np.array([(side * 9, 0), (side * 16, 14), (side * 17.5, 14), (side * 10.5, -1)])
-        canvas.fill(fold, skin * 0.6, max(0.0, 0.12 + 0.15 * who.folds), soft=0.9)
-        canvas.fill(
-            _ellipse(MIDDLE + (side * 21, 12), 9, 7), skin * (1.02, 0.84, 0.82), 0.35 + 0.1 * who.redness, soft=4
-        )
+    folds = points[2] + _MIRROR[:, None] * [(9, 0), (16, 14), (17.5, 14), (10.5, -1)]
+    canvas.fill(folds, skin * 0.6, max(0.0, 0.12 + 0.15 * who.folds), soft=0.9)
+    cheeks = _ellipse(MIDDLE + _MIRROR * (21, 12), 9, 7)
+    canvas.fill(cheeks, skin * (1.02, 0.84, 0.82), 0.35 + 0.1 * who.redness, soft=4)
     for _ in range(int(max(0.0, 9 * who.freckles))):
         canvas.fill(_ellipse(MIDDLE + rng.normal(0, (18, 6)) + (0, 4), 0.6, 0.6), skin * 0.72, 0.6)
     for _ in range(int(max(0.0, 0.7 + 0.9 * who.marks))):
@@ -279,72 +292,94 @@ def _skin_marks(canvas: _Canvas, who: Identity, skin: Floats, points: Floats) ->
 
 
 def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
-    rng = np.random.default_rng(int(abs(how.seed) * 1e9))
     if how.glasses > 1.3:
-        dark = how.glasses > 1.75
-        for eye in points[:2]:
-            rim = _ellipse(eye + (0, 1), 12.5, 9.5)
-            canvas.fill(rim, (24, 22, 24), 0.97 if dark else 0.12)
-            canvas.fill(np.concatenate([rim, rim[:1], _ellipse(eye + (0, 1), 11.2, 8.2)[::-1]]), (30, 26, 26), 0.95)
+        lenses, inner = _ellipse(points[:2] + (0, 1), 12.5, 9.5), _ellipse(points[:2] + (0, 1), 11.2, 8.2)
+        canvas.fill(lenses, (24, 22, 24), 0.97 if how.glasses > 1.75 else 0.12)
+        canvas.fill(_between(np.concatenate([lenses, lenses[:, :1]], 1), inner), (30, 26, 26), 0.95)
         canvas.fill(np.array([(50, 49), (62, 49), (62, 51), (50, 51)]), (30, 26, 26))
     if how.occlusion > 1.3:
+        rng = np.random.default_rng(int(abs(how.seed) * 1e9))
         centre = MIDDLE + 34 * np.array([np.sign(how.occlusion_x), 0.6 * how.occlusion_y])
         rx, ry = rng.uniform(12, 24, 2)
         shape = _ellipse(centre, rx, ry, rng.uniform(0, 3))
         canvas.fill(shape, rng.uniform(20, 220, 3), soft=0.8)
 
 
+@lru_cache(maxsize=4)
+def _surface(view: _View) -> tuple[Planes, Planes, Planes]:
+    """An ellipsoid head: normals [3, H, W]; 0 inside to 1 outside; x, y, depth and 1 [4, H, W], which poses mix."""
+    steps = (np.arange(view.size, dtype=np.float32) + 0.5) / view.zoom - 0.5
+    x, y = np.meshgrid(steps + view.corner[0] - float(MIDDLE[0]), steps + view.corner[1] - float(MIDDLE[1]))
+    radius = np.hypot(x / 46, y / 62)
+    normals = np.stack([x / 46, y / 62, np.sqrt(np.maximum(0.1, 1 - radius**2))])
+    depth = 24 * np.sqrt(np.maximum(0, 1 - (x / 42) ** 2 - (y / 58) ** 2))
+    depth += 11 * np.exp(-(x**2) / 40 - (y - 4) ** 2 / 120)  # the nose stands out
+    depth -= 19  # of the landmarks: alignment takes their motion away
+    return normals, np.clip((radius - 0.8) / 0.3, 0, 1), np.stack([x, y, depth, np.ones_like(x)])
+
+
 def _shade(canvas: _Canvas, how: Nuisance) -> None:
     """Lambert's law on an ellipsoid head, and the light's colour."""
-    x, y = canvas.grid()
-    nx, ny = (x - MIDDLE[0]) / 46, (y - MIDDLE[1]) / 62
-    radius = np.sqrt(nx**2 + ny**2)
-    nz = np.sqrt(np.maximum(0.1, 1 - radius**2))
+    normals, outside, _ = _surface(canvas.view)
     light = np.array([0.55 * how.light_x, -0.35 + 0.4 * how.light_y, 1.0])
     light /= np.linalg.norm(light)
-    ambient = float(np.clip(0.5 + 0.12 * how.ambient, 0.2, 0.8))
-    lambert = np.maximum(0, nx * light[0] + ny * light[1] + nz * light[2])
+    lambert = np.maximum(0, np.einsum("c,chw->hw", light.astype(np.float32), normals))
+    lambert += outside * (np.float32(0.5) - lambert)  # the background is lit evenly
+    ambient = min(max(0.5 + 0.12 * how.ambient, 0.2), 0.8)
     colour = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
-    flat = np.clip((radius - 0.8) / 0.3, 0, 1)  # the background is lit evenly
-    brightness = (ambient + (1.08 - ambient) * (lambert + flat * (0.5 - lambert))).astype(np.float32)
-    canvas.pixels *= brightness[..., None] * colour.astype(np.float32)
+    canvas.planes *= ambient + (1.08 - ambient) * lambert
+    canvas.planes *= colour.astype(np.float32)[:, None, None]
 
 
-def _pose(canvas: _Canvas, how: Nuisance) -> NDArray[np.float32]:
-    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment."""
-    x, y = canvas.grid()
-    dx, dy = (x - MIDDLE[0]) / 42, (y - MIDDLE[1]) / 58
-    depth = 24 * np.sqrt(np.maximum(0, 1 - dx**2 - dy**2))
-    depth += 11 * np.exp(-((x - 56) ** 2) / 40 - (y - 70) ** 2 / 120)  # the nose stands out
+def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
+    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment: [H, W, 3]."""
     yaw, pitch = 0.22 * how.yaw, 0.14 * how.pitch
-    level = 19.0  # depth of the landmarks: alignment takes their motion away
-    source_x = MIDDLE[0] + (x - MIDDLE[0]) / np.cos(yaw) - np.sin(yaw) * (depth - level)
-    source_y = MIDDLE[1] + (y - MIDDLE[1]) / np.cos(pitch) - np.sin(pitch) * (depth - level)
+    source_x = 1 / np.cos(yaw), 0, -np.sin(yaw), -0.9 * how.shift_x  # times x, y, depth and 1
+    source_y = 0, 1 / np.cos(pitch), -np.sin(pitch), -0.9 * how.shift_y
     turn, size = 0.035 * how.turn, 1 + 0.025 * how.size
     c, s = np.cos(turn) / size, np.sin(turn) / size
-    u, v = source_x - MIDDLE[0] - 0.9 * how.shift_x, source_y - MIDDLE[1] - 0.9 * how.shift_y
-    map_x = (MIDDLE[0] + c * u - s * v - canvas.corner[0] + 0.5) * canvas.scale - 0.5
-    map_y = (MIDDLE[1] + s * u + c * v - canvas.corner[1] + 0.5) * canvas.scale - 0.5
-    where = map_x.astype(np.float32), map_y.astype(np.float32)
-    turned = cv2.remap(canvas.pixels, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(turned, np.float32)
+    _, zoom, corner = canvas.view
+    matrix = zoom * np.array([(c, -s), (s, c)]) @ np.array([source_x, source_y])
+    matrix[:, 3] += (MIDDLE - corner + 0.5) * zoom - 0.5
+    u, v = np.einsum("ic,chw->ihw", matrix.astype(np.float32), _surface(canvas.view)[2])
+    pixels = cv2.merge(list(canvas.planes))
+    return np.asarray(cv2.remap(pixels, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def _expose(pixels: NDArray[np.float32], how: Nuisance) -> Image:
+def _expose(pixels: Planes, how: Nuisance) -> Image:
     """Camera: contrast, blur, noise, JPEG."""
-    rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 1)
     pixels = (pixels - 128) * np.float32(1 + 0.15 * how.contrast) + 128
     if how.blur > 0.3:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.9 * how.blur)
     if how.noise > 0:
-        pixels = pixels + rng.normal(0, 7 * how.noise, pixels.shape).astype(np.float32)
+        rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 1)
+        pixels += rng.normal(0, 7 * how.noise, pixels.shape)
     image = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     if how.jpeg > 0:
         image = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, max(10, int(90 - 30 * how.jpeg))))
     return image
 
 
-def render(who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, corner: Any = (0.0, 0.0)) -> Image:
+@lru_cache(maxsize=8)
+def _person(who: Identity, view: _View) -> tuple[Floats, Floats, Planes, Planes]:
+    """What a person's pictures share: skin; landmarks; layers [4, H, W] under and over what moves, eyes and mouth."""
+    under, over = (_Canvas(np.zeros((4, view.size, view.size), np.float32), view) for _ in range(2))
+    under.planes[3] = over.planes[3] = 1
+    skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)
+    points = who.landmarks()
+    _hair(under, who, behind=True)
+    under.fill(MIDDLE + np.array([(-20, 30), (20, 30), (24, 75), (60, 95), (-60, 95), (-24, 75)]), skin * 0.72)
+    under.fill(_ellipse(MIDDLE + _MIRROR * (38 + 1.8 * who.width, 0), 5, 10), skin * 0.88)
+    under.fill(_head(who), skin)
+    _skin_marks(under, who, skin, points)
+    _nose(over, who, points[2], skin)
+    _hair(over, who, behind=False)
+    return skin, points, under.planes, over.planes
+
+
+def render(
+    who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, corner: tuple[float, float] = (0.0, 0.0)
+) -> Image:
     """Draw a face: uint8 RGB [size, size, 3]. The same arguments give the same bytes.
 
     Args:
@@ -352,31 +387,19 @@ def render(who: Identity, how: Nuisance, *, size: int = 112, zoom: float = 1.0, 
         zoom: pixels per template unit; 1 with size 112 is the aligned crop.
         corner: template coordinates of the picture's upper left.
     """
-    over = 2  # drawn larger, then shrunk: smooth edges
     rng = np.random.default_rng(int(abs(how.seed) * 1e9) + 2)
     backdrop = (
         np.array([150.0, 156, 162])
         + 38 * how.background * np.array([1, 0.8, 0.6])
         + 22 * rng.normal(size=3) * (how.seed != 0)
     )
-    pixels = np.empty((size * over, size * over, 3), np.float32)
-    pixels[:] = backdrop.clip(0, 255)
-    canvas = _Canvas(pixels, zoom * over, np.asarray(corner, np.float64))
-    skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)
-    points = who.landmarks()
-    _hair(canvas, who, behind=True)
-    canvas.fill(MIDDLE + np.array([(-20, 30), (20, 30), (24, 75), (60, 95), (-60, 95), (-24, 75)]), skin * 0.72)
-    for side in (-1, 1):
-        canvas.fill(_ellipse(MIDDLE + (side * (38 + 1.8 * who.width), 0), 5, 10), skin * 0.88)
-    canvas.fill(_head(who), skin)
-    _skin_marks(canvas, who, skin, points)
-    for eye, side in zip(points[:2], (-1, 1), strict=True):
-        _eye(canvas, who, how, eye, side, skin)
-    _nose(canvas, who, points[2], skin)
+    view = _View(size, zoom, corner)
+    skin, points, under, over = _person(who, view)
+    canvas = _Canvas(under[:3] + under[3] * backdrop.clip(0, 255).astype(np.float32)[:, None, None], view)
+    _eyes(canvas, who, how, points[:2], skin)
     _mouth(canvas, who, how, points[3:], skin)
-    _hair(canvas, who, behind=False)
+    canvas.planes *= over[3]
+    canvas.planes += over[:3]
     _occlude(canvas, how, points)
-    pixels = cv2.resize(canvas.pixels, (size, size), interpolation=cv2.INTER_AREA)
-    canvas = _Canvas(pixels, zoom, canvas.corner)
     _shade(canvas, how)
     return _expose(_pose(canvas, how), how)
