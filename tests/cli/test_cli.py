@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import simplejpeg
 from tests.cli.conftest import one_line
 
+from normface import theory
 from normface.cli import VERBS
+from normface.data import open_reader
 from normface.report import evidence
 from normface.types import Calibration, Embeddings
 
@@ -324,11 +327,40 @@ def test_demo(run, tmp_path, monkeypatch):
     code, out, err = run("demo", "--out", tmp_path / "demo", "--epochs", 1, "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert set(found["results"]) == {"plain softmax", "NormFace"}
+    rows = ["plain softmax", "unit vectors, no scale", "NormFace", "NormFace with growing margin"]
+    assert list(found["results"]) == rows
+    assert list(found["differences"]) == rows[1:]
+    assert all(each["low"] <= each["value"] <= each["high"] for each in found["differences"].values())
     assert [v["truth"] in ("right", "wrong") for v in found["verified"]] == [True, True]
     page = (tmp_path / "demo" / "report.html").read_text()
-    assert "NormFace decides" in page
+    assert f"no lower without a scale: {theory.loss_lower_bound(20, 1.0):.2f}" in page
+    assert page.count("data:image/jpeg") == 4
     assert (tmp_path / "demo" / "normface.onnx").stat().st_size > 1e6
+    runs = [json.loads((tmp_path / "demo" / name / "config.json").read_text()) for name in ("growing", "softmax")]
+    assert runs[0]["loss"]["options"]["margin"]["steps"] == runs[0]["loss"]["options"]["growth"][1] == 5
+    assert [{**each, "loss": None} for each in runs[1:]] == [{**runs[0], "loss": None}]  # all but the loss is alike
     code, _, err = run("demo", "--out", tmp_path / "demo")
     assert code == 2
     assert one_line(err, "a new folder for --out")
+    code, _, err = run("demo", "--out", tmp_path / "new", "--epochs", 1, "--minutes", 2)
+    assert code == 2
+    assert one_line(err, "--minutes or --epochs")
+
+
+def test_demo_plans_to_the_time_it_has(drawn, monkeypatch):
+    """Passes · images / speed is the share of a row; the first network that gets enough of them is taken."""
+    from normface.cli import demo
+    from normface.train import pace
+
+    faces = open_reader(drawn / "train" / "faces-112.zip")
+    speeds = {2: 10.0, 4: 100.0}  # by the stride of the network's first convolution
+    monkeypatch.setattr(pace, "pace", lambda config, reader: speeds[config.model.options["stem"]])
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: 60.0)
+    kind = replace(demo.KINDS["real"], least=0.1, most=1000, each=10, rest=30)
+    network, epochs = demo.plan(kind, faces, 5.0, None, 30.0)
+    left = (300 - 30 - 30 - 3 * 10) / 3
+    assert epochs == pytest.approx(left * 10 / len(faces), abs=0.05)
+    assert network["stem"] == 2
+    network, epochs = demo.plan(replace(kind, enough=2 * epochs), faces, 5.0, None, 30.0)
+    assert network["stem"] == 4
+    assert epochs == pytest.approx(left * 100 / len(faces), abs=0.05)

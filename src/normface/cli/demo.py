@@ -291,8 +291,8 @@ def told(rows: list[report.Row], people: int) -> str:
 def what_next(exported: Path) -> str:
     """Where a newcomer may go on."""
     return (
-        f"compare your own photographs with the model that ships (normface verify a.jpg b.jpg) or with this one "
-        f"(--model {exported}), or train on your own faces: normface train scratch --data FOLDER --out RUN."
+        "Compare two photographs of your own with the model that ships (normface verify a.jpg b.jpg), or train a "
+        f"network on your own faces (normface train scratch --data FOLDER --out RUN). This one is {exported}."
     )
 
 

@@ -67,7 +67,8 @@ def story(introduction: str, rows: Sequence[Row], saw: str, following: str, veri
         "hold 0 is more than chance.</p>"
         f"<p class=lead><b>What you saw.</b> {escape(saw)}</p>"
         f"<div class=row><figure>{accuracies(rows)}</figure><figure>{losses(rows)}</figure></div>"
-        f"<h2>Two pairs, verified with the last network</h2><div class=row>{''.join(map(_verified, verified))}</div>"
+        "<h2>Two pairs of photographs, verified with the last network</h2>"
+        f"<div class='row large'>{''.join(map(_verified, verified))}</div>"
         f"<p class=lead><b>What next.</b> {escape(following)}</p>"
     )
 
@@ -82,7 +83,7 @@ def accuracies(rows: Sequence[Row]) -> str:
         axes.errorbar(value, place, xerr=spread, fmt="o", color=COLOURS[i % 6], capsize=4)
     axes.set_yticks(places, [row.name.replace(" with", "\nwith") for row in rows])
     axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_title("On people never seen in training (bars: 95 % intervals)", color=GREY, fontsize=11)
+    axes.set_title("On new people, with 95 % intervals", color=GREY, fontsize=11)
     return svg(figure, "The accuracy of each way of training, with 95 % intervals")
 
 
