@@ -55,7 +55,7 @@ def test_a_machine_lost_in_the_middle(model, crops, tmp_path, two_machines):  # 
     assert seen == sorted(set(seen))
 
 
-def wait_for(file, seconds=60):
+def wait_for(file, seconds=600):
     end = time.monotonic() + seconds
     while not file.exists():
         assert time.monotonic() < end

@@ -168,12 +168,12 @@ def test_two_runs_at_once(tree, tmp_path, mtcnn):
     class Slow:
         def detect_many(self, images):
             begun.set()
-            assert go_on.wait(60)
+            assert go_on.wait(600)
             return mtcnn.detect_many(images)
 
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(align_all, photographs, tmp_path / "out", work(Slow()))
-        assert begun.wait(60)
+        assert begun.wait(600)
         with pytest.raises(ConfigError, match=r"out to be of one run at a time, got another .* wait until"):
             align_all(photographs, tmp_path / "out", work(mtcnn))
         go_on.set()
