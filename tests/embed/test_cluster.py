@@ -1,7 +1,13 @@
-"""A Ray cluster of two machines, each with processes, ports and an object store of its own, and one of them is lost."""
+"""Bulk embedding by Ray: an actor is killed; a cluster of two machines loses one. The bytes are those of one process.
 
+In one file: tests of two files may run at the same time, and `ray.init` joins a cluster that it finds.
+"""
+
+import os
+import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from tests.embed.test_bulk import crops, model, parts_of_20, same_files  # noqa: F401
@@ -9,6 +15,57 @@ from tests.embed.test_bulk import crops, model, parts_of_20, same_files  # noqa:
 from normface.embed import Embedder
 from normface.embed.bulk import embed_all
 from normface.embed.source import open_source
+
+
+def actors():
+    """Processes of Ray's actors that this process or its children started."""
+    parents, named = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"ray::MapWorker" in (folder / "cmdline").read_bytes():
+                named.append(int(folder.name))
+        except OSError:  # ended meanwhile
+            continue
+
+    def ours(pid):
+        return pid == os.getpid() or (pid in parents and ours(parents[pid]))
+
+    return [pid for pid in named if ours(pid)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("parts_of_20")
+def test_an_actor_killed(model, crops, tmp_path):  # noqa: F811
+    source, seen, dead = open_source(crops, "112x96"), [], tmp_path / "dead"
+
+    def load():  # the actors wait until one is killed, once a part has come
+        embedder = Embedder.load(model)
+        quick = embedder.network
+
+        def network(pixels):
+            while any((tmp_path / "ray").glob("part-*")) and not dead.exists():
+                time.sleep(0.01)
+            return quick(pixels)
+
+        embedder.network = network
+        return embedder
+
+    def kill(done, total):
+        seen.append(done)
+        if done and not dead.exists():
+            os.kill(actors()[0], signal.SIGKILL)
+            dead.touch()
+
+    refused = embed_all(source, tmp_path / "ray", load, engine="ray", progress=kill)
+    assert dead.exists()
+    assert refused == embed_all(source, tmp_path / "local", partial(Embedder.load, model))
+    assert same_files(tmp_path / "ray", tmp_path / "local")
+    assert len(seen) == 6  # nothing, then each part once
+    assert seen == sorted(set(seen))
+    seen.clear()
+    embed_all(source, tmp_path / "ray", load, engine="ray", progress=lambda done, total: seen.append(done))
+    assert seen == [97]  # nothing left to do: Ray is not even started
 
 
 @pytest.fixture

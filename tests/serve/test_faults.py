@@ -40,11 +40,17 @@ def connect(url):
 
 @pytest.mark.slow
 def test_slow_heads_and_slow_bodies_are_hung_up_on(listening, faces, monkeypatch):
-    url, hasty, begun = listening(timeout=GUARD), listening(timeout=0.5), b"POST /v1/embed HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    url, hasty, begun = (
+        listening(timeout=GUARD),
+        listening(timeout=0.5),
+        b"POST /v1/embed HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+    )
     rest = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100\r\n\r\n--x"
     with connect(url) as body:
         body.sendall(begun + rest)
-        assert httpx.post(f"{url}/v1/verify", files=pair(faces), timeout=GUARD).status_code == 200  # nobody waits for it
+        assert (
+            httpx.post(f"{url}/v1/verify", files=pair(faces), timeout=GUARD).status_code == 200
+        )  # nobody waits for it
     with connect(hasty) as body:
         body.sendall(begun + rest)
         assert body.recv(1000).startswith(b"HTTP/1.1 408 ")
