@@ -1,4 +1,4 @@
-"""Training's options: what each does to a step, against plain arithmetic; people held out; a run killed a dozen times."""
+"""Training's options: what each does to a step, against plain arithmetic; people held out; a run killed often."""
 
 import itertools
 import json
