@@ -3,6 +3,9 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 DATA ?=
 OUT ?= demo-out
+WORKERS ?= 2
+THREADS ?= 1
+PYTEST = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
 .PHONY: help setup demo test test-fast check fmt bench docs clean
 
@@ -22,11 +25,11 @@ $(VENV)/.done: pyproject.toml constraints.txt
 demo: setup      ## the whole job in minutes on synthetic faces; DATA=DIR for real ones
 	@$(BIN)/normface demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
-test: setup      ## every test, real faces included where ../shared/data or NORMFACE_DATA exists
-	@$(BIN)/python -m pytest -q --durations=10
+test: setup      ## every test, real faces included where ../shared/data or NORMFACE_DATA exists; WORKERS=2 THREADS=1
+	@$(PYTEST)
 
 test-fast: setup ## the tests that take no training and no photographs
-	@$(BIN)/python -m pytest -q -m "not slow and not real"
+	@$(PYTEST) -m "not slow and not real"
 
 check: setup     ## ruff, mypy strict, the floors
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -32,7 +32,7 @@ ann, ann_again, bob = (
     simplejpeg.encode_jpeg(photograph(0, person, picture, strength=0.4)) for person, picture in ((0, 0), (0, 1), (1, 0))
 )
 # With keys: headers={"Authorization": "Bearer nf_…"}
-with httpx.Client(base_url=url, timeout=60) as service:
+with httpx.Client(base_url=url, timeout=600) as service:
 
     def ask(method, path, **request):
         response = service.request(method, path, **request)
@@ -52,4 +52,4 @@ with httpx.Client(base_url=url, timeout=60) as service:
 
 if process:
     process.terminate()
-    process.wait(30)
+    process.wait()

@@ -2,15 +2,24 @@
 
 import atexit
 import gc
+import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if not os.path.exists("/dev/nvidia0"):
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its kernels then run on CPU tensors
 
 ROOT = Path(__file__).parents[1]
+# No property may depend on how fast the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+# The tests' processes are forked from one that has imported this: torch's import takes each 2 s otherwise.
+multiprocessing.set_forkserver_preload(
+    ["pytest", "normface.data", "normface.train.loop", "torch.multiprocessing", "torch.utils.tensorboard"]
+)
 
 
 def pytest_collection_finish() -> None:

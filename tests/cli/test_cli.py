@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import simplejpeg
 from tests.cli.conftest import one_line
@@ -140,7 +141,23 @@ class TestDoctor:
         assert one_line(run("doctor", folder, "--plot", "m.pdf")[2], ".svg or .png")
 
 
+@pytest.fixture
+def converted(monkeypatch):
+    """torch's exporter takes seconds: it runs once, and every later export starts from a copy of what it made."""
+    from normface.embed import network
+
+    convert, made = network._to_onnx, []
+
+    def once(*arguments):
+        if not made:
+            made.append(convert(*arguments).SerializeToString())
+        return onnx.load_from_string(made[0])
+
+    monkeypatch.setattr(network, "_to_onnx", once)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("converted")
 def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     """train → evaluate --certify → export → verify, each by its command."""
     run_folder, model = tmp_path / "run", tmp_path / "model.onnx"

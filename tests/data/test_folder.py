@@ -69,7 +69,7 @@ part = st.text("ab.-_ éß李", min_size=1, max_size=4).filter(lambda text: text
 path = st.tuples(part, part, st.sampled_from([".png", ".PNG", ".txt"])).map(lambda p: f"{p[0]}/{p[1]}{p[2]}")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sets(path, min_size=1, max_size=8), st.sampled_from(["", "lfw/", "a/b c/"]), st.booleans())
 def test_folder_and_zip_agree(names, root, stored):
     files = {root + name: png(i) for i, name in enumerate(sorted(names))}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as td
-import torch.multiprocessing as mp
+from torch.multiprocessing import get_context, start_processes
 
 from normface.data import open_reader
 from normface.errors import ConfigError
@@ -72,7 +72,8 @@ def once(rank, world, meeting, job):
 @pytest.fixture(scope="module")
 def folder(drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, (str(folder), str(drawn / "train" / "faces-112.zip")), WORLD)
+    data = drawn / "train" / "faces-112.zip"
+    start_processes(work, (str(folder), str(data)), WORLD, start_method="forkserver")
     return folder
 
 
@@ -132,7 +133,7 @@ def killed(run, data):
 @pytest.mark.slow
 def test_killed_in_the_middle_of_a_save(drawn, tmp_path):
     data, config = drawn / "train" / "faces-112.zip", load_config("normface", [*OVERRIDES, "save_every=3"])
-    process = mp.get_context("spawn").Process(target=killed, args=(str(tmp_path / "run"), str(data)))
+    process = get_context("forkserver").Process(target=killed, args=(str(tmp_path / "run"), str(data)))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -1,12 +1,8 @@
 """Bulk embedding: the Embedder's own numbers in files, whoever computes them and however often it is stopped."""
 
 import json
-import os
-import signal
-import time
 import zipfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,46 +134,3 @@ class TestCommand:
         assert one_line(
             run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it first"
         )
-
-
-def workers():
-    """Processes of Ray's actors on this machine."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"ray::MapWorker" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # ended meanwhile
-            continue
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("parts_of_20")
-def test_ray_gives_the_same_bytes_though_an_actor_is_killed(model, crops, tmp_path):
-    source = open_source(crops, "112x96")
-
-    def load():  # slow enough to be met alive
-        embedder = Embedder.load(model)
-        quick = embedder.network
-        embedder.network = lambda pixels: (time.sleep(0.05), quick(pixels))[1]
-        return embedder
-
-    before, seen, killed = set(workers()), [], []
-
-    def kill(done, total):
-        seen.append(done)
-        ours = [pid for pid in workers() if pid not in before]
-        if done and not killed and ours:
-            killed.append(ours[0])
-            os.kill(ours[0], signal.SIGKILL)
-
-    refused = embed_all(source, tmp_path / "ray", load, engine="ray", progress=kill)
-    assert killed
-    assert refused == embed_all(source, tmp_path / "local", partial(Embedder.load, model))
-    assert same_files(tmp_path / "ray", tmp_path / "local")
-    assert len(seen) == 6  # nothing, then each part once
-    assert seen == sorted(set(seen))
-    seen.clear()
-    embed_all(source, tmp_path / "ray", load, engine="ray", progress=lambda done, total: seen.append(done))
-    assert seen == [97]  # nothing left to do: Ray is not even started

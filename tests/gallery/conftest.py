@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
+from normface.gallery import store
+
 KEY = b"k" * 32
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """However slow the machine is, nobody is told that another connection writes for too long."""
+    monkeypatch.setattr(store, "WAIT", 600.0)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 @pytest.mark.slow
 def test_killed_while_it_enrols_fifty_times(place):
     killed = subprocess.run(
-        [sys.executable, HERE / "killed.py", place, "50", "1"], capture_output=True, text=True, timeout=300
+        [sys.executable, HERE / "killed.py", place, "50", "1"], capture_output=True, text=True, timeout=3000
     )
     times = [json.loads(line) for line in killed.stdout.splitlines()]
     assert len(times) == 50, killed.stderr

@@ -86,6 +86,7 @@ def listening(model):
         thread.start()
         started.append((running, thread))
         while not running.started:
+            assert thread.is_alive()
             time.sleep(0.01)
         return url
 
@@ -93,7 +94,7 @@ def listening(model):
     for running, _ in started:
         running.should_exit = True
     for _, thread in started:
-        thread.join(20)
+        thread.join(600)
         assert not thread.is_alive()
 
 

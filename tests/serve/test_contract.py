@@ -19,10 +19,11 @@ def contract(model, tmp_path_factory):
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     while not running.started:
+        assert thread.is_alive()
         time.sleep(0.01)
     yield schemathesis.openapi.from_url(f"{url}/v1/openapi.json")
     running.should_exit = True
-    thread.join(20)
+    thread.join(600)
 
 
 @pytest.mark.slow
@@ -43,7 +44,7 @@ def test_every_request(contract, mode):
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         def answers(case):
             tried.add((case.method, case.path))
-            case.call_and_validate(checks=checked)
+            case.call_and_validate(checks=checked, timeout=600)
 
         try:
             answers()

@@ -50,7 +50,7 @@ def opened(browser):
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda told: faults.append(told.text) if told.type == "error" else None)
         page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if "://" in request.url else None)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(600_000)
         page.goto(url)
         page.wait_for_selector("#about:not(:empty)")
         pages.append(page)

@@ -1,10 +1,14 @@
-"""Training's options: what each does to a step, against plain arithmetic; people held out; a run killed many times."""
+"""Training's options: what each does to a step, against plain arithmetic; people held out; a run killed often."""
 
+import itertools
 import json
-import multiprocessing as mp
+import multiprocessing
 import os
 import random
 import signal
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -230,39 +234,49 @@ def test_a_run_describes_itself(reader, tmp_path):
     assert any(m.get("memory_mib", 0) > 10 for m in metrics(tmp_path / "run")) or len(metrics(tmp_path / "run")) < 10
 
 
-def _go(data, run):
+def _go(data, run, files=None, pause=0.0):
+    """Train on; if `files` is given, die `pause` seconds after so many of the run's were opened, renamed or removed."""
     torch.set_num_threads(1)
+    left = itertools.count(1)
+
+    def die():
+        time.sleep(pause)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def look(event, args):
+        met = event in ("open", "os.rename", "os.remove", "os.mkdir") and str(run) in str(args[0])
+        if met and next(left) == files:
+            threading.Thread(target=die).start()
+
+    sys.addaudithook(look)
+    config = configure("save_every=2", "optim.epochs=4")
     try:
-        train(configure("save_every=2", "optim.epochs=4"), open_reader(data), run, resume=True)
+        train(config, open_reader(data), run, resume=True)
     except Exception:
-        train(configure("save_every=2", "optim.epochs=4"), open_reader(data), run)
+        train(config, open_reader(data), run)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(drawn, tmp_path):
+def test_killed_a_dozen_times(drawn, tmp_path):
     """SIGKILL at random moments: the run always goes on, to the very numbers of one that was left in peace."""
-    data = drawn / "train" / "faces-112.zip"
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["normface.train.loop", "normface.data", "torch.utils.tensorboard"])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(configure("save_every=2", "optim.epochs=4"), open_reader(data), tmp_path / "peace")
-    torch.set_num_threads(threads)
+    data, runs = drawn / "train" / "faces-112.zip", [tmp_path / "peace"]
     draws, kills = random.Random(0), 0
-    for _ in range(60):
-        process = context.Process(target=_go, args=(data, tmp_path / "run"))
+
+    def ended(*death):
+        process = multiprocessing.get_context("forkserver").Process(target=_go, args=(data, runs[-1], *death))
         process.start()
-        process.join(draws.uniform(0.2, 1.2) if kills < 20 else 60)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
         process.join()
-        if process.exitcode == 0 and kills >= 20:
-            break
-        if process.exitcode == 0:  # finished before it was killed often enough: another one
-            (tmp_path / "run").rename(tmp_path / f"done{kills}")
-    assert kills >= 20
-    assert process.exitcode == 0
-    want, got = metrics(tmp_path / "peace"), metrics(tmp_path / "run")
-    assert [m["step"] for m in got] == [m["step"] for m in want]
-    assert [m["loss"] for m in got] == [m["loss"] for m in want]
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return process.exitcode == 0
+
+    assert ended()
+    runs.append(tmp_path / "run 0")
+    while kills < 12:
+        if ended(draws.randrange(1, 60), draws.uniform(0, 0.02)):  # another one
+            runs.append(tmp_path / f"run {kills}")
+        else:
+            kills += 1
+    assert ended()
+    want, *others = ([(m["step"], m["loss"]) for m in metrics(run)] for run in runs)
+    assert len(want) == 24
+    assert all(got == want for got in others)
