@@ -27,8 +27,10 @@ test: setup      ## every test, real faces included where ../shared/data or NORM
 test-fast: setup ## the tests that take no training and no photographs
 	@$(BIN)/python -m pytest -q -m "not slow and not real"
 
-check: setup     ## ruff, mypy strict, the floors
+check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@for platform in win32 darwin; do \
+	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
 
 fmt: setup       ## format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
