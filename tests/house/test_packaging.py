@@ -103,7 +103,7 @@ def test_the_wheel_verifies_photographs_in_an_environment_that_has_nothing_else(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert -1 <= json.loads(done.stdout)["cosine"] <= 1
+    assert -1 <= json.loads(done.stdout)["score"] <= 1
 
 
 def install(python: Path, what: str) -> None:
