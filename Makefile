@@ -7,22 +7,21 @@ WORKERS ?= 2
 THREADS ?= 1
 PYTEST = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-fast check fmt bench docs clean
+.PHONY: help setup demo test test-fast check fmt dist bench docs clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
 
 setup: $(VENV)/.done   ## install everything into .venv (once)
 
-# Registries fail now and then: three tries. The constraints keep torch at its CPU build.
+# Two stamps: the demo needs neither the service nor what tests and checks.
 $(VENV)/.done: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@for try in 1 2 3; do \
-	  echo "installing into $(VENV) (try $$try of 3, a minute or two) …"; \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check --retries 5 -c constraints.txt -e '.[train,report,figures,gallery,serve,ray,dev]' \
-	    && touch $@ && exit 0; sleep 5; done; echo "installation failed three times: see the messages above"; exit 1
+	@PYTHON=$(PYTHON) .ci/install $(VENV) dev && touch $(VENV)/.demo $@
 
-demo: setup      ## the whole job in minutes on synthetic faces; DATA=DIR for real ones
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@PYTHON=$(PYTHON) .ci/install $(VENV) train,report && touch $@
+
+demo: $(VENV)/.demo ## the whole job in minutes on synthetic faces; DATA=DIR for real ones
 	@$(BIN)/normface demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
 test: setup      ## every test, real faces included where ../shared/data or NORMFACE_DATA exists; WORKERS=2 THREADS=1
@@ -31,11 +30,16 @@ test: setup      ## every test, real faces included where ../shared/data or NORM
 test-fast: setup ## the tests that take no training and no photographs
 	@$(PYTEST) -m "not slow and not real"
 
-check: setup     ## ruff, mypy strict, the floors
+check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@for platform in win32 darwin; do \
+	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
 
 fmt: setup       ## format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+dist: setup      ## wheel and sdist into dist/, checked
+	@rm -rf dist && $(BIN)/python -m build && $(BIN)/twine check --strict dist/*
 
 bench: setup     ## measure: make bench NAME=training
 	@$(BIN)/python -m benchmarks $(NAME)
@@ -44,4 +48,4 @@ docs: setup      ## API reference into build/docs
 	@$(BIN)/pdoc -o build/docs normface '!normface.cli' && echo "open build/docs/index.html"
 
 clean:           ## remove what was built
-	rm -rf $(VENV) build demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

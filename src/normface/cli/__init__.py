@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -46,6 +47,9 @@ def normface() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # Windows' pipes take few of our signs: better another one than an end
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("normface: warning: %(message)s"))
     logging.getLogger("normface").addHandler(handler)

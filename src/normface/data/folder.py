@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,7 @@ def file_name(record: Record) -> str:
     inner = PurePosixPath(record.id.replace("\\", "/"))
     parts = inner.parts[1:] if len(inner.parts) > 1 and inner.parts[0] == record.identity else (inner.name,)
     name = "/".join((record.identity, *parts))
-    if "/" in record.identity or not record.identity or {"..", ".", ""} & {record.identity, *parts} or "\0" in name:
+    strange = {"/", "\\", "\0"} & set(record.identity) or "\0" in name or PureWindowsPath(name).drive
+    if strange or {"..", ".", ""} & {record.identity, *parts}:
         raise DataError("names of files inside the folder", repr(name), "leave it out: --exclude")
     return name if is_image(name) else name + extension(record.image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..types import Ints
 from .decode import extension
 from .images import Images, Record, by_name
 from .pack import span
+from .within import read_at
 
 STATE, INFO = "state.json", "dataset_info.json"
 
@@ -83,7 +83,7 @@ class HuggingFace:
 
     def encoded(self, row: int) -> bytes:
         start, length = self._spans[row].tolist()
-        return os.pread(self._files[int(np.searchsorted(self._ends, row, side="right"))].fileno(), length, start)
+        return read_at(self._files[int(np.searchsorted(self._ends, row, side="right"))].fileno(), length, start)
 
 
 def open_huggingface(path: str | Path, strict: bool = False) -> Images:

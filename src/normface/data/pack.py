@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from ..atomic import replacing
 from ..errors import ConfigError, DataError, require
 from ..types import Ints
 from .images import Images, Record
+from .within import read_at
 
 MANIFEST, FORMAT = "pack.json", "normface-pack-1"
 BATCH = 1024  # records
@@ -91,7 +91,7 @@ class Pack:
 
     def encoded(self, row: int) -> bytes:
         # Views give Python's own integers at once, which counts here.
-        data = os.pread(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
+        data = read_at(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
         if zlib.crc32(data) != self._crcs[row]:
             raise DataError(f"{self.name(row)} as it was packed", "other bytes", "pack it again, or restore the file")
         return data

@@ -23,6 +23,7 @@ from ..errors import DataError
 from ..types import Ints
 from .decode import decode
 from .images import Images, Record
+from .within import read_at
 
 MAGIC = 0xCED7230A
 _FRAME, _HEADER = struct.Struct("<II"), struct.Struct("<IfQQ")
@@ -82,7 +83,7 @@ class RecordIO:
 
     def encoded(self, row: int) -> bytes:
         start, end = self._spans[row].tolist()
-        data = _unframed(os.pread(self._file.fileno(), end - start, start), self.name(row))
+        data = _unframed(read_at(self._file.fileno(), end - start, start), self.name(row))
         (flag,) = struct.unpack_from("<I", data)
         if _HEADER.size + 4 * flag > len(data):
             raise DataError(f"{self.name(row)} to be whole", f"{flag} labels in {len(data)} bytes", "copy it again")

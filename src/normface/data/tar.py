@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from ..atomic import replacing
 from ..errors import DataError
 from .decode import EXTENSIONS, extension
 from .images import Images, Record, by_name
+from .within import read_at
 
 _MOST = 1 << 20  # bytes of a label
 
@@ -65,7 +65,7 @@ class Tar:
 
     def encoded(self, row: int) -> bytes:
         number, start, length = self._spans[row]
-        return os.pread(self._files[number].fileno(), length, start)
+        return read_at(self._files[number].fileno(), length, start)
 
     def _samples(self, shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
         """Key → ending → place and length."""
@@ -104,7 +104,7 @@ class Tar:
     def _text(self, number: int, start: int, length: int) -> str:
         if length > _MOST:
             raise DataError(f"labels under 1 MiB in {self._shards[number]}", f"{length:,} bytes", "make it again")
-        return os.pread(self._files[number].fileno(), length, start).decode("utf-8", "replace")
+        return read_at(self._files[number].fileno(), length, start).decode("utf-8", "replace")
 
 
 def open_tar(path: str | Path, strict: bool = False) -> Images:

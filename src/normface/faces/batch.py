@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any, Literal, TextIO, get_args
 
 import cv2
@@ -203,7 +203,7 @@ def crop_names(names: Sequence[str]) -> dict[str, str]:
 
     The whole name where two photographs differ in the ending alone. A name that leads out of the folder is left out.
     """
-    inside = [name for name in names if not os.path.isabs(name) and ".." not in PurePosixPath(name).parts]
+    inside = [name for name in names if not PurePath(name).anchor and ".." not in PurePath(name).parts]
     stems = {name: os.path.splitext(name)[0] for name in inside}
     often = Counter(stem.casefold() for stem in stems.values())
     return {
@@ -219,20 +219,35 @@ def _journal(folder: Path) -> Iterator[TextIO]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / JOURNAL).open("a", encoding="ascii")
+        file = (folder / JOURNAL).open("a", encoding="ascii", newline="\n")
     except OSError as error:
         raise DataError(
             f"to write into {folder}", f"'{error.strerror}'", "choose a place that can be written"
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            _lock(file)
+        except (BlockingIOError, PermissionError) as error:  # the second on Windows
             raise ConfigError(
                 f"{folder} to be of one run at a time", "another one that is still writing into it",
                 "wait until it has ended, or name another folder",
             ) from error  # fmt: skip
         yield file
+
+
+def _lock(file: TextIO) -> None:
+    """Lock an open file, or raise an OSError at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # One byte, far behind what is ever written: what Windows locks, others cannot read.
+        file.seek(2**30)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0, os.SEEK_END)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> list[Entry]:
@@ -246,7 +261,7 @@ def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> l
     if not lines and head.startswith(rest):  # new, or killed in its first line
         lines = [head]
         try:
-            journal.write_text(head + "\n", "ascii")
+            journal.write_text(head + "\n", "ascii", newline="\n")
         except OSError as error:
             raise DataError(f"to write into {folder}", f"'{error.strerror}'", "free some space") from error
     try:

@@ -53,7 +53,7 @@ class MilvusGallery(Gallery):
             if not create and not Path(uri).exists():
                 raise InputError(f"a gallery at {uri}", "nothing there", "correct the path, or enrol somebody first")
             Path(uri).parent.mkdir(parents=True, exist_ok=True)
-        self._milvus: Any = require("pymilvus", "gallery")
+        self._milvus: Any = require("pymilvus", "milvus")
         self._uri = uri
         self._lock = threading.RLock()
         with in_words(uri):

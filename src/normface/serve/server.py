@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +107,8 @@ def _bind(host: str, port: int) -> socket.socket:
         # With its protocol said, which connections inherit: asyncio sets TCP_NODELAY only where it reads TCP there, and
         # without it the end of an answer waits 40 ms for the caller's delayed acknowledgement.
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # where it would let another process take the port as well
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(CONNECTIONS)
     except OSError as error:

@@ -104,6 +104,7 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
                 new = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
                 new[:] = np.nan
                 new.flush()
+                del new  # Windows renames no file that is mapped
                 partial.rename(path)
             except OSError as error:
                 raise DataError(

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import platform
-import resource
 import shutil
 import signal
 import sys
@@ -140,7 +139,7 @@ def train(
                 **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
             }  # fmt: skip
             if done % EVERY == 0:
-                measured["memory_mib"] = _memory(state.device)
+                measured |= _memory(state.device)
                 if config.distill.labels:
                     known = batch[1] != UNKNOWN
                     measured |= monitors(done, features[known], batch[1][known])
@@ -203,11 +202,16 @@ def _diverged(recent: Sequence[float], limit: float, lately: int) -> str | None:
     return None
 
 
-def _memory(device: torch.device) -> float:
-    """The most that was ever in use, in MiB: of the GPU where there is one, or of the process."""
+def _memory(device: torch.device) -> dict[str, float]:
+    """The most that was ever in use, in MiB: of the GPU, or of the process where that is known."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return {"memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory_mib": most / (2**20 if sys.platform == "darwin" else 2**10)}
 
 
 def _logs(run: Path, after: int) -> Logs | nullcontext[None]:
