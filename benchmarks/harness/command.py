@@ -60,7 +60,7 @@ def facts() -> dict[str, Any]:
     return {
         "commit": commit.strip() or UNKNOWN, "kind": here.kind, "processor": here.name,
         "abilities": list(here.abilities), "has_bf16": here.has_bf16, "restrictions": dict(here.restrictions),
-        "cores": limits["usable_cores"], "memory_mib": limits["memory_mib"],
+        "cores": limits["usable_cores"], "load": limits["load"], "memory_mib": limits["memory_mib"],
         "gpu": ", ".join(machine.gpus()) or None,
         "versions": {name: versions[name] for name in ("python", "numpy", "onnxruntime", "torch") if name in versions},
     }  # fmt: skip

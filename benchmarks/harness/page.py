@@ -220,7 +220,15 @@ def _machine(held: Mapping[str, Record]) -> str:
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     text = f"{some['cores']} cores of {some['processor']}, {when}"
     limits = {f"{name}={value}" for each in told for name, value in each.get("restrictions", {}).items()}
-    return text + (f", under {' '.join(sorted(limits))}" if limits else "")
+    loads = [each["load"] for each in told if _busy(each)]
+    busy = f". **Provisional**: other work ran on the machine (load {max(loads):g} before it began)" if loads else ""
+    return text + (f", under {' '.join(sorted(limits))}" if limits else "") + busy
+
+
+def _busy(record: Record) -> bool:
+    """Whether other work wanted more than half of a core when a measurement began."""
+    load = record.get("load")
+    return isinstance(load, int | float) and load > 0.5
 
 
 def of_one(whole: Record) -> str:
@@ -245,6 +253,7 @@ def of_one(whole: Record) -> str:
     facts = {
         "processor": f"{whole['processor']} ({whole['kind']}: {', '.join(whole['abilities']) or 'no extensions'})",
         "cores, memory": f"{whole['cores']}, {whole['memory_mib']} MiB", "GPU": whole["gpu"] or "none",
+        "other work": f"load {whole['load']} before it began" + (": measure again when idle" if _busy(whole) else ""),
         "restrictions": ", ".join(f"{k}={v}" for k, v in whole["restrictions"].items()) or "none",
         "libraries": ", ".join(f"{k}: {v}" for k, v in whole.get("libraries", {}).items()),
         "versions": ", ".join(f"{k} {v}" for k, v in whole["versions"].items()),

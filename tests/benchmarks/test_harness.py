@@ -14,7 +14,7 @@ from normface.errors import MissingDependency
 
 FACTS = {
     "commit": "abc", "kind": "avx2", "processor": "A processor", "abilities": ["avx2"], "has_bf16": False,
-    "restrictions": {}, "cores": 2, "memory_mib": 1, "gpu": None, "versions": {"python": "3"},
+    "restrictions": {}, "cores": 2, "load": 0.0, "memory_mib": 1, "gpu": None, "versions": {"python": "3"},
 }  # fmt: skip
 
 
@@ -343,6 +343,15 @@ class TestPages:
         (tmp_path / "bulk.json").write_text(json.dumps({"local_of_bare": 0.9}))
         (tmp_path / "bulk.partial.json").write_text("{}")
         assert page.cell(row, page.records(tmp_path)) == "90% / –"
+
+    def test_figures_measured_beside_other_work_are_provisional(self, tmp_path):
+        for kind, load in (("avx2", 3.5), ("avx512", 0.1), ("arm64", "unknown")):
+            (tmp_path / kind).mkdir()
+            record = {**FACTS, "date": "2026-01-01", "load": load, "local_of_bare": 0.5}
+            (tmp_path / kind / "bulk.json").write_text(json.dumps(record))
+        told = page.render(tmp_path)
+        assert told.count("Provisional") == 1
+        assert "2 cores of A processor, 2026-01-01. **Provisional**: other work ran on the machine (load 3.5" in told
 
     def test_what_was_not_measured_is_a_dash(self):
         assert all(page.cell(row, {row.name: {"quick": True}}) == page.NONE for row in page.ROWS)

@@ -111,6 +111,12 @@ class TestLimits:
         assert found["container_cpus"] is None
         assert found["available_memory_mib"] == UNKNOWN
 
+    def test_load(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(cores.os, "getloadavg", lambda: (1.26, 0.0, 0.0))
+        assert machine.limits(tmp_path, tmp_path)["load"] == 1.3
+        monkeypatch.delattr(cores.os, "getloadavg")  # as on Windows
+        assert machine.limits(tmp_path, tmp_path)["load"] == UNKNOWN
+
 
 class TestExtras:
     @pytest.fixture

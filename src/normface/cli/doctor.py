@@ -74,6 +74,9 @@ def _machine(with_speed: bool, as_json: bool) -> None:
     _extras(told["extras"])
     if with_speed:
         _speed(told["speed"], here.kind)
+        load = told["limits"]["load"]
+        if isinstance(load, float) and load > 0.5:
+            out.print(f"Other work ran on this machine (load {load:g}): measure again when it is idle.")
 
 
 def _section(title: str, values: Mapping[str, Any]) -> None:

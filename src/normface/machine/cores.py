@@ -19,7 +19,8 @@ def limits(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
     """Return cores of the machine, those this process may use, and memory in MiB.
 
     `container_cpus` and `container_memory_mib` are the limits of control groups (v1 or v2), None where there is none.
-    `usable_cores`: what affinity and the container leave, at least 1.
+    `usable_cores`: what affinity and the container leave, at least 1. `load`: how many processes wanted a core during
+    the last minute, on average; speeds measured beside other work say little.
     """
     affinity = probe(_affinity)
     cpus, memory = probe(lambda: _cpus(proc, cgroup)), probe(lambda: _memory(proc, cgroup))
@@ -28,7 +29,7 @@ def limits(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
         "cores": os.cpu_count() or UNKNOWN, "affinity": affinity, "container_cpus": None if cpus == math.inf else cpus,
         "usable_cores": max(1, min(counts)) if counts else UNKNOWN,
         "memory_mib": probe(lambda: _total(proc)), "available_memory_mib": probe(lambda: _available(proc)),
-        "container_memory_mib": None if memory == math.inf else memory,
+        "container_memory_mib": None if memory == math.inf else memory, "load": probe(_load),
     }  # fmt: skip
 
 
@@ -36,6 +37,12 @@ def _affinity() -> int:
     if sys.platform == "win32" or sys.platform == "darwin":
         return os.cpu_count() or 1  # macOS has no affinity; Windows' groups are beyond this report
     return len(os.sched_getaffinity(0))
+
+
+def _load() -> float:
+    if sys.platform == "win32":
+        raise OSError("Windows does not count it")
+    return round(os.getloadavg()[0], 1)
 
 
 def _groups(proc: Path, controller: str) -> tuple[bool, str]:

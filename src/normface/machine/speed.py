@@ -6,14 +6,16 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from ..data.synthetic import photograph
 from ..embed import Embedder
+from ..errors import MissingDependency, require
+from ..types import Image
 from .probe import UNKNOWN
 
 CROPS, PHOTOGRAPHS = 64, 4
@@ -40,34 +42,46 @@ def measure(
     """
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
-
-    def part(name: str, work: Callable[[], float]) -> None:
+    for name, work in parts(seconds, bf16=bf16).items():
         told(UNITS[name])
         try:
-            found[name] = float(f"{work():.4g}")
+            found[name] = work()
         except Exception as error:  # a speed that cannot be measured must not cost the rest of the report
-            found[name], left_out[name] = UNKNOWN, f"{type(error).__name__}: {error}".splitlines()[0]
-
-    part("product_gflops", lambda: 2 * PRODUCT**3 / 1e9 / typical(_product(), 0.05 * seconds))
-    embedder: list[Embedder] = []  # loaded by the first part that needs it: a failure is that part's
-
-    def loaded() -> Embedder:
-        if not embedder:
-            embedder.append(Embedder.load())
-        return embedder[0]
-
-    drawn = [photograph(0, person, 0) for person in range(PHOTOGRAPHS)]
-    part("detect_ms", lambda: 1000 / PHOTOGRAPHS * typical(lambda: _detect(loaded(), drawn), 0.2 * seconds))
-    part("embed_per_second", lambda: CROPS / typical(_embedding(loaded()), 0.2 * seconds))
-    part("verify_ms", lambda: 1000 * typical(lambda: loaded().verify(drawn[0], drawn[1]), 0.15 * seconds))
-    kinds = {"train_per_second": False, "train_bf16_per_second": True} if bf16 else {"train_per_second": False}
-    for name, half in kinds.items():
-        if find_spec("torch") is None:
-            found[name], left_out[name] = UNKNOWN, "torch is not installed: pip install 'normface[train]'"
-        else:
-            share = 0.4 * seconds / len(kinds)
-            part(name, lambda half=half, share=share: BATCH / typical(training_step(TRAINED, half), share))  # type: ignore[misc]
+            found[name] = UNKNOWN
+            left_out[name] = str(error) if isinstance(error, MissingDependency) else f"{type(error).__name__}: {error}"
+            left_out[name] = left_out[name].splitlines()[0]
     return found | ({"left_out": left_out} if left_out else {})
+
+
+def parts(seconds: float, *, bf16: bool) -> dict[str, Callable[[], float]]:
+    """Return the measurements of `measure` one by one; those of training raise MissingDependency without torch."""
+
+    @cache
+    def embedder() -> Embedder:
+        return Embedder.load()
+
+    @cache
+    def drawn() -> list[Image]:
+        return [photograph(0, person, 0) for person in range(PHOTOGRAPHS)]
+
+    def rate(count: float, make: Callable[[], Callable[[], object]], share: float) -> Callable[[], float]:
+        return lambda: float(f"{count / typical(make(), share * seconds):.4g}")
+
+    def milliseconds(count: int, work: Callable[[], object], share: float) -> Callable[[], float]:
+        return lambda: float(f"{1000 / count * typical(work, share * seconds):.4g}")
+
+    def training(half: bool) -> Callable[[], object]:
+        require("torch", "train")
+        return training_step(TRAINED, half)
+
+    found = {
+        "product_gflops": rate(2 * PRODUCT**3 / 1e9, _product, 0.05),
+        "detect_ms": milliseconds(PHOTOGRAPHS, lambda: [embedder().detector.detect(each) for each in drawn()], 0.2),
+        "embed_per_second": rate(CROPS, lambda: _embedding(embedder()), 0.2),
+        "verify_ms": milliseconds(1, lambda: embedder().verify(drawn()[0], drawn()[1]), 0.15),
+        "train_per_second": rate(BATCH, lambda: training(False), 0.2 if bf16 else 0.4),
+    }
+    return found | ({"train_bf16_per_second": rate(BATCH, lambda: training(True), 0.2)} if bf16 else {})
 
 
 def typical(work: Callable[[], object], seconds: float) -> float:
@@ -135,11 +149,6 @@ def _product() -> Callable[[], object]:
     a = np.random.default_rng(0).standard_normal((PRODUCT, PRODUCT), np.float32)
     b = a.copy()  # two arrays: of one and itself BLAS would compute but half
     return lambda: a @ b
-
-
-def _detect(embedder: Embedder, photographs: list[Any]) -> None:
-    for image in photographs:
-        embedder.detector.detect(image)
 
 
 def _embedding(embedder: Embedder) -> Callable[[], object]:
