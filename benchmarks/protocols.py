@@ -95,7 +95,10 @@ def ijb(sheet: Sheet) -> None:
 
 def _ijb(judge: Callable[[], Any]) -> dict[str, Any]:
     ours, spent = timed(judge, 1)
-    return {"seconds": spent, "tar": {f"{far:g}": [ours.metrics[f"tar@far={far:g}"].value] for far in FARS}}
+    return {
+        "seconds": spent,
+        "tar": {f"{far:g}": [ours.metrics[name].value] for far in FARS if (name := f"tar@far={far:g}") in ours.metrics},
+    }
 
 
 def _ijb_beside(found: dict[str, Any], judge: Callable[[], dict[float, float]]) -> None:
@@ -103,8 +106,8 @@ def _ijb_beside(found: dict[str, Any], judge: Callable[[], dict[float, float]]) 
     cvlface.load()
     peers, spent = timed(judge, 1)
     found |= {"cvlface_seconds": spent, "times_cvlface": round(spent / found["seconds"], 1)}
-    for far in FARS:
-        found["tar"][f"{far:g}"].append(peers[far])
+    for far, rates in found["tar"].items():
+        rates.append(peers[float(far)])
 
 
 def _cvlface(x: Any, template: Any, medium: Any, left: Any, right: Any, same: Any) -> dict[float, float]:
