@@ -12,13 +12,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from benchmarks.harness.faces import faces as folder_of_faces
+from benchmarks.harness.faces import kind_of_faces
+from benchmarks.harness.sheet import LeftOut, Sheet
 from benchmarks.peers import facenet_pytorch
 from normface.ahead import ahead
 from normface.data import open_reader
@@ -26,41 +29,58 @@ from normface.faces import DETECTORS, align, central
 from normface.faces.photographs import read_landmarks
 from normface.types import Face, Floats, Image
 
-DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "lfw"
-MIN_FACE, PHOTOGRAPHS, ROUNDS = 20, 200, 5
+QUICK = 45
+MIN_FACE = 20
 CORES = os.cpu_count() or 1
 Landmarks = list[Floats | None]
+Ways = dict[str, Callable[[Sequence[int]], Landmarks]]
 _things: dict[str, Any] = {}
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """images/s, their ratio, and the landmarks' distances."""
-    reader = open_reader(DATA / "lfw-raw-fold1.zip")
-    chosen = range(0, len(reader), len(reader) // PHOTOGRAPHS)
+    reader, rounds = _reader(), sheet.pick(5, 2)
+    photographs = min(sheet.pick(200, 40), len(reader))
+    chosen = range(0, photographs * (len(reader) // photographs), len(reader) // photographs)
+    sheet.figures |= {
+        "faces": kind_of_faces(), "photographs": len(chosen), "rounds": rounds, "min_face": MIN_FACE,
+    }  # fmt: skip
     cv2.setNumThreads(1)
     torch.set_num_threads(CORES)
-    with ProcessPoolExecutor(CORES, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        ways: dict[str, Callable[[Sequence[int]], Landmarks]] = {
-            "ours": ours,
-            "facenet-pytorch": lambda rows: peer(rows, 1),
-            "facenet-pytorch, by 32": lambda rows: peer(rows, 32),
-            "facenet-pytorch, processes": lambda rows: _spread(pool, rows),
-        }
-        times: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(ROUNDS + 1):
-            for name, way in ways.items():
-                began = time.perf_counter()
-                way(chosen)
-                times[name] += [time.perf_counter() - began] * (turn > 0)  # the first warms up
-        speeds = {name: len(chosen) / statistics.median(spent) for name, spent in times.items()}
-        best = max(list(ways)[1:], key=lambda name: speeds[name])
-        distances = {name: _distances(reader, ways[name]) for name in ("ours", best)}
-    return {
-        "photographs": len(chosen), "rounds": ROUNDS, "min_face": MIN_FACE,
-        "images_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
-        "ratio_to_the_peer_as_it_comes": round(speeds["ours"] / speeds["facenet-pytorch"], 2),
-        "ratio_to_its_best": round(speeds["ours"] / speeds[best], 2), "landmarks": distances,
-    }  # fmt: skip
+    ways: Ways = {"ours": ours}
+    with ExitStack() as stack:
+        if sheet.attempt("facenet-pytorch", _load_peer):
+            spread = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(CORES, spread, initializer=_one_thread))
+            ways |= {
+                "facenet-pytorch": lambda rows: peer(rows, 1),
+                "facenet-pytorch, by 32": lambda rows: peer(rows, 32),
+                "facenet-pytorch, processes": lambda rows: _spread(pool, rows),
+            }
+        speeds = sheet.measure("images_per_second", _speeds, ways, chosen, rounds)
+        compared = ["ours"]
+        if speeds and len(ways) > 1:
+            compared.append(max(list(ways)[1:], key=lambda name: speeds[name]))
+            sheet.put("ratio_to_the_peer_as_it_comes", round(speeds["ours"] / speeds["facenet-pytorch"], 2))
+            sheet.put("ratio_to_its_best", round(speeds["ours"] / speeds[compared[1]], 2))
+        for name in compared if speeds else ():
+            sheet.measure(f"landmarks/{name}", _distances, reader, ways[name])
+
+
+def _load_peer() -> bool:
+    _kept("peer", lambda: facenet_pytorch.load(MIN_FACE))
+    return True
+
+
+def _speeds(ways: Ways, chosen: Sequence[int], rounds: int) -> dict[str, float]:
+    """images/s of each way."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(chosen)
+            times[name] += [time.perf_counter() - began] * (turn > 0)  # the first warms up
+    return {name: round(len(chosen) / statistics.median(spent), 1) for name, spent in times.items()}
 
 
 def ours(rows: Sequence[int]) -> Landmarks:
@@ -101,7 +121,10 @@ def _aligned(image: Image, faces: list[Face]) -> Floats | None:
 
 
 def _distances(reader: Any, way: Callable[[Sequence[int]], Landmarks]) -> dict[str, Any]:
-    known = read_landmarks(DATA / "landmarks-mtcnn.txt")
+    file = folder_of_faces() / "lfw" / "landmarks-mtcnn.txt"
+    if not file.exists():
+        raise LeftOut("the authors' landmarks of LFW are not there; lay landmarks-mtcnn.txt into lfw of --data DIR")
+    known = read_landmarks(file)
     pairs = zip(way(range(len(reader))), reader.ids.tolist(), strict=True)
     offsets = np.array([found - known[name] for found, name in pairs if found is not None])
     shift = offsets.mean((0, 1))
@@ -130,7 +153,7 @@ def _one_thread() -> None:
 
 
 def _reader() -> Any:
-    return _kept("reader", lambda: open_reader(DATA / "lfw-raw-fold1.zip"))
+    return _kept("reader", lambda: open_reader(folder_of_faces() / "lfw" / "lfw-raw-fold1.zip"))
 
 
 def _kept(name: str, make: Callable[[], Any]) -> Any:

@@ -5,7 +5,6 @@ threads. Medians of interleaved rounds; local is the whole call, files included.
 part on, and its start, until the first part is there, stands beside it.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -15,44 +14,62 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.embed import third_party
+from benchmarks.harness.faces import faces, kind_of_faces, third_party
+from benchmarks.harness.sheet import Sheet, peer
 from normface.data import open_reader, write
 from normface.embed import Embedder, bulk
 from normface.embed.source import Source, open_source
 
-DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-IMAGES, PART, ROUNDS = 1024, 64, 3
+QUICK = 60
+PART = 64
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """images/s, and shares."""
     bulk.PART = PART
-    found: dict[str, list[float]] = {"bare": [], "local": [], "ray": [], "seconds until ray's first part": []}
+    images, rounds = sheet.pick(1024, 256), sheet.pick(3, 1)
+    sheet.figures |= {"faces": kind_of_faces(), "images": images, "part": PART, "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder:
-        load = partial(Embedder.load, third_party(Path(folder)))
+        model = sheet.attempt("MobileFaceNet", third_party, Path(folder))
+        sheet.figures["model"] = "MobileFaceNet, third party" if model else "the default model"
+        load = partial(Embedder.load, model)
         embedder = load()
-        reader = open_reader(DATA / "lfw" / "lfw-112x96.zip").select(np.arange(IMAGES))
-        write(reader.records(), Path(folder, "crops.zip"), "zip")
+        reader = open_reader(faces() / "lfw" / "lfw-112x96.zip")
+        reader = reader.select(np.arange(images) % len(reader))
+        records = (record._replace(id=f"{record.identity}/{row:05}.jpg") for row, record in enumerate(reader.records()))
+        write(records, Path(folder, "crops.zip"), "zip")
         source = open_source(Path(folder, "crops.zip"), embedder.spec.template, photographs=False)
-        crops = source.prepare(range(IMAGES)).crops
-        for _ in range(ROUNDS):
+        crops = source.prepare(range(images)).crops
+        ways: dict[str, list[float]] = {"bare": [], "local": [], "ray": []}
+        starts: list[float] = []
+
+        def bare() -> float:
             began = time.perf_counter()
-            for start in range(0, IMAGES, bulk.BLOCK):
+            for start in range(0, images, bulk.BLOCK):
                 embedder.features(crops[start : start + bulk.BLOCK])
-            found["bare"].append(IMAGES / (time.perf_counter() - began))
-            found["local"].append(IMAGES / timed(source, load, "local")[-1][1])
-            by_ray = timed(source, load, "ray")
-            first, last = by_ray[1], by_ray[-1]
-            found["ray"].append((last[0] - first[0]) / (last[1] - first[1]))
-            found["seconds until ray's first part"].append(by_ray[0][1])
-    middle = {name: statistics.median(each) for name, each in found.items()}
-    return {
-        "images": IMAGES, "part": PART, "rounds": ROUNDS, "model": "MobileFaceNet, third party",
-        "images_per_second": {name: round(middle[name], 1) for name in ("bare", "local", "ray")},
-        "local_of_bare": round(middle["local"] / middle["bare"], 3),
-        "ray_of_local": round(middle["ray"] / middle["local"], 3),
-        "seconds_until_rays_first_part": round(middle["seconds until ray's first part"], 1),
-    }  # fmt: skip
+            return images / (time.perf_counter() - began)
+
+        def by_ray() -> float:
+            peer("ray", "pip install 'normface[ray]'")
+            marks = timed(source, load, "ray")
+            first, last = marks[1], marks[-1]
+            starts.append(marks[0][1])
+            return (last[0] - first[0]) / (last[1] - first[1])
+
+        for turn in range(rounds):
+            for name, way in (
+                ("bare", bare), ("local", lambda: images / timed(source, load, "local")[-1][1]), ("ray", by_ray),
+            ):  # fmt: skip
+                speed = sheet.measure(f"rounds_of/{name}/{turn + 1}", way)
+                ways[name] += [speed] if speed else []
+                if ways[name]:
+                    sheet.put(f"images_per_second/{name}", round(statistics.median(ways[name]), 1))
+        middle = {name: statistics.median(each) for name, each in ways.items() if each}
+        for name, of in (("local", "bare"), ("ray", "local")):
+            if {name, of} <= set(middle):
+                sheet.put(f"{name}_of_{of}", round(middle[name] / middle[of], 3))
+        if starts:
+            sheet.put("seconds_until_rays_first_part", round(statistics.median(starts), 1))
 
 
 def timed(source: Source, load: Any, engine: Any) -> list[tuple[int, float]]:

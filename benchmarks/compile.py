@@ -1,6 +1,7 @@
 """Where torch.compile wins: training steps of a network with and without it, bf16 where the processor has it."""
 
 import os
+import shutil
 import tempfile
 import time
 from statistics import median
@@ -9,31 +10,37 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.sheet import LeftOut, Sheet
 from benchmarks.throughput import in_turn
 from normface.train import TrainConfig
 from normface.train.augment import draw
 from normface.train.loop import learn
 from normface.train.state import State
 
-BATCH, CLASSES, ROUNDS = 32, 2_858, 7
+QUICK = 75
+BATCH, CLASSES = 32, 2_858
 NAMES = ("smallresnet", "mobilefacenet", "iresnet18")
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """Images/s of a whole step on random crops, with and without in turn; and what compiling costs.
 
     The range is that of the ratio over the rounds. The first step compiles, with nothing kept from before;
     `steps_to_pay_off` is how many win that time back, null unless compiled steps were faster in every round.
     """
-    figures: dict[str, Any] = {"batch": BATCH, "classes": CLASSES, "rounds": ROUNDS}
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise LeftOut(
+            "torch.compile needs a C++ compiler and there is no g++; install one, for example: apt install g++"
+        )
+    rounds = sheet.pick(7, 3)
+    sheet.figures |= {"batch": BATCH, "classes": CLASSES, "rounds": rounds}
     with tempfile.TemporaryDirectory() as kept:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept
-        for name in NAMES:
-            figures[name] = _compare(name)
-    return figures
+        for name in sheet.pick(NAMES, NAMES[:1]):
+            sheet.measure(name, _compare, name, rounds)
 
 
-def _compare(name: str) -> dict[str, Any]:
+def _compare(name: str, rounds: int) -> dict[str, Any]:
     steps, first = {}, {}
     rng = np.random.default_rng(0)
     for kind in ("plain", "compiled"):
@@ -52,7 +59,7 @@ def _compare(name: str) -> dict[str, Any]:
         began = time.perf_counter()
         step()
         first[kind], steps[kind] = time.perf_counter() - began, step
-    times = in_turn(steps, ROUNDS)
+    times = in_turn(steps, rounds)
     plain, compiled = (median(times[kind]) for kind in ("plain", "compiled"))
     cost, gain = first["compiled"] - first["plain"], plain - compiled
     ratios = [one / other for one, other in zip(times["plain"], times["compiled"], strict=True)]

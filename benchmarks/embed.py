@@ -18,43 +18,37 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.faces import faces, kind_of_faces, third_party
+from benchmarks.harness.sheet import Sheet
 from normface import models
 from normface.data import decode, open_reader
 from normface.embed import Embedder, bf16
 from normface.embed.embedder import DEFAULT
 from normface.embed.network import export
 from normface.faces import align, central, retarget
-from normface.types import Embeddings, Floats, Image, InputSpec
+from normface.types import Embeddings, Floats, Image
 
-DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-THIRD_PARTY = DATA.parent / "weights" / "mobilefacenet-foamliu.onnx"
-CROPS, ROUNDS, PHOTOGRAPHS = 64, 5, 40
+QUICK = 60
+CROPS = 64
 CORES = os.cpu_count() or 1
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """images/s, ratios, cosines, and milliseconds by stage."""
-    reader = open_reader(DATA / "lfw" / "lfw-112x96.zip")
+    rounds, photographs = sheet.pick(5, 2), sheet.pick(40, 10)
+    sheet.figures |= {"faces": kind_of_faces(), "crops": CROPS, "rounds": rounds, "photographs": photographs}
+    reader = open_reader(faces() / "lfw" / "lfw-112x96.zip")
     rows = range(0, len(reader), len(reader) // CROPS)
     crops = np.stack([reader.read(row) for row in rows])[:CROPS]
     with tempfile.TemporaryDirectory() as folder:
-        files = {"MobileFaceNet, third party": third_party(Path(folder))}
         if DEFAULT.is_file():
-            files["the default model"] = DEFAULT
+            files = {"the default model": lambda: DEFAULT}
         else:
-            files["smallresnet 32-64-128-256, untrained"] = untrained(Path(folder, "small.onnx"))
-        found = {name: network(file, crops) for name, file in files.items()}
-        staged = {name: stages(file) for name, file in files.items()}
-    return {"crops": CROPS, "rounds": ROUNDS, "networks": found, "photographs": PHOTOGRAPHS, "milliseconds": staged}
-
-
-def third_party(folder: Path) -> Path:
-    """A link to the shared model, its specification beside it."""
-    file = folder / THIRD_PARTY.name
-    file.symlink_to(THIRD_PARTY)
-    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-    file.with_suffix(".spec.json").write_text(InputSpec(112, 112, mean=mean, std=std, template="112x112").to_json())
-    return file
+            files = {"smallresnet 32-64-128-256, untrained": lambda: untrained(Path(folder, "small.onnx"))}
+        files["MobileFaceNet, third party"] = lambda: third_party(Path(folder))
+        for name, file in files.items():
+            sheet.measure(f"networks/{name}", lambda file=file: network(file(), crops, rounds, sheet.has_bf16))
+            sheet.measure(f"milliseconds/{name}", lambda file=file: stages(file(), photographs))
 
 
 def untrained(file: Path) -> Path:
@@ -67,8 +61,8 @@ def untrained(file: Path) -> Path:
     return file
 
 
-def network(file: Path, crops: Image) -> dict[str, Any]:
-    """Rates of one network."""
+def network(file: Path, crops: Image, rounds: int, half: bool) -> dict[str, Any]:
+    """Rates of one network, in bfloat16 too where the processor has it."""
     exact = Embedder.load(file)
     crops = retarget(crops, exact.spec.template)
     fast = Embedder(bf16.network(file), exact.spec, sha256=exact.sha256, batch=bf16.BATCH, precision="bf16")
@@ -76,29 +70,35 @@ def network(file: Path, crops: Image) -> dict[str, Any]:
     def ways(threads: int) -> dict[str, Callable[[], Floats]]:
         exact.threads = threads
         torch.set_num_threads(threads)
-        return {
+        found = {
             "plain": plain(file, exact, crops, threads),
             "ours, float32": lambda: exact.features(crops, "none"),
             "ours, bfloat16": lambda: fast.features(crops, "none"),
         }
+        return found if half else {name: way for name, way in found.items() if "bfloat16" not in name}
 
-    one_core = rates(ways(1), time.process_time)
-    all_cores = rates(ways(CORES), time.perf_counter)
+    one_core = rates(ways(1), time.process_time, rounds)
+    all_cores = rates(ways(CORES), time.perf_counter, rounds)
+    figures = {
+        "images_per_second": all_cores, "times_plain": shares(all_cores),
+        "images_per_second_of_one_core": one_core, "times_plain_on_one_core": shares(one_core),
+    }  # fmt: skip
+    if not half:
+        return figures
     ids = np.arange(len(crops)).astype(str)
     a, b = (Embeddings(ways(CORES)[name](), ids).vectors for name in ("plain", "ours, bfloat16"))
     cosines = np.einsum("nd,nd->n", a, b, dtype=np.float64)
     return {
-        "images_per_second": all_cores, "times_plain": shares(all_cores),
-        "images_per_second_of_one_core": one_core, "times_plain_on_one_core": shares(one_core),
+        **figures,
         "bfloat16_cosine": {"least": round(float(cosines.min()), 6), "mean": round(float(cosines.mean()), 6)},
         "auto_takes": "bfloat16" if bf16.pays(file) and bf16.agreement(exact, fast) >= bf16.COSINE else "float32",
     }  # fmt: skip
 
 
-def rates(ways: dict[str, Callable[[], Floats]], clock: Callable[[], float]) -> dict[str, float]:
+def rates(ways: dict[str, Callable[[], Floats]], clock: Callable[[], float], rounds: int) -> dict[str, float]:
     """images/s of each."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for name, way in ways.items():
             began = clock()
             way()
@@ -127,10 +127,10 @@ def plain(file: Path, embedder: Embedder, crops: Image, threads: int) -> Callabl
     return run
 
 
-def stages(file: Path) -> dict[str, float]:
+def stages(file: Path, photographs: int) -> dict[str, float]:
     """Milliseconds of each stage for one photograph, and of `verify` for two decoded ones."""
     embedder = Embedder.load(file)
-    reader = open_reader(DATA / "lfw" / "lfw-raw-fold1.zip")
+    reader = open_reader(faces() / "lfw" / "lfw-raw-fold1.zip")
     spent: dict[str, list[float]] = {}
 
     def timed(stage: str, work: Callable[[], Any]) -> Any:
@@ -141,10 +141,10 @@ def stages(file: Path) -> dict[str, float]:
 
     before = reader.read(0)
     embedder.verify(before, before)  # warms up
-    for row in range(PHOTOGRAPHS):
+    for row in range(photographs):
         image = timed("decode", partial(decode, reader.encoded(row), "photograph"))
-        faces = timed("detect", partial(embedder.detector.detect, image))
-        landmarks = central(faces, image.shape).landmarks
+        found = timed("detect", partial(embedder.detector.detect, image))
+        landmarks = central(found, image.shape).landmarks
         crop = timed("align", partial(align, image, landmarks, embedder.spec.template))
         timed("embed two orientations", partial(embedder.features, crop[None]))
         timed("verify two photographs", partial(embedder.verify, image, before))

@@ -1,7 +1,7 @@
 """A gallery of a million templates of 512 numbers: enrolling, opening, searching, beside what others do and memory can.
 
 The vectors are drawn: 100,000 people of 10 templates, a spectrum that falls as face models' do, and noise such that two
-templates of one person have a cosine of 0.65 or so. NORMFACE_BENCH_TEMPLATES makes it smaller, to try it out.
+templates of one person have a cosine of 0.65 or so. Quick: 20,000 templates.
 """
 
 import os
@@ -18,55 +18,62 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.sheet import Sheet
 from benchmarks.peers import galleries
 from normface.gallery import Enrolments, Gallery, open_gallery
 
-COUNT, EACH, DIM = int(os.environ.get("NORMFACE_BENCH_TEMPLATES", 1_000_000)), 10, 512
-PEERS_COUNT = min(COUNT, 20_000)
+QUICK = 60
+EACH, DIM = 10, 512
+PEERS_COUNT = 20_000
 PART, PROBES, ROUNDS = 10_000, 200, 50
 Vectors = NDArray[np.float32]
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """Times in milliseconds, rates a second."""
-    vectors, probes, strangers = _drawn()
+    count = sheet.pick(1_000_000, PEERS_COUNT)
+    vectors, probes, strangers = _drawn(count)
     truth, within = _brute_force(vectors, probes)
-    with tempfile.TemporaryDirectory(dir=os.environ.get("NORMFACE_BENCH_DIR")) as folder:
-        place = Path(folder, "people.db")
-        figures: dict[str, Any] = {"templates": COUNT, "dim": DIM, "genuine_cosine_median": within}
-        with open_gallery(place) as gallery:
-            figures |= _enrolling(gallery, vectors)
-        _tell(str(figures))
-        figures["bytes_on_disk"] = place.stat().st_size
-        _tell("opening")
-        figures["open_s"] = round(_timed(lambda: open_gallery(place).close()), 2)
-        with open_gallery(place) as gallery:
-            figures |= _searching(gallery, probes, strangers, truth)
-        _tell(str(figures))
-        figures["beside"] = _beside(vectors, probes, Path(folder))
-    figures["sealed"] = _sealed(vectors[:PEERS_COUNT])
-    return figures
+    sheet.figures |= {"templates": count, "dim": DIM, "genuine_cosine_median": within, "threads": 2}
+    with tempfile.TemporaryDirectory(dir=os.environ.get("NORMFACE_BENCH_DIR")) as name:
+        folder = Path(name)
+        place = folder / "people.db"
+        sheet.measure("", _enrolling, place, vectors)
+        if place.exists():
+            sheet.put("bytes_on_disk", place.stat().st_size)
+            sheet.measure("open_s", lambda: round(_timed(lambda: open_gallery(place).close()), 2))
+            sheet.measure("searching", _searching, place, probes, strangers, truth)
+            sheet.figures |= sheet.figures.pop("searching", {})
+        part, queries = vectors[:PEERS_COUNT], probes[:ROUNDS]
+        nearest = (part.astype(np.float64) @ queries.T.astype(np.float64)).argmax(0).tolist()
+        sheet.put("beside/templates", len(part))
+        for which in ("normface", "faiss_flat", "milvus_lite", "lancedb"):
+            sheet.measure(f"beside/{which}", _beside, which, part, queries, nearest, folder)
+        # All of them with those that are fast enough. Milvus Lite is not: it takes minutes to enrol a million.
+        for which in sheet.pick(("faiss_flat", "lancedb"), ()):
+            sheet.measure(f"beside/with_all/{which}", _with_all, which, vectors, queries, folder / "all")
+    sheet.measure("sealed", _sealed, vectors[:PEERS_COUNT])
 
 
-def _drawn() -> tuple[Vectors, Vectors, Vectors]:
+def _drawn(count: int) -> tuple[Vectors, Vectors, Vectors]:
     """Templates, probes of people who are enrolled (the i-th of person i·step), and probes of others."""
     _tell("drawing")
     rng = np.random.default_rng(0)
     spectrum = ((np.arange(DIM) + 10) ** -0.5).astype(np.float32)
     turn = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0].astype(np.float32) * spectrum[:, None]
 
-    def draw(count: int) -> Vectors:
-        return rng.standard_normal((count, DIM), dtype=np.float32)
+    def draw(rows: int) -> Vectors:
+        return rng.standard_normal((rows, DIM), dtype=np.float32)
 
     def unit(rows: Vectors) -> Vectors:
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 
-    people = draw(COUNT // EACH)
-    vectors = np.empty((COUNT, DIM), np.float32)
-    for start in range(0, COUNT, PART):
+    people = draw(count // EACH)
+    vectors = np.empty((count, DIM), np.float32)
+    for start in range(0, count, PART):
         rows = np.repeat(people[start // EACH : (start + PART) // EACH], EACH, 0) + 0.73 * draw(
-            min(PART, COUNT - start)
+            min(PART, count - start)
         )
         vectors[start : start + PART] = unit(rows @ turn)
     step = len(people) // PROBES
@@ -80,7 +87,7 @@ def _brute_force(vectors: Vectors, probes: Vectors) -> tuple[NDArray[np.int64], 
     best, who = np.full(PROBES, -2.0), np.zeros(PROBES, np.int64)
     query = probes.astype(np.float64).T
     query /= np.linalg.norm(query, axis=0)
-    for start in range(0, COUNT, PART):
+    for start in range(0, len(vectors), PART):
         scores = _kept(vectors[start : start + PART]).astype(np.float64) @ query
         top, at = scores.max(0), scores.argmax(0)
         better = top > best
@@ -95,13 +102,18 @@ def _kept(rows: Vectors) -> Vectors:
     return kept
 
 
-def _enrolling(gallery: Gallery, vectors: Vectors) -> dict[str, Any]:
+def _enrolling(place: Path, vectors: Vectors) -> dict[str, Any]:
+    with open_gallery(place) as gallery:
+        return _enrolled(gallery, vectors)
+
+
+def _enrolled(gallery: Gallery, vectors: Vectors) -> dict[str, Any]:
     _tell("enrolling in bulk")
     began = time.perf_counter()
-    for start in range(0, COUNT, PART):
+    for start in range(0, len(vectors), PART):
         rows = vectors[start : start + PART]
         gallery.enrol_many(Enrolments([f"p{(start + i) // EACH}" for i in range(len(rows))], rows))
-    bulk = COUNT / (time.perf_counter() - began)
+    bulk = len(vectors) / (time.perf_counter() - began)
     _tell("enrolling one by one")
     alone = _each(lambda i: gallery.enrol(f"alone{i}", vectors[i]), range(200))
     gone = _each(lambda i: gallery.forget(f"alone{i}"), range(len(alone)))
@@ -111,13 +123,18 @@ def _enrolling(gallery: Gallery, vectors: Vectors) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _searching(gallery: Gallery, probes: Vectors, strangers: Vectors, truth: NDArray[np.int64]) -> dict[str, Any]:
+def _searching(place: Path, *arguments: Any) -> dict[str, Any]:
+    with open_gallery(place) as gallery:
+        return _searched(gallery, *arguments)
+
+
+def _searched(gallery: Gallery, probes: Vectors, strangers: Vectors, truth: NDArray[np.int64]) -> dict[str, Any]:
     """Searches and readings of all codes in turns, for neither memory nor the machine is the same every second."""
     _tell("searching")
     index = gallery._index  # type: ignore[attr-defined]
     codes = index._codes[: len(gallery)]
     read, readings = _reading(codes), []
-    figures: dict[str, Any] = {"threads": 2, "code_gb": round(codes.nbytes / 1e9, 3)}
+    figures: dict[str, Any] = {"code_gb": round(codes.nbytes / 1e9, 3)}
     for name, exact in (("exact", True), ("approximate", False)):
         search = partial(gallery.search, k=10, exact=exact)
         first = _timed(partial(search, probes[0]))
@@ -155,31 +172,22 @@ def _reading(array: NDArray[Any]) -> Callable[[], object]:
     return lambda: list(pool.map(fastest, halves))
 
 
-def _beside(vectors: Vectors, probes: Vectors, folder: Path) -> dict[str, Any]:
-    """Others with the same vectors: all with a part of them, and with all of them those that are fast enough.
+def _beside(name: str, part: Vectors, queries: Vectors, nearest: list[int], folder: Path) -> dict[str, Any]:
+    """One library with the same vectors."""
+    began = time.perf_counter()
+    search = _ours(part, folder) if name == "normface" else getattr(galleries, name)(part, folder)
+    made = time.perf_counter() - began
+    right = sum(search(query) == n for query, n in zip(queries, nearest, strict=True))
+    return {
+        "enrol_per_s": round(len(part) / made), "median_ms": _median(_each(search, queries)),
+        "top1_as_float64": f"{right} of {len(queries)}",
+    }  # fmt: skip
 
-    Milvus Lite is not: it compared 20,000 in 0.8 s, and takes minutes to enrol a million.
-    """
-    part, queries = vectors[:PEERS_COUNT], probes[:ROUNDS]
-    nearest = (part.astype(np.float64) @ queries.T.astype(np.float64)).argmax(0).tolist()
-    figures: dict[str, Any] = {"templates": PEERS_COUNT}
-    for name in ("faiss_flat", "lancedb", "milvus_lite", "normface"):
-        _tell(f"beside {name}")
-        began = time.perf_counter()
-        search = _ours(part, folder) if name == "normface" else getattr(galleries, name)(part, folder)
-        made = time.perf_counter() - began
-        right = sum(search(query) == n for query, n in zip(queries, nearest, strict=True))
-        figures[name] = {
-            "enrol_per_s": round(PEERS_COUNT / made), "median_ms": _median(_each(search, queries)),
-            "top1_as_float64": f"{right} of {ROUNDS}",
-        }  # fmt: skip
-    figures["with_all"] = {}
-    for name in ("faiss_flat", "lancedb"):
-        _tell(f"beside {name}, all")
-        search = getattr(galleries, name)(vectors, folder / "all")
-        search(queries[0])
-        figures["with_all"][name] = {"median_ms": _median(_each(search, queries[:10]))}
-    return figures
+
+def _with_all(name: str, vectors: Vectors, queries: Vectors, folder: Path) -> dict[str, Any]:
+    search = getattr(galleries, name)(vectors, folder)
+    search(queries[0])
+    return {"median_ms": _median(_each(search, queries[:10]))}
 
 
 def _ours(part: Vectors, folder: Path) -> galleries.Search:

@@ -8,17 +8,15 @@ float64. Then one step on two processes that share the classes beside one proces
 import ctypes
 import gc
 import hashlib
-import json
 import multiprocessing
 import os
 import random
+import shutil
 import statistics
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,15 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
-from normface import atomic, dist, ops
+from benchmarks.harness.sheet import LeftOut, Sheet, peer
+from normface import dist, ops
 from normface.figures.canvas import panels, title
 from normface.losses import CosineSoftmax
 from normface.ops import reference
 from normface.report.plots import COLOURS, save
 from normface.train import RowSGD
 
-RESULTS = Path(__file__).parent / "results"
+QUICK = 60
 BATCH, DIM, SCALE = 256, 512, 30.0
 ROUNDS = {10_000: 21, 100_000: 21, 1_000_000: 10}  # classes → timed rounds
 MILLION = ("by blocks", "compiled", "by blocks, bf16")  # timed at a million classes: the others take minutes a round
@@ -62,12 +61,12 @@ def chunked(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
 
 
 def pytorch_metric_learning(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
-
-    loss = NormalizedSoftmaxLoss(2, DIM, temperature=1 / SCALE)
+    losses: Any = peer("pytorch_metric_learning.losses", "pip install pytorch-metric-learning")
+    loss = losses.NormalizedSoftmaxLoss(2, DIM, temperature=1 / SCALE)
     del loss.W
     loss.W = w.T  # [D, C], as it keeps them
-    return loss(x, y)  # type: ignore[no-any-return]
+    found: Tensor = loss(x, y)
+    return found
 
 
 def _bare(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
@@ -94,49 +93,49 @@ HEADS: dict[str, Head] = {
 HELD = {"plain": 4, "pytorch-metric-learning": 6, "compiled": 3}  # about so many arrays [B, C] or more: see ROOM
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """Seconds, memory and errors by number of classes and method.
 
-    What was measured is kept beside the results until all is: cut off, the next call with the same code goes on.
+    Cut off, the next call with the same code goes on. Quick: 10,000 classes, and the memory of two at 100,000.
     """
     code = b"".join(path.read_bytes() for path in [Path(__file__), *sorted(Path(ops.__file__).parent.glob("*.py"))])
-    kept = RESULTS / f"head-{hashlib.sha256(code).hexdigest()[:12]}.partial.json"
-    found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    for place, measure in _parts().items():
-        if place not in found:
-            found[place] = measure()
-            print(place, found[place], file=sys.stderr, flush=True)
-            with atomic.replacing(kept) as file:
-                file.write_text(json.dumps(found), encoding="utf-8")
-    figures: dict[str, Any] = {
+    sheet.resume(hashlib.sha256(code).hexdigest())
+    names = _able(sheet)
+    rounds = sheet.pick(ROUNDS, {10_000: 5})
+    sheet.figures |= {
         "batch": BATCH, "dim": DIM, "scale": SCALE, "sampled_dim": SAMPLED_DIM,
-        "rounds": {str(c): n for c, n in ROUNDS.items()}, "threads": torch.get_num_threads(),
+        "rounds": {str(c): n for c, n in rounds.items()}, "threads": torch.get_num_threads(),
     }  # fmt: skip
-    for place, figure in found.items():
-        *above, last = place.split("/")
-        within = figures
-        for name in above:
-            within = within.setdefault(name, {})
-        within[last] = figure
-    picture(figures)
-    kept.unlink()
-    return figures
+    for classes, times in rounds.items():
+        sheet.measure(f"seconds/{classes}", _times, classes, names, times, sheet.has_bf16)
+    sheet.measure("gradient_error", _errors, 10_000, names)
+    if not sheet.quick:
+        sheet.measure("two_ranks", _two_ranks)
+    for classes in sheet.pick(SAMPLED, SAMPLED[:1]):
+        sheet.measure(f"sampled/{classes}", _apart, _sampled, classes)
+    for classes in sheet.pick(MEMORY_CLASSES, (100_000,)):
+        for name in sheet.pick(names, ("by blocks", "plain")):
+            if 4 * BATCH * classes * HELD.get(name, 1) < ROOM:
+                sheet.measure(f"extra_memory_mb/{classes}/{name}", _apart, _peak, name, classes)
+    if not sheet.quick and not sheet.failed:
+        picture(sheet.figures, sheet.path.with_suffix(".png"))
 
 
-def _parts() -> dict[str, Callable[[], Any]]:
-    """What there is to measure, by its place among the figures."""
-    return {
-        **{f"seconds/{classes}": partial(_times, classes) for classes in ROUNDS},
-        "gradient_error": partial(_errors, 10_000),
-        "two_ranks": _two_ranks,
-        **{f"sampled/{classes}": partial(_apart, _sampled, classes) for classes in SAMPLED},
-        **{
-            f"extra_memory_mb/{classes}/{name}": partial(_apart, _peak, name, classes)
-            for classes in MEMORY_CLASSES
-            for name in HEADS
-            if 4 * BATCH * classes * HELD.get(name, 1) < ROOM
-        },
-    }
+def _able(sheet: Sheet) -> tuple[str, ...]:
+    """The methods that this machine can run; the others are named and left out."""
+    found = []
+    for name in HEADS:
+        try:
+            if "bf16" in name:
+                sheet.need_bf16()
+            if name == "compiled" and shutil.which(os.environ.get("CXX", "g++")) is None:
+                raise LeftOut("torch.compile needs a C++ compiler; install one, for example: apt install g++")
+            if name == "pytorch-metric-learning":
+                peer("pytorch_metric_learning", "pip install pytorch-metric-learning")
+            found.append(name)
+        except LeftOut as reason:
+            sheet.leave_out(name, str(reason))
+    return tuple(found)
 
 
 def draw(classes: int, dim: int = DIM) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,14 +149,14 @@ def step(head: Head, x: Tensor, w: Tensor, y: Tensor) -> None:
     head(x, w, y).backward()  # type: ignore[no-untyped-call]
 
 
-def _times(classes: int) -> dict[str, float]:
+def _times(classes: int, names: Sequence[str], rounds: int, half: bool) -> dict[str, float]:
     x, w, y = draw(classes)
-    heads = {name: head for name, head in HEADS.items() if classes < 1_000_000 or name in MILLION}
+    heads = {name: HEADS[name] for name in names if classes < 1_000_000 or name in MILLION}
     work: dict[str, Callable[[], object]] = {name: lambda h=head: step(h, x, w, y) for name, head in heads.items()}  # type: ignore[misc]
-    for kind in (torch.float32, torch.bfloat16):
+    for kind in (torch.float32, torch.bfloat16)[: 1 + half]:
         a, b = x.detach().to(kind), w.detach().to(kind)
         work[f"three products, {kind}"] = lambda a=a, b=b: [a @ b.T for _ in range(3)]  # type: ignore[misc]
-    return _medians(work, ROUNDS[classes])
+    return _medians(work, rounds)
 
 
 def _medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -172,7 +171,7 @@ def _medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
     return {name: round(statistics.median(times[1:]), 4) for name, times in taken.items()}
 
 
-def _errors(classes: int) -> dict[str, float]:
+def _errors(classes: int, names: Sequence[str]) -> dict[str, float]:
     """Largest error of the weights' gradient, as a share of its largest number."""
     x, w, y = draw(classes)
     x64, w64 = (t.detach().double().requires_grad_() for t in (x, w))
@@ -181,8 +180,8 @@ def _errors(classes: int) -> dict[str, float]:
     ), x64, w64, y)  # fmt: skip
     assert w64.grad is not None
     errors = {}
-    for name, head in HEADS.items():
-        step(head, x, w, y)
+    for name in names:
+        step(HEADS[name], x, w, y)
         assert w.grad is not None
         errors[name] = float(f"{float((w.grad - w64.grad).abs().max() / w64.grad.abs().max()):.3g}")
     return errors
@@ -278,8 +277,8 @@ def _resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def picture(figures: dict[str, Any]) -> None:
-    """Draw time and memory against the number of classes into results/head.png."""
+def picture(figures: dict[str, Any], path: Path) -> None:
+    """Draw time and memory against the number of classes."""
     canvas, (axes,) = panels(1, 2, 9.5, 4.2)
     for names, one, scale in (("seconds", axes[0], 1.0), ("extra_memory_mb", axes[1], 1.0)):
         methods = dict.fromkeys(name for found in figures[names].values() for name in found)
@@ -300,4 +299,4 @@ def picture(figures: dict[str, Any]) -> None:
     title(axes[1], "MB beyond features, weights and gradients")
     canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     canvas.suptitle(f"Softmax head, batch {BATCH}, D = {DIM}, {figures['threads']} CPU threads", fontsize=10)
-    save(canvas, RESULTS / "head.png", "Time and memory of the softmax head")
+    save(canvas, path, "Time and memory of the softmax head")

@@ -5,7 +5,6 @@ plain Dataset from files (torch's DataLoader, no workers), ours from the zip tha
 the JPEGs, and of decoded pixels (`normface pack --pixels`). All of it lies in the system's cache.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -20,14 +19,16 @@ from PIL import Image as pillow
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.harness.faces import faces, kind_of_faces
+from benchmarks.harness.sheet import Sheet
 from normface.data import Images, open_reader, write
 from normface.data.decode import as_ppm
 from normface.train.config import DataConfig
 from normface.train.loader import Batches
 from normface.types import InputSpec
 
-DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-BATCH, STEPS, ROUNDS = 64, 24, 7
+QUICK = 40
+BATCH = 64
 SPEC = InputSpec(112, 112, template="112x112")
 
 
@@ -67,14 +68,19 @@ class Plain(Dataset[tuple[Tensor, int]]):
         return pixels.sub_(self.mean).div_(self.std), index
 
 
-def run() -> dict[str, Any]:
-    """images/s of one core, and ratios."""
+def run(sheet: Sheet) -> None:
+    """images/s of one core, and ratios; quick: of 1,024 images."""
+    sheet.figures["faces"] = kind_of_faces()
+    sheet.measure("", _measure, sheet.pick(24, 8), sheet.pick(7, 3), sheet.pick(None, 1024))
+
+
+def _measure(steps: int, rounds: int, images: int | None) -> dict[str, Any]:
     torch.set_num_threads(1)
-    reader = open_reader(DATA / "train" / "faces-112.zip")
+    reader = open_reader(faces() / "train" / "faces-112.zip")
     with tempfile.TemporaryDirectory() as folder:
-        jpegs = [row for row in range(len(reader)) if reader.ids[row].endswith(".jpg")]
+        jpegs = [row for row in range(len(reader)) if reader.ids[row].endswith(".jpg")][:images]
         reader = reader.select(jpegs)
-        rows = np.concatenate([_batches(reader).rows(step) for step in range(STEPS)]).tolist()
+        rows = np.concatenate([_batches(reader).rows(step) for step in range(steps)]).tolist()
         encoded = [reader.encoded(row) for row in rows]
         files = [Path(folder, f"{place}.jpg") for place in range(len(rows))]
         for file, data in zip(files, encoded, strict=True):
@@ -89,12 +95,12 @@ def run() -> dict[str, Any]:
             "simplejpeg alone": lambda: _decode(encoded),
             "PIL to float": lambda: list(plain),
             "PIL to float by NumPy": lambda: list(plainer),
-            "ours, zip": lambda: _take(_batches(reader)),
-            "ours, pack": lambda: _take(_batches(packed)),
-            "ours, pack of pixels": lambda: _take(_batches(raw)),
+            "ours, zip": lambda: _take(_batches(reader), steps),
+            "ours, pack": lambda: _take(_batches(packed), steps),
+            "ours, pack of pixels": lambda: _take(_batches(raw), steps),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(ROUNDS + 1):
+        for turn in range(rounds + 1):
             for name, way in ways.items():
                 began = time.process_time()
                 way()
@@ -102,7 +108,7 @@ def run() -> dict[str, Any]:
     speeds = {name: len(rows) / statistics.median(spent) for name, spent in times.items()}
     ours = [name for name in ways if name.startswith("ours")]
     return {
-        "images": len(rows), "bytes_per_image": round(statistics.mean(map(len, encoded))), "rounds": ROUNDS,
+        "images": len(rows), "bytes_per_image": round(statistics.mean(map(len, encoded))), "rounds": rounds,
         "images_per_second_and_core": {name: round(speed) for name, speed in speeds.items()},
         "share_of_simplejpeg": {name: round(speeds[name] / speeds["simplejpeg alone"], 3) for name in ours},
         "times_pil_to_float": {
@@ -122,6 +128,6 @@ def _decode(encoded: Sequence[bytes]) -> None:
         simplejpeg.decode_jpeg(data)  # a list of the pixels would count new memory, a seventh of its time
 
 
-def _take(batches: Batches) -> None:
-    for step in range(STEPS):
+def _take(batches: Batches, steps: int) -> None:
+    for step in range(steps):
         batches[step]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.harness.sheet import Sheet
 from normface.cli.evaluate import LISTS, embed_pairs
 from normface.data import open_reader
 from normface.data.synthetic import write_dataset
@@ -24,6 +25,7 @@ from normface.train.loop import Progress
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "losses"
 EPOCHS = 3.0
+QUICK = None  # trains for hours
 MODEL = {"name": "smallresnet", "options": {"channels": [16, 32, 64, 128], "units": [1, 1, 1]}}
 SOFTMAX = "softmax, nothing normalised"
 FINE = {"lr": 0.01}  # as the paper fine-tunes: a tenth of the rate from scratch
@@ -78,17 +80,17 @@ ROWS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """Train and judge every row; the figures of each data set by the row's name."""
     shared = real_faces()
     places = {"real": shared} if shared else {}
     places["synthetic"] = FOLDER / "faces"
     if not (places["synthetic"] / "lfw" / "pairs.txt").exists():
         write_dataset(places["synthetic"])
-    figures: dict[str, Any] = {"model": MODEL, "epochs": EPOCHS, "batch": 64, "threads": torch.get_num_threads()}
+    sheet.figures |= {"model": MODEL, "epochs": EPOCHS, "batch": 64, "threads": torch.get_num_threads()}
     for kind, data in places.items():
-        figures[kind] = {name: _row(kind, name, data) for name in ROWS}
-    return figures
+        for name in ROWS:
+            sheet.measure(f"{kind}/{name}", _row, kind, name, data)
 
 
 def real_faces() -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.sheet import Sheet
 from benchmarks.throughput import configure
 from normface.data import open_reader
 from normface.data.folder import write_folder
@@ -17,20 +18,28 @@ from normface.train import train
 from normface.train.augment import prepare
 from normface.train.state import State
 
+QUICK = 50
 BATCH, STEPS = 64, 3
 
 
-def run() -> dict[str, Any]:
-    """`normface train` over forward, head and backward alone (no update, no data), in bf16, between two such.
+def run(sheet: Sheet) -> None:
+    """`normface train` over forward, head and backward alone (no update, no data), between two such.
+
+    In bf16 where the processor has it. Quick: smallresnet instead of IResNet-18.
 
     The least of each counts: other work on the machine only adds. Neither has a checkpoint or a look of the monitors.
     """
+    sheet.measure("", _measure, sheet.pick("iresnet18", "smallresnet"), sheet.has_bf16)
+
+
+def _measure(name: str, half: bool) -> dict[str, Any]:
     config = configure(
-        optim={"batch": BATCH, "epochs": STEPS + 1}, data={"shift": 3.0, "min_images": 1}, precision="bf16",
-        loss={"name": "CosineSoftmax"},
+        model={"name": name}, optim={"batch": BATCH, "epochs": STEPS + 1}, data={"shift": 3.0, "min_images": 1},
+        precision="bf16" if half else "fp32", loss={"name": "CosineSoftmax"},
     )  # fmt: skip
     state = State(config, BATCH)
-    x = prepare(255 * torch.rand(BATCH, 3, 112, 112), state.model.spec).contiguous(memory_format=state.layout)
+    spec = state.model.spec
+    x = prepare(255 * torch.rand(BATCH, 3, spec.height, spec.width), spec).contiguous(memory_format=state.layout)
     labels = torch.arange(BATCH)
     alone: list[float] = []
 
@@ -38,7 +47,7 @@ def run() -> dict[str, Any]:
         for _ in range(times):
             began = time.perf_counter()
             state.optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 features = state.net(x).float()
             state.loss(features, labels).backward()
             alone.append(time.perf_counter() - began)
@@ -53,7 +62,7 @@ def run() -> dict[str, Any]:
         bare(STEPS)
     whole = np.diff(stamps)
     return {
-        "model": "iresnet18",
+        "model": name,
         "batch": BATCH,
         "steps": STEPS,
         "overhead": round(float(whole.min()) / min(alone) - 1, 4),

@@ -15,21 +15,28 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
+from benchmarks.harness.faces import faces, kind_of_faces
+from benchmarks.harness.sheet import Sheet
 from normface.data import Record, open_reader, write
 from normface.train.loader import Shuffle
 
-DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-PEOPLE, EACH, ROUNDS = 100_000, 10, 7
+QUICK = 30
+EACH, ROUNDS = 10, 7
 
 
-def run() -> dict[str, Any]:
-    """Times, and what memory grew by."""
+def run(sheet: Sheet) -> None:
+    """Times, and what memory grew by; quick: a part of the faces, and 50,000 records."""
+    people, images = sheet.pick(100_000, 5_000), sheet.pick(None, 2_000)
+    sheet.figures["faces"] = kind_of_faces()
     with tempfile.TemporaryDirectory() as folder:
-        return {"training faces": _faces(Path(folder, "faces")), "a million records": _million(Path(folder, "million"))}
+        sheet.measure("training faces", _faces, Path(folder, "faces"), images)
+        place = sheet.pick("a million records", "50,000 records")
+        sheet.measure(place, _many, Path(folder, "many"), people)
 
 
-def _faces(path: Path) -> dict[str, Any]:
-    source = open_reader(DATA / "train" / "faces-112.zip")
+def _faces(path: Path, images: int | None) -> dict[str, Any]:
+    whole = open_reader(faces() / "train" / "faces-112.zip")
+    source = whole.select(np.arange(min(len(whole), images or len(whole))))
     write(source.records(), path, "arrow")
     opening = [_timed(lambda: open_reader(path)) for _ in range(ROUNDS)]
     reader = open_reader(path)
@@ -47,8 +54,8 @@ def _faces(path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _million(path: Path) -> dict[str, Any]:
-    packing = _timed(lambda: write(_drawn(), path, "arrow"))
+def _many(path: Path, people: int) -> dict[str, Any]:
+    packing = _timed(lambda: write(_drawn(people), path, "arrow"))
     before = _resident()
     began = time.perf_counter()
     reader = open_reader(path)
@@ -71,10 +78,10 @@ def _million(path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _drawn() -> Iterator[Record]:
+def _drawn(people: int) -> Iterator[Record]:
     rng = np.random.default_rng(0)
     noise = rng.bytes(1 << 20)
-    for person in range(PEOPLE):
+    for person in range(people):
         name = f"p{person:06d}"
         for image in range(EACH):
             start, length = int(rng.integers(1 << 19)), int(rng.integers(2000, 4000))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.sheet import LeftOut, Sheet
 from normface.cli.evaluate import embed_pairs
 from normface.data import open_reader
 from normface.figures.canvas import panels, title
@@ -34,6 +35,7 @@ from normface.types import Embeddings, Floats
 from .losses import AT_64, MODEL, PLAIN, ROOT, cosine, folder_of, loss, real_faces, trained
 
 FOLDER = ROOT / "build" / "paper"
+QUICK = None  # trains for hours
 SEEDS, BATCH = (0, 1, 2), 64
 BASE, FINE = 6.0, 2.0  # epochs of the softmax model, and of what follows
 SNAPSHOTS = 5  # at 60, 70 … 100 % of what follows
@@ -114,18 +116,19 @@ PAPER: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """Figures of every row: LFW in four ways, BLUFR, differences from the baseline and from the normalised softmax."""
     data = real_faces()
     if data is None:
-        raise SystemExit("no real faces: give --data DIR (as shared data/), or set NORMFACE_DATA")
+        raise LeftOut("there are no real faces; give --data DIR (laid out as the README says), or set NORMFACE_DATA")
     by_seed = [{name: _cell(name, seed, data) for name in ROWS} for seed in SEEDS]  # one seed whole, then the next
     cells = {name: [found[name] for found in by_seed] for name in ROWS}
     right = np.array([[_right(name, seed) for seed in SEEDS] for name in ROWS])  # [rows, seeds, snapshots, pairs]
     named, decided = read_lfw_pairs(data / "lfw" / "pairs.txt"), right.mean((1, 2))
     samples = resampled_pairs(lambda weights: decided @ weights / weights.sum(), named.people, named.same, 1000)
     of_rows = dict(zip(ROWS, zip(right.mean((2, 3)), samples.T, strict=True), strict=True))  # by seed, by sample
-    figures: dict[str, Any] = {
+    figures = sheet.figures
+    figures |= {
         "model": MODEL, "epochs": {"softmax model": BASE, "each row": FINE}, "batch": BATCH, "seeds": list(SEEDS),
         "rows": {},
     }  # fmt: skip
@@ -140,9 +143,8 @@ def run() -> dict[str, Any]:
                 row[f"less {other}"] = _difference(*map(np.subtract, of_rows[name], of_rows[other]))
                 row[f"vr less {other}"] = [a["vr"] - b["vr"] for a, b in zip(found, cells[other], strict=True)]
         figures["rows"][name] = row
-    picture(figures)
+    picture(figures, sheet.path.with_suffix(".png"))
     print(table(figures), differences(figures), sep="\n\n")
-    return figures
 
 
 def _mean(values: list[float]) -> list[float]:
@@ -277,8 +279,8 @@ def _signed(found: dict[str, Any] | None) -> str:
     return f"**{text}**" if found["real"] else text
 
 
-def picture(figures: dict[str, Any]) -> None:
-    """Figure 8: accuracy against the weight of the second loss, into results/paper.png."""
+def picture(figures: dict[str, Any], path: Path) -> None:
+    """Figure 8: accuracy against the weight of the second loss, beside the results."""
     canvas, ((axes,),) = panels(1, 1, 6.0, 4.2)
     for colour, aside, (line, rows) in zip(COLOURS, (0.94, 1.06), FIGURE8.items(), strict=False):
         means, deviations = zip(*(figures["rows"][name]["mirror sum"] for name in rows.values()), strict=True)
@@ -291,4 +293,4 @@ def picture(figures: dict[str, Any]) -> None:
     axes.set(xscale="log", xlabel=f"weight of the second loss ({bars})")
     title(axes, "LFW accuracy (%), mirror sum")
     axes.legend(fontsize=8)
-    save(canvas, Path(__file__).parent / "results" / "paper.png", "Accuracy against the loss weight")
+    save(canvas, path, "Accuracy against the loss weight")

@@ -3,7 +3,6 @@
 Vectors are synthetic: speed does not depend on them. BLUFR's configuration is the official one. Medians of rounds.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
+from benchmarks.harness.faces import shared
+from benchmarks.harness.sheet import LeftOut, Sheet, peer
 from benchmarks.peers import cvlface, insightface
 from normface.data.bins import write_bin
 from normface.protocols import PROTOCOLS, metrics, read_bin_pairs, read_blufr
@@ -24,20 +24,21 @@ from normface.protocols.pairs import judge
 from normface.protocols.tally import all_pairs
 from normface.types import Embeddings
 
-DATA = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-BLUFR = DATA / "lfw" / "blufr_lfw_config.mat"
+QUICK = 60
 IMAGES, TEMPLATES, SUBJECTS, DIM = 227_630, 12_115, 1_845, 512  # IJB-B's
 PAIRS, GENUINE = 8_010_270, 10_270
 
 
-def run() -> dict[str, Any]:
-    """Seconds, ratios, and peak memory."""
-    return {
-        "lfw": lfw(), "ijb_verification": ijb(), "blufr": in_a_process(blufr), "all_pairs": in_a_process(stream),
-    }  # fmt: skip
+def run(sheet: Sheet) -> None:
+    """Seconds, ratios, and peak memory; quick: LFW and IJB's galleries against probes."""
+    sheet.measure("lfw", lfw, sheet)
+    ijb(sheet)
+    if not sheet.quick:
+        sheet.measure("blufr", in_a_process, blufr)
+        sheet.measure("all_pairs", in_a_process, stream)
 
 
-def lfw() -> dict[str, Any]:
+def lfw(sheet: Sheet) -> dict[str, Any]:
     """6,000 pairs of 512-d vectors and whether they are genuine → all figures; and `lfw_bin`, which reads the file."""
     rng = np.random.default_rng(0)
     same = np.arange(6000) // 300 % 2 == 0
@@ -45,7 +46,6 @@ def lfw() -> dict[str, Any]:
     centres[1::2][same] = centres[::2][same]
     x = centres + 2.8 * rng.normal(size=centres.shape).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    theirs = insightface.load()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "lfw.bin")
         write_bin(path, [b"image"] * len(x), same.tolist())
@@ -53,15 +53,21 @@ def lfw() -> dict[str, Any]:
         named = read_bin_pairs(path)
         ours, spent = timed(lambda: judge("lfw_bin", embeddings, named, people=None), 9)
         _, whole = timed(lambda: PROTOCOLS.build("lfw_bin", embeddings, path), 9)
-    peers, peer = timed(lambda: theirs.evaluate(x, same.tolist(), nrof_folds=10), 3)
-    return {
-        "pairs": len(same), "seconds": spent, "seconds_with_the_file": whole, "insightface_seconds": peer,
-        "times_insightface": round(peer / spent, 1), "accuracy": ours.metrics["accuracy"].value,
+    found = {
+        "pairs": len(same), "seconds": spent, "seconds_with_the_file": whole,
+        "accuracy": ours.metrics["accuracy"].value,
+    }  # fmt: skip
+    theirs = sheet.attempt("lfw/insightface", insightface.load)
+    if theirs is None:
+        return found
+    peers, their_seconds = timed(lambda: theirs.evaluate(x, same.tolist(), nrof_folds=10), 3)
+    return found | {
+        "insightface_seconds": their_seconds, "times_insightface": round(their_seconds / spent, 1),
         "insightface_accuracy": float(np.mean(peers[2])),
     }  # fmt: skip
 
 
-def ijb() -> dict[str, Any]:
+def ijb(sheet: Sheet) -> None:
     """IJB-B's numbers of images, templates and pairs; norm weighting, no detector score; one round of each."""
     rng = np.random.default_rng(0)
     subject = np.concatenate([np.arange(SUBJECTS), rng.integers(0, SUBJECTS, TEMPLATES - SUBJECTS)])
@@ -71,29 +77,42 @@ def ijb() -> dict[str, Any]:
     x = centres[subject[template]] + rng.normal(scale=6, size=(IMAGES, DIM)).astype(np.float32)
     # As in IJB-B: galleries of one template a subject (the first ones) against all other templates
     probes = np.arange(SUBJECTS, TEMPLATES)
-    found: dict[str, Any] = {"images": IMAGES, "templates": TEMPLATES, "pairs": PAIRS}
+    for name, count in (("images", IMAGES), ("templates", TEMPLATES), ("pairs", PAIRS)):
+        sheet.put(f"ijb_verification/{name}", count)
     embeddings = Embeddings(x, np.array([f"{row}.jpg" for row in range(IMAGES)]))
     media = Media(embeddings.ids, template, medium, np.full(IMAGES, -1))
-    for kind in ("gallery against probes", "any with any"):
+    for kind in sheet.pick(("gallery against probes", "any with any"), ("gallery against probes",)):
         galleries = kind == "gallery against probes"
         left = rng.integers(0, SUBJECTS if galleries else TEMPLATES, PAIRS)
         right = rng.choice(probes, PAIRS) if galleries else rng.integers(0, TEMPLATES, PAIRS)
         left[:GENUINE], right[:GENUINE] = subject[probes], probes
         pairs = left, right, subject[left] == subject[right]
-        ours, spent = timed(partial(judge_templates, embeddings, media, *pairs), 1)
-        found[kind] = {"seconds": spent}
-        if galleries:
-            peers, peer = timed(partial(_cvlface, x, template, medium, *pairs), 1)
-            found[kind] |= {
-                "cvlface_seconds": peer, "times_cvlface": round(peer / spent, 1),
-                "tar": {f"{far:g}": [ours.metrics[f"tar@far={far:g}"].value, peers[far]] for far in FARS},
-            }  # fmt: skip
-    return found
+        place = f"ijb_verification/{kind}"
+        found = sheet.measure(place, _ijb, partial(judge_templates, embeddings, media, *pairs))
+        if found and galleries:
+            sheet.attempt(f"{place}/cvlface", _ijb_beside, found, partial(_cvlface, x, template, medium, *pairs))
+
+
+def _ijb(judge: Callable[[], Any]) -> dict[str, Any]:
+    ours, spent = timed(judge, 1)
+    return {
+        "seconds": spent,
+        "tar": {f"{far:g}": [ours.metrics[name].value] for far in FARS if (name := f"tar@far={far:g}") in ours.metrics},
+    }
+
+
+def _ijb_beside(found: dict[str, Any], judge: Callable[[], dict[float, float]]) -> None:
+    """Add CVLface's seconds and rates to ours."""
+    cvlface.load()
+    peers, spent = timed(judge, 1)
+    found |= {"cvlface_seconds": spent, "times_cvlface": round(spent / found["seconds"], 1)}
+    for far, rates in found["tar"].items():
+        rates.append(peers[float(far)])
 
 
 def _cvlface(x: Any, template: Any, medium: Any, left: Any, right: Any, same: Any) -> dict[float, float]:
     """What its `evaluate` does for one of its three ways to weigh images."""
-    theirs = cvlface.load()
+    theirs, roc_curve = cvlface.load(), peer("sklearn.metrics", "pip install scikit-learn").roc_curve
     vectors, numbers = theirs.image2template_feature(x, template, medium)
     scores = theirs.verification(vectors, numbers, left, right)
     far, tar, _ = roc_curve(same, scores)
@@ -104,7 +123,10 @@ def _cvlface(x: Any, template: Any, medium: Any, left: Any, right: Any, same: An
 
 def blufr() -> dict[str, Any]:
     """The whole protocol, 10 trials, beside the product of every similarity matrix it asks for."""
-    config, rng = read_blufr(BLUFR), np.random.default_rng(0)
+    official = shared() / "lfw" / "blufr_lfw_config.mat"
+    if not official.exists():
+        raise LeftOut("BLUFR's configuration is not there; lay blufr_lfw_config.mat into the folder lfw of --data DIR")
+    config, rng = read_blufr(official), np.random.default_rng(0)
     centres = rng.normal(size=(int(config.subjects.max()) + 1, 256))
     x = (centres[config.subjects] + 1.5 * rng.normal(size=(len(config.ids), 256))).astype(np.float32)
     embeddings = Embeddings(x, config.ids)
@@ -118,7 +140,7 @@ def blufr() -> dict[str, Any]:
     spent, bare = [], []
     for _ in range(2):
         bare.append(timed(products, 1)[1])
-        spent.append(timed(lambda: PROTOCOLS.build("blufr", embeddings, BLUFR), 1)[1])
+        spent.append(timed(lambda: PROTOCOLS.build("blufr", embeddings, official), 1)[1])
     return {
         "trials": len(config.trials), "dim": 256, "seconds": min(spent), "products_seconds": min(bare),
         "times_products": round(min(spent) / min(bare), 2), "peak_mib_with_products": peak(),

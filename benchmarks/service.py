@@ -29,17 +29,17 @@ import cv2
 import httpx
 import numpy as np
 
+from benchmarks.harness.faces import faces, kind_of_faces, third_party
+from benchmarks.harness.sheet import Sheet
 from normface import models
 from normface.data import open_reader
 from normface.data.decode import decode
 from normface.embed import Embedder
 from normface.embed.network import export
 from normface.serve import Settings, create_app
-from normface.types import InputSpec
 
-SHARED = Path(os.environ.get("NORMFACE_DATA", Path(__file__).parents[2] / "shared" / "data")).parent
-PAIRS, ROUNDS, CLIENTS, SECONDS, REQUESTS, MALFORMED = 60, 5, 8, 25, 10_000, 10_000
-SPEC = InputSpec(112, 112, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), template="112x112")
+QUICK = 60
+CLIENTS = 8
 Pair = tuple[bytes, bytes]
 Body = tuple[bytes, str]
 
@@ -51,26 +51,29 @@ class Server(NamedTuple):
     pid: int
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """pairs/s and ratios, latencies in ms, MiB, and what the malformed uploads were answered."""
+    count, rounds, seconds = sheet.pick(60, 16), sheet.pick(5, 2), sheet.pick(25, 5)
+    requests, malformed = sheet.pick(10_000, 400), sheet.pick(10_000, 800)
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.onnx"
-        model.write_bytes((SHARED / "weights" / "mobilefacenet-foamliu.onnx").read_bytes())
-        model.with_suffix(".spec.json").write_text(SPEC.to_json())
-        reader = open_reader(SHARED / "data" / "lfw" / "lfw-raw-fold1.zip")
-        photographs = [reader.encoded(row) for row in range(2 * PAIRS)]
-        pairs = list(zip(photographs[::2], photographs[1::2], strict=True))
-        with serving(model) as (port, _):
-            throughput = _throughput(Embedder.load(model), pairs, port)
-            load = 0.8 * throughput["pairs_per_second"]["service"]
-            bodies = [body_of({"a": a, "b": b}) for a, b in pairs]
-            latency = {name: _latency(port, bodies, load, name == "poisson") for name in ("even", "poisson")}
-            crop = open_reader(SHARED / "data" / "train" / "faces-112.zip").encoded(0)
-            memory = _memory(port, body_of({"photographs": crop}, aligned="true"))
-        return {
-            **throughput, "load": "80 % of the service's throughput", "latency": latency, "memory": memory,
-            "malformed": _malformed(Path(folder) / "small.onnx", crop),
+        model = sheet.attempt("MobileFaceNet", third_party, Path(folder))
+        sheet.figures |= {
+            "faces": kind_of_faces(), "model": "MobileFaceNet, third party" if model else "the default model",
         }  # fmt: skip
+        reader = open_reader(faces() / "lfw" / "lfw-raw-fold1.zip")
+        photographs = [reader.encoded(row) for row in range(2 * count)]
+        pairs = list(zip(photographs[::2], photographs[1::2], strict=True))
+        crop = open_reader(faces() / "train" / "faces-112.zip").encoded(0)
+        with serving(model) as (port, _):
+            throughput = sheet.measure("", _throughput, Embedder.load(model), pairs, port, rounds)
+            if throughput:
+                load = 0.8 * throughput["pairs_per_second"]["service"]
+                bodies = [body_of({"a": a, "b": b}) for a, b in pairs]
+                sheet.put("load", "80 % of the service's throughput")
+                for name in ("even", "poisson"):
+                    sheet.measure(f"latency/{name}", _latency, port, bodies, load, name == "poisson", seconds)
+            sheet.measure("memory", _memory, port, body_of({"photographs": crop}, aligned="true"), requests)
+        sheet.measure("malformed", _malformed, Path(folder) / "small.onnx", crop, malformed)
 
 
 @contextmanager
@@ -89,7 +92,7 @@ def serving(model: Path | None) -> Iterator[Server]:
         process.wait(30)
 
 
-def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int) -> dict[str, Any]:
+def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int, rounds: int) -> dict[str, Any]:
     bodies = [body_of({"a": a, "b": b}) for a, b in pairs]
     connections = threading.local()
     cv2.setNumThreads(1)  # as in the service
@@ -110,14 +113,14 @@ def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int) -> dict[st
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         scores: dict[str, list[float]] = {}
-        for turn in range(ROUNDS + 1):
+        for turn in range(rounds + 1):
             for name, way in ways.items():
                 began = time.perf_counter()
                 scores[name] = way()
                 times[name] += [time.perf_counter() - began] * (turn > 0)  # the first warms up
     speeds = {name: len(pairs) / statistics.median(spent) for name, spent in times.items()}
     return {
-        "pairs": len(pairs), "rounds": ROUNDS, "clients": CLIENTS,
+        "pairs": len(pairs), "rounds": rounds, "clients": CLIENTS,
         "pairs_per_second": {name: round(speed, 2) for name, speed in speeds.items()},
         "ratio_to_embedder": round(speeds["service"] / speeds["embedder"], 3),
         "ratio_to_embedder_a_thread_a_core": round(speeds["service"] / speeds["embedder, a thread a core"], 3),
@@ -125,10 +128,10 @@ def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int) -> dict[st
     }  # fmt: skip
 
 
-def _latency(port: int, bodies: Sequence[Body], rate: float, at_random: bool) -> dict[str, Any]:
+def _latency(port: int, bodies: Sequence[Body], rate: float, at_random: bool, seconds: float) -> dict[str, Any]:
     """Milliseconds from when each request was due to its answer."""
     chance = random.Random(0)
-    count = int(rate * SECONDS)
+    count = int(rate * seconds)
     gaps = [chance.expovariate(rate) if at_random else 1 / rate for _ in range(count)]
     due = np.cumsum(gaps) + time.perf_counter() + 0.2
     connections = threading.local()
@@ -146,8 +149,8 @@ def _latency(port: int, bodies: Sequence[Body], rate: float, at_random: bool) ->
     return {"requests": count, "p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "p99_to_p50": round(p99 / p50, 2)}
 
 
-def _memory(port: int, body: Body) -> dict[str, Any]:
-    """MiB resident before, after a thousand requests, and at the end."""
+def _memory(port: int, body: Body, requests: int) -> dict[str, Any]:
+    """MiB resident before, after a tenth of the requests, and at the end."""
     connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(4)]
 
     def many(connection: http.client.HTTPConnection, count: int) -> None:
@@ -157,7 +160,7 @@ def _memory(port: int, body: Body) -> dict[str, Any]:
     marks, done = {"0": _resident(port)}, 0
     began = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
-        for until in (1000, 4000, 7000, REQUESTS):
+        for until in (requests // 10, 4 * requests // 10, 7 * requests // 10, requests):
             list(pool.map(many, connections, [(until - done) // 4] * 4))
             marks[str(until)], done = _resident(port), until
     return {"requests": done, "resident_mib": marks, "per_second": round(done / (time.perf_counter() - began), 1)}
@@ -169,7 +172,7 @@ def _resident(port: int) -> float:
     return round(float(line.split()[1]) / 2**20, 1)
 
 
-def _malformed(model: Path, crop: bytes) -> dict[str, Any]:
+def _malformed(model: Path, crop: bytes, uploads: int) -> dict[str, Any]:
     """Status codes of mutated uploads, and how many a second."""
     body, kind = body_of({"a": crop, "b": crop}, aligned="true")
     chance, statuses = random.Random(0), Counter[int]()
@@ -198,7 +201,7 @@ def _malformed(model: Path, crop: bytes) -> dict[str, Any]:
 
     async def all_of_them() -> None:
         async def some() -> None:
-            for _ in range(MALFORMED // 8):
+            for _ in range(uploads // 8):
                 statuses[await upload(mutated(chance, body))] += 1
 
         await asyncio.gather(*(some() for _ in range(8)))

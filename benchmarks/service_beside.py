@@ -1,6 +1,6 @@
 """Pairs verified over HTTP by `normface serve` and by deepface's API, with the same network, on the same photographs.
 
-Each server is a process (deepface: also two) on loopback, all of them in one run, turn about: a turn is PAIRS pairs of
+Each server is a process (deepface: also two) on loopback, all of them in one run, turn about: a turn is some pairs of
 LFW from 1, 2 or 8 clients, each waiting for its answer before it asks again. Medians of the turns' pairs/s; percentiles
 of all their requests; processor time of server and workers; their memory (PSS) after everything.
 
@@ -19,7 +19,6 @@ import statistics
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,15 +30,16 @@ import onnx
 import simplejpeg
 from onnx import helper, numpy_helper
 
+from benchmarks.harness.faces import SPEC, faces, kind_of_faces, shared, third_party
+from benchmarks.harness.sheet import LeftOut, Sheet
 from benchmarks.peers import deepface
-from benchmarks.service import SHARED, SPEC, Body, Pair, Server, body_of, serving
+from benchmarks.service import Body, Pair, Server, body_of, serving
 from normface.data import open_reader
 from normface.data.decode import decode
 from normface.embed import Embedder
 from normface.types import InputSpec
 
-PAIRS, ROUNDS, CLIENTS = 30, 5, (1, 2, 8)
-TICK = os.sysconf("SC_CLK_TCK")
+QUICK = 50
 
 
 class Row(NamedTuple):
@@ -58,11 +58,18 @@ class Turn(NamedTuple):
     requests: list[tuple[float, int, Any]]
 
 
-def run() -> dict[str, Any]:
+Turns = dict[tuple[str, int], Turn]
+
+
+def run(sheet: Sheet) -> None:
     """pairs/s, latencies, processor time and refusals by way and clients; MiB by server."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        raise LeftOut("processor time and memory of the servers are read from /proc; run it on Linux")
+    count, rounds, clients = sheet.pick(30, 10), sheet.pick(5, 1), sheet.pick((1, 2, 8), (1, 8))
+    sheet.figures |= {"faces": kind_of_faces(), "pairs": count, "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        network = raw_pixels(SHARED / "weights" / "mobilefacenet-foamliu.onnx", Path(folder, "network.onnx"))
-        photographs, crops, cosines = _pairs(Embedder.load(network))
+        network = raw_pixels(third_party(Path(folder)).resolve(), Path(folder, "network.onnx"))
+        photographs, crops, cosines = _pairs(Embedder.load(network), count)
         ours, default = (stack.enter_context(serving(model)) for model in (network, None))
         servers = {"normface": ours, "normface, default model": default}
         rows = {
@@ -70,27 +77,30 @@ def run() -> dict[str, Any]:
             "normface, default model": _ours(default, photographs),
             "normface, aligned crops": _ours(ours, crops, aligned="true"),
         }
-        for workers in (1, 2) if deepface.installed() else ():
+        for workers in (1, 2) if sheet.attempt("deepface", deepface.check) else ():
             name = f"deepface, {workers} process{'es' * (workers > 1)}"
-            yunet = SHARED / "weights" / "yunet_n_dynamic.onnx"
+            yunet = shared().parent / "weights" / "yunet_n_dynamic.onnx"
             servers[name] = stack.enter_context(deepface.serving(network, yunet, workers))
             rows |= {f"{name}, {each}": _theirs(servers[name], photographs, each) for each in ("opencv", "yunet")}
             rows[f"{name}, aligned crops"] = _theirs(servers[name], crops, "skip")
-        turns = _turns(rows)
-        skipped = turns.get(("deepface, 1 process, aligned crops", 1))
-        return {
-            "pairs": PAIRS, "rounds": ROUNDS,
-            "deepface": deepface.version() if deepface.installed() else deepface.MISSING,
-            "clients": {
-                str(clients): {name: _told(turns[name, clients]) for name in rows} for clients in CLIENTS
-            },
-            "memory_mib": {name: _memory(server.pid) for name, server in servers.items()},
-            # That it is the same network: deepface's cosines of crops beside the Embedder's, of one orientation.
-            "largest_difference_of_cosines_of_crops": skipped and round(max(
-                abs(1 - answer["distance"] - cosine)
-                for (_, _, answer), cosine in zip(skipped[0].requests, cosines, strict=True)
-            ), 4),
-        }  # fmt: skip
+        turns: list[Turns] = []
+        for turn in range(rounds + 1):  # the first warms up
+            found = sheet.attempt(f"turn {turn}", _turns, rows, clients if turn else (max(clients),))
+            turns += [found] if found and turn else []
+        if not turns:
+            return
+        for number in clients:
+            told = {name: _told([turn[name, number] for turn in turns]) for name in rows}
+            sheet.put(f"clients/{number}", told)
+        for name, server in servers.items():
+            sheet.measure(f"memory_mib/{name}", _memory, server.pid)
+        skipped = turns[0].get(("deepface, 1 process, aligned crops", 1))
+        if (
+            skipped
+        ):  # that it is the same network: deepface's cosines of crops beside the Embedder's, of one orientation
+            answers = [answer for _, _, answer in skipped.requests]
+            largest = max(abs(1 - answer["distance"] - cosine) for answer, cosine in zip(answers, cosines, strict=True))
+            sheet.put("largest_difference_of_cosines_of_crops", round(largest, 4))
 
 
 def raw_pixels(model: Path, to: Path) -> Path:
@@ -109,10 +119,10 @@ def raw_pixels(model: Path, to: Path) -> Path:
     return to
 
 
-def _pairs(embedder: Embedder) -> tuple[list[Pair], list[Pair], list[float]]:
+def _pairs(embedder: Embedder, pairs: int) -> tuple[list[Pair], list[Pair], list[float]]:
     """Photographs, their aligned crops as JPEGs, and the crops' cosines."""
-    reader = open_reader(SHARED / "data" / "lfw" / "lfw-raw-fold1.zip")
-    photographs = [reader.encoded(row) for row in range(2 * PAIRS)]
+    reader = open_reader(faces() / "lfw" / "lfw-raw-fold1.zip")
+    photographs = [reader.encoded(row) for row in range(2 * pairs)]
     crops = [
         simplejpeg.encode_jpeg(np.ascontiguousarray(embedder.crop(decode(data, "one"))[0]), 95) for data in photographs
     ]
@@ -132,16 +142,9 @@ def _theirs(server: Server, pairs: Sequence[Pair], detector: str) -> Row:
     return Row(server, "/verify", [body_of({"img1": a, "img2": b}, **fields) for a, b in pairs])
 
 
-def _turns(rows: dict[str, Row]) -> dict[tuple[str, int], list[Turn]]:
-    """By way and clients; the first round, which warms up, is left out."""
-    found: dict[tuple[str, int], list[Turn]] = defaultdict(list)
-    for turn in range(ROUNDS + 1):
-        for clients in CLIENTS if turn else (max(CLIENTS),):
-            for name, row in rows.items():
-                done = _turn(row, clients)
-                if turn:
-                    found[name, clients].append(done)
-    return found
+def _turns(rows: dict[str, Row], clients: Sequence[int]) -> Turns:
+    """One of each way for every number of clients."""
+    return {(name, count): _turn(row, count) for count in clients for name, row in rows.items()}
 
 
 def _turn(row: Row, clients: int) -> Turn:
@@ -163,12 +166,12 @@ def _turn(row: Row, clients: int) -> Turn:
 
 
 def _told(turns: Sequence[Turn]) -> dict[str, Any]:
-    requests = [each for turn in turns for each in turn.requests]
+    requests, pairs = [each for turn in turns for each in turn.requests], len(turns[0].requests)
     p50, p99 = 1000 * np.percentile([seconds for seconds, _, _ in requests], [50, 99])
     return {
-        "pairs_per_second": round(PAIRS / statistics.median(turn.seconds for turn in turns), 2),
+        "pairs_per_second": round(pairs / statistics.median(turn.seconds for turn in turns), 2),
         "p50_ms": round(p50, 1), "p99_ms": round(p99, 1),
-        "processor_ms_per_pair": round(1000 * statistics.median(turn.processor for turn in turns) / PAIRS, 1),
+        "processor_ms_per_pair": round(1000 * statistics.median(turn.processor for turn in turns) / pairs, 1),
         "refused": sum(status != 200 for _, status, _ in requests) // len(turns),
     }  # fmt: skip
 
@@ -182,7 +185,7 @@ def _family(pid: int) -> list[Path]:
 def _processor(pid: int) -> float:
     """Seconds of it, so far."""
     words = [(each / "stat").read_text().rpartition(")")[2].split() for each in _family(pid)]
-    return sum(int(each[11]) + int(each[12]) for each in words) / TICK
+    return sum(int(each[11]) + int(each[12]) for each in words) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> float:

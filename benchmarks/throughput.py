@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.harness.sheet import Sheet
 from benchmarks.peers import arcface_torch
 from normface.train import TrainConfig
 from normface.train.augment import draw
 from normface.train.loop import learn
 from normface.train.state import State
 
-BATCH, CLASSES, ROUNDS = 64, 10_000, 2
+QUICK = 50
+CLASSES = 10_000
 
 
 def configure(**changes: Any) -> TrainConfig:
@@ -23,15 +25,16 @@ def configure(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({"model": {"name": "iresnet18"}, "loss": loss, "save_every": 10**6, **changes})
 
 
-def run() -> dict[str, Any]:
+def run(sheet: Sheet) -> None:
     """Images/s of a whole step on random images: from uint8 for us, from float32 for the peer.
 
     Ours is in bf16 where the processor has it, as `precision="auto"` is; the peer's half precision is for GPUs alone.
     """
+    batch_size, rounds = sheet.pick(64, 16), sheet.pick(2, 1)
     rng = np.random.default_rng(0)
-    images = torch.from_numpy(rng.integers(0, 256, (BATCH, 112, 112, 3), np.uint8))
-    labels = torch.from_numpy(rng.integers(CLASSES, size=BATCH))
-    batch = (images, labels, torch.from_numpy(draw(BATCH, rng)), torch.arange(BATCH))
+    images = torch.from_numpy(rng.integers(0, 256, (batch_size, 112, 112, 3), np.uint8))
+    labels = torch.from_numpy(rng.integers(CLASSES, size=batch_size))
+    batch = (images, labels, torch.from_numpy(draw(batch_size, rng)), torch.arange(batch_size))
 
     state = State(configure(), CLASSES)
     state.set_rate(0.1)
@@ -40,20 +43,22 @@ def run() -> dict[str, Any]:
         learn(state, batch, None, 0)
         state.step(0.0)
 
-    theirs = arcface_torch.trainer(CLASSES)
+    steps: dict[str, Callable[[], object]] = {"ours": ours}
     floats = (images.permute(0, 3, 1, 2).float() - 127.5) / 127.5
-    found = interleaved({"arcface_torch": lambda: theirs(floats, labels), "ours": ours})
-    return {
-        "model": "iresnet18", "batch": BATCH, "classes": CLASSES, "rounds": ROUNDS,
+    theirs = sheet.attempt("arcface_torch", arcface_torch.trainer, CLASSES)
+    if theirs is not None:
+        steps = {"arcface_torch": lambda: theirs(floats, labels), **steps}
+    sheet.figures |= {
+        "model": "iresnet18", "batch": batch_size, "classes": CLASSES, "rounds": rounds,
         "precision": {"ours": "bf16" if state.half else "fp32", "arcface_torch": "fp32"},
-        "images_per_second": {name: round(BATCH / seconds, 1) for name, seconds in found.items()},
-        "times_arcface_torch": round(found["arcface_torch"] / found["ours"], 2),
     }  # fmt: skip
 
+    def speeds() -> dict[str, Any]:
+        found = {name: batch_size / median(each) for name, each in in_turn(steps, rounds).items()}
+        ratio = {"times_arcface_torch": round(found["ours"] / found["arcface_torch"], 2)} if len(found) > 1 else {}
+        return {"images_per_second": {name: round(speed, 1) for name, speed in found.items()}, **ratio}
 
-def interleaved(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each, after one to warm up."""
-    return {name: median(each) for name, each in in_turn(steps, ROUNDS).items()}
+    sheet.measure("", speeds)
 
 
 def in_turn(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

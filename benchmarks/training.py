@@ -2,53 +2,44 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
-from normface import models
-from normface.losses import CosineSoftmax
+from benchmarks.harness.sheet import Sheet
+from normface.machine.speed import BATCH, CLASSES, training_step
 
-BATCH, CLASSES, STEPS = 64, 2858, 6
+QUICK = 40
 NAMES = ("smallresnet", "mobilefacenet")  # what CPUs train
 
 
-def run() -> dict[str, Any]:
-    """images/s of forward, loss, backward and update; the least time of STEPS counts."""
-    figures: dict[str, Any] = {"batch": BATCH, "classes": CLASSES, "images_per_second": {}}
-    for name in NAMES:
-        for half in (True, False):
-            figures["images_per_second"][f"{name} {'bf16' if half else 'fp32'}"] = round(BATCH / _step(name, half), 1)
-    for kind in (torch.bfloat16, torch.float32):
+def run(sheet: Sheet) -> None:
+    """images/s of forward, loss, backward and update; the least time of several steps counts."""
+    steps = sheet.pick(6, 2)
+    sheet.figures |= {"batch": BATCH, "classes": CLASSES, "steps": steps}
+
+    def speed(name: str, half: bool) -> float:
+        if half:
+            sheet.need_bf16()
+        return round(BATCH / least(training_step(name, half), steps), 1)
+
+    def product(kind: torch.dtype) -> int:
+        if kind is torch.bfloat16:
+            sheet.need_bf16()
         a = torch.randn(2048, 2048).to(kind)
-        speed = 2 * 2048**3 / _least(lambda a=a: a @ a)  # type: ignore[misc]
-        figures[f"matmul_gflops_{kind}"] = round(speed / 1e9)
-    return figures
+        return round(2 * 2048**3 / least(lambda: a @ a, steps) / 1e9)
+
+    for kind in (torch.bfloat16, torch.float32):
+        sheet.measure(f"matmul_gflops_{kind}", product, kind)
+    for name in NAMES:
+        for half in (False, True):
+            sheet.measure(f"images_per_second/{name} {'bf16' if half else 'fp32'}", speed, name, half)
 
 
-def _step(name: str, half: bool) -> float:
-    layout = torch.channels_last if half else torch.contiguous_format
-    model = models.build(name, width=96)
-    model.to(memory_format=layout)  # type: ignore[call-overload]
-    loss = CosineSoftmax(CLASSES, model.dim)
-    optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.01, momentum=0.9)
-    x = torch.randn(BATCH, 3, 112, 96).to(memory_format=layout)
-    y = torch.randint(CLASSES, (BATCH,))
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            features = model(x)
-        optimizer.zero_grad()
-        loss(features.float(), y).backward()
-        optimizer.step()
-
-    return _least(step)
-
-
-def _least(work: Callable[[], object]) -> float:
+def least(work: Callable[[], object], steps: int) -> float:
+    """Seconds of the fastest call, after one to warm up."""
     work()
     times = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)

@@ -15,12 +15,18 @@ import torch
 import torch.distributed as td
 from torch import Tensor, nn
 
+from benchmarks.harness.sheet import MissingPeer
+
 
 def trainer(classes: int, dim: int = 512) -> Callable[[Tensor, Tensor], float]:
     """A step of IResNet-18 with ArcFace: images [B, 3, 112, 112] in [-1, 1] and labels [B] → the loss."""
     root = Path(os.environ.get("ARCFACE_TORCH", ""))
     if not (root / "partial_fc_v2.py").exists():
-        sys.exit("set ARCFACE_TORCH to recognition/arcface_torch of a checkout of github deepinsight/insightface")
+        raise MissingPeer(
+            "arcface_torch",
+            "git clone --depth 1 https://github.com/deepinsight/insightface && "
+            "export ARCFACE_TORCH=$PWD/insightface/recognition/arcface_torch",
+        )
     sys.path.insert(0, str(root))
     get_model, margin, head = (
         getattr(import_module(module), name)

@@ -18,15 +18,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.harness.sheet import MissingPeer
 from benchmarks.service import Server
 
 ROOT = Path(os.environ.get("DEEPFACE", ""))
-MISSING = "left out: set DEEPFACE to a virtual environment with deepface[api], as benchmarks/peers/deepface.py says"
+INSTALL = (
+    "python3 -m venv DIR && DIR/bin/pip install 'deepface[api]' && DIR/bin/pip install --no-deps --target DIR/haar "
+    "'opencv-python-headless<5' && export DEEPFACE=DIR"
+)
 
 
-def installed() -> bool:
-    """Whether there is one to start."""
-    return "DEEPFACE" in os.environ and (ROOT / "bin" / "gunicorn").exists() and len(_cascades()) == 2
+def check() -> str:
+    """Return its version. Raises MissingPeer where there is none to start."""
+    if "DEEPFACE" not in os.environ or not (ROOT / "bin" / "gunicorn").exists() or len(_cascades()) < 2:
+        raise MissingPeer("deepface", INSTALL)
+    return version()
 
 
 @contextmanager

@@ -14,12 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.harness.sheet import MissingPeer
+
 
 def load(min_face: float) -> Any:
     """The detector with thresholds and pyramid factor as it sets them, which are the paper's."""
     root = Path(os.environ.get("FACENET_PYTORCH", ""))
     if not (root / "data" / "onet.pt").exists():
-        sys.exit("set FACENET_PYTORCH to a checkout of github timesler/facenet-pytorch, with its data/*.pt")
+        raise MissingPeer(
+            "facenet-pytorch",
+            "git clone --depth 1 https://github.com/timesler/facenet-pytorch && "
+            "export FACENET_PYTORCH=$PWD/facenet-pytorch (its data/*.pt must be there)",
+        )
     if "facenet_pytorch.models.mtcnn" not in sys.modules:
         for name in ("torchvision", "torchvision.transforms", "torchvision.ops", "torchvision.ops.boxes"):
             sys.modules[name] = ModuleType(name)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.sheet import peer
+
 Search = Callable[[NDArray[np.float32]], int]
 
 
 def faiss_flat(vectors: NDArray[np.float32], folder: Path) -> Search:
     """IndexFlatIP: float32, exact."""
-    import faiss
-
+    faiss = peer("faiss", "pip install faiss-cpu")
     index: Any = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     return lambda query: int(index.search(query[None], 10)[1][0, 0])
@@ -23,9 +24,7 @@ def faiss_flat(vectors: NDArray[np.float32], folder: Path) -> Search:
 
 def lancedb(vectors: NDArray[np.float32], folder: Path) -> Search:
     """A table without an index: exact."""
-    import lancedb as lance
-    import pyarrow as pa
-
+    lance, pa = peer("lancedb", "pip install lancedb"), peer("pyarrow", "pip install pyarrow")
     rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     table: Any = lance.connect(str(folder / "lance")).create_table(
         "templates", pa.table({"id": np.arange(len(vectors)), "vector": rows})
@@ -39,12 +38,13 @@ def lancedb(vectors: NDArray[np.float32], folder: Path) -> Search:
 
 def milvus_lite(vectors: NDArray[np.float32], folder: Path) -> Search:
     """A FLAT index: exact."""
-    from pymilvus import DataType, MilvusClient
-
-    client: Any = MilvusClient(str(folder / "milvus.db"))
+    peer("milvus_lite", "pip install pymilvus milvus-lite")
+    milvus = peer("pymilvus", "pip install pymilvus milvus-lite")
+    kinds: Any = milvus.DataType
+    client: Any = milvus.MilvusClient(str(folder / "milvus.db"))
     schema = client.create_schema(auto_id=False)
-    schema.add_field("id", DataType.INT64, is_primary=True)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+    schema.add_field("id", kinds.INT64, is_primary=True)
+    schema.add_field("vector", kinds.FLOAT_VECTOR, dim=vectors.shape[1])
     index = client.prepare_index_params()
     index.add_index("vector", index_type="FLAT", metric_type="IP")
     client.create_collection("templates", schema=schema, index_params=index)

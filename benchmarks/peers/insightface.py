@@ -13,12 +13,17 @@ from typing import Any
 
 from scipy import interpolate
 
+from benchmarks.harness.sheet import MissingPeer
+
 
 def load() -> Any:
     """Its module `verification`."""
     path = Path(os.environ.get("INSIGHTFACE", ""), "recognition", "arcface_torch", "eval", "verification.py")
     if not path.exists():
-        sys.exit("set INSIGHTFACE to a checkout of github deepinsight/insightface")
+        raise MissingPeer(
+            "insightface",
+            "git clone --depth 1 https://github.com/deepinsight/insightface && export INSIGHTFACE=$PWD/insightface",
+        )
     mxnet = ModuleType("mxnet")
     vars(mxnet)["ndarray"] = ModuleType("mxnet.ndarray")
     sys.modules.setdefault("mxnet", mxnet)

@@ -50,6 +50,34 @@ class TestHelp:
         assert out.splitlines()[-1] == "False"
 
 
+class TestDoctorOfTheMachine:
+    def test_as_text_and_json_without_torch(self, run, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch", None)
+        code, out, err = run("doctor", "--machine", "--no-speed", "--json")
+        assert (code, err) == (0, "")
+        found = json.loads(out)
+        assert set(found) == {"versions", "processor", "limits", "gpu", "default_model", "extras"}
+        code, out, _ = run("doctor", "--machine", "--no-speed")
+        assert code == 0
+        assert f"kind: {found['processor']['kind']}" in out
+        assert found["default_model"]["weights_sha256"] in out
+
+    def test_with_its_speed(self, run, monkeypatch):
+        from normface.machine import speed
+
+        monkeypatch.setitem(sys.modules, "torch", None)
+        measured = {"detect_ms": 20.0, "train_per_second": "unknown", "left_out": {"train_per_second": "no torch"}}
+        monkeypatch.setattr(speed, "measure", lambda **_: measured)
+        found = json.loads(run("doctor", "--machine", "--json")[1])["speed"]
+        assert [row["here"] for row in found["rows"]] == [20.0, "unknown"]
+        assert "left out: train_per_second: no torch" in run("doctor", "--machine")[1]
+
+    def test_mistakes(self, run, tmp_path):
+        assert one_line(run("doctor")[2], "either the folder of a run or --machine", "got neither")
+        assert one_line(run("doctor", tmp_path, "--machine")[2], "got both")
+        assert one_line(run("doctor", "--machine", "--plot", "m.svg")[2], "leave --plot out")
+
+
 class TestBound:
     def test_of_a_scale(self, run):
         code, out, _ = run("bound", "--classes", 10575, "--scale", 1)

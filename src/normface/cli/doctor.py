@@ -1,30 +1,132 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from ..errors import require
-from .terminal import Json, out
+from ..errors import ConfigError, require
+from .terminal import Json, err, out
 
 
 def doctor(
-    run: Annotated[Path, typer.Argument(help="Folder of a run: finished, stopped, broken or still going on.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a training run: finished, stopped, broken or still going on.")
+    ] = None,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Describe this machine and installation instead, for a bug report.")
+    ] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed/--no-speed", help="With --machine: measure for some ten seconds.")
+    ] = True,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw what was monitored: FILE.svg or FILE.png.")
+        Path | None, typer.Option(metavar="FILE", help="Draw what a run's monitors saw: FILE.svg or FILE.png.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong with a training run, why, and what to do.
+    """Say what is wrong with a training run, why, and what to do; or describe this machine.
 
-    Reads `config.json` and `metrics.jsonl`: a scale too small for the classes, collapsed features, negatives that do
-    not push, norms that grow, a loss that does not fall or is not finite. It exits with 0 also where it finds some.
+    With RUN: reads `config.json` and `metrics.jsonl` and looks for a scale too small for the classes, collapsed
+    features, negatives that do not push, norms that grow, and a loss that does not fall or is not finite. The exit code
+    is 0 also where it finds some.
 
-    Examples: `normface doctor RUN`, `normface doctor RUN --plot run.svg`, `normface doctor RUN --json`.
+    With `--machine`: prints versions, the processor and what libraries use of it, threads, memory, GPUs, the default
+    model, extras and how to install them, and a speed test beside the figures of the docs. It names no host, user or
+    folder, and works without PyTorch. Paste it into a bug report.
+
+    Examples: `normface doctor RUN`, `normface doctor RUN --plot run.svg`, `normface doctor --machine --json`.
     """
+    if machine == (run is not None):
+        given = f"both {run} and --machine" if machine else "neither"
+        raise ConfigError("either the folder of a run or --machine", given, "give one: normface doctor --machine")
+    if machine and plot is not None:
+        raise ConfigError("--plot with the folder of a run", "--machine", "leave --plot out")
+    if run is None:
+        _machine(speed, as_json)
+    else:
+        _run(run, plot, as_json)
+
+
+def _machine(with_speed: bool, as_json: bool) -> None:
+    from ..machine import facts, processor
+    from ..machine.speed import beside, measure, published
+
+    told: dict[str, Any] = facts()
+    here = processor()
+    if with_speed:
+        with err.status("measuring", spinner="dots") as status:
+            found = measure(bf16=here.has_bf16, told=lambda what: status.update(f"measuring: {what}"))
+        docs = published()
+        told["speed"] = {
+            "rows": beside(found, here.kind), "left_out": found.get("left_out", {}),
+            "docs": docs.get(here.kind, {}).get("on"), "docs_know": sorted(docs),
+        }  # fmt: skip
+    if as_json:
+        out.print_json(json.dumps(told))
+        return
+    for section in ("versions", "processor", "limits", "gpu", "default_model"):
+        _section(section.replace("_", " "), told[section])
+    _extras(told["extras"])
+    if with_speed:
+        _speed(told["speed"], here.kind)
+        load = told["limits"]["load"]
+        if isinstance(load, float) and load > 0.5:
+            out.print(f"Other work ran on this machine (load {load:g}): measure again when it is idle.")
+
+
+def _section(title: str, values: Mapping[str, Any]) -> None:
+    out.print(f"[bold]{title}[/bold]")
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            for inner, one in value.items():
+                out.print(f"  {name}.{inner}: {_text(one)}", soft_wrap=True)
+        else:
+            out.print(f"  {name}: {_text(value)}", soft_wrap=True)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "no limit"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | Mapping):
+        return escape(", ".join(map(str, value))) or "none"
+    return escape(str(value)) or "none"
+
+
+def _extras(extras: Mapping[str, Any]) -> None:
+    out.print("[bold]extras[/bold]")
+    for name, found in extras.items():
+        state = "installed"
+        if not found["installed"]:
+            lacks = ", ".join(
+                f"{what} (found {version})" if version else what for what, version in found["missing"].items()
+            )
+            state = f"lacks {lacks}; install it with: {found['install']}"
+        out.print(f"  {name}: {escape(state)}", soft_wrap=True)
+    if not extras:
+        out.print("  unknown: no metadata of an installed normface")
+
+
+def _speed(speed: Mapping[str, Any], kind: str) -> None:
+    docs = f"docs, {kind}, {speed['docs']}" if speed["docs"] else f"docs: none for {kind}"
+    table = Table("speed", "here", docs, "times the docs")
+    for row in speed["rows"]:
+        cells = ("–" if row[name] is None else f"{row[name]}" for name in ("here", "docs", "times_docs"))
+        table.add_row(row["what"], *cells)
+    out.print(table)
+    if not speed["docs"]:
+        out.print(f"The docs have figures for: {', '.join(speed['docs_know'])}.")
+    for name, reason in speed["left_out"].items():
+        out.print(f"left out: {name}: {escape(reason)}", soft_wrap=True)
+
+
+def _run(run: Path, plot: Path | None, as_json: bool) -> None:
     require("torch", "train")
     from ..train.doctor import diagnose, read, summary
 
