@@ -279,7 +279,7 @@ def _resident() -> int:
 
 
 def picture(figures: dict[str, Any]) -> None:
-    """Draw time and memory against the number of classes into results/head.png."""
+    """Draw time and memory against the number of classes into docs/figures/head.png."""
     canvas, (axes,) = panels(1, 2, 9.5, 4.2)
     for names, one, scale in (("seconds", axes[0], 1.0), ("extra_memory_mb", axes[1], 1.0)):
         methods = dict.fromkeys(name for found in figures[names].values() for name in found)
@@ -300,4 +300,4 @@ def picture(figures: dict[str, Any]) -> None:
     title(axes[1], "MB beyond features, weights and gradients")
     canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     canvas.suptitle(f"Softmax head, batch {BATCH}, D = {DIM}, {figures['threads']} CPU threads", fontsize=10)
-    save(canvas, RESULTS / "head.png", "Time and memory of the softmax head")
+    save(canvas, RESULTS.parents[1] / "docs" / "figures" / "head.png", "Time and memory of the softmax head")

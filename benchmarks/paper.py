@@ -278,7 +278,7 @@ def _signed(found: dict[str, Any] | None) -> str:
 
 
 def picture(figures: dict[str, Any]) -> None:
-    """Figure 8: accuracy against the weight of the second loss, into results/paper.png."""
+    """Figure 8: accuracy against the weight of the second loss, into docs/figures/paper.png."""
     canvas, ((axes,),) = panels(1, 1, 6.0, 4.2)
     for colour, aside, (line, rows) in zip(COLOURS, (0.94, 1.06), FIGURE8.items(), strict=False):
         means, deviations = zip(*(figures["rows"][name]["mirror sum"] for name in rows.values()), strict=True)
@@ -291,4 +291,4 @@ def picture(figures: dict[str, Any]) -> None:
     axes.set(xscale="log", xlabel=f"weight of the second loss ({bars})")
     title(axes, "LFW accuracy (%), mirror sum")
     axes.legend(fontsize=8)
-    save(canvas, Path(__file__).parent / "results" / "paper.png", "Accuracy against the loss weight")
+    save(canvas, Path(__file__).parents[1] / "docs" / "figures" / "paper.png", "Accuracy against the loss weight")
