@@ -4,7 +4,7 @@ PYTHON ?= python3
 DATA ?=
 OUT ?= demo-out
 
-.PHONY: help setup demo test test-fast check fmt bench docs clean
+.PHONY: help setup demo test test-fast check fmt bench docs notebooks clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -37,8 +37,18 @@ fmt: setup       ## format
 bench: setup     ## measure: make bench NAME=training
 	@$(BIN)/python -m benchmarks $(NAME)
 
-docs: setup      ## API reference into build/docs
-	@$(BIN)/pdoc -o build/docs normface '!normface.cli' && echo "open build/docs/index.html"
+docs: $(VENV)/.docs ## the documentation site into build/site; it needs no network to be read
+	@$(BIN)/typer normface.cli utils docs --name normface --title "All options" --output docs/cli-options.md >/dev/null
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown docs/notebooks/*.ipynb
+	@$(BIN)/zensical build --strict && echo "open build/site/index.html"
+
+notebooks: setup $(VENV)/.docs ## run the notebooks and keep their output
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --inplace docs/notebooks/*.ipynb
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing what builds the documentation into $(VENV) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --retries 5 -c constraints.txt -e '.[docs]' && touch $@
 
 clean:           ## remove what was built
 	rm -rf $(VENV) build demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
