@@ -128,10 +128,11 @@ def told(monkeypatch, capfd):
 
     def call(setting, words):
         monkeypatch.setattr(sys, "argv", ["normface", *words])
-        with monkeypatch.context() as during, pytest.raises(SystemExit) as ended:
+        with monkeypatch.context() as during:
             for variable, value in setting.items():
                 during.setenv(variable, value)
-            main()
+            with pytest.raises(SystemExit) as ended:
+                main()
         out, err = capfd.readouterr()
         assert not ended.value.code, f"normface {' '.join(words)}: {err}"
         return out

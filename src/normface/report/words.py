@@ -99,7 +99,8 @@ def evidence(calibration: Calibration, score: float) -> str:
     likelier, other = (same, different) if llr >= 0 else (different, same)
     ratio = math.exp(abs(llr))
     digits = 2 - math.floor(math.log10(ratio))
-    return f"{'at least ' if most else ''}{round(ratio, digits):,.{max(digits, 0)}f} times more likely for {likelier} than for {other}"
+    times = f"{'at least ' if most else ''}{round(ratio, digits):,.{max(digits, 0)}f}"
+    return f"{times} times more likely for {likelier} than for {other}"
 
 
 def metrics(results: Mapping[str, Result]) -> Rows:
