@@ -139,8 +139,8 @@ def _scores(results: Mapping[str, Result]) -> str:
         return drawn
     return (
         f"{drawn}<p>How many times more likely a score is for the same person than for different people. The logistic "
-        "map is used; the other rises in steps and fits these comparisons best of all rising maps. Where they part, the "
-        "logistic map claims too much or too little.</p>"
+        "map is used; the other rises in steps and fits these comparisons best of all rising maps. Where they part, "
+        "the logistic map claims too much or too little.</p>"
     )
 
 
