@@ -7,7 +7,7 @@ WORKERS ?= 2
 THREADS ?= 1
 PYTEST = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-fast check fmt dist bench docs clean
+.PHONY: help setup demo test test-fast check fmt dist bench docs notebooks clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ setup: $(VENV)/.done   ## install everything into .venv (once)
 
 # Two stamps: the demo needs neither the service nor what tests and checks.
 $(VENV)/.done: pyproject.toml constraints.txt
-	@PYTHON=$(PYTHON) .ci/install $(VENV) dev && touch $(VENV)/.demo $@
+	@PYTHON=$(PYTHON) .ci/install $(VENV) dev,docs && touch $(VENV)/.demo $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@PYTHON=$(PYTHON) .ci/install $(VENV) train,report && touch $@
@@ -44,8 +44,13 @@ dist: setup      ## wheel and sdist into dist/, checked
 bench: setup     ## measure: make bench NAME=training
 	@$(BIN)/python -m benchmarks $(NAME)
 
-docs: setup      ## API reference into build/docs
-	@$(BIN)/pdoc -o build/docs normface '!normface.cli' && echo "open build/docs/index.html"
+docs: setup      ## the documentation site into build/site; it needs no network to be read
+	@$(BIN)/typer normface.cli utils docs --name normface --title "All options" --output docs/cli-options.md >/dev/null
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to markdown docs/notebooks/*.ipynb
+	@$(BIN)/zensical build --strict && echo "open build/site/index.html"
+
+notebooks: setup ## run the notebooks and keep their output
+	@$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --inplace docs/notebooks/*.ipynb
 
 clean:           ## remove what was built
 	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -118,7 +118,7 @@ def run(sheet: Sheet) -> None:
             if 4 * BATCH * classes * HELD.get(name, 1) < ROOM:
                 sheet.measure(f"extra_memory_mb/{classes}/{name}", _apart, _peak, name, classes)
     if not sheet.quick and not sheet.failed:
-        picture(sheet.figures, sheet.path.with_suffix(".png"))
+        picture(sheet.figures)
 
 
 def _able(sheet: Sheet) -> tuple[str, ...]:
@@ -277,8 +277,8 @@ def _resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def picture(figures: dict[str, Any], path: Path) -> None:
-    """Draw time and memory against the number of classes."""
+def picture(figures: dict[str, Any]) -> None:
+    """Draw time and memory against the number of classes into docs/figures/head.png."""
     canvas, (axes,) = panels(1, 2, 9.5, 4.2)
     for names, one, scale in (("seconds", axes[0], 1.0), ("extra_memory_mb", axes[1], 1.0)):
         methods = dict.fromkeys(name for found in figures[names].values() for name in found)
@@ -299,4 +299,4 @@ def picture(figures: dict[str, Any], path: Path) -> None:
     title(axes[1], "MB beyond features, weights and gradients")
     canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     canvas.suptitle(f"Softmax head, batch {BATCH}, D = {DIM}, {figures['threads']} CPU threads", fontsize=10)
-    save(canvas, path, "Time and memory of the softmax head")
+    save(canvas, Path(__file__).parents[1] / "docs" / "figures" / "head.png", "Time and memory of the softmax head")

@@ -143,7 +143,7 @@ def run(sheet: Sheet) -> None:
                 row[f"less {other}"] = _difference(*map(np.subtract, of_rows[name], of_rows[other]))
                 row[f"vr less {other}"] = [a["vr"] - b["vr"] for a, b in zip(found, cells[other], strict=True)]
         figures["rows"][name] = row
-    picture(figures, sheet.path.with_suffix(".png"))
+    picture(figures)
     print(table(figures), differences(figures), sep="\n\n")
 
 
@@ -279,8 +279,8 @@ def _signed(found: dict[str, Any] | None) -> str:
     return f"**{text}**" if found["real"] else text
 
 
-def picture(figures: dict[str, Any], path: Path) -> None:
-    """Figure 8: accuracy against the weight of the second loss, beside the results."""
+def picture(figures: dict[str, Any]) -> None:
+    """Figure 8: accuracy against the weight of the second loss, into docs/figures/paper.png."""
     canvas, ((axes,),) = panels(1, 1, 6.0, 4.2)
     for colour, aside, (line, rows) in zip(COLOURS, (0.94, 1.06), FIGURE8.items(), strict=False):
         means, deviations = zip(*(figures["rows"][name]["mirror sum"] for name in rows.values()), strict=True)
@@ -293,4 +293,4 @@ def picture(figures: dict[str, Any], path: Path) -> None:
     axes.set(xscale="log", xlabel=f"weight of the second loss ({bars})")
     title(axes, "LFW accuracy (%), mirror sum")
     axes.legend(fontsize=8)
-    save(canvas, path, "Accuracy against the loss weight")
+    save(canvas, Path(__file__).parents[1] / "docs" / "figures" / "paper.png", "Accuracy against the loss weight")

@@ -225,12 +225,12 @@ def test_from_faces_to_a_verified_pair(run, drawn, tmp_path):
     code, out, _ = run("verify", *photos, "--model", run_folder)
     assert code == 0
     assert float(re.search(r"cosine (-?[\d.]+)", out)[1]) == pytest.approx(found["score"], abs=1e-3)
-    assert "impostor pairs were accepted" in out
+    assert "impostor pairs" in out
     kept = json.loads((run_folder / "operating_point.json").read_text())
     calibration = Calibration(**kept.pop("calibration"))
     assert found["operating_point"] == kept
     assert found["llr"] == calibration.llr(found["score"])
-    assert f"such a cosine is {evidence(calibration, found['score'])}" in out
+    assert f"evidence: {evidence(calibration, found['score'])}" in out
     # The same comparisons calibrated by their own verb give the same certificate, with more beside it
     code, out, _ = run("calibrate", "lfw", "--data", drawn, "--model", run_folder, "--out", tmp_path / "c", "--json")
     assert code == 0

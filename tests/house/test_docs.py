@@ -1,49 +1,266 @@
 """What the documents show is run; what they name exists."""
 
 import json
-import multiprocessing
 import re
-import runpy
+import shlex
+import shutil
 import sys
+import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
-import simplejpeg
-from benchmarks import losses, paper
+import typer
 from tests.conftest import ROOT
 
-from normface.cli import VERBS
-from normface.data.synthetic import photograph
+from benchmarks import losses, paper
+from normface.cli import VERBS, app, main
 from normface.train import load_config
 from normface.types import InputSpec
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")]
+GENERATED = (ROOT / "docs" / "cli-options.md", *(ROOT / "docs" / "notebooks").glob("*.md"))  # by `make docs`
+PAGES = sorted(
+    {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")}
+    - set(GENERATED)
+)
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)  # and its output
+# Which commands are parsed and not run, and why.
+LEFT_OUT = {
+    r"fetch ": "downloads",
+    r"serve (?!.*--new-key)": "ends when it is told to",
+    r"demo|figures": "train for minutes",
+    r"train (distill|millions|casia)": "need a teacher, or sets that are not at hand",
+    r"(calibrate|evaluate) blufr": "BLUFR's list is its authors'",
+    r"adopt |.*runs/theirs": "weights of others",
+    r".*--engine ray": "a cluster",
+    r"calibrate all_pairs .*--far 0.0001": "10,000 impostor pairs are more than the drawn faces make",
+    r".*\bRUN\b": "hours",
+    r"models|export": "take ten seconds each, as tests/cli/test_models.py and test_export.py do",
+}
+SHORT = ["--set", "optim.epochs=1", "--set", "optim.batch=8", "--set", "validate_on.people=0"]  # of training
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def commands(code: str) -> list[tuple[dict[str, str], list[str]]]:
+    """The calls of normface in a block of shell, in order: variables that are set for each, and its words."""
+    found = []
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        for start, word in enumerate(words):
+            if word == "normface" and (start == 0 or words[start - 1] in ("&&", "--no-python") or "=" in words[0]):
+                end = words.index("&&", start) if "&&" in words[start:] else len(words)
+                setting = dict(w.split("=", 1) for w in words[:start] if re.match(r"[A-Z_]+=", w))
+                found.append((setting, words[start + 1 : end]))
+    return found
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """The blocks of a language, each with the output shown right below it, if any."""
+    return [(code, shown) for kind, code, shown in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+def shell(page: Path) -> list[tuple[dict[str, str], list[str]]]:
+    return [each for code, _ in blocks(page, "sh") for each in commands(code)]
+
+
+def runs(words: list[str]) -> bool:
+    return not any(re.match(pattern, " ".join(words)) for pattern in LEFT_OUT)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Path:
+    """A folder with everything that the pages name: photographs, crops, lists, vectors and models, all drawn."""
+    from normface.data.synthetic import write_dataset
+    from normface.embed import Embedder, certificate
+    from normface.embed.embedder import DEFAULT
+    from normface.protocols import read_lfw_pairs
+
+    place = tmp_path_factory.mktemp("workshop")
+    photographs = ROOT / "examples" / "photographs"
+    shutil.copytree(photographs, place / "examples" / "photographs")
+    for target in "a ann ann1 ann-1".split():
+        shutil.copy(photographs / "ann-1.jpg", place / f"{target}.jpg")
+    for target in "ann2 who one".split():
+        shutil.copy(photographs / "ann-2.jpg", place / f"{target}.jpg")
+    for target in "b bob-1 two".split():
+        shutil.copy(photographs / "bob-1.jpg", place / f"{target}.jpg")
+    write_dataset(place / "DIR", people=2, images=2, folds=2, fold_people=6, fold_images=4, fold_pairs=60, strength=0.7)
+    shutil.copy(place / "DIR" / "lfw" / "lfw-112x96.zip", place / "crops.zip")
+    extracted = {
+        "lfw/lfw-112x96": ["crops"], "train/faces-112": ["lfw-crops"], "lfw/lfw-raw-fold1": ["photos", "photographs"],
+    }  # fmt: skip
+    for archive, folders in extracted.items():
+        with zipfile.ZipFile(place / "DIR" / f"{archive}.zip") as opened:
+            for folder in folders:
+                opened.extractall(place / folder)
+    for target in "mine model m".split():
+        shutil.copy(DEFAULT, place / f"{target}.onnx")
+        point = json.loads(certificate(DEFAULT).read_text("utf-8")) | {"threshold": 0.9}  # drawn people look alike
+        certificate(place / f"{target}.onnx").write_text(json.dumps(point))
+    vectors = Embedder.load().embed(place / "crops.zip")
+    for target in "F vectors".split():
+        vectors.save(place / f"{target}.npz")
+    pairs = read_lfw_pairs(place / "DIR" / "lfw" / "pairs.txt")
+    listed = zip(pairs.left, pairs.right, pairs.same, strict=True)
+    once = {frozenset((a, b)): f"{a}, {b}, {int(same)}" for a, b, same in listed}
+    (place / "pairs.csv").write_text("\n".join(["a, b, same", *once.values()]) + "\n")
+    (place / "list.txt").write_text("a.jpg\nb.jpg\n")
+    (place / "gallery.key").write_text("5e" * 32)
+    return place
+
+
+@pytest.fixture
+def here(workshop, tmp_path, monkeypatch) -> Path:
+    """The workshop, for one page to work in."""
+    shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    for picture, name in enumerate(("a.jpg", "b.jpg")):
-        (tmp_path / name).write_bytes(simplejpeg.encode_jpeg(photograph(0, 0, picture)))
-    for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
-        exec(compile(code, page.name, "exec"), {})
+    return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
-        assert (page.parent / target).exists(), target
+@pytest.fixture
+def told(monkeypatch, capfd):
+    """Run a command line in this process: what it printed."""
+
+    def call(setting, words):
+        monkeypatch.setattr(sys, "argv", ["normface", *words])
+        with monkeypatch.context() as during:
+            for variable, value in setting.items():
+                during.setenv(variable, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        out, err = capfd.readouterr()
+        assert not ended.value.code, f"normface {' '.join(words)}: {err}"
+        return out
+
+    return call
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_commands_exist(page):
+def alike(found: str, shown: str) -> bool:
+    """The same words in the same order; numbers may differ by a hundredth, as processors round them."""
+
+    def split(text):
+        return [line.split() for line in text.strip().splitlines()]
+
+    def same(a, b):
+        numbers = [re.sub(r"[,()%:]", "", word) for word in (a, b)]
+        try:
+            return float(numbers[0]) == pytest.approx(float(numbers[1]), rel=0.01, abs=0.01)
+        except ValueError:
+            return a == b
+
+    lines = [split(found), split(shown)]
+    return [len(line) for line in lines[0]] == [len(line) for line in lines[1]] and all(
+        same(a, b) for one, other in zip(*lines, strict=True) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+def test_python_blocks_run(page, here, capsys):
+    """Every Python block; the blocks of a page share their names, and print what is shown below them."""
+    names = {}
+    for code, shown in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), names)
+        printed = capsys.readouterr().out
+        assert not shown or alike(printed, shown), f"{page.name} shows\n{shown}\nbut this was printed:\n{printed}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if shell(page)], ids=name)
+def test_commands_are_those_of_the_command_line(page):
+    """Verb, options and arguments of every command in a block are accepted by the parser."""
+    group = typer.main.get_command(app)
+    for _, words in shell(page):
+        assert words[0] in VERBS, words
+        command = group.get_command(None, words[0])
+        with command.make_context(words[0], list(words[1:])):
+            pass
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_named_commands_exist(page):
+    """Verbs and options in running text, and make's targets."""
     text = page.read_text("utf-8")
-    assert set(re.findall(r"^normface (\w+)", text, re.MULTILINE)) <= set(VERBS)
+    group = typer.main.get_command(app)
+    for verb, rest in re.findall(r"`normface (\w+)([^`]*)`", text):
+        assert verb in VERBS, verb
+        known = {option for parameter in group.get_command(None, verb).params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--[\w-]+", rest)) <= known | {"--help"}, f"normface {verb}{rest}"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    assert set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for named in re.findall(r"(?:normface|')\.?\[([a-z,]+)\]'", text):
+        assert set(named.split(",")) <= set(extras), named
 
 
-def test_the_readmes_specification_is_one():
-    block = re.search(r"```json\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(runs(w) for _, w in shell(page))], ids=name)
+def test_commands_run(page, here, told, monkeypatch):
+    """All but those LEFT_OUT, in the page's order, on drawn data; they print what is shown below them."""
+    for code, shown in blocks(page, "sh"):
+        printed = ""
+        if into := re.match(r"cd (\S+)\n", code):
+            monkeypatch.chdir(into[1])
+        for setting, words in commands(code):
+            if runs(words):
+                if words[0] == "align":  # it makes what the workshop has for the other pages
+                    shutil.rmtree(words[2], ignore_errors=True)
+                    Path(words[2]).unlink(missing_ok=True)
+                printed += told(setting, words + (SHORT if words[0] == "train" else []))
+        assert not shown or alike(printed, shown), f"{page.name} shows\n{shown}\nbut this was printed:\n{printed}"
+
+
+def test_nothing_is_left_out_in_vain():
+    written = [" ".join(words) for page in PAGES for _, words in shell(page)]
+    for pattern in LEFT_OUT:
+        assert any(re.match(pattern, words) for words in written), pattern
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and the site make it."""
+    return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower().strip()))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=name)
+def test_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    if page.suffix == ".ipynb":
+        text = "".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    for target, _, anchor in re.findall(r"\]\((?!http)([^)#]*)(#?)([^)]*)\)", BLOCK.sub("", text)):
+        place = page.parent / target if target else page
+        if place in GENERATED or place.name == "cli-options.md":
+            continue
+        assert place.exists(), target
+        if anchor:
+            assert anchor in map(slug, re.findall(r"^#+ (.*)$", place.read_text("utf-8"), re.MULTILINE)), anchor
+
+
+def test_the_site_shows_every_page():
+    """Each page is in the navigation, and each entry of it is a page."""
+    listed = set(re.findall(r'"([\w/.-]+\.md)"', (ROOT / "zensical.toml").read_text("utf-8")))
+    written = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    written |= {f"notebooks/{notebook.stem}.md" for notebook in NOTEBOOKS} | {"cli-options.md"}
+    assert listed == written
+
+
+def test_the_reference_has_every_public_module():
+    from tests.house.test_house import PACKAGES
+
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    for module in [f"normface.{package}" for package in PACKAGES] + ["normface.types", "normface.theory"]:
+        assert f"::: {module}\n" in pages, module
+
+
+def test_every_extra_is_explained():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "install.md").read_text("utf-8")
+    assert all(f"`{extra}`" in page or f"[{extra}]'" in page for extra in extras)
+
+
+def test_the_specification_shown_is_one():
+    block = re.search(r"```json\n(.*?)```", (ROOT / "docs" / "models.md").read_text("utf-8"), re.DOTALL)[1]
     assert InputSpec.from_json(block).template == "112x112"
 
 
@@ -59,18 +276,3 @@ def test_the_papers_tables_are_the_measured_ones():
     assert paper.differences(figures) in page
     row = paper.ROWS["from scratch: ArcFace, growing"]
     assert load_config("scratch").loss.model_dump() == json.loads(json.dumps(row["loss"]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_examples_run(example):
-    assert len(example.read_text("utf-8").splitlines()) < 60
-    process = multiprocessing.get_context("forkserver").Process(target=run_example, args=(str(example),))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
-def run_example(file):
-    sys.argv = [file]
-    runpy.run_path(file, run_name="__main__")

@@ -218,7 +218,9 @@ def test_numbers_have_the_digits_they_need():
 
 def test_evidence_in_words():
     made = Calibration(10.0, -3.0, (-1.0, 0.5), (-4.0, 5.0), 0.2, 0.1)
-    assert evidence(made, 0.5) == "7.39 times as probable of one person as of two"
-    assert evidence(made, 0.1) == "7.39 times as probable of two people as of one"
-    assert evidence(replace(made, pav_llrs=(-4.0, 14.0)), 1.6) == "442,000 times as probable of one person as of two"
-    assert evidence(made, 1) == "at least 148 times as probable of one person as of two"
+    assert evidence(made, 0.5) == "7.39 times more likely for the same person than for different people"
+    assert evidence(made, 0.1) == "7.39 times more likely for different people than for the same person"
+    assert evidence(replace(made, pav_llrs=(-4.0, 14.0)), 1.6).startswith(
+        "442,000 times more likely for the same person"
+    )
+    assert evidence(made, 1).startswith("at least 148 times more likely for the same person")

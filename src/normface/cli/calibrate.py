@@ -121,7 +121,7 @@ def calibrate(
     out.print(report.render_markdown({name: result}), soft_wrap=True)
     assert point.calibration
     worth = report.evidence(point.calibration, point.threshold)
-    out.print(f"\naccept from cosine {point.threshold:.4f} on; there it is {worth}", soft_wrap=True)
+    out.print(f"\naccept from cosine {point.threshold:.4f} on; a score there is {worth}", soft_wrap=True)
     out.print(f"certificate: {kept}", soft_wrap=True)
     if folder is not None:
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True)

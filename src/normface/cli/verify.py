@@ -25,7 +25,9 @@ def verify(
 
     Detects and aligns the face nearest each image's centre, embeds both orientations, prints the cosine, and decides at
     the model's operating point: the threshold that came from a protocol, with its measured errors. Also says how many
-    times as probable such a cosine is of one person as of two.
+    times more likely such a cosine is for the same person than for different people.
+
+    Example: `normface verify a.jpg b.jpg`.
     """
     embedder = load_embedder(model)
     match = embedder.verify(read_image(a), read_image(b), aligned=aligned, names=(str(a), str(b)))
@@ -41,13 +43,13 @@ def verify(
         out.print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
                   "(make one with: normface calibrate)", soft_wrap=True)  # fmt: skip
         return
-    evidence = f"such a cosine is {report.evidence(point.calibration, match.score)}\n" if point.calibration else ""
-    verdict = "the same person" if match.decision else "different people"
+    verdict, sign = ("same person", "≥") if match.decision else ("different people", "<")
+    out.print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
+    if point.calibration:
+        out.print(f"evidence: {report.evidence(point.calibration, match.score)}", soft_wrap=True)
     out.print(
-        f"{verdict}: cosine {match.score:.4f}, threshold {point.threshold:.4f}\n{evidence}"
-        f"threshold chosen and measured on {point.protocol}: "
-        f"{report.estimate(point.far)} of {point.far.n:,} impostor pairs were accepted, "
-        f"{report.estimate(point.tar)} of {point.tar.n:,} genuine ones; brackets hold 95 % intervals",
+        f"threshold from {point.protocol}: accepts {report.estimate(point.far)} of {point.far.n:,} impostor pairs\n"
+        f"and {report.estimate(point.tar)} of {point.tar.n:,} genuine pairs (95 % intervals in brackets)",
         soft_wrap=True,
     )
 

@@ -143,9 +143,9 @@ def _scores(results: Mapping[str, Result]) -> str:
     if not any(calibration for _, calibration in each):
         return drawn
     return (
-        f"{drawn}<p>How many times as probable a score is of one person as of two. The logistic map is what is used; "
-        "the other rises in steps and fits these comparisons best of all rising maps. Where they part, the logistic "
-        "map claims too much or too little.</p>"
+        f"{drawn}<p>How many times more likely a score is for the same person than for different people. The logistic "
+        "map is used; the other rises in steps and fits these comparisons best of all rising maps. Where they part, "
+        "the logistic map claims too much or too little.</p>"
     )
 
 

@@ -92,13 +92,15 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
 
 
 def evidence(calibration: Calibration, score: float) -> str:
-    """What a score is worth: how many times as probable it is of one person as of two, or of two as of one."""
+    """Say how many times more likely a score is for the same person than for different people, or the reverse."""
     llr = calibration.llr(score)
     most = calibration.pav_llrs and llr in (calibration.pav_llrs[0], calibration.pav_llrs[-1])
-    kind = "of one person as of two" if llr >= 0 else "of two people as of one"
+    same, different = "the same person", "different people"
+    likelier, other = (same, different) if llr >= 0 else (different, same)
     ratio = math.exp(abs(llr))
     digits = 2 - math.floor(math.log10(ratio))
-    return f"{'at least ' if most else ''}{round(ratio, digits):,.{max(digits, 0)}f} times as probable {kind}"
+    times = f"{'at least ' if most else ''}{round(ratio, digits):,.{max(digits, 0)}f}"
+    return f"{times} times more likely for {likelier} than for {other}"
 
 
 def metrics(results: Mapping[str, Result]) -> Rows:
