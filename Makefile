@@ -34,6 +34,7 @@ check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@for platform in win32 darwin; do \
 	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
+	@find src -name '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 400 {print "advice: " $$2 " has " $$1 " lines: does it hold one idea?"}'
 
 fmt: setup       ## format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

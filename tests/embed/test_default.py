@@ -49,4 +49,6 @@ def test_the_command_takes_it_where_no_model_is_named(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit):
         main()
     point = Embedder.load().operating_point
-    assert f"measured on {point.protocol}: {estimate(point.far)} of {point.far.n:,} impostor" in capsys.readouterr().out
+    assert (
+        f"threshold from {point.protocol}: accepts {estimate(point.far)} of {point.far.n:,}" in capsys.readouterr().out
+    )

@@ -110,8 +110,3 @@ def test_registry_finds_and_suggests():
     assert detectors.build("mtcnn") == "made"
     with pytest.raises(errors.ConfigError, match="did you mean 'mtcnn'"):
         detectors.build("mtcn")
-
-
-def test_no_file_is_long():
-    long = {p.name: n for p in SOURCE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
-    assert not long

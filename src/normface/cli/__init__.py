@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib import import_module
 from io import TextIOWrapper
@@ -50,6 +51,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # Windows' pipes take few of our signs: better another one than an end
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    # Threads of OpenMP that wait for work leave their core to others, here to the thread that decodes images.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("normface: warning: %(message)s"))
     logging.getLogger("normface").addHandler(handler)

@@ -67,7 +67,7 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.0, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
+    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.5, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
     "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
 }
 
@@ -79,7 +79,7 @@ def demo(
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="A new folder for everything that is made.")] = Path("demo-out"),
     minutes: Annotated[
-        float | None, typer.Option(min=1, help="Plan the demo to take so long. Default: 3; with --data 25.")
+        float | None, typer.Option(min=1, help="Plan the demo to take so long. Default: 3.5; with --data 25.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training faces, instead of a plan.")] = None,
     as_json: Json = False,
@@ -106,7 +106,7 @@ def demo(
     kind = KINDS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
-        say(began, "drawing faces of 420 people …")
+        say(began, "drawing faces of 500 people …")
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
@@ -167,7 +167,7 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, fold_pairs=150, progress=update)
+        write_dataset(folder, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
     return folder
 
 
