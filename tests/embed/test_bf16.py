@@ -81,6 +81,22 @@ def test_weights_stored_in_fewer_bits_are_computed(dense, tmp_path, precision):
         np.testing.assert_allclose(bf16.network(tmp_path / "small.onnx")(x), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture(autouse=True)
+def unrestricted(monkeypatch):
+    """The suite may run under AVX2 settings."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("", True), ("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("ALL", True)],
+)
+def test_a_limit_on_onednn_counts(monkeypatch, limit, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert bf16.multiplied() == expected
+
+
 def test_auto_takes_it_where_it_pays(dense, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert Embedder.load(dense, precision="auto").precision == "bf16"

@@ -155,3 +155,23 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"a C\+\+ compiler.*no-such-compiler.*leave compile out"):
         State(TrainConfig.model_validate({"model": SMALL, "compile": True}), 4)
+
+
+@pytest.mark.parametrize(
+    ("channels", "last"), [([16, 32, 64, 64], True), ([8, 16, 16, 16], False), ([16, 20, 32, 32], False)]
+)
+def test_only_wide_networks_lie_channels_last_in_float32(channels, last):
+    """And then they compute the same as in the plain layout."""
+    model = {"name": "smallresnet", "options": {"channels": channels, "units": [1, 1, 1], "stem": 4, "dim": 16}}
+    state = State(TrainConfig.model_validate({"model": model, "precision": "fp32"}), 10)
+    assert (state.layout is torch.channels_last) == (last or state.device.type == "cuda")
+    plain = models.build("smallresnet", **model["options"])
+    plain.load_state_dict(state.model.state_dict())
+    x = torch.randn(8, 3, 112, 96, generator=torch.Generator().manual_seed(0))
+    found = []
+    for net, layout in ((state.model, state.layout), (plain, torch.contiguous_format)):
+        features = net(x.to(next(net.parameters()).device).contiguous(memory_format=layout))
+        features.square().mean().backward()
+        found.append([features.detach().cpu(), *(p.grad.cpu() for p in net.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())

@@ -7,6 +7,7 @@ evens out their rounding.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,13 +30,21 @@ BF16 = torch.bfloat16
 Attributes = Mapping[str, Any]
 
 
+def multiplied() -> bool:
+    """Whether this processor multiplies bfloat16 itself, and ONEDNN_MAX_CPU_ISA lets oneDNN use that."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit.startswith(("SSE", "AVX")) and not limit.endswith(("BF16", "FP16", "AMX", "AVX10")):
+        return False
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def pays(path: Path) -> bool:
     """Whether bfloat16 is the faster one: the processor multiplies it, and no convolution is depthwise.
 
     Those wait for memory, and ONNX Runtime does them better (benchmarks/embed.py).
     """
-    able = torch.cpu.get_capabilities()
-    if not (able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")):
+    if not multiplied():
         return False
     try:
         graph = _read(path)

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import dist, models
+from ..embed.bf16 import multiplied
 from ..errors import ConfigError, ModelError, TrainingError
 from ..losses import LOSSES
 from ..models import Model
@@ -201,8 +202,7 @@ def _bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return multiplied()
 
 
 def _wide(model: nn.Module) -> bool:
