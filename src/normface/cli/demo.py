@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,10 @@ PLAIN, UNSCALED, NORMFACE, GROWING = (
     "plain softmax", "unit vectors, no scale", "NormFace", "NormFace with growing margin",
 )  # fmt: skip
 IDEAS = {
-    PLAIN: "Classifies by the inner product of the embedding and a vector for each person; lengths count.",
-    UNSCALED: "Brings all vectors to length 1, so that only their angle, the cosine, counts.",
-    NORMFACE: "Does the same, and multiplies the cosine by a scale that is learned.",
-    GROWING: "Also asks for an angle (ArcFace's margin) between people; scale and margin grow during the run.",
+    PLAIN: "The usual classifier: it multiplies the embedding with a vector for each person, and lengths count too.",
+    UNSCALED: "Brings all vectors to length 1, so that only the angle between them counts.",
+    NORMFACE: "Does the same, and multiplies the cosine by a number that is learned, the scale.",
+    GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
 }
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
 MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its run
@@ -190,7 +191,7 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
     say(
         began,
         f"{speed:.0f} images/s here: {len(kind.rows)} trainings of {chosen:g} passes over {len(faces):,} images, "
-        f"about {seconds / 60:.1f} minutes in all ({minutes:g} asked for)",
+        f"about {seconds / 60:.1f} minutes in all ({minutes:g} minutes were asked for)",
     )
     return network, chosen
 
@@ -220,9 +221,16 @@ def train(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
     """Train a row into `run`."""
     from ..train import train as run_training
 
+    # The monitors warn of a loss without a scale; here it is meant.
+    quiet = logging.WARNING if name == UNSCALED else logging.NOTSET
     with training_progress(f"training {name}") as update:
-        if not run_training(config, faces, run, progress=update).finished:
-            raise KeyboardInterrupt
+        logging.disable(quiet)
+        try:
+            outcome = run_training(config, faces, run, progress=update)
+        finally:
+            logging.disable(logging.NOTSET)
+    if not outcome.finished:
+        raise KeyboardInterrupt
 
 
 def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
@@ -259,40 +267,44 @@ def introduction(images: int, people: int, pairs: int, faces_are: str) -> str:
         "A face network turns a picture of a face into a list of numbers, its embedding. Two pictures are taken to "
         "show one person if their embeddings point in nearly the same direction: if the cosine of the angle between "
         f"them is high. Here one small network was trained on {images:,} {faces_are} of {people:,} people, several "
-        f"times from the same start, and then had to decide {pairs:,} pairs of people whom it had never seen. Only "
-        "the loss differs, the number that training makes small."
+        f"times from the same start, and then had to say of {pairs:,} pairs of pictures of other people whether both "
+        "show one person. Guessing is right for half of them. Only the loss differs, the number that training makes "
+        "small."
     )
 
 
 def told(rows: list[report.Row], people: int) -> str:
     """What the figures say, in two or three sentences."""
     by_name = {each.name: each for each in rows}
-    last = by_name[GROWING]
-    assert last.difference is not None
-    low, high = last.difference.low, last.difference.high
     sentences = []
     if unscaled := by_name.get(UNSCALED):
         final = float(np.mean(unscaled.losses[-25:]))
         sentences.append(
-            f"Cosines lie between -1 and 1, so with {people:,} people the loss without a scale cannot fall below "
-            f"{unscaled.bound:.2f} (Proposition 2 of the paper), however good the network; it ended at {final:.2f}, "
-            f"where guessing costs {np.log(people):.2f}, and the network learned little."
+            f"Cosines lie between −1 and 1, so with {people:,} people the loss without a scale cannot fall below "
+            f"{unscaled.bound:.2f}, however good the network (Proposition 2 of the NormFace paper, arXiv 1704.06369). "
+            f"It ended at {final:.2f}, where knowing nothing costs {np.log(people):.2f}, and the network learned too "
+            "little. With a scale it learns: this is NormFace."
         )
-        sentences.append("A scale mends that: this is NormFace.")
+    sentences += [f"{name} {_against(by_name[name].difference)}." for name in (NORMFACE, GROWING)]
+    return " ".join([*sentences, "Each was trained once; another start would change the figures a little."])
+
+
+def _against(difference: Estimate | None) -> str:
+    assert difference is not None
     verdict = (
-        "decides more pairs rightly than plain softmax" if low > 0
-        else "decides fewer pairs rightly than plain softmax" if high < 0
+        "decides more pairs rightly than plain softmax" if difference.low > 0
+        else "decides fewer pairs rightly than plain softmax" if difference.high < 0
         else "cannot be told from plain softmax on these pairs"
     )  # fmt: skip
-    sentences.append(f"NormFace with a growing margin {verdict}: {report.points(last.difference)} points.")
-    return " ".join(sentences)
+    return f"{verdict} ({report.points(difference)} points)"
 
 
 def what_next(exported: Path) -> str:
     """Where a newcomer may go on."""
     return (
-        "Compare two photographs of your own with the model that ships (normface verify a.jpg b.jpg), or train a "
-        f"network on your own faces (normface train scratch --data FOLDER --out RUN). This one is {exported}."
+        "Compare two photographs of your own with the model that ships: `normface verify a.jpg b.jpg`. Or train a "
+        "network on your own faces, in a folder of one folder a person: `normface align PHOTOGRAPHS CROPS`, then "
+        f"`normface train scratch --data CROPS --out RUN`. The last network of this demo is `{exported}`."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,14 +64,20 @@ def story(introduction: str, rows: Sequence[Row], saw: str, following: str, veri
         f"<p class=lead>{escape(introduction)}</p>"
         f"<h2>What came of it</h2><div class='scroll wrap'><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{cells}</tbody></table></div>"
-        "<p>Percentages and percentage points; in brackets the 95 % interval. A difference whose interval does not "
-        "hold 0 is more than chance.</p>"
-        f"<p class=lead><b>What you saw.</b> {escape(saw)}</p>"
+        "<p>Percentages, and differences in percentage points; in brackets the 95 % interval. Where the interval of a "
+        "difference does not contain 0, the choice of test pairs alone does not explain it.</p>"
+        f"<p class=lead><b>What you saw.</b> {_text(saw)}</p>"
         f"<div class=row><figure>{accuracies(rows)}</figure><figure>{losses(rows)}</figure></div>"
-        "<h2>Two pairs of photographs, verified with the last network</h2>"
+        "<p>A loss with a margin cannot be compared with the others, and is left out of the picture.</p>"
+        "<h2>Two pairs of pictures, verified with the last network</h2>"
         f"<div class='row large'>{''.join(map(_verified, verified))}</div>"
-        f"<p class=lead><b>What next.</b> {escape(following)}</p>"
+        f"<p class=lead><b>What next.</b> {_text(following)}</p>"
     )
+
+
+def _text(text: str) -> str:
+    """HTML of text whose commands stand between backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def accuracies(rows: Sequence[Row]) -> str:
@@ -115,8 +122,9 @@ def percent(share: Estimate) -> str:
 
 
 def points(difference: Estimate) -> str:
-    """`+3.2 [1.4, 5.0]`, in percentage points."""
-    return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    """`+3.2 [+1.4, +5.0]`, in percentage points."""
+    value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 def _smooth(values: Sequence[float]) -> Any:
