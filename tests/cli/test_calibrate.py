@@ -68,7 +68,7 @@ class TestCalibrate:
 
         # In words, and compared with itself
         code, out, _ = run(*words, "--far", 0.2, "--out", tmp_path / "d")
-        assert f"accept from cosine {point.threshold:.4f} on; there it is" in out
+        assert f"accept from cosine {point.threshold:.4f} on; a score there is" in out
         assert run("compare", tmp_path / "c", tmp_path / "d")[0] == 0
 
     def test_every_pair_of_ones_own(self, run, systems):

@@ -27,6 +27,7 @@ def test_a_new_key_is_shown_once(run, tmp_path):
         (["--new-key", "read"], "the file for the key"),
         (["--keys", "k", "--new-key", "root"], "read, enrol, admin"),
         (["--host", "0.0.0.0"], "API keys for a service on 0.0.0.0"),
+        (["--keys", "none.jsonl"], "a file of API keys at none.jsonl"),
         (["--queue", "0"], "positive rate"),
         (["--model", "nowhere.onnx"], "nothing at nowhere.onnx"),
         (["--model", "."], "normface export RUN"),

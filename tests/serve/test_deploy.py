@@ -391,7 +391,7 @@ def test_the_dockerfiles_commands_make_a_service(tmp_path):
     here, last = tmp_path, {}
 
     def placed(text: str) -> str:
-        return re.sub("|".join(rf"{path}\b" for path in place), lambda found: place[found[0]], text)
+        return re.sub("|".join(rf"(?<!\w){path}\b" for path in place), lambda found: place[found[0]], text)
 
     for word, rest in dockerfile():
         last[word] = rest

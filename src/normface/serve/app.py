@@ -23,6 +23,7 @@ from ..errors import ConfigError, DataError, ModelError, NormfaceError
 from ..gallery import open_gallery
 from .engine import Engine
 from .gate import Gate, Refused, fault
+from .keys import KeyFile
 from .metrics import Metrics
 from .routes import Service, api
 from .schemas import Health, Readiness
@@ -44,6 +45,7 @@ def build(settings: Settings) -> FastAPI:
         raise ModelError(
             "an ONNX file", f"the folder {settings.model}", "export the run: normface export RUN FILE.onnx"
         )
+    keys = KeyFile(settings.keys) if settings.keys else None  # a service that can let nobody in does not start
     embedder = Embedder.load(settings.model)
     embedder.threads = 1  # the engine's workers are the threads
     metrics = Metrics()
@@ -75,7 +77,7 @@ def build(settings: Settings) -> FastAPI:
     _states(app, service, metrics)
     _page(app, settings)
     _errors(app)
-    app.add_middleware(Gate, settings=settings, engine=engine, metrics=metrics)
+    app.add_middleware(Gate, settings=settings, engine=engine, metrics=metrics, keys=keys)
     return app
 
 

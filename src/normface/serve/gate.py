@@ -59,9 +59,11 @@ class Gate:
     A body is read here, whole, within its size and time, and only of those who may send one.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, engine: Engine, metrics: Metrics, keys: KeyFile | None
+    ) -> None:
         self.app, self.settings, self.engine, self.metrics = app, settings, engine, metrics
-        self.keys = KeyFile(settings.keys) if settings.keys else None
+        self.keys = keys
         self.rate, self.room = Rate(settings.rate), Room(settings.queue)
         metrics.watch("normface_waiting_photographs", "Photographs that nobody works on yet.", lambda: engine.waiting)
         metrics.watch("normface_requests_inside", "Requests that are read or worked on.", lambda: self.room.taken)
