@@ -34,7 +34,7 @@ IDEAS = {
     GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
 }
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
-MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its run
+MARGIN = "ArcFace"  # of the last row
 # Networks from the largest on: the first that sees the faces often enough in the time given is trained.
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
@@ -52,6 +52,7 @@ class Kind:
         minutes: for the whole demo, where the user names none.
         networks: which may be chosen, the largest first.
         batch: images a step.
+        scale, growth: of the last row: the scale in the end, and the share of the run in which it and the margin grow.
         enough, least, most: passes over the faces: that a larger network must reach, and the limits.
         each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
     """
@@ -60,6 +61,8 @@ class Kind:
     minutes: float
     networks: tuple[dict[str, Any], ...]
     batch: int
+    scale: float
+    growth: float
     enough: float
     least: float
     most: float
@@ -68,8 +71,8 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.5, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
+    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 20.0, 0.5, 2, 2, 8, each=4, rest=25),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -80,7 +83,7 @@ def demo(
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="A new folder for everything that is made.")] = Path("demo-out"),
     minutes: Annotated[
-        float | None, typer.Option(min=1, help="Plan the demo to take so long. Default: 3.5; with --data 25.")
+        float | None, typer.Option(min=1, help="Plan the demo to take so long. Default: 3.25; with --data 25.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training faces, instead of a plan.")] = None,
     as_json: Json = False,
@@ -107,7 +110,7 @@ def demo(
     kind = KINDS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
-        say(began, "drawing faces of 500 people …")
+        say(began, "drawing faces of 400 people …")
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
@@ -115,7 +118,7 @@ def demo(
     rows, results, vectors = [], {}, {}
     for name in kind.rows:
         run = folder / FOLDERS[name]
-        config = configuration(name, faces, network, kind.batch, epochs)
+        config = configuration(name, faces, network, kind, epochs)
         train(config, faces, run, name)
         results[name], vectors[name] = judge(run, data)
         difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
@@ -168,7 +171,7 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
+        write_dataset(folder, people=200, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
     return folder
 
 
@@ -180,7 +183,7 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
-        speed = pace(configuration(PLAIN, faces, network, kind.batch, 1.0), faces)
+        speed = pace(configuration(PLAIN, faces, network, kind, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
         fitting = left / len(kind.rows) * speed / len(faces)
         if fitting >= kind.enough:
@@ -196,23 +199,23 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
     return network, chosen
 
 
-def configuration(name: str, faces: Reader, network: dict[str, Any], batch: int, epochs: float) -> TrainConfig:
+def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind, epochs: float) -> TrainConfig:
     """The recipe of a row: all but the loss is alike."""
     from ..train import load_config
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
     classes = len(faces.identities)
-    steps = max(1, round(epochs * (len(faces) // batch)))
+    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
     elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), SCALE)
+        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
         margin = {"name": "Gradual", "of": MARGIN, "steps": steps}
-        options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
+        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
-        "optim": config.optim.model_copy(update={"batch": batch}),
+        "optim": config.optim.model_copy(update={"batch": kind.batch}),
         "loss": config.loss.model_copy(update={"options": options}),
     })  # fmt: skip
 
