@@ -99,9 +99,6 @@ def demo(
     """
     require("torch", "train")
     require("matplotlib", "report")
-    from ..train.memory import keep
-
-    keep()
     began = time.perf_counter()
     if any((folder / name).exists() for name in FOLDERS.values()):
         raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or name another")
@@ -124,7 +121,7 @@ def demo(
         difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
         rows.append(row(name, run, results[name], difference))
         against = f", {report.points(difference)} points against plain softmax" if difference else ""
-        say(began, f"{name}: {accuracy(results[name])} of pairs decided rightly{against}")
+        say(began, f"{name}: {report.percent(rows[-1].accuracy)} of pairs decided rightly{against}")
     page, exported = folder / "report.html", folder / "normface.onnx"
     say(began, f"exporting {exported} …")
     write_onnx(folder / FOLDERS[GROWING], exported)
@@ -150,7 +147,7 @@ def demo(
     out.print(f"\n{pairs:,} pairs of people never seen in training, decided rightly [95 % interval]:")
     for each in rows:
         against = f"   difference {report.points(each.difference)} points" if each.difference else ""
-        out.print(f"  {each.name:{width}}  {accuracy(results[each.name])}{against}", soft_wrap=True, markup=False)
+        out.print(f"  {each.name:{width}}  {report.percent(each.accuracy)}{against}", soft_wrap=True, markup=False)
     for pair in map(words, verified):
         score = f"cosine {pair['score']:.3f}, threshold {pair['threshold']:.3f}"
         out.print(f"verify {pair['a']} {pair['b']}: {pair['verdict']} ({pair['truth']}); {score}", soft_wrap=True)
@@ -345,12 +342,6 @@ def words(pair: dict[str, Any]) -> dict[str, Any]:
 def jpeg(photograph: Image) -> bytes:
     """A photograph for the report, which lies on its owner's disk."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(photograph), quality=85))
-
-
-def accuracy(result: Result) -> str:
-    """Percent with the 95 % interval."""
-    found = result.metrics["accuracy"]
-    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def say(began: float, text: str) -> None:

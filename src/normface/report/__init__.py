@@ -5,10 +5,10 @@ Photographs enter a page only where its caller hands them in, for the user's own
 
 from .photographs import render_photographs
 from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
-from .story import Row, Verified, points, story
+from .story import Row, Verified, percent, points, story
 from .words import estimate, evidence
 
 __all__ = [
-    "Row", "Verified", "comparison_json", "estimate", "evidence", "points", "render_html", "render_markdown",
-    "render_photographs", "story", "write_comparison", "write_folder", "write_report",
+    "Row", "Verified", "comparison_json", "estimate", "evidence", "percent", "points", "render_html",
+    "render_markdown", "render_photographs", "story", "write_comparison", "write_folder", "write_report",
 ]  # fmt: skip

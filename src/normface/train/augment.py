@@ -41,11 +41,9 @@ def augment(images: Tensor, numbers: Tensor, config: DataConfig, *, moved: bool 
     """
     by = _by_name(numbers)
     x = images.permute(0, 3, 1, 2).float()
-    if moved:
-        pass
-    elif _moves(config):
+    if not moved and _moves(config):
         x = _moved(x, config, by)
-    elif config.mirror:
+    elif not moved and config.mirror:
         x = torch.where(_each(by["mirror"] < 0.5), x.flip(3), x)
     if config.light or config.colour:
         x = _lit(x, config, by)
