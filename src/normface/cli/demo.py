@@ -13,13 +13,13 @@ import typer
 
 from .. import report, theory
 from ..data import Reader, open_reader
-from ..embed import Embedder, certificate
+from ..embed import Embedder, certificate, certify, keep_certificate
 from ..errors import ConfigError, FaceError, require
-from ..protocols import compare, lfw, read_lfw_pairs
+from ..protocols import compare, inputs_of, lfw, read_lfw_pairs
 from ..types import Embeddings, Estimate, Image, Result
-from .evaluate import certified, command, embed_pairs, keep_certificate, lfw_crops
 from .export import write_onnx
-from .terminal import Json, err, open_checked, out, progress, training_progress
+from .terminal import Json, command, err, open_checked, out, progress, training_progress
+from .vectors import embed_pairs
 
 if TYPE_CHECKING:
     from ..train import TrainConfig
@@ -156,7 +156,8 @@ def demo(
 def check_inputs(data: Path) -> None:
     """Open everything that will be needed, before hours of work."""
     read_lfw_pairs(data / "lfw" / "pairs.txt")
-    for place in (data / "train" / "faces-112.zip", lfw_crops(data), data / "lfw" / "lfw-raw-fold1.zip"):
+    crops = inputs_of("lfw").find_crops(data)
+    for place in (data / "train" / "faces-112.zip", crops, data / "lfw" / "lfw-raw-fold1.zip"):
         open_reader(place)
 
 
@@ -237,7 +238,7 @@ def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
     model, pairs = embedder(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
-    keep_certificate(certificate(run), certified(result, vectors, pairs, None, model.sha256))
+    keep_certificate(certificate(run), certify(result, vectors, pairs, model_sha256=model.sha256))
     return result, vectors
 
 
