@@ -75,7 +75,7 @@ class CContrastive(_Agents):
             margin = self.margin + self.mean_distance.clone()
             if self.training:
                 with torch.no_grad():
-                    now = agents.own_distances().mean()
+                    now = agents.own_B.mean()
                     self.mean_distance.mul_(MEAN_KEEPS).add_((1 - MEAN_KEEPS) * now).clamp_(max=MEAN_CAP)
         return c_contrastive(agents, margin=margin, **self.options)
 
