@@ -1,5 +1,6 @@
 """The bridge from images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
 
-from .embedder import Embedder, certificate
+from .embedder import Embedder
+from .network import Network, certificate
 
-__all__ = ["Embedder", "certificate"]
+__all__ = ["Embedder", "Network", "certificate"]

@@ -12,7 +12,8 @@ from ..errors import ConfigError
 from ..ops import Impl
 from ..ops.agents import Agents, Dense, Gradient, c_contrastive, c_triplet
 from ..types import ClassShard
-from . import LOSSES, class_weights
+from . import LOSSES
+from .weights import class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 
