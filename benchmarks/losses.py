@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from benchmarks.harness.sheet import Sheet
-from normface.cli.evaluate import LISTS, embed_pairs
 from normface.data import open_reader
 from normface.data.synthetic import write_dataset
+from normface.embed import embed_pairs
 from normface.faces import size_fault
-from normface.protocols import lfw, lfw_view1
+from normface.protocols import inputs_of, lfw, lfw_view1
 from normface.report.render import markdown_table
 from normface.train import Outcome, TrainConfig, embedder, train
 from normface.train.loop import Progress
@@ -130,7 +130,7 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began), "images_per_second": round(outcome.images_per_second),
         "loss": outcome.loss,
     }  # fmt: skip
-    lists = [data / each for each in (*LISTS["lfw"], *LISTS["lfw_view1"]) if (data / each).exists()]
+    lists = [data / each for each in (*inputs_of("lfw").lists, *inputs_of("lfw_view1").lists) if (data / each).exists()]
     vectors = embed_pairs(embedder(run), data, [each.name for each in lists])
     judged = lfw(vectors, lists[0])
     figures["lfw"] = [judged.metrics["accuracy"].value, judged.facts["standard_error"]]

@@ -1,7 +1,7 @@
 """`normface evaluate` on lists of one's own, on published layouts, and in part."""
 
 import json
-from importlib import import_module
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 
 from normface.cli import app
 from normface.data.bins import write_bin
+from normface.errors import ConfigError, DataError
+from normface.protocols import PROTOCOLS, inputs_of
 from normface.types import Embeddings
 
 RNG = np.random.default_rng(0)
-module = import_module("normface.cli.evaluate")
 
 
 @pytest.fixture
@@ -74,41 +75,44 @@ def test_where_lists_are_looked_for(tmp_path):
     ):
         (tmp_path / "ijb").mkdir(exist_ok=True)
         (tmp_path / "ijb" / name).touch()
-    found = module.find_lists("ijb_identification", tmp_path)
+    found = inputs_of("ijb_identification").find_lists(tmp_path)
     assert [path.name[5:] for path in found] == [
         "face_tid_mid.txt", "1N_probe_mixed.csv", "1N_gallery_G1.csv", "1N_gallery_G2.csv",
     ]  # fmt: skip
-    with pytest.raises(Exception, match=r"template_pair_label.*--list"):
-        module.find_lists("ijb_verification", tmp_path)
-    with pytest.raises(Exception, match="--data, or --list"):
-        module.find_lists("lfw", None)
-    assert module.find_lists("all_pairs", None) == []
+    with pytest.raises(DataError, match=r"template_pair_label.*--list"):
+        inputs_of("ijb_verification").find_lists(tmp_path)
+    with pytest.raises(ConfigError, match="--data, or --list"):
+        inputs_of("lfw").find_lists(None)
+    assert inputs_of("all_pairs").find_lists(None) == []
 
 
 def test_where_crops_are_looked_for(tmp_path):
     for place in ("lfw/lfw-112x96.zip", "ytf/crops/x", "crops.zip"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    assert module.find_crops("lfw", tmp_path) == tmp_path / "lfw/lfw-112x96.zip"
-    assert module.find_crops("ytf", tmp_path) == tmp_path / "ytf/crops"
-    assert module.find_crops("pairs_csv", tmp_path) == tmp_path / "crops.zip"
-    assert module.find_crops("cfp_fp", tmp_path) == tmp_path / "cfp_fp.bin"
-    with pytest.raises(Exception, match="--crops"):
-        module.find_crops("ijb_verification", tmp_path)
+    assert inputs_of("lfw").find_crops(tmp_path) == tmp_path / "lfw/lfw-112x96.zip"
+    assert inputs_of("ytf").find_crops(tmp_path) == tmp_path / "ytf/crops"
+    assert inputs_of("pairs_csv").find_crops(tmp_path) == tmp_path / "crops.zip"
+    assert inputs_of("cfp_fp").find_crops(tmp_path) == tmp_path / "cfp_fp.bin"
+    with pytest.raises(DataError, match="--crops"):
+        inputs_of("ijb_verification").find_crops(tmp_path)
 
 
-def test_every_protocol_has_a_place_for_its_lists():
-    from normface.protocols import PROTOCOLS
-
-    assert set(module.LISTS) == set(PROTOCOLS)
+def test_every_protocol_declares_as_many_lists_as_it_takes():
+    for name in PROTOCOLS:
+        taken = [p for p in signature(PROTOCOLS[name]).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        assert len(inputs_of(name).lists) == len(taken) - 1, name
 
 
 def test_what_a_list_names_is_embedded(tmp_path, own):
     ids = np.array(["P00/0.jpg", "P99/0.jpg", "P00/1.jpg"])
-    wanted = module._wanted("pairs_csv", [own / "pairs.csv"], ids)
+    wanted = inputs_of("pairs_csv").named([own / "pairs.csv"], ids)
     assert wanted.tolist() == [True, False, True]
     (tmp_path / "splits.txt").write_text("1, 1, A/0, A/1, 1\n")
     frames = np.array(["A/0/1.jpg", "A/2/1.jpg", "A/1/9.jpg"])
-    assert module._wanted("ytf", [tmp_path / "splits.txt"], frames).tolist() == [True, False, True]
+    assert inputs_of("ytf").named([tmp_path / "splits.txt"], frames).tolist() == [True, False, True]
     write_bin(tmp_path / "a.bin", [b""] * 20, [True] * 10)
-    assert module._wanted("cfp_fp", [tmp_path / "a.bin"], ids).all()
+    assert inputs_of("calfw").named([tmp_path / "a.bin"], np.array(["000000", "000019", "000020"])).tolist() == [
+        True, True, False,
+    ]  # fmt: skip
+    assert inputs_of("all_pairs").named([], ids).all()

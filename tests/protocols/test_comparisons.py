@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from normface.errors import ConfigError, DataError
-from normface.protocols import comparisons, operating_point
+from normface.protocols import NamedPairs, comparisons, operating_point
 from normface.protocols.calibration import calibrate
-from normface.protocols.pairs import NamedPairs
 from normface.protocols.rates import Between, Listed, rates
 from normface.types import Embeddings, ScoreSet
 

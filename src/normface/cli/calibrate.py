@@ -1,32 +1,29 @@
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from .. import report
-from ..embed import certificate
+from ..embed import certificate, keep_certificate
 from ..errors import ConfigError, require
 from ..protocols import (
     PROTOCOLS,
     Comparisons,
+    Inputs,
     certified,
     every_pair,
     few_groups,
+    inputs_of,
     of_list,
     operating_point,
-    read_blufr,
     read_groups,
 )  # fmt: skip
 from ..protocols.lookup import partly, people, present, rows_of
 from ..types import Embeddings
-from .evaluate import command, embed_named, find_crops, find_lists, keep_certificate, pairs_of, thumbnails
-from .terminal import Json, Model, Strict, load_embedder, out
-
-EVERY = ("blufr", "all_pairs")  # compare every pair of their images
+from .terminal import Json, Model, Strict, command, out
+from .vectors import judged_system
 
 
 def calibrate(
@@ -70,55 +67,38 @@ def calibrate(
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`.
     """
-    if model is not None and embeddings is not None:
-        raise ConfigError("either --model or --embeddings", "both", "give one, or none for the default model")
-    if model is None and folder is None:
-        raise ConfigError("--out with --embeddings or the default model", "none", "name a folder for the certificate")
-    if protocol in EVERY and far is None:
-        raise ConfigError(f"--far with {protocol}", "none", "give one, such as --far 0.001")
-    if folder is not None:
-        require("matplotlib", "report")  # before the long work
-    if partial and protocol == "all_pairs":
-        raise ConfigError("--partial with a list", "all_pairs, which has none", "drop it")
-    PROTOCOLS[protocol]  # says which there are
-    lists = named or find_lists(protocol, data)
-    listed = pairs_of(protocol, lists)
-    if listed is None and protocol not in EVERY:
-        raise ConfigError("a protocol on pairs, or blufr or all_pairs", protocol, "choose one of them")
-    if embeddings is not None:
-        vectors, name, weights = Embeddings.load(embeddings), embeddings.name, "unknown"
-    else:
-        embedder = load_embedder(model, certified=False)
-        crops = crops or find_crops(protocol, data)
-        vectors = embed_named(embedder, protocol, lists, crops, "sum", strict)
-        name, weights = embedder.name, embedder.sha256
+    reads = inputs_of(protocol)  # says which protocols there are
+    _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
+    lists = named or reads.find_lists(data)
+    pairs = reads.read_pairs(lists)
+    system = judged_system(protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict)
     told: dict[str, Any] = {}
-    if listed:
-        pairs, told = listed[0].available(vectors) if partial else (listed[0], told)
-        comparisons, digest = of_list(vectors, pairs), pairs.sha256
+    if pairs:
+        listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], told)
+        comparisons, digest = of_list(system.vectors, listed), listed.sha256
     else:
         assert far
-        comparisons, digest, told = compare_all(vectors, lists, far, partial)
-    how = [protocol, name if embeddings else "mirror sum", *["partial"] * bool(told)]
+        comparisons, digest, told = _compare_all(reads, system.vectors, lists, far, partial)
+    how = [protocol, system.name if embeddings else "mirror sum", *["partial"] * bool(told)]
     point = operating_point(
         comparisons, target_far=far, protocol=", ".join(how),
-        model_sha256=weights, data_sha256=digest, replicates=replicates,
+        model_sha256=system.sha256, data_sha256=digest, replicates=replicates,
     )  # fmt: skip
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
-    by_pair = few_groups(listed[1]) if listed and not told else {}
-    conditions = {"system": name, **told}
+    by_pair = few_groups(pairs[1]) if pairs and not told else {}
+    conditions = {"system": system.name, **told}
     result = certified(point, comparisons, by_image, by_pair, conditions=conditions, replicates=replicates)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
     if folder is not None:
         report.write_folder(
-            folder, name, result, title=f"{name}, calibrated by {protocol}", command=command(),
-            photographs=thumbnails(crops) if crops is not None else None,
+            folder, system.name, result, title=f"{system.name}, calibrated by {protocol}", command=command(),
+            photographs=report.thumbnails(system.crops) if system.crops else None,
         )  # fmt: skip
     if as_json:
         out.print_json(result.to_json())
         return
-    out.print(report.render_markdown({name: result}), soft_wrap=True)
+    out.print(report.render_markdown({system.name: result}), soft_wrap=True)
     assert point.calibration
     worth = report.evidence(point.calibration, point.threshold)
     out.print(f"\naccept from cosine {point.threshold:.4f} on; a score there is {worth}", soft_wrap=True)
@@ -127,24 +107,38 @@ def calibrate(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def compare_all(
-    vectors: Embeddings, lists: list[Path], far: float, partial: bool
+def _fitting(
+    protocol: str, reads: Inputs, *, model: Path | None, far: float | None, partial: bool, folder: Path | None
+) -> None:
+    """Raise ConfigError where the protocol cannot calibrate, or options do not go together."""
+    if reads.pairs is None and reads.every is None:
+        able = [name for name in PROTOCOLS if inputs_of(name).pairs or inputs_of(name).every]
+        raise ConfigError(f"a protocol among {', '.join(able)}", protocol, "choose one of them")
+    if model is None and folder is None:
+        raise ConfigError("--out with --embeddings or the default model", "none", "name a folder for the certificate")
+    if reads.pairs is None and far is None:
+        raise ConfigError(f"--far with {protocol}", "none", "give one, such as --far 0.001")
+    if partial and not reads.lists:
+        raise ConfigError("--partial with a list", f"{protocol}, which has none", "drop it")
+    if folder is not None:
+        require("matplotlib", "report")  # before the long work
+
+
+def _compare_all(
+    reads: Inputs, vectors: Embeddings, lists: list[Path], far: float, partial: bool
 ) -> tuple[Comparisons, str, dict[str, Any]]:
-    """Every pair of BLUFR's test images, or of all images where there is no list; the SHA-256 of what lists them; the
-    fact `partial` where images without a vector were left out.
+    """Every pair of a protocol's images; the SHA-256 of what names them; the fact `partial` where images without a
+    vector were left out.
 
     Folders are the people.
     """
+    assert reads.every
     told: dict[str, Any] = {}
-    if lists:
-        config = read_blufr(lists[0])
-        ids, digest = config.ids[np.unique(np.concatenate([trial.test for trial in config.trials]))], config.sha256
-        if partial:
-            (kept,), told = present(vectors, ids)
-            told = partly(told, int(kept.sum()), len(ids), "images")
-            ids = ids[kept]
-        (rows,) = rows_of(vectors, ids)
-        vectors = Embeddings(vectors.vectors[rows], ids)
-    else:
-        digest = sha256("\n".join(sorted(vectors.ids.tolist())).encode()).hexdigest()
+    ids, digest = reads.every(lists, vectors.ids)
+    if partial:
+        (kept,), told = present(vectors, ids)
+        told = partly(told, int(kept.sum()), len(ids), "images")
+        ids = ids[kept]
+    (rows,) = rows_of(vectors, ids)
+    vectors = Embeddings(vectors.vectors[rows], ids)
     return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest, told

@@ -12,8 +12,8 @@ from ..errors import ConfigError, DataError, reason, require
 from ..protocols import compare as compare_systems
 from ..protocols import detailed, lfw, of_list, read_lfw_pairs
 from ..types import Embeddings, Result
-from .evaluate import command, embed_pairs
-from .terminal import Json, load_embedder, out
+from .terminal import Json, command, load_embedder, out
+from .vectors import embed_pairs
 
 
 @dataclass(frozen=True)

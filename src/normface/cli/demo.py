@@ -13,13 +13,13 @@ import typer
 
 from .. import report, theory
 from ..data import Reader, open_reader
-from ..embed import Embedder, certificate
+from ..embed import Embedder, certificate, certify, keep_certificate
 from ..errors import ConfigError, FaceError, require
-from ..protocols import compare, lfw, read_lfw_pairs
+from ..protocols import compare, inputs_of, lfw, read_lfw_pairs
 from ..types import Embeddings, Estimate, Image, Result
-from .evaluate import certified, command, embed_pairs, keep_certificate, lfw_crops
 from .export import write_onnx
-from .terminal import Json, err, open_checked, out, progress, training_progress
+from .terminal import Json, command, err, open_checked, out, progress, training_progress
+from .vectors import embed_pairs
 
 if TYPE_CHECKING:
     from ..train import TrainConfig
@@ -34,7 +34,7 @@ IDEAS = {
     GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
 }
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
-MARGIN = "ArcFace"  # of the last row
+MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its training
 # Networks from the largest on: the first that sees the faces often enough in the time given is trained.
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
@@ -52,7 +52,6 @@ class Kind:
         minutes: for the whole demo, where the user names none.
         networks: which may be chosen, the largest first.
         batch: images a step.
-        scale, growth: of the last row: the scale in the end, and the share of the run in which it and the margin grow.
         enough, least, most: passes over the faces: that a larger network must reach, and the limits.
         each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
     """
@@ -61,8 +60,6 @@ class Kind:
     minutes: float
     networks: tuple[dict[str, Any], ...]
     batch: int
-    scale: float
-    growth: float
     enough: float
     least: float
     most: float
@@ -71,8 +68,8 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 20.0, 0.5, 2, 2, 8, each=4, rest=25),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
+    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -107,7 +104,7 @@ def demo(
     kind = KINDS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
-        say(began, "drawing faces of 400 people …")
+        say(began, "drawing faces of 280 people …")
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
@@ -159,7 +156,8 @@ def demo(
 def check_inputs(data: Path) -> None:
     """Open everything that will be needed, before hours of work."""
     read_lfw_pairs(data / "lfw" / "pairs.txt")
-    for place in (data / "train" / "faces-112.zip", lfw_crops(data), data / "lfw" / "lfw-raw-fold1.zip"):
+    crops = inputs_of("lfw").find_crops(data)
+    for place in (data / "train" / "faces-112.zip", crops, data / "lfw" / "lfw-raw-fold1.zip"):
         open_reader(place)
 
 
@@ -168,7 +166,7 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, people=200, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
+        write_dataset(folder, people=80, images=40, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
     return folder
 
 
@@ -202,14 +200,14 @@ def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind,
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
     classes = len(faces.identities)
-    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
+    steps = max(1, round(epochs * (len(faces) // kind.batch)))  # the margin grows until the end
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
     elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
+        start = min(theory.scale_for_probability(classes, 0.99), SCALE)
         margin = {"name": "Gradual", "of": MARGIN, "steps": steps}
-        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
+        options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
         "optim": config.optim.model_copy(update={"batch": kind.batch}),
@@ -240,7 +238,7 @@ def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
     model, pairs = embedder(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
-    keep_certificate(certificate(run), certified(result, vectors, pairs, None, model.sha256))
+    keep_certificate(certificate(run), certify(result, vectors, pairs, model_sha256=model.sha256))
     return result, vectors
 
 

@@ -12,8 +12,8 @@ from ..errors import ConfigError, ModelError, require
 from ..protocols import gate as judged
 from ..protocols import of_list, operating_point, read_lfw_pairs
 from ..types import OperatingPoint, Result
-from .evaluate import embed_pairs
 from .terminal import Json, err, out
+from .vectors import embed_pairs
 
 if TYPE_CHECKING:
     from ..embed.export import Exported, Judge

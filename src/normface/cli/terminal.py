@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -87,3 +89,8 @@ def open_checked(path: Path, strict: bool = False) -> Reader:
     """Open a folder or zip of aligned crops and decode everything once; what cannot be used is named and left out."""
     with progress("checking the images", "images") as update:
         return open_reader(path, strict).check(update, size_fault)
+
+
+def command() -> str:
+    """The command line that is running, to be repeated by a reader."""
+    return shlex.join(["normface", *sys.argv[1:]])

@@ -16,8 +16,9 @@ import numpy as np
 from ..data.bins import read_bin
 from ..errors import DataError
 from ..types import Embeddings, Result
-from . import PROTOCOLS
-from .pairs import NamedPairs, judge
+from .inputs import PROTOCOLS, reads
+from .lookup import NamedPairs
+from .pairs import judge
 
 PAIRS = {"lfw_bin": 6000, "cfp_fp": 7000, "cfp_ff": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}
 FOLDS = 10
@@ -66,7 +67,8 @@ def _register(name: str, title: str) -> _BinProtocol:
 
     Args, returns and raises as `lfw`, but `bin_file` for the list, and of TAR Clopper and Pearson's interval.
     """
-    return PROTOCOLS.register(protocol)
+    declare = reads(f"{name.removesuffix('_bin')}.bin", ids="000000", pairs=lambda path: (read_bin_pairs(path), {}))
+    return PROTOCOLS.register(declare(protocol))
 
 
 lfw_bin = _register("lfw_bin", "LFW from InsightFace's lfw.bin")

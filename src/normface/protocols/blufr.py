@@ -7,7 +7,7 @@ Shape suffixes: N images of a trial, G gallery images, P probes, S subjects.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import DataError, reason
 from ..types import Bools, Embeddings, Floats, Ints, Result
-from . import PROTOCOLS
 from .identification import Search
+from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled
 from .lookup import Ids, partly, people, present, rows_of
 from .metrics import corners
@@ -103,7 +103,17 @@ def read_blufr(path: str | Path) -> Config:
     return Config(ids, np.unique(subjects, return_inverse=True)[1], trials, hashlib.sha256(data).hexdigest())
 
 
+def _every(lists: Sequence[Path], ids: Ids) -> tuple[Ids, str]:
+    """The test images of all trials."""
+    config = read_blufr(lists[0])
+    return config.ids[np.unique(np.concatenate([trial.test for trial in config.trials]))], config.sha256
+
+
 @PROTOCOLS.register
+@reads(
+    "lfw/blufr_lfw_config.mat", ids="Name/Name_0001.jpg", every=_every,
+    images=lambda lists, ids: np.isin(ids, read_blufr(lists[0]).ids),
+)  # fmt: skip
 def blufr(
     embeddings: Embeddings,
     config_file: str | Path,

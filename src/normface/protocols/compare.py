@@ -13,7 +13,8 @@ from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
 from . import metrics
 from .csv_pairs import read_pairs_csv, subjects
 from .intervals import over_folds, percentiles, resampled_pairs
-from .pairs import NamedPairs, read_lfw_pairs, scores
+from .lookup import NamedPairs
+from .pairs import read_lfw_pairs, scores
 
 
 def compare(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Floats, Ints, ScoreSet
-from .lookup import people
+from .lookup import NamedPairs, people
 from .metrics import Roc, roc
-from .pairs import NamedPairs, joined, scores
+from .pairs import joined, scores
 from .rates import Between, Listed, Trials
 from .tally import binned, triangle
 

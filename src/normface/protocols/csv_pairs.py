@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
-from . import PROTOCOLS, metrics
+from . import metrics
+from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled_pairs
 from .lists import read_table
-from .pairs import NamedPairs, joined, judge, scores
+from .lookup import NamedPairs
+from .pairs import joined, judge, scores
 from .tally import bounded
 from .verification import FARS, curves, rates, separation
 
@@ -53,6 +55,7 @@ def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.s
 
 
 @PROTOCOLS.register
+@reads("pairs.csv", ids="as in the list", pairs=read_pairs_csv)
 def pairs_csv(
     embeddings: Embeddings,
     pairs_file: str | Path,

@@ -6,6 +6,7 @@ Shape suffixes: N images, D distractors, P probes, K pairs of a probe and its ma
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -17,10 +18,11 @@ import numpy as np
 from .. import cosine
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
-from . import PROTOCOLS, metrics
-from .identification import listed
+from . import metrics
+from .identification import listed, listed_images
+from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled
-from .lookup import people
+from .lookup import Ids, people
 from .tally import across, bounded
 from .tally import all_pairs as tally_all
 
@@ -28,7 +30,13 @@ FARS = (1e-3, 1e-4, 1e-5, 1e-6)
 _CELLS = 1 << 22  # of a tile of cosines
 
 
+def _every(lists: Sequence[Path], ids: Ids) -> tuple[Ids, str]:
+    """All images that have a vector."""
+    return ids, hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()
+
+
 @PROTOCOLS.register
+@reads(every=_every)
 def all_pairs(
     embeddings: Embeddings,
     *,
@@ -71,6 +79,7 @@ def all_pairs(
 
 
 @PROTOCOLS.register
+@reads("distractors.csv", ids="as in the list", images=listed_images)
 def distractors(
     embeddings: Embeddings,
     list_file: str | Path,

@@ -15,8 +15,8 @@ import numpy as np
 
 from .. import cosine
 from ..errors import DataError
-from ..types import Embeddings, Estimate, Floats, Ints, Result
-from . import PROTOCOLS
+from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
+from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled
 from .lists import read_table
 from .lookup import Ids, partly, present, rows_of
@@ -147,7 +147,13 @@ def estimates(
     return found, [*notes, "intervals: bootstrap over people"]
 
 
+def listed_images(lists: Sequence[Path], ids: Ids) -> Bools:
+    """Which images a list of roles names."""
+    return np.isin(ids, read_roles(lists[0])[0])
+
+
 @PROTOCOLS.register
+@reads("identification.csv", ids="as in the list", images=listed_images)
 def identification(
     embeddings: Embeddings,
     list_file: str | Path,

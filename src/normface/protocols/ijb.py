@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 
 from ..errors import DataError, reason
 from ..types import Bools, Embeddings, Floats, Ints, Result, ScoreSet, Templates
-from . import PROTOCOLS
 from .identification import Search, estimates
+from .inputs import PROTOCOLS, reads
 from .lists import read_text
 from .lookup import Ids, partly, present, rows_of
 from .pairs import joined
@@ -123,7 +123,13 @@ def pool(embeddings: Embeddings, templates: Templates, *, norms: bool = True) ->
     return pooled
 
 
+def _images(lists: Sequence[Path], ids: Ids) -> Bools:
+    """Which images the media list names."""
+    return np.isin(ids, read_media(lists[0]).ids)
+
+
 @PROTOCOLS.register
+@reads("ijb/*_face_tid_mid.txt", "ijb/*_template_pair_label.txt", ids="as in the media list", images=_images)
 def ijb_verification(
     embeddings: Embeddings,
     media_file: str | Path,
@@ -179,6 +185,10 @@ def judge_templates(
 
 
 @PROTOCOLS.register
+@reads(
+    "ijb/*_face_tid_mid.txt", "ijb/*_1N_probe_mixed.csv", "ijb/*_1N_gallery_*.csv", ids="as in the media list",
+    images=_images,
+)  # fmt: skip
 def ijb_identification(
     embeddings: Embeddings,
     media_file: str | Path,

@@ -1,8 +1,9 @@
-"""Where the vectors of listed images are, and what to say of those that have none."""
+"""Listed images and pairs by id: where their vectors are, and what to say of those that have none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..types import Bools, Embeddings, Ints
+from ..types import Bools, Embeddings, Ints, Pairs
 
 Ids = NDArray[np.str_]
 NEAR = 0.75  # difflib's likeness of two ids from which one may be meant for the other
@@ -64,3 +65,40 @@ def people(ids: Iterable[str]) -> tuple[Ids, Ints]:
     """Names of the people [S], and who each of `ids` is [N]: what stands before the last `/`."""
     names, codes = np.unique([id.rpartition("/")[0] for id in ids], return_inverse=True)
     return names, codes
+
+
+@dataclass(frozen=True)
+class NamedPairs:
+    """Pairs by image id, as a list names them; all arrays [M]. `sha256` is the list's."""
+
+    left: Ids
+    right: Ids
+    same: Bools
+    fold: Ints
+    sha256: str
+
+    def within(self, embeddings: Embeddings) -> Pairs:
+        """The same pairs as indices. Raises DataError for ids without a vector: how many, the first, the nearest."""
+        left, right = rows_of(embeddings, self.left, self.right)
+        return Pairs(left, right, self.same, self.fold)
+
+    def select(self, rows: Bools) -> NamedPairs:
+        """Some of the pairs; folds that lose all theirs close up."""
+        fold = np.unique(self.fold[rows], return_inverse=True)[1]
+        return NamedPairs(self.left[rows], self.right[rows], self.same[rows], fold, self.sha256)
+
+    def available(self, embeddings: Embeddings) -> tuple[NamedPairs, dict[str, Any]]:
+        """The pairs whose images both have a vector, and the fact `partial` where others have not.
+
+        Raises DataError where no pair is left.
+        """
+        (left, right), told = present(embeddings, self.left, self.right)
+        if not (left & right).any():
+            raise DataError("vectors of both images of a pair", "of no pair", "embed more of the images")
+        return self.select(left & right), partly(told, int((left & right).sum()), len(left), "pairs")
+
+    @property
+    def people(self) -> tuple[Ints, Ints]:
+        """Who is on either side, from 0: what stands before the last `/` of an id."""
+        codes = people([*self.left.tolist(), *self.right.tolist()])[1]
+        return codes[: len(self.left)], codes[len(self.left) :]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,48 +10,12 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Ints, Pairs, Result, ScoreSet
-from . import PROTOCOLS, metrics
+from . import metrics
+from .inputs import PROTOCOLS, reads
 from .intervals import proportion
 from .lists import read_text
-from .lookup import Ids, partly, people, present, rows_of
+from .lookup import NamedPairs
 from .verification import cosines, curves, folded, rates, separation
-
-
-@dataclass(frozen=True)
-class NamedPairs:
-    """Pairs by image id, as a list names them; all arrays [M]. `sha256` is the list's."""
-
-    left: Ids
-    right: Ids
-    same: Bools
-    fold: Ints
-    sha256: str
-
-    def within(self, embeddings: Embeddings) -> Pairs:
-        """The same pairs as indices. Raises DataError for ids without a vector: how many, the first, the nearest."""
-        left, right = rows_of(embeddings, self.left, self.right)
-        return Pairs(left, right, self.same, self.fold)
-
-    def select(self, rows: Bools) -> NamedPairs:
-        """Some of the pairs; folds that lose all theirs close up."""
-        fold = np.unique(self.fold[rows], return_inverse=True)[1]
-        return NamedPairs(self.left[rows], self.right[rows], self.same[rows], fold, self.sha256)
-
-    def available(self, embeddings: Embeddings) -> tuple[NamedPairs, dict[str, Any]]:
-        """The pairs whose images both have a vector, and the fact `partial` where others have not.
-
-        Raises DataError where no pair is left.
-        """
-        (left, right), told = present(embeddings, self.left, self.right)
-        if not (left & right).any():
-            raise DataError("vectors of both images of a pair", "of no pair", "embed more of the images")
-        return self.select(left & right), partly(told, int((left & right).sum()), len(left), "pairs")
-
-    @property
-    def people(self) -> tuple[Ints, Ints]:
-        """Who is on either side, from 0: what stands before the last `/` of an id."""
-        codes = people([*self.left.tolist(), *self.right.tolist()])[1]
-        return codes[: len(self.left)], codes[len(self.left) :]
 
 
 def read_lfw_pairs(path: str | Path) -> NamedPairs:
@@ -103,6 +66,7 @@ def joined(left: Ints, right: Ints, same: Bools, count: int) -> tuple[Ints, Ints
 
 
 @PROTOCOLS.register
+@reads("lfw/pairs.txt", ids="Name/Name_0001.jpg", pairs=lambda path: (read_lfw_pairs(path), {}))
 def lfw(
     embeddings: Embeddings,
     pairs_file: str | Path,
@@ -157,6 +121,10 @@ def judge(
 
 
 @PROTOCOLS.register
+@reads(
+    "lfw/pairsDevTrain.txt", "lfw/pairsDevTest.txt", ids="Name/Name_0001.jpg",
+    pairs=lambda path: (read_lfw_pairs(path), {}),
+)  # fmt: skip
 def lfw_view1(
     embeddings: Embeddings,
     train_file: str | Path,

@@ -13,12 +13,12 @@ import numpy as np
 
 from .. import cosine
 from ..errors import DataError, require
-from ..types import Embeddings, Floats, Ints, Result, ScoreSet
-from . import PROTOCOLS, metrics
+from ..types import Bools, Embeddings, Floats, Ints, Result, ScoreSet
+from . import metrics
+from .inputs import PROTOCOLS, reads
 from .intervals import over_folds, standard_error
 from .lists import read_text
-from .lookup import Ids, partly
-from .pairs import NamedPairs
+from .lookup import Ids, NamedPairs, partly
 from .verification import curves, rates, separation
 
 BINS = 100  # of the cosines of a pair of videos, on [-1, 1]
@@ -52,7 +52,14 @@ def read_ytf(path: str | Path) -> NamedPairs:
     return NamedPairs(left, right, same == "1", fold, sha256)
 
 
+def _frames(lists: Sequence[Path], ids: Ids) -> Bools:
+    """Which images are frames of a listed video."""
+    videos = read_ytf(lists[0])
+    return np.isin([id.rpartition("/")[0] for id in ids.tolist()], np.append(videos.left, videos.right))
+
+
 @PROTOCOLS.register
+@reads("ytf/splits.txt", ids="Name/video/frame.jpg", images=_frames)
 def ytf(
     embeddings: Embeddings,
     splits_file: str | Path,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 
+from ..data import open_reader
 from .render import STYLE
 
 LISTED = 2000  # names of refused photographs
@@ -41,6 +43,19 @@ def render_photographs(
         f"<style>{STYLE.read_text('utf-8')}</style></head>"
         f"<body><main><h1>{_text(title)}</h1>{body}</main></body></html>\n"
     )
+
+
+def thumbnails(crops: Path) -> Callable[[str], bytes | None]:
+    """Small JPEGs of aligned crops by id; None for ids that are not there."""
+    import simplejpeg
+
+    reader = open_reader(crops)
+    rows = {id: row for row, id in enumerate(reader.ids.tolist())}
+
+    def jpeg(id: str) -> bytes | None:
+        return bytes(simplejpeg.encode_jpeg(reader.read(rows[id]), quality=80)) if id in rows else None
+
+    return jpeg
 
 
 def _picture(name: str, jpeg: bytes | None) -> str:

@@ -1,0 +1,59 @@
+"""The vectors that a verb judges: read from a file, or embedded here with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import embed
+from ..embed import Embedder
+from ..embed.embedder import Mirror
+from ..errors import ConfigError
+from ..protocols import inputs_of
+from ..types import Embeddings
+from .terminal import load_embedder, progress
+
+
+@dataclass(frozen=True)
+class System:
+    """What is judged.
+
+    Attributes:
+        vectors: of the images that the protocol names.
+        name: of the model, or of the file that the vectors come from.
+        sha256: of the model's weights; "unknown" for vectors.
+        crops: what was embedded; None where the vectors were given.
+        conditions: facts for the Result.
+    """
+
+    vectors: Embeddings
+    name: str
+    sha256: str
+    crops: Path | None
+    conditions: dict[str, Any]
+
+
+def judged_system(
+    protocol: str, lists: Sequence[Path], *, data: Path | None, model: Path | None, embeddings: Path | None,
+    crops: Path | None, mirror: Mirror = "sum", strict: bool = False,
+) -> System:  # fmt: skip
+    """Load `embeddings`, or embed what a protocol's lists name, from `crops` or from those below `data`."""
+    if model is not None and embeddings is not None:
+        raise ConfigError("either --model or --embeddings", "both", "give one, or none for the default model")
+    if embeddings is not None:
+        name = embeddings.name
+        return System(Embeddings.load(embeddings), name, "unknown", crops, {"embeddings": name})
+    embedder = load_embedder(model, certified=False)
+    crops = crops or inputs_of(protocol).find_crops(data)
+    with progress(f"embedding with {embedder.name}", "images") as bar:
+        vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)
+    conditions = {"model": embedder.name, "weights_sha256": embedder.sha256, "mirror": mirror}
+    return System(vectors, embedder.name, embedder.sha256, crops, conditions)
+
+
+def embed_pairs(embedder: Embedder, data: Path) -> Embeddings:
+    """Embed the images of LFW's pairs, with a progress bar."""
+    with progress(f"embedding with {embedder.name}", "images") as bar:
+        return embed.embed_pairs(embedder, data, progress=bar)

@@ -1,0 +1,118 @@
+"""The registry of protocols, and what each reads besides embeddings: its lists, and the images that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from ..registry import Registry
+from ..types import Bools, Result
+from .lookup import Ids, NamedPairs
+
+F = TypeVar("F", bound=Callable[..., Any])
+CROPS = ("-112x112.zip", "-112x96.zip", "-112x112", "-112x96")  # what follows the set's name
+PROTOCOLS: Registry[Result] = Registry("protocol", __name__.rpartition(".")[0])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a protocol reads, declared in its file by `@reads`.
+
+    Attributes:
+        lists: the files it is published with, below a data folder; a pattern may match several. The protocol takes
+            their paths in this order, after the embeddings.
+        ids: how the lists name images, for the documentation.
+        pairs: reads a list of pairs with its group columns; None where the protocol judges no listed pairs. The
+            last list holds the pairs that are judged.
+        images: (paths of the lists, ids [N]) → which ids the lists name [N]. None: the images of the pairs, and
+            without pairs all.
+        every: (paths of the lists, ids [N] that have a vector) → the images of which every pair is compared, and the
+            SHA-256 of what names them; None where not every pair is.
+    """
+
+    lists: tuple[str, ...] = ()
+    ids: str = "Name/image"
+    pairs: Callable[[Path], tuple[NamedPairs, Mapping[str, Ids]]] | None = None
+    images: Callable[[Sequence[Path], Ids], Bools] | None = None
+    every: Callable[[Sequence[Path], Ids], tuple[Ids, str]] | None = None
+
+    def find_lists(self, data: Path | None) -> list[Path]:
+        """The lists below `data`. Raises ConfigError without it, DataError for a pattern that nothing matches."""
+        if data is None and self.lists:
+            raise ConfigError("--data, or --list", "neither", "say where the protocol's lists are")
+        found = []
+        for pattern in self.lists:
+            assert data is not None
+            if "*" not in pattern:
+                found.append(data / pattern)
+            elif matches := sorted(data.glob(pattern)):
+                found += matches
+            else:
+                raise DataError(
+                    f"{pattern} in {data}", "nothing", "put the published lists there, or name them: --list"
+                )
+        return found
+
+    def find_crops(self, data: Path | None) -> Path:
+        """The aligned crops below `data`: the list itself where it is a `.bin`, SET/SET-112x112.zip and the like, or
+        `crops`.
+
+        Raises ConfigError without `data`, DataError where there are none.
+        """
+        if data is None:
+            raise ConfigError("--data, or --crops", "neither", "say where the aligned crops are")
+        first = self.lists[0] if self.lists else ""
+        if first.endswith(".bin"):
+            return data / first
+        folder = first.partition("/")[0] if "/" in first else ""
+        names = [f"{folder}{end}" for end in CROPS] if folder else []
+        places = [data / folder / name for name in (*names, "crops.zip", "crops")]
+        place = next((place for place in places if place.exists()), None)
+        if place is None:
+            raise DataError(
+                "aligned crops", f"none of {', '.join(map(str, places))}", "put them there, or name them: --crops"
+            )
+        return place
+
+    def named(self, lists: Sequence[Path], ids: Ids) -> Bools:
+        """Which of `ids` [N] the lists name [N]. Raises DataError for malformed lists."""
+        if self.images is not None:
+            return self.images(lists, ids)
+        if self.pairs is None:
+            return np.ones(len(ids), bool)
+        pairs = [self.pairs(path)[0] for path in lists]
+        return np.isin(ids, np.concatenate([side for each in pairs for side in (each.left, each.right)]))
+
+    def read_pairs(self, lists: Sequence[Path]) -> tuple[NamedPairs, Mapping[str, Ids]] | None:
+        """The pairs that are judged, and their group columns; None where the protocol has none."""
+        return self.pairs(lists[-1]) if self.pairs is not None else None
+
+
+def reads(
+    *lists: str,
+    ids: str = Inputs.ids,
+    pairs: Callable[[Path], tuple[NamedPairs, Mapping[str, Ids]]] | None = None,
+    images: Callable[[Sequence[Path], Ids], Bools] | None = None,
+    every: Callable[[Sequence[Path], Ids], tuple[Ids, str]] | None = None,
+) -> Callable[[F], F]:
+    """Decorate a protocol, below `@PROTOCOLS.register`, with its `Inputs`."""
+
+    def declare(protocol: F) -> F:
+        protocol.inputs = Inputs(lists, ids, pairs, images, every)  # type: ignore[attr-defined]
+        return protocol
+
+    return declare
+
+
+def inputs_of(protocol: str) -> Inputs:
+    """What the protocol of this name reads: nothing but the embeddings where it declares nothing.
+
+    Raises ConfigError for a name that no protocol has.
+    """
+    declared: Inputs = getattr(PROTOCOLS[protocol], "inputs", Inputs())
+    return declared
