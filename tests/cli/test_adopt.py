@@ -80,7 +80,7 @@ def test_from_the_address_to_a_run(published, place, tmp_path, run):
     told = json.loads(out)
     assert (told["model"], told["sha256"]) == (MODEL, hashlib.sha256(data).hexdigest())
     assert told["licence"].startswith("Apache-2.0")
-    assert Checkpoint.read(tmp_path / "run").config.model.options == OPTIONS
+    assert Checkpoint.read(tmp_path / "run").config["model"]["options"] == OPTIONS
     ours, _ = load_model(tmp_path / "run")
     x = torch.randn(2, 3, 112, 112)
     torch.testing.assert_close(ours(x), model(x))

@@ -172,16 +172,16 @@ class TestDoctor:
 @pytest.fixture
 def converted(monkeypatch):
     """torch's exporter takes seconds: it runs once, and every later export starts from a copy of what it made."""
-    from normface.embed import network
+    from normface.embed import export
 
-    convert, made = network._to_onnx, []
+    convert, made = export._to_onnx, []
 
     def once(*arguments):
         if not made:
             made.append(convert(*arguments).SerializeToString())
         return onnx.load_from_string(made[0])
 
-    monkeypatch.setattr(network, "_to_onnx", once)
+    monkeypatch.setattr(export, "_to_onnx", once)
 
 
 @pytest.mark.slow
@@ -354,7 +354,7 @@ class TestMistakes:
         assert one_line(run(*words, "--mirror", "none")[2], "--mirror")
 
     def test_verify(self, run, tmp_path, monkeypatch):
-        monkeypatch.setattr("normface.embed.embedder.DEFAULT", tmp_path / "none.onnx")
+        monkeypatch.setattr("normface.embed.loading.DEFAULT", tmp_path / "none.onnx")
         (tmp_path / "text.jpg").write_text("no image")
         assert one_line(run("verify", tmp_path / "a.jpg", tmp_path / "b.jpg")[2], "no default model ships yet")
         assert one_line(run("verify", "a", "b", "--model", tmp_path)[2], "checkpoint/step")

@@ -76,7 +76,7 @@ def workshop(tmp_path_factory) -> Path:
     """A folder with everything that the pages name: photographs, crops, lists, vectors and models, all drawn."""
     from normface.data.synthetic import write_dataset
     from normface.embed import Embedder, certificate
-    from normface.embed.embedder import DEFAULT
+    from normface.embed.loading import DEFAULT
     from normface.protocols import read_lfw_pairs
 
     place = tmp_path_factory.mktemp("workshop")

@@ -8,9 +8,9 @@ from importlib import metadata
 
 import pytest
 
-from normface import machine
-from normface.machine import cores, cpu, software, speed
-from normface.machine.probe import UNKNOWN, probe
+from normface import cpu, machine
+from normface.machine import cores, software, speed
+from normface.probe import UNKNOWN, probe
 
 
 class TestKind:

@@ -23,8 +23,6 @@ from rich.progress import (
 
 from ..data import Reader, open_reader
 from ..embed import Embedder
-from ..embed.embedder import Precision
-from ..errors import ConfigError, require
 from ..faces import size_fault
 
 out = Console(highlight=False)
@@ -47,6 +45,7 @@ GalleryUrl = Annotated[
     ),
 ]  # fmt: skip
 GALLERY = "file:people.db"
+load_embedder = Embedder.load  # what `--model` names
 SILENT = 8.0  # seconds between lines where there is no terminal
 
 
@@ -73,18 +72,6 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.3g} {unit}/s" if speed else "")
 
         yield update
-
-
-def load_embedder(model: Path | None, *, certified: bool = True, precision: Precision = "fp32") -> Embedder:
-    """The Embedder of a run folder (needs torch) or of an ONNX file; options as in `Embedder.load`."""
-    if model is not None and model.is_dir():
-        if precision == "bf16":
-            raise ConfigError("--precision bf16 with an ONNX file", f"the run {model}", "export it first")
-        require("torch", "train")
-        from ..train import embedder
-
-        return embedder(model, certified=certified)
-    return Embedder.load(model, certified=certified, precision=precision)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The bridge from images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
 
-from .embedder import Embedder, certificate
+from .embedder import Embedder
 from .listed import certify, embed_listed, embed_pairs, keep_certificate
+from .network import Network, certificate
 
-__all__ = ["Embedder", "certificate", "certify", "embed_listed", "embed_pairs", "keep_certificate"]
+__all__ = ["Embedder", "Network", "certificate", "certify", "embed_listed", "embed_pairs", "keep_certificate"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..ops import l2_normalize
-from ..ops.agents import Dense, agent_distances, c_contrastive
+from ..ops.agents import Dense, c_contrastive
+from ..ops.reference import agent_distances
 from ..report.plots import COLOURS
 from ..types import Floats
 from . import FIGURES

@@ -11,9 +11,10 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ..embed.embedder import DEFAULT, SHA_KEY, certificate
+from ..embed.loading import DEFAULT
+from ..embed.network import SHA_KEY, certificate
+from ..probe import UNKNOWN, command, probe
 from ..types import OperatingPoint
-from .probe import UNKNOWN, command, probe
 
 PROJECT = "normface"
 NAMED = (  # what is told where it is installed, besides what the project requires

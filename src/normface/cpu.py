@@ -40,7 +40,7 @@ _CEILINGS = {  # variable → beginning of its value in capitals → the most th
 _CEILINGS["DNNL_MAX_CPU_ISA"] = _CEILINGS["ONEDNN_MAX_CPU_ISA"]
 _CPUINFO = {"asimd": "neon", "avx512_bf16": "avx512_bf16"}  # names of /proc/cpuinfo → ours, where they differ
 _NUMPY = {"X86_V3": ("avx2", "fma"), "X86_V4": ("avx512f",), "AVX512F": ("avx512f",), "AVX2": ("avx2",),
-          "FMA3": ("fma",), "AVX512_SPR": ("avx512_fp16",), "ASIMD": ("neon",), "NEON": ("neon",),
+          "FMA3": ("fma",), "AVX512_SPR": ("avx512_fp16", "avx512_bf16"), "ASIMD": ("neon",), "NEON": ("neon",),
           "SVE": ("sve",)}  # fmt: skip
 _SYSCTL = {"FEAT_BF16": "bf16", "FEAT_I8MM": "i8mm", "AdvSIMD": "neon"}  # hw.optional[.arm].NAME on macOS
 
@@ -144,7 +144,7 @@ def _of_the_system() -> set[str]:
 
 
 def _of_numpy() -> set[str]:
-    """NumPy asks the processor itself on every system; it does not tell of bfloat16."""
+    """NumPy asks the processor on every system. Of bfloat16 it tells only through AVX512-FP16, which implies it."""
     config: Any = np.show_config("dicts")
     names = [*config["SIMD Extensions"]["baseline"], *config["SIMD Extensions"]["found"]]
     return {ability for name in names for ability in _NUMPY.get(name, ())}
