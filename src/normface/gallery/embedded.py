@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import cosine
 from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
+from . import GALLERIES
 from .base import (
     Enrolments,
     Event,
@@ -362,7 +363,8 @@ def template_place(version: int, person: int, number: int) -> bytes:
     return b"%d:%d:%d" % (version, person, number)
 
 
-def open(
+@GALLERIES.register
+def file(
     place: str,
     *,
     model: str | None,
@@ -370,5 +372,5 @@ def open(
     key: bytes | str | None,
     create: bool,
 ) -> EmbeddedGallery:
-    """For `open_gallery`."""
+    """One SQLite file on this machine, searched in memory: `file:people.db`."""
     return EmbeddedGallery(place, model=model, operating_point=operating_point, key=key, create=create)
