@@ -34,7 +34,7 @@ IDEAS = {
     GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
 }
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
-MARGIN = "ArcFace"  # of the last row
+MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its training
 # Networks from the largest on: the first that sees the faces often enough in the time given is trained.
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
@@ -52,7 +52,6 @@ class Kind:
         minutes: for the whole demo, where the user names none.
         networks: which may be chosen, the largest first.
         batch: images a step.
-        scale, growth: of the last row: the scale in the end, and the share of the run in which it and the margin grow.
         enough, least, most: passes over the faces: that a larger network must reach, and the limits.
         each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
     """
@@ -61,8 +60,6 @@ class Kind:
     minutes: float
     networks: tuple[dict[str, Any], ...]
     batch: int
-    scale: float
-    growth: float
     enough: float
     least: float
     most: float
@@ -71,8 +68,8 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 20.0, 0.5, 2, 2, 8, each=4, rest=25),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
+    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -107,7 +104,7 @@ def demo(
     kind = KINDS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
-        say(began, "drawing faces of 400 people …")
+        say(began, "drawing faces of 280 people …")
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
@@ -169,7 +166,7 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, people=200, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
+        write_dataset(folder, people=80, images=40, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
     return folder
 
 
@@ -203,14 +200,14 @@ def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind,
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
     classes = len(faces.identities)
-    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
+    steps = max(1, round(epochs * (len(faces) // kind.batch)))  # the margin grows until the end
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
     elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
+        start = min(theory.scale_for_probability(classes, 0.99), SCALE)
         margin = {"name": "Gradual", "of": MARGIN, "steps": steps}
-        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
+        options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
         "optim": config.optim.model_copy(update={"batch": kind.batch}),
