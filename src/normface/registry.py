@@ -22,6 +22,7 @@ from .errors import ConfigError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 GROUP = "normface.plugins"
+NEAR = 0.7  # difflib's likeness of a name and what may be meant by it
 KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
 _log = logging.getLogger("normface")
 
@@ -98,7 +99,7 @@ class Registry(Generic[T]):
 
 def meant(name: str, known: Any) -> str:
     """What to do about a name that is not among `known`: the one that it is nearly, if there is one."""
-    nearest = get_close_matches(name, known, n=1)
+    nearest = get_close_matches(name, known, n=1, cutoff=NEAR)
     return f"did you mean {nearest[0]!r}?" if nearest else "choose one of them"
 
 

@@ -308,7 +308,7 @@ def what_next(exported: Path) -> str:
     return (
         "Compare two photographs of your own with the model that ships: `normface verify a.jpg b.jpg`. Or train a "
         "network on your own faces, in a folder of one folder a person: `normface align PHOTOGRAPHS CROPS`, then "
-        f"`normface train scratch --data CROPS --out RUN`. The last network of this demo is `{exported}`."
+        f"`normface train scratch --crops CROPS --out RUN`. The last network of this demo is `{exported}`."
     )
 
 

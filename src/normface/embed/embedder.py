@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import cosine
 from ..ahead import ahead
-from ..data import Reader, open_reader
+from ..data import Reader, open_reader, read_image
 from ..errors import ConfigError, FaceError, InputError
 from ..faces import DETECTORS, Detector, align, central, retarget
 from ..types import Embeddings, Floats, Image, InputSpec, Match
@@ -159,3 +159,16 @@ class Embedder:
         first, second = Embeddings(self.features(np.concatenate(crops)), np.array(["first", "second"])).vectors
         score = float(cosine.paired(cosine.exact(first), cosine.exact(second)))
         return Match(score, self.operating_point.accepts(score) if self.operating_point else None)
+
+
+def verify(a: str | Path | Image, b: str | Path | Image, *, model: str | Path | None = None) -> Match:
+    """Compare the faces in two photographs, given as files or as [H, W, 3] uint8 RGB.
+
+    model: as for `Embedder.load`; to compare many pairs, load an Embedder once and call its `verify`.
+
+    Raises DataError for a file that is no photograph, FaceError where no face is found, ModelError for another model.
+    """
+    pairs = ((a, "the first"), (b, "the second"))
+    names = [str(each) if isinstance(each, str | Path) else place for each, place in pairs]
+    images = [read_image(each) if isinstance(each, str | Path) else each for each in (a, b)]
+    return Embedder.load(model).verify(images[0], images[1], names=(names[0], names[1]))
