@@ -9,9 +9,9 @@ from ..lazy import attach
 from .words import estimate, evidence
 
 if TYPE_CHECKING:
+    from .first_screen import Row, Verified, percent, points, story
     from .photographs import render_photographs, thumbnails
     from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
-    from .story import Row, Verified, percent, points, story
 
 __all__ = [
     "Row", "Verified", "comparison_json", "estimate", "evidence", "percent", "points", "render_html",
@@ -20,7 +20,7 @@ __all__ = [
 
 __getattr__ = attach(  # for a sentence nobody needs what makes pages
     __name__,
+    first_screen="Row Verified percent points story",
     photographs="render_photographs thumbnails",
     render="comparison_json render_html render_markdown write_comparison write_folder write_report",
-    story="Row Verified percent points story",
 )
