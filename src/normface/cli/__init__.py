@@ -55,7 +55,7 @@ class _Plain:
 
 
 def _convert_plainly(parameters: list[Any]) -> None:
-    """Spare words and flags typer's conversion: it imports pydantic, which takes a fifth of all that `verify` takes."""
+    """Spare words and flags typer's conversion: it imports pydantic, a fifth of the time of `verify`."""
     for parameter in parameters:
         kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
         if kind in (str, Path, bool) and parameter.nargs == 1 and not parameter.multiple:
