@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 
 from benchmarks import losses, paper
 from normface.cli import VERBS, app, main
+from normface.protocols import PROTOCOLS, inputs_of
 from normface.train import load_config
 from normface.types import InputSpec
 
@@ -267,6 +268,16 @@ def test_the_specification_shown_is_one():
 def test_the_table_of_losses_is_the_measured_one():
     figures = json.loads((ROOT / "benchmarks" / "results" / "avx512-bf16" / "losses.json").read_text("utf-8"))
     assert losses.table(figures) in (ROOT / "docs" / "losses.md").read_text("utf-8")
+
+
+def test_the_table_of_protocols_is_the_registry():
+    rows = ["| protocol | lists | ids | what it measures |", "| --- | --- | --- | --- |"]
+    for protocol in PROTOCOLS:
+        reads = inputs_of(protocol)
+        lists = ", ".join(f"`{each}`" for each in reads.lists) or "none"
+        about = PROTOCOLS.about(protocol).rstrip(".")
+        rows.append(f"| `{protocol}` | {lists} | {reads.ids if ' ' in reads.ids else f'`{reads.ids}`'} | {about} |")
+    assert "\n".join(rows) in (ROOT / "docs" / "evaluation.md").read_text("utf-8"), "\n".join(rows)
 
 
 def test_the_papers_tables_are_the_measured_ones():

@@ -34,7 +34,6 @@ IDEAS = {
     GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
 }
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
-MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its training
 # Networks from the largest on: the first that sees the faces often enough in the time given is trained.
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
@@ -52,6 +51,8 @@ class Kind:
         minutes: for the whole demo, where the user names none.
         networks: which may be chosen, the largest first.
         batch: images a step.
+        angle, scale, growth: ArcFace's margin in the last row, the scale in the end, and the share of the run in which
+            both grow.
         enough, least, most: passes over the faces: that a larger network must reach, and the limits.
         each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
     """
@@ -60,6 +61,9 @@ class Kind:
     minutes: float
     networks: tuple[dict[str, Any], ...]
     batch: int
+    angle: float
+    scale: float
+    growth: float
     enough: float
     least: float
     most: float
@@ -68,8 +72,10 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
+    "drawn": Kind(
+        (PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 0.3, 20.0, 0.5, 2, 2, 8, each=4, rest=25
+    ),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 0.5, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -104,7 +110,7 @@ def demo(
     kind = KINDS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
-        say(began, "drawing faces of 280 people …")
+        say(began, "drawing faces of 400 people …")
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
@@ -166,7 +172,7 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, people=80, images=40, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
+        write_dataset(folder, people=80, images=40, fold_people=32, fold_images=5, fold_pairs=300, progress=update)
     return folder
 
 
@@ -200,14 +206,14 @@ def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind,
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
     classes = len(faces.identities)
-    steps = max(1, round(epochs * (len(faces) // kind.batch)))  # the margin grows until the end
+    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
     elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), SCALE)
-        margin = {"name": "Gradual", "of": MARGIN, "steps": steps}
-        options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
+        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
+        margin = {"name": "Gradual", "of": {"name": "ArcFace", "angle": kind.angle}, "steps": steps}
+        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
         "optim": config.optim.model_copy(update={"batch": kind.batch}),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ..data import FORMATS, Images, Record, format_of, open_reader, write
+from ..data import Images, Record, format_of, open_reader, writable, write
 from ..data.decode import as_ppm
 from ..data.pack import verify as verify_pack
 from ..errors import DataError
@@ -20,7 +20,7 @@ def pack(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Images in any format (see below).")],
     target: Annotated[Path | None, typer.Argument(metavar="DST", help="What to write.")] = None,
     format: Annotated[
-        str | None, typer.Option(help=f"{', '.join(FORMATS[:-1])}; by DST's ending, arrow where it has none.")
+        str | None, typer.Option(help=f"{', '.join(writable())}; by DST's ending, arrow where it has none.")
     ] = None,
     exclude: Annotated[
         Path | None, typer.Option(help="A list of ids to leave out, one a line (`normface data check` writes one).")

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import cosine
 from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
+from . import GALLERIES
 from .base import (
     Enrolments,
     Event,
@@ -287,7 +288,8 @@ class EmbeddedGallery(Gallery):
         self._store.close()
 
 
-def open(
+@GALLERIES.register
+def file(
     place: str,
     *,
     model: str | None,
@@ -295,5 +297,5 @@ def open(
     key: bytes | str | None,
     create: bool,
 ) -> EmbeddedGallery:
-    """For `open_gallery`."""
+    """One SQLite file on this machine, searched in memory: `file:people.db`."""
     return EmbeddedGallery(place, model=model, operating_point=operating_point, key=key, create=create)

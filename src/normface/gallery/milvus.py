@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from .. import cosine
 from ..errors import ConfigError, DataError, InputError, ModelError
 from ..types import Match, OperatingPoint
+from . import GALLERIES
 from .base import (
     Enrolments,
     Event,
@@ -211,7 +212,8 @@ def _gathered(rows: list[dict[str, Any]]) -> Enrolments:
     return Enrolments(columns["person"], np.array(columns["vector"], np.float32), quality, time, columns["consent"])
 
 
-def open(
+@GALLERIES.register
+def milvus(
     place: str,
     *,
     model: str | None,
@@ -219,7 +221,7 @@ def open(
     key: bytes | str | None,
     create: bool,
 ) -> MilvusGallery:
-    """For `open_gallery`."""
+    """Milvus Lite or a cluster: `milvus:people.milvus.db`, `milvus:http://host:19530`."""
     if key is not None or os.environ.get(KEY_VARIABLE):
         raise ConfigError(
             "no key: Milvus keeps templates readable, as it must to search them", "one",
