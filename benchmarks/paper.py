@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.harness.sheet import LeftOut, Sheet
 from normface.data import open_reader
 from normface.embed import Embedder, embed_pairs
-from normface.figures.canvas import panels, title
+from normface.figures.drawing import panels, title
 from normface.protocols import blufr, lfw, read_lfw_pairs, scores
 from normface.protocols.intervals import percentiles, resampled_pairs
 from normface.report.plots import COLOURS, save

@@ -397,11 +397,11 @@ def test_demo(run, tmp_path, monkeypatch):
 def test_demo_plans_to_the_time_it_has(drawn, monkeypatch):
     """Passes · images / speed is the share of a row; the first network that gets enough of them is taken."""
     from normface.cli import demo
-    from normface.train import pace
+    from normface.train import speed
 
     faces = open_reader(drawn / "train" / "faces-112.zip")
     speeds = {2: 10.0, 4: 100.0}  # by the stride of the network's first convolution
-    monkeypatch.setattr(pace, "pace", lambda config, reader: speeds[config.model.options["stem"]])
+    monkeypatch.setattr(speed, "images_per_second", lambda config, reader: speeds[config.model.options["stem"]])
     monkeypatch.setattr(demo.time, "perf_counter", lambda: 60.0)
     kind = replace(demo.KINDS["real"], least=0.1, most=1000, each=10, rest=30)
     network, epochs = demo.plan(kind, faces, 5.0, None, 30.0)

@@ -15,7 +15,7 @@ from normface.registry import Registry
 
 SOURCE = Path(normface.__file__).parent
 ARRAY_WING = (
-    "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, gallery, embed, serve, cli"
+    "types, errors, registry, theory, atomic, prefetch, data, faces, protocols, report, gallery, embed, serve, cli"
 ).split(", ")
 PACKAGES = "data, faces, protocols, report, gallery, embed, ops, losses, models, train, figures, serve".split(", ")
 PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]

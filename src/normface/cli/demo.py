@@ -180,11 +180,11 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
     """The network to train, and how many passes over the faces fit into the time that is left."""
     if epochs is not None:
         return kind.networks[-1], epochs
-    from ..train.pace import pace
+    from ..train.speed import images_per_second
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
-        speed = pace(configuration(PLAIN, faces, network, kind, 1.0), faces)
+        speed = images_per_second(configuration(PLAIN, faces, network, kind, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
         fitting = left / len(kind.rows) * speed / len(faces)
         if fitting >= kind.enough:

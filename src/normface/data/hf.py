@@ -17,7 +17,7 @@ from .decode import extension
 from .formats import READERS, Format
 from .images import Images, Record, by_name
 from .pack import span
-from .within import read_at
+from .pread import read_at
 
 STATE, INFO = "state.json", "dataset_info.json"
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import cosine
-from ..ahead import ahead
 from ..data import Reader, open_reader
 from ..errors import ConfigError, FaceError, InputError
 from ..faces import DETECTORS, Detector, align, central, retarget
+from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
 from .loading import Precision, load_network
 from .network import Network, Run
@@ -93,7 +93,9 @@ class Embedder:
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
         alone = self.threads == 1 or len(parts) == 1
         found = (
-            map(self.network, parts) if alone else ahead(self.network, parts, depth=len(parts), threads=self.threads)
+            map(self.network, parts)
+            if alone
+            else map_ahead(self.network, parts, depth=len(parts), threads=self.threads)
         )
         return np.concatenate(list(found))
 
@@ -124,7 +126,7 @@ class Embedder:
             each = images if isinstance(images, np.ndarray) else {row: images.read(row) for row in rows}
             return np.concatenate([retarget(each[row][None], self.spec.template) for row in rows])
 
-        for block in ahead(crops, range(0, total, BLOCK)):
+        for block in map_ahead(crops, range(0, total, BLOCK)):
             parts.append(self.features(block, mirror))
             if progress:
                 progress(min(BLOCK * len(parts), total), total)

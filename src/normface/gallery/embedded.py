@@ -28,10 +28,10 @@ from .base import (
     unit_query,
     unknown,
 )
+from .encryption import KEY_VARIABLE, Plain, Seal, Sealed, master_key
 from .index import Index
 from .migration import EmbeddedMigration
 from .rows import EXPORT, ROWS, Row, Rows
-from .seal import KEY_VARIABLE, Plain, Seal, Sealed, master_key
 from .store import Store
 
 EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True

@@ -33,9 +33,9 @@ from .base import (
     unit_query,
     unknown,
 )  # fmt: skip
+from .encryption import KEY_VARIABLE
 from .milvus_migration import MilvusMigration
 from .milvus_store import AUDIT, CURRENT, NEXT, PART, TEMPLATES, MilvusStore, subject
-from .seal import KEY_VARIABLE
 
 
 class MilvusGallery(Gallery):

@@ -3,9 +3,9 @@
 Photographs enter a page only where its caller hands them in, for the user's own disk.
 """
 
+from .first_screen import Row, Verified, percent, points, story
 from .photographs import render_photographs, thumbnails
 from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
-from .story import Row, Verified, percent, points, story
 from .words import estimate, evidence
 
 __all__ = [

@@ -23,7 +23,7 @@ from ..losses import LOSSES
 from ..models import Model
 from ..types import ClassShard
 from .config import OptimConfig, TrainConfig
-from .ranks import over_ranks
+from .data_parallel import data_parallel
 from .sgd import RowSGD
 
 
@@ -44,7 +44,7 @@ class State:
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
-        self.net: nn.Module = over_ranks(self.model)
+        self.net: nn.Module = data_parallel(self.model)
         if config.compile:
             if dist.world() > 1:
                 raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
