@@ -239,9 +239,7 @@ def train(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
 
 def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
     """The LFW protocol on a run, and the vectors; its operating point is kept there."""
-    from ..train import embedder
-
-    model, pairs = embedder(run), data / "lfw" / "pairs.txt"
+    model, pairs = Embedder.load(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
     keep_certificate(certificate(run), certify(result, vectors, pairs, model_sha256=model.sha256))
