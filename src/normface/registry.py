@@ -22,7 +22,7 @@ from .errors import ConfigError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 GROUP = "normface.plugins"
-NEAR = 0.7  # difflib's likeness of a name and what may be meant by it
+NEAR = 0.65  # difflib's likeness of a name and what may be meant by it
 KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
 _log = logging.getLogger("normface")
 

@@ -166,6 +166,7 @@ class TestBound:
         assert found["scale_for_probability"]["0.9"] == pytest.approx(11.46, abs=5e-3)
         assert "AdaCos" not in run("bound", "--classes", 2)[1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["b.svg", "b.png"])
     def test_picture(self, run, tmp_path, name):
         assert run("bound", "--classes", 2, "--plot", tmp_path / name)[0] == 0
