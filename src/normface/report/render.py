@@ -156,7 +156,8 @@ def _groups(results: Mapping[str, Result]) -> list[tuple[str, str]]:
             told = "".join(f"<li>{escape(each)}</li>" for each in words.ratios(found))
             intro = (
                 f"<p>At the one threshold {found['threshold']:.4f}. A × B: comparisons of one group with the other. "
-                "Too few to say: the interval holds both half and twice the overall rate.</p>"
+                "Too few to say: the interval holds both half and twice the overall rate. Each group is compared with "
+                "all others together; those intervals are corrected for the number of groups.</p>"
             )
             head = "Groups" if len(results) == 1 else f"Groups: {name}"
             sections.append((head, f"{intro}{_table(words.slices(found))}<ul>{told}</ul>"))
