@@ -48,8 +48,9 @@ def compare(
     """Put several systems beside each other; say whether one is better, with interval and p.
 
     Results of one protocol on the same comparisons become one table, and one page with overlaid curves (`--out`).
-    With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs: a
-    bootstrap over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes LFW's.
+    With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs:
+    paired differences over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes
+    LFW's.
 
     Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`.
     """

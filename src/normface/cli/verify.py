@@ -47,11 +47,9 @@ def verify(
     out.print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
     if point.calibration:
         out.print(f"evidence: {report.evidence(point.calibration, match.score)}", soft_wrap=True)
-    out.print(
-        f"threshold from {point.protocol}: accepts {report.estimate(point.far)} of {point.far.n:,} impostor pairs\n"
-        f"and {report.estimate(point.tar)} of {point.tar.n:,} genuine pairs (95 % intervals in brackets)",
-        soft_wrap=True,
-    )
+    out.print(f"threshold from {point.protocol}, with 95 % intervals in brackets:", soft_wrap=True)
+    for line in report.certified_rates(point):
+        out.print(f"  {line}", soft_wrap=True)
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..types import RULE_OF_30, Calibration, Estimate, Result
+from ..types import RULE_OF_30, Calibration, Estimate, OperatingPoint, Result
 
 Rows = list[list[str]]
 
@@ -131,6 +131,22 @@ def evidence(calibration: Calibration, score: float) -> str:
     digits = 2 - math.floor(math.log10(ratio))
     times = f"{'at least ' if most else ''}{round(ratio, digits):,.{max(digits, 0)}f}"
     return f"{times} times more likely for {likelier} than for {other}"
+
+
+def certified_rates(point: OperatingPoint) -> list[str]:
+    """What a threshold accepts, a line for all comparisons and one for the mean over people; the latter first where few
+    people hold many of the genuine comparisons.
+    """
+    lines = [
+        f"accepts {estimate(point.tar)} of {point.tar.n:,} genuine pairs and {estimate(point.far)} of "
+        f"{point.far.n:,} impostor pairs"
+    ]
+    if point.tar_per_person and point.far_per_person:
+        lines.append(
+            f"accepts {estimate(point.tar_per_person)} of a person's genuine pairs, in the mean over "
+            f"{point.tar_per_person.n:,} people, and {estimate(point.far_per_person)} of their impostor pairs"
+        )
+    return lines[::-1] if (point.commonest_five or 0) > FEW_HOLD else lines
 
 
 def metrics(results: Mapping[str, Result]) -> Rows:
