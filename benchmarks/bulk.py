@@ -18,6 +18,7 @@ from benchmarks.harness.faces import faces, kind_of_faces, third_party
 from benchmarks.harness.sheet import Sheet, peer
 from normface.data import open_reader, write
 from normface.embed import Embedder, bulk
+from normface.embed.parts import BLOCK
 from normface.embed.source import Source, open_source
 
 QUICK = 60
@@ -45,8 +46,8 @@ def run(sheet: Sheet) -> None:
 
         def bare() -> float:
             began = time.perf_counter()
-            for start in range(0, images, bulk.BLOCK):
-                embedder.features(crops[start : start + bulk.BLOCK])
+            for start in range(0, images, BLOCK):
+                embedder.features(crops[start : start + BLOCK])
             return images / (time.perf_counter() - began)
 
         def by_ray() -> float:

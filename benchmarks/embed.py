@@ -23,8 +23,8 @@ from benchmarks.harness.sheet import Sheet
 from normface import models
 from normface.data import decode, open_reader
 from normface.embed import Embedder, bf16
-from normface.embed.embedder import DEFAULT
-from normface.embed.network import export
+from normface.embed.export import export
+from normface.embed.loading import DEFAULT, load_network
 from normface.faces import align, central, retarget
 from normface.types import Embeddings, Floats, Image
 
@@ -63,9 +63,10 @@ def untrained(file: Path) -> Path:
 
 def network(file: Path, crops: Image, rounds: int, half: bool) -> dict[str, Any]:
     """Rates of one network, in bfloat16 too where the processor has it."""
-    exact = Embedder.load(file)
+    whole = load_network(file)
+    rounded = bf16.rounded(whole, file)
+    exact, fast = Embedder(whole), Embedder(rounded)
     crops = retarget(crops, exact.spec.template)
-    fast = Embedder(bf16.network(file), exact.spec, sha256=exact.sha256, batch=bf16.BATCH, precision="bf16")
 
     def ways(threads: int) -> dict[str, Callable[[], Floats]]:
         exact.threads = threads
@@ -91,7 +92,7 @@ def network(file: Path, crops: Image, rounds: int, half: bool) -> dict[str, Any]
     return {
         **figures,
         "bfloat16_cosine": {"least": round(float(cosines.min()), 6), "mean": round(float(cosines.mean()), 6)},
-        "auto_takes": "bfloat16" if bf16.pays(file) and bf16.agreement(exact, fast) >= bf16.COSINE else "float32",
+        "auto_takes": "bfloat16" if bf16.pays(file) and bf16.agreement(whole, rounded) >= bf16.COSINE else "float32",
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from normface import models
 from normface.data import open_reader
 from normface.data.decode import decode
 from normface.embed import Embedder
-from normface.embed.network import export
+from normface.embed.export import export
 from normface.serve import Settings, create_app
 
 QUICK = 60

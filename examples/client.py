@@ -20,7 +20,7 @@ if len(sys.argv) > 1:
     url = sys.argv[1]
 else:
     from normface import models
-    from normface.embed.network import export
+    from normface.embed.export import export
 
     export(models.build("smallresnet").eval(), folder / "model.onnx", sha256="untrained")
     words = ["--model", folder / "model.onnx", "--gallery", f"file:{folder / 'people.db'}", "--port", "0"]

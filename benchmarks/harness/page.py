@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normface.atomic import replacing
+from normface.cpu import KINDS
 from normface.machine import speed
-from normface.machine.cpu import KINDS
 from normface.report.render import markdown_table
 
 from .sheet import RESULTS, ROOT

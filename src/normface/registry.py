@@ -1,11 +1,18 @@
-"""Names for interchangeable parts: `@LOSSES.register` over a factory, `LOSSES.build(name, ...)` to use it."""
+"""Names for interchangeable parts: `@LOSSES.register` over a factory, `LOSSES.build(name, ...)` to use it.
+
+Others add to the same registries by plug-ins: an entry point of the group `normface.plugins` names a module that
+registers something when it is imported. The entry point's name is the registry's kind, such as `loss`, or begins with
+it (`loss.circle`); only registries of that kind import the module (docs/plugins.md).
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import cache, partial
 from importlib import import_module
-from inspect import signature
+from itertools import chain
 from pkgutil import iter_modules
 from threading import RLock
 from typing import Any, Generic, TypeVar
@@ -14,36 +21,55 @@ from .errors import ConfigError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+GROUP = "normface.plugins"
+NEAR = 0.7  # difflib's likeness of a name and what may be meant by it
+KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
+_log = logging.getLogger("normface")
 
 
 class Registry(Generic[T]):
-    """Factories of one kind, found in the modules of `package`, which the first look-up imports."""
+    """Factories of one kind, from the modules of `package` and from plug-ins, imported when they are looked for."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
         self._entries: dict[str, Callable[..., T]] = {}
-        self._loaded = False
+        self._pending: Iterator[Callable[[], object]] = chain([self._modules], [self._plugins])
         self._loading = RLock()  # a second thread waits for the first one's look-up
 
     def register(self, factory: F) -> F:
-        """Decorate a factory; its `__name__` is the public name."""
-        self._entries[factory.__name__] = factory
+        """Decorate a factory; its `__name__` is the public name. Raises ConfigError where another has that name."""
+        name = factory.__name__
+        known = self._entries.get(name)
+        if known is not None and known.__module__ != factory.__module__:
+            raise ConfigError(
+                f"a new name for the {self.kind} of {factory.__module__}", f"{name!r}, which {known.__module__} has",
+                "rename it",
+            )  # fmt: skip
+        self._entries[name] = factory
         return factory
 
+    def __contains__(self, name: object) -> bool:
+        self._import(lambda: name in self._entries)
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
-        self._load()
+        self._import(lambda: False)
         return iter(sorted(self._entries))
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         """The factory called `name`. Raises ConfigError for a name it does not have."""
-        self._load()
-        if name not in self._entries:
-            nearest = get_close_matches(name, self._entries, n=1, cutoff=0)
-            raise ConfigError(f"a {self.kind} among {', '.join(self)}", repr(name), f"did you mean {nearest[0]!r}?")
+        if name not in self:
+            raise ConfigError(f"a {self.kind} among {', '.join(self)}", repr(name), meant(name, self._entries))
         return self._entries[name]
+
+    def about(self, name: str) -> str:
+        """The first line of a factory's docstring; empty where it has none."""
+        return (self[name].__doc__ or "").strip().partition("\n")[0]
 
     def build(self, name: str, *args: Any, **kwargs: Any) -> T:
         """Call the factory called `name`. Raises ConfigError for a name or an argument it does not have."""
+        from inspect import signature
+
         factory = self[name]
         try:
             signature(factory).bind(*args, **kwargs)
@@ -51,9 +77,42 @@ class Registry(Generic[T]):
             raise ConfigError(f"arguments of {name}{signature(factory)}", f"'{error}'", "correct them") from error
         return factory(*args, **kwargs)
 
-    def _load(self) -> None:
+    def _import(self, enough: Callable[[], bool]) -> None:
+        """Import what may hold entries until there are `enough`: plug-ins only for names that the package lacks."""
         with self._loading:
-            if not self._loaded:
-                self._loaded = True
-                for module in iter_modules(import_module(self.package).__path__, self.package + "."):
-                    import_module(module.name)
+            while not enough() and (step := next(self._pending, None)):
+                step()
+
+    def _modules(self) -> None:
+        """Put the package's modules, one at a time, before what is pending."""
+        modules = iter_modules(import_module(self.package).__path__, self.package + ".")
+        self._pending = chain([partial(import_module, module.name) for module in modules], self._pending)
+
+    def _plugins(self) -> None:
+        for point in _entry_points():
+            if point.name.partition(".")[0] == self.kind:
+                try:
+                    point.load()
+                except Exception as error:  # another's code may raise anything; ours goes on without it
+                    _log.warning("the plug-in %s (%s) is left out: %r", point.name, point.value, error)
+
+
+def meant(name: str, known: Any) -> str:
+    """What to do about a name that is not among `known`: the one that it is nearly, if there is one."""
+    nearest = get_close_matches(name, known, n=1, cutoff=NEAR)
+    return f"did you mean {nearest[0]!r}?" if nearest else "choose one of them"
+
+
+@cache
+def _entry_points() -> tuple[Any, ...]:
+    """The plug-ins that are installed."""
+    from importlib.metadata import entry_points
+
+    found = tuple(entry_points(group=GROUP))
+    for point in found:
+        if point.name.partition(".")[0] not in KINDS:
+            _log.warning(
+                "the plug-in %s (%s) is left out: its name must begin with one of %s",
+                point.name, point.value, ", ".join(KINDS),
+            )  # fmt: skip
+    return found

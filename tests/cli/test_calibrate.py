@@ -8,7 +8,7 @@ import pytest
 from tests.cli.conftest import one_line
 from tests.conftest import ROOT
 
-from normface.embed import Embedder
+from normface.embed import Embedder, Network
 from normface.errors import ModelError
 from normface.protocols import read_lfw_pairs
 from normface.types import Embeddings, InputSpec, OperatingPoint, Result
@@ -93,7 +93,7 @@ class TestCalibrate:
         # A certificate of vectors is no model's
         point = OperatingPoint.from_json((systems / "every" / "operating_point.json").read_text())
         with pytest.raises(ModelError, match="certified on unknown"):
-            Embedder(lambda pixels: pixels, InputSpec(4, 4), sha256="ab12", operating_point=point)
+            Embedder(Network(lambda pixels: pixels, InputSpec(4, 4), "ab12", point))
 
     def test_in_part(self, run, systems, tmp_path):
         """What has no vector is left out only where asked to; the certificate and the result say so."""

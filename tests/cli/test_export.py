@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from normface.cli.export import _judge
-from normface.embed import Embedder
+from normface.embed import Embedder, Network
 from normface.errors import ConfigError, ModelError
 from normface.types import Estimate, InputSpec, OperatingPoint
 
@@ -21,7 +21,7 @@ def embedder(noise, sha256, target=0.25, far=0.1):
         seen = pixels.reshape(len(pixels), 3, 7, 16, 6, 16).mean((3, 5)).reshape(len(pixels), -1)
         return seen + noise * np.random.default_rng(0).standard_normal(seen.shape)
 
-    return Embedder(network, SPEC, sha256=sha256, operating_point=point if sha256 == "full" else None)
+    return Embedder(Network(network, SPEC, sha256, point if sha256 == "full" else None))
 
 
 def judge(full, smaller, data, max_loss=0.005, far=None):

@@ -14,7 +14,7 @@ from torch.multiprocessing import get_context, start_processes
 from normface.data import open_reader
 from normface.errors import ConfigError
 from normface.train import load_config, load_model, train
-from normface.train.checkpoint import Checkpoint
+from normface.checkpoint import Checkpoint
 
 WORLD, STOP, STEPS = 4, 4, 8
 OVERRIDES = [
@@ -116,7 +116,7 @@ def test_what_cannot_be_shared_is_refused_on_every_rank(folder):
 
 def killed(run, data):
     """A process that dies in the middle of its second save: the tensors are there, the header is not yet."""
-    from normface.train import checkpoint
+    from normface import checkpoint
 
     real, calls = checkpoint.replacing, []
 

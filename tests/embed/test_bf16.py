@@ -8,6 +8,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from tests.embed.networks import constant, network, save
 
+from normface import cpu
 from normface.embed import Embedder, bf16
 from normface.embed.precision import store
 from normface.errors import ConfigError, ModelError
@@ -62,8 +63,8 @@ def test_operators_against_onnxs_own_reference(tmp_path):
     expected = ReferenceEvaluator(proto).run(None, {"x": x})[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bf16, "BF16", torch.float32)
-        np.testing.assert_allclose(bf16.network(tmp_path / "all.onnx")(x), expected, rtol=1e-4, atol=1e-5)
-    rounded = bf16.network(tmp_path / "all.onnx")(x)
+        np.testing.assert_allclose(bf16.runner(tmp_path / "all.onnx")(x), expected, rtol=1e-4, atol=1e-5)
+    rounded = bf16.runner(tmp_path / "all.onnx")(x)
     np.testing.assert_allclose(rounded, expected, atol=0.05 * np.abs(expected).max())
 
 
@@ -78,36 +79,42 @@ def test_weights_stored_in_fewer_bits_are_computed(dense, tmp_path, precision):
     expected = ReferenceEvaluator(proto).run(None, {source.name: x})[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bf16, "BF16", torch.float32)
-        np.testing.assert_allclose(bf16.network(tmp_path / "small.onnx")(x), expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(bf16.runner(tmp_path / "small.onnx")(x), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.fixture(autouse=True)
-def unrestricted(monkeypatch):
-    """The suite may run under AVX2 settings."""
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+@pytest.fixture
+def processor(monkeypatch):
+    """Say what the processor has; no variable restricts it."""
+
+    def has(*abilities):
+        monkeypatch.setattr(cpu, "_abilities", lambda: set(abilities))
+
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    for name in cpu.RESTRICTIONS:
+        monkeypatch.delenv(name, raising=False)
+    has("avx2", "avx512f", "avx512_bf16")
+    return has
 
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [("", True), ("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("ALL", True)],
 )
-def test_a_limit_on_onednn_counts(monkeypatch, limit, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+def test_a_limit_on_onednn_counts(dense, processor, monkeypatch, limit, expected):
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert bf16.multiplied() == expected
+    assert bf16.pays(dense) == expected
 
 
-def test_auto_takes_it_where_it_pays(dense, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+def test_auto_takes_it_where_it_pays(dense, tmp_path, processor):
     assert Embedder.load(dense, precision="auto").precision == "bf16"
     depthwise = network(tmp_path / "d.onnx", groups=18)
     assert Embedder.load(depthwise, precision="auto").precision == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    processor("avx2", "avx512f")
     assert Embedder.load(dense, precision="auto").precision == "fp32"
 
 
+@pytest.mark.usefixtures("processor")
 def test_too_inexact_is_refused(dense, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(bf16, "COSINE", 1.1)
     with pytest.raises(ModelError, match=r"use precision fp32"):
         Embedder.load(dense, precision="bf16")

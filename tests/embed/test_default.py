@@ -9,7 +9,7 @@ import pytest
 from normface.cli import main
 from normface.data.synthetic import photograph
 from normface.embed import Embedder, certificate
-from normface.embed.embedder import DEFAULT
+from normface.embed.loading import DEFAULT
 from normface.report import estimate
 
 

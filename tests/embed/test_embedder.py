@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from normface import models
 from normface.data import open_reader
-from normface.embed import Embedder, network
+from normface.embed import Embedder, Network, export, pytorch
 from normface.errors import ConfigError, DataError, FaceError, InputError, ModelError
 from normface.types import Embeddings, Estimate, InputSpec, OperatingPoint, Result
 
@@ -36,16 +36,16 @@ def model():
 @pytest.fixture(scope="module", autouse=True)
 def converted(model):
     """torch's exporter takes seconds: it runs once, and every export below starts from a copy of what it made."""
-    once = network._to_onnx(model, torch.zeros(8, 3, 112, 96)).SerializeToString()
+    once = export._to_onnx(model, torch.zeros(8, 3, 112, 96)).SerializeToString()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_to_onnx", lambda *_: onnx.load_from_string(once))
+        patch.setattr(export, "_to_onnx", lambda *_: onnx.load_from_string(once))
         yield
 
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    made = network.export(model, path, sha256="ab12", operating_point=point("ab12"))
+    made = export.export(model, path, sha256="ab12", operating_point=point("ab12"))
     assert made.difference < 1e-5
     assert made.cosine == pytest.approx(1)
     assert (made.precision, made.sha256, made.operating_point, made.gate) == ("fp32", "ab12", point("ab12"), None)
@@ -86,11 +86,11 @@ class TestExport:
         assert embedder.operating_point == point("ab12")
 
     def test_a_network_that_exports_wrongly_is_not_kept(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(network, "_parity", lambda *a: (0.5, 0.9))
+        monkeypatch.setattr(export, "_parity", lambda *a: (0.5, 0.9))
         with pytest.raises(ModelError, match="a difference of 0.5"):
-            network.export(model, tmp_path / "m.onnx", sha256="ab")
+            export.export(model, tmp_path / "m.onnx", sha256="ab")
         with pytest.raises(ModelError, match=r"in int8 at a cosine of 0\.99 .* got 0\.90000"):
-            network.export(model, tmp_path / "m.onnx", sha256="ab", precision="int8")
+            export.export(model, tmp_path / "m.onnx", sha256="ab", precision="int8")
         assert not list(tmp_path.iterdir())
 
     def test_names_no_file_of_the_machine_that_made_it(self, exported):
@@ -99,7 +99,7 @@ class TestExport:
 
     def test_a_certificate_of_other_weights_is_refused_by_its_models_name(self, model, tmp_path):
         with pytest.raises(ModelError, match=r"calibrate m\.onnx again"):
-            network.export(model, tmp_path / "m.onnx", sha256="ab", operating_point=point("cd"))
+            export.export(model, tmp_path / "m.onnx", sha256="ab", operating_point=point("cd"))
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(("precision", "least"), [("int8", 0.999), ("fp16", 0.999999)])
@@ -107,7 +107,7 @@ class TestExport:
         """Its own hash; the original's certificate is left behind, and only a judge gives it another."""
         path, crops = tmp_path / "m.onnx", RNG.integers(0, 256, (3, 112, 96, 3), dtype=np.uint8)
         options = dict(sha256="ab12", operating_point=point("ab12"), precision=precision)
-        made = network.export(model, path, **options)
+        made = export.export(model, path, **options)
         small, full = Embedder.load(path), Embedder.load(exported)
         assert small.sha256 == made.sha256 != "ab12"
         assert small.operating_point is made.operating_point is None
@@ -119,7 +119,7 @@ class TestExport:
             assert original.operating_point == point("ab12")
             return point(smaller.sha256, 0.7), judged
 
-        assert network.export(model, path, **options, judge=judge).gate == judged
+        assert export.export(model, path, **options, judge=judge).gate == judged
         assert Embedder.load(path).operating_point == point(made.sha256, 0.7)
         kept = {each.key: each.value for each in onnx.load(path).metadata_props}
         assert (kept["normface.precision"], kept["normface.source_sha256"]) == (precision, "ab12")
@@ -133,12 +133,12 @@ class TestExport:
 
         (tmp_path / "m.onnx").write_text("an older one")
         with pytest.raises(ModelError, match="less loss"):
-            network.export(model, tmp_path / "m.onnx", sha256="ab", precision="int8", judge=judge)
+            export.export(model, tmp_path / "m.onnx", sha256="ab", precision="int8", judge=judge)
         assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]
 
     def test_nowhere_to_write(self, model, tmp_path):
         with pytest.raises(DataError, match="to write"):
-            network.export(model, tmp_path, sha256="ab")
+            export.export(model, tmp_path, sha256="ab")
 
 
 class TestEmbed:
@@ -208,9 +208,15 @@ class TestVerify:
         assert other.decision == (other.score >= 0.3)
 
     def test_without_one_there_is_no_decision(self, model):
-        embedder = Embedder(network.network(model), model.spec, sha256="ab")
+        embedder = Embedder(Network(pytorch.runner(model), model.spec, "ab"))
         crop = RNG.integers(0, 256, (112, 96, 3), dtype=np.uint8)
         assert embedder.verify(crop, crop, aligned=True).decision is None
+
+    def test_made_of_a_bare_function_for_one_more_version(self, model):
+        run = pytorch.runner(model)
+        with pytest.warns(DeprecationWarning, match=r"use Embedder\(Network\(run, spec"):
+            embedder = Embedder(run, model.spec, sha256="ab", operating_point=point("ab"))
+        assert (embedder.sha256, embedder.spec, embedder.operating_point) == ("ab", model.spec, point("ab"))
 
     def test_detects_and_aligns_photographs(self, exported, drawn):
         raw = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip")
@@ -278,11 +284,11 @@ class TestLoad:
             Embedder.load(foreign(tmp_path / "m.onnx", InputSpec(4, 6), width=7))
 
     def test_the_default_model(self, exported, tmp_path, monkeypatch):
-        monkeypatch.setattr("normface.embed.embedder.DEFAULT", exported)
+        monkeypatch.setattr("normface.embed.loading.DEFAULT", exported)
         assert Embedder.load().sha256 == "ab12"
 
     def test_no_model(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("normface.embed.embedder.DEFAULT", tmp_path / "none.onnx")
+        monkeypatch.setattr("normface.embed.loading.DEFAULT", tmp_path / "none.onnx")
         with pytest.raises(ModelError, match="no default model ships yet"):
             Embedder.load()
         with pytest.raises(ModelError, match="nothing at"):

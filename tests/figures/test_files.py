@@ -10,7 +10,7 @@ from PIL import Image
 
 from normface.cli import main
 from normface.figures import FIGURES
-from normface.figures.canvas import Sphere, panels
+from normface.figures.drawing import Sphere, panels
 
 QUICK = ["agents", "bound", "gradient", "marginal"]
 

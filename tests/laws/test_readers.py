@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
-from normface.data import Record, open_reader, write
+from normface.data import Record, open_reader, writable, write
 from normface.data.bins import write_bin
 from normface.errors import DataError, NormfaceError
 
@@ -17,6 +17,10 @@ WRITTEN = {
     "folder": "faces", "zip": "faces.zip", "arrow": "faces", "rec": "faces.rec", "tar": "faces.tar", "hf": "faces",
 }  # fmt: skip
 ALL = pytest.mark.parametrize("format", WRITTEN)
+
+
+def test_every_format_is_tested_here():
+    assert set(WRITTEN) == set(writable())
 
 
 def encoded(seed, kind="PNG", mode="RGB", size=(6, 5)):

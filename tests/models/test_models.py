@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from normface import models
-from normface.embed.network import export
+from normface.embed.export import export
 from normface.errors import ConfigError
 from normface.models.cost import cost as counted
 

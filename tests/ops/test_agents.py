@@ -9,7 +9,9 @@ import torch
 
 from normface.errors import ConfigError
 from normface.losses import CContrastive, Center, CTriplet, Joint
-from normface.ops.agents import Dense, agent_distances, c_contrastive, c_triplet
+from normface.ops import reference
+from normface.ops.agents import Dense, c_contrastive, c_triplet
+from normface.ops.reference import agent_distances
 
 DOUBLE = torch.float64
 B, C = 9, 6
@@ -51,6 +53,24 @@ def loops_contrastive(d, y, *, margin=1.0, positive_margin=0.0, positive_weight=
             pushes /= total
             gradient[gradient < 0] /= total
     return (pulls + pushes) / n, gradient / n
+
+
+@pytest.mark.parametrize("margin", [0.5, 1.0, 3.0])
+def test_eq_10_and_11_plain_against_loops(margin):
+    """The lines of `reference`, value and gradient in d."""
+    for seed in range(3):
+        d, y = draw(seed)
+        plain, value, slope = d.detach().numpy(), 0.0, np.zeros((B, C))
+        for i, j in itertools.product(range(B), range(C)):
+            if j != y[i] and (cost := margin + plain[i, y[i]] - plain[i, j]) > 0:
+                value += cost / B
+                slope[i, j] -= 1 / B
+                slope[i, y[i]] += 1 / B
+        found = [reference.c_triplet(d, y, margin=margin), reference.c_contrastive(d, y, margin=margin)]
+        expected = [(value, slope), loops_contrastive(plain, y.tolist(), margin=margin)]
+        for got, (right, gradient) in zip(found, expected, strict=True):
+            assert got.item() == pytest.approx(right)
+            np.testing.assert_allclose(torch.autograd.grad(got, d)[0].numpy(), gradient, atol=1e-12)
 
 
 SWITCHES = ["exponential", "hardest_negative", "hardest_positive", "positive_first"]

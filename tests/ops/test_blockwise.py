@@ -7,9 +7,11 @@ import torch
 
 from normface import ops
 from normface.errors import InputError
-from normface.ops import Margin, blockwise, reference
-from normface.ops.agents import Dense, agent_distances, c_contrastive, c_triplet
-from normface.ops.blockwise import Tiled
+from normface.ops import Margin, blockwise, reference, softmax
+from normface.ops.agents import Dense, Streamed, c_contrastive, c_triplet
+from normface.ops.head import Head
+from normface.ops.products import RowRule
+from normface.ops.reference import agent_distances
 
 B, C, D = 9, 40, 6
 
@@ -43,7 +45,22 @@ def test_c_contrastive(options, margin):
     x, w, y = draw()
     options = {"margin": margin} | options
     whole = c_contrastive(Dense(agent_distances(x, w), y), **options)
-    same(c_contrastive(Tiled(x, w, y), **options), whole, (x, w))
+    same(c_contrastive(Streamed(Head(x, w, y)), **options), whole, (x, w))
+
+
+@pytest.mark.parametrize("way", ["dense", "streamed"])
+@pytest.mark.parametrize("margin", [0.8, 2.0])
+def test_equations_10_and_11(way, margin):
+    """Value and gradient, whole and by tiles, against their plain lines in `reference`."""
+    x, w, y = draw()
+
+    def agents():
+        return Dense(agent_distances(x, w), y) if way == "dense" else Streamed(Head(x, w, y))
+
+    plain = reference.c_contrastive(agent_distances(x, w), y, margin=margin)
+    same(c_contrastive(agents(), margin=margin), plain, (x, w))
+    plain = reference.c_triplet(agent_distances(x, w), y, margin=margin)
+    same(c_triplet(agents(), margin=margin, hardest=False, pull=False), plain, (x, w))
 
 
 @pytest.mark.parametrize("hardest", [True, False])
@@ -53,15 +70,15 @@ def test_c_triplet(hardest, pull, gradient):
     x, w, y = draw()
     options = dict(hardest=hardest, pull=pull, gradient=gradient)
     whole = c_triplet(Dense(agent_distances(x, w), y), **options)
-    same(c_triplet(Tiled(x, w, y), **options), whole, (x, w))
+    same(c_triplet(Streamed(Head(x, w, y)), **options), whole, (x, w))
 
 
 def both(x, w, y, scale, *, normalize="both", weights="soft", subcenters=1, margin=None, exclude_above=None):
     """The loss by tiles, and the whole one."""
-    head = Tiled(x, w, y, subcenters=subcenters, unit=normalize in ("both", "weights"), project=weights == "soft")
+    head = Head(x, w, y, RowRule(subcenters, normalize in ("both", "weights"), weights == "soft"))
     shared = dict(scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above)
     whole = reference.cosine_cross_entropy(x, w, y, weights=weights, subcenters=subcenters, **shared)
-    return blockwise.cosine_cross_entropy(head, **shared), whole
+    return softmax.cosine_cross_entropy(head, **shared), whole
 
 
 MARGINS = {
@@ -107,7 +124,7 @@ def test_adacos():
     x, w, y = draw()
     s = torch.tensor(9.0, dtype=x.dtype)
     whole = reference.adacos_scale(x, w, y, scale=s, subcenters=1)
-    torch.testing.assert_close(blockwise.adacos_scale(Tiled(x, w, y), scale=s), whole)
+    torch.testing.assert_close(softmax.adacos_scale(Head(x, w, y), scale=s), whole)
 
 
 def test_nan_comes_through():

@@ -58,7 +58,7 @@ def test_page_is_whole_and_self_contained(page):
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "A &lt;b&gt;title&lt;/b&gt;" in page
-    assert "normface evaluate lfw --data &#x27;x &amp; y&#x27;" in page
+    assert "normface evaluate lfw --data &#39;x &amp; y&#39;" in page
     assert page.count("<svg") == 4  # ROC, DET and two histograms
     assert all(label for label in re.findall(r'aria-label="([^"]*)"', page))
     assert not re.search(r'(?:src|href)="(?!#)', page)  # nothing is fetched

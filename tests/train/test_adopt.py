@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from normface import models
+from normface.checkpoint import ORIGIN, write
 from normface.data import open_reader
 from normface.errors import ConfigError, ModelError
 from normface.train import Checkpoint, adopt, load_config, load_model, train
-from normface.train.adopt import describe, translate
-from normface.train.checkpoint import ORIGIN, write
+from normface.train.adoption import describe, translate
 
 CLASSES = 10
 
@@ -307,8 +307,10 @@ def test_what_is_trained_from_them_says_so_too(drawn, tmp_path):
     config = load_config("normface", small)
     told = describe(models.build("iresnet18").origin, "ab")
     state = models.build("smallresnet", **config.model.options).state_dict()
-    write(tmp_path / "adopted", {f"model.{key}": t for key, t in state.items()}, config=config, step=0,
-          facts={"classes": 0, "images": 0, ORIGIN: told})  # fmt: skip
+    write(
+        tmp_path / "adopted", {f"model.{key}": t for key, t in state.items()}, config=config.model_dump(mode="json"),
+        step=0, facts={"classes": 0, "images": 0, ORIGIN: told},
+    )  # fmt: skip
 
     def stop(done, total, measured):
         if done == 2:

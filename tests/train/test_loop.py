@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from normface import models
+from normface.checkpoint import FOLDER, HEADER, Checkpoint, write
 from normface.data import open_reader
+from normface.embed import Embedder
 from normface.errors import ConfigError, DataError, ModelError, TrainingError
 from normface.train import TrainConfig, embedder, load_config, load_model, logs, train
-from normface.train.checkpoint import FOLDER, HEADER, Checkpoint, write
 
 OVERRIDES = [
     "model.name=smallresnet", "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]",
@@ -70,7 +71,13 @@ class TestRuns:
         assert not model.training
         assert len(sha256) == 64
         crops = np.stack([reader.read(0), reader.read(1)])
-        assert embedder(tmp_path / "run").embed(crops).vectors.shape == (2, 16)
+        found = Embedder.load(tmp_path / "run")
+        assert found.embed(crops).vectors.shape == (2, 16)
+        assert found.sha256 == sha256
+        with pytest.warns(DeprecationWarning, match=r"use Embedder\.load\(RUN\)"):
+            assert embedder(tmp_path / "run").sha256 == sha256
+        with pytest.raises(ConfigError, match="export it first"):
+            Embedder.load(tmp_path / "run", precision="bf16")
 
     def test_same_seed_same_numbers(self, reader, tmp_path):
         for name in "ab":
@@ -301,16 +308,22 @@ def rewrite(saved, run, **changes):
 class TestCheckpoints:
     def test_of_another_model(self, run, tmp_path):
         saved = Checkpoint.read(run)
-        model = saved.config.model.model_copy(update={"name": "mobilefacenet", "options": {}})
-        rewrite(saved, tmp_path, config=saved.config.model_copy(update={"model": model}))
+        rewrite(saved, tmp_path, config={**saved.config, "model": {"name": "mobilefacenet", "options": {}}})
         with pytest.raises(ModelError, match="a checkpoint of this model 'mobilefacenet', got .* differences"):
             load_model(tmp_path)
 
     def test_of_other_sizes(self, run, tmp_path):
         saved = Checkpoint.read(run)
-        model = saved.config.model.model_copy(update={"options": {**saved.config.model.options, "dim": 8}})
-        rewrite(saved, tmp_path, config=saved.config.model_copy(update={"model": model}))
+        model = saved.config["model"]
+        options = {**model["options"], "dim": 8}
+        rewrite(saved, tmp_path, config={**saved.config, "model": {**model, "options": options}})
         with pytest.raises(ModelError, match=r"head\.0\.weight has shape"):
+            load_model(tmp_path)
+
+    def test_of_no_model(self, run, tmp_path):
+        saved = Checkpoint.read(run)
+        rewrite(saved, tmp_path, config={name: part for name, part in saved.config.items() if name != "model"})
+        with pytest.raises(ModelError, match="a model's name and options in the configuration"):
             load_model(tmp_path)
 
     def test_what_was_written_is_read_back(self, run, tmp_path):

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from normface import models
+from normface.checkpoint import Checkpoint
 from normface.errors import ConfigError
 from normface.models.caffe import CaffeModel
 from normface.train import state as state_module
-from normface.train.checkpoint import Checkpoint
 from normface.train.config import TrainConfig
 from normface.train.state import State
 from normface.types import InputSpec

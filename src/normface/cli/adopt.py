@@ -34,7 +34,7 @@ def adopt(
     from ..train import adopt as take
 
     told = take(file, run, model)
-    network = Checkpoint.read(run).config.model.name
+    network = Checkpoint.read(run).config["model"]["name"]
     if as_json:
         out.print_json(json.dumps({"run": str(run), "model": network, **told}))
     else:

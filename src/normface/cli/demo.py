@@ -34,7 +34,6 @@ IDEAS = {
     GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
 }
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
-MARGIN, SCALE = "ArcFace", 30.0  # of the last row, at the end of its training
 # Networks from the largest on: the first that sees the faces often enough in the time given is trained.
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
@@ -52,6 +51,8 @@ class Kind:
         minutes: for the whole demo, where the user names none.
         networks: which may be chosen, the largest first.
         batch: images a step.
+        angle, scale, growth: ArcFace's margin in the last row, the scale in the end, and the share of the run in which
+            both grow.
         enough, least, most: passes over the faces: that a larger network must reach, and the limits.
         each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
     """
@@ -60,6 +61,9 @@ class Kind:
     minutes: float
     networks: tuple[dict[str, Any], ...]
     batch: int
+    angle: float
+    scale: float
+    growth: float
     enough: float
     least: float
     most: float
@@ -68,8 +72,10 @@ class Kind:
 
 
 KINDS = {
-    "drawn": Kind((PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 2, 2, 8, each=4, rest=25),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 6, 3, 10, each=40, rest=60),
+    "drawn": Kind(
+        (PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 0.3, 20.0, 0.5, 2, 2, 8, each=4, rest=25
+    ),
+    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 0.5, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -104,7 +110,7 @@ def demo(
     kind = KINDS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
-        say(began, "drawing faces of 280 people …")
+        say(began, "drawing faces of 400 people …")
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
@@ -166,7 +172,7 @@ def draw_faces(folder: Path) -> Path:
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
-        write_dataset(folder, people=80, images=40, fold_people=20, fold_images=6, fold_pairs=200, progress=update)
+        write_dataset(folder, people=80, images=40, fold_people=32, fold_images=5, fold_pairs=300, progress=update)
     return folder
 
 
@@ -174,11 +180,11 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
     """The network to train, and how many passes over the faces fit into the time that is left."""
     if epochs is not None:
         return kind.networks[-1], epochs
-    from ..train.pace import pace
+    from ..train.speed import images_per_second
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
-        speed = pace(configuration(PLAIN, faces, network, kind, 1.0), faces)
+        speed = images_per_second(configuration(PLAIN, faces, network, kind, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
         fitting = left / len(kind.rows) * speed / len(faces)
         if fitting >= kind.enough:
@@ -200,14 +206,14 @@ def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind,
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
     classes = len(faces.identities)
-    steps = max(1, round(epochs * (len(faces) // kind.batch)))  # the margin grows until the end
+    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
     elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), SCALE)
-        margin = {"name": "Gradual", "of": MARGIN, "steps": steps}
-        options = {"scale": SCALE, "learn_scale": False, "growth": (start, steps), "margin": margin}
+        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
+        margin = {"name": "Gradual", "of": {"name": "ArcFace", "angle": kind.angle}, "steps": steps}
+        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
         "optim": config.optim.model_copy(update={"batch": kind.batch}),
@@ -233,9 +239,7 @@ def train(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
 
 def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
     """The LFW protocol on a run, and the vectors; its operating point is kept there."""
-    from ..train import embedder
-
-    model, pairs = embedder(run), data / "lfw" / "pairs.txt"
+    model, pairs = Embedder.load(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
     keep_certificate(certificate(run), certify(result, vectors, pairs, model_sha256=model.sha256))
@@ -302,7 +306,7 @@ def what_next(exported: Path) -> str:
     return (
         "Compare two photographs of your own with the model that ships: `normface verify a.jpg b.jpg`. Or train a "
         "network on your own faces, in a folder of one folder a person: `normface align PHOTOGRAPHS CROPS`, then "
-        f"`normface train scratch --data CROPS --out RUN`. The last network of this demo is `{exported}`."
+        f"`normface train scratch --crops CROPS --out RUN`. The last network of this demo is `{exported}`."
     )
 
 

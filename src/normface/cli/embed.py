@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..embed.bulk import Engine, embed_all, gather
-from ..embed.embedder import Mirror, Precision
+from ..embed.embedder import Mirror
+from ..embed.loading import Precision
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError
 from .terminal import Json, Model, Strict, load_embedder, out, progress

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from ..data import read_image
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..gallery import Enrolments, open_gallery
 from ..types import Embeddings
 from .terminal import GALLERY, GalleryUrl, Json, Model, Strict, load_embedder, open_checked, out, progress
@@ -45,7 +45,11 @@ def enrol(
     shown = images or []
     ways = [bool(person and shown), source is not None, embeddings is not None]
     if sum(ways) != 1 or (person is not None and not ways[0]):
-        raise typer.BadParameter("give PERSON and IMG…, or --from SRC, or --embeddings F.npz")
+        given = {"PERSON": person, "IMG…": shown, "--from": source, "--embeddings": embeddings}
+        raise ConfigError(
+            "PERSON and IMG…, or --from SRC, or --embeddings F.npz",
+            " and ".join(word for word, value in given.items() if value) or "nothing", "give one of the three",
+        )  # fmt: skip
     point = None
     if embeddings is not None:
         found = Embeddings.load(embeddings)

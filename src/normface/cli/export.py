@@ -16,7 +16,7 @@ from .terminal import Json, err, out
 from .vectors import embed_pairs
 
 if TYPE_CHECKING:
-    from ..embed.network import Exported, Judge
+    from ..embed.export import Exported, Judge
     from ..embed.precision import Precision
 
 MAX_LOSS = 0.01  # what 3,000 genuine and as many impostor pairs can exclude, as docs/decisions/0006 shows
@@ -86,7 +86,7 @@ def export(
 
 def write_onnx(run: Path, file: Path, precision: Precision = "fp32", judge: Judge | None = None) -> Exported:
     """Export a run with its operating point, or, in fewer bits, with the one that the judge gives."""
-    from ..embed.network import export as write
+    from ..embed.export import export as write
     from ..train import Checkpoint, load_model
     from ..train import operating_point as certified
 

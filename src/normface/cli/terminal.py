@@ -7,28 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from ..data import Reader, open_reader
 from ..embed import Embedder
-from ..embed.embedder import Precision
-from ..errors import ConfigError, require
 from ..faces import size_fault
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    out: Console
+    err: Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable images instead of skipping them.")]
@@ -54,7 +47,22 @@ GalleryUrl = Annotated[
     ),
 ]  # fmt: skip
 GALLERY = "file:people.db"
+load_embedder = Embedder.load  # what `--model` names
 SILENT = 8.0  # seconds between lines where there is no terminal
+
+
+@cache
+def console(name: str) -> Console:
+    """`out` or `err`; made when it is first used, because rich takes longer to import than `verify` to embed."""
+    from rich.console import Console
+
+    return Console(stderr=name == "err", highlight=False)
+
+
+def __getattr__(name: str) -> object:
+    if name in ("out", "err"):
+        return console(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @contextmanager
@@ -63,6 +71,16 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
 
     Where stderr is no terminal, such as a log file, long work prints a line now and then instead.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )  # fmt: skip
+
+    err = console("err")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -80,18 +98,6 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=done, total=total, note=note, rate=f"{speed:.3g} {unit}/s" if speed else "")
 
         yield update
-
-
-def load_embedder(model: Path | None, *, certified: bool = True, precision: Precision = "fp32") -> Embedder:
-    """The Embedder of a run folder (needs torch) or of an ONNX file; options as in `Embedder.load`."""
-    if model is not None and model.is_dir():
-        if precision == "bf16":
-            raise ConfigError("--precision bf16 with an ONNX file", f"the run {model}", "export it first")
-        require("torch", "train")
-        from ..train import embedder
-
-        return embedder(model, certified=certified)
-    return Embedder.load(model, certified=certified, precision=precision)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 from .. import report
 from ..data import read_image
 from ..types import OperatingPoint
-from .terminal import Json, Model, load_embedder, out
+from .terminal import Json, Model, load_embedder
 
 
 def verify(
@@ -33,23 +33,23 @@ def verify(
     match = embedder.verify(read_image(a), read_image(b), aligned=aligned, names=(str(a), str(b)))
     point = embedder.operating_point
     if as_json:
-        out.print_json(json.dumps({
+        print(json.dumps({
             "score": match.score, "same": match.decision, "model": embedder.name,
             "llr": point.calibration.llr(match.score) if point and point.calibration else None,
             "operating_point": _short(point) if point else None,
-        }))  # fmt: skip
+        }, indent=2))  # fmt: skip
         return
     if point is None:
-        out.print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
-                  "(make one with: normface calibrate)", soft_wrap=True)  # fmt: skip
+        print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
+              "(make one with: normface calibrate)")  # fmt: skip
         return
     verdict, sign = ("same person", "≥") if match.decision else ("different people", "<")
-    out.print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
+    print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
     if point.calibration:
-        out.print(f"evidence: {report.evidence(point.calibration, match.score)}", soft_wrap=True)
-    out.print(f"threshold from {point.protocol}, with 95 % intervals in brackets:", soft_wrap=True)
+        print(f"evidence: {report.evidence(point.calibration, match.score)}")
+    print(f"threshold from {point.protocol}, with 95 % intervals in brackets:")
     for line in report.certified_rates(point):
-        out.print(f"  {line}", soft_wrap=True)
+        print(f"  {line}")
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:

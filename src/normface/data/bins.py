@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import DataError, reason
 from ..types import Bools, Ints
+from .formats import READERS, Format
 from .images import Images
 
 _NAMES = {
@@ -112,3 +113,13 @@ def _restricted(data: bytes) -> tuple[list[bytes], list[bool]]:
     if not isinstance(images, list | tuple) or not isinstance(same, list | tuple):
         raise _Foreign("other things than two lists")
     return [image.encode("latin-1") if isinstance(image, str) else image for image in images], list(same)
+
+
+@READERS.register
+class bin(Format):
+    """InsightFace's verification sets."""
+
+    suffix = ".bin"
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_bin(path, strict)

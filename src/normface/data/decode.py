@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image as pillow
-from PIL import UnidentifiedImageError
 
 from ..errors import DataError
 from ..types import Floats, Image
@@ -166,6 +164,8 @@ def _jpeg(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tup
 
 def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
     """Pixels, factor, whole size and Exif by Pillow."""
+    from PIL import Image as pillow  # not for JPEG: its import takes as long as decoding one
+
     whole, exif = _whole(data, limit)
     height, width = whole.shape[:2]
     factor = _factor(height, width, shorter)
@@ -177,6 +177,9 @@ def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tu
 
 def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
     """Pixels and Exif by Pillow."""
+    from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
+
     if not data:
         raise ValueError("an empty file")
     with _warning_filters, warnings.catch_warnings():

@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import DataError
 from .decode import EXTENSIONS, extension
+from .formats import READERS, Format
 from .images import Images, Record, by_name
 from .source import Source, open_source
 
@@ -102,3 +104,27 @@ def file_name(record: Record) -> str:
     if strange or {"..", ".", ""} & {record.identity, *parts}:
         raise DataError("names of files inside the folder", repr(name), "leave it out: --exclude")
     return name if is_image(name) else name + extension(record.image)
+
+
+@READERS.register
+class folder(Format):
+    """One folder of images a person."""
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_folder(path, strict)
+
+    def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        return write_folder(records, path, **options)
+
+
+@READERS.register
+class zip(Format):
+    """A zip of one folder of images a person."""
+
+    suffix = ".zip"
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_folder(path, strict)
+
+    def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        return write_zip(records, path, **options)

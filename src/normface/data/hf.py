@@ -14,9 +14,10 @@ from ..atomic import replacing
 from ..errors import ConfigError, DataError, require
 from ..types import Ints
 from .decode import extension
+from .formats import READERS, Format
 from .images import Images, Record, by_name
 from .pack import span
-from .within import read_at
+from .pread import read_at
 
 STATE, INFO = "state.json", "dataset_info.json"
 
@@ -126,3 +127,17 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
 def named(record: Record) -> str:
     """An id with an image's ending."""
     return record.id if Path(record.id).suffix else record.id + extension(record.image)
+
+
+@READERS.register
+class hf(Format):
+    """What `save_to_disk` of Hugging Face's datasets wrote."""
+
+    def owns(self, path: Path) -> bool:
+        return (path / STATE).is_file()
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_huggingface(path, strict)
+
+    def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        return write_huggingface(records, path, **options)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import ConfigError, DataError, require
 from ..types import Ints
+from .formats import READERS, Format, holds
 from .images import Images, Record
-from .within import read_at
+from .pread import read_at
 
 MANIFEST, FORMAT = "pack.json", "normface-pack-1"
 BATCH = 1024  # records
@@ -251,3 +252,17 @@ def _sha256(path: Path) -> str:
 
 def _damaged(path: Path, got: str) -> DataError:
     return DataError(f"{path} to be whole", got, "pack it again, or restore the file")
+
+
+@READERS.register
+class arrow(Format):
+    """A pack: Arrow IPC files and `pack.json`."""
+
+    def owns(self, path: Path) -> bool:
+        return (path / MANIFEST).is_file() or holds(path, r"part-\d+\.arrow")  # without its manifest: told so
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_pack(path, strict)
+
+    def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        return write_pack(records, path, **options)

@@ -22,8 +22,9 @@ from ..atomic import replacing
 from ..errors import DataError
 from ..types import Ints
 from .decode import decode
+from .formats import READERS, Format, holds
 from .images import Images, Record
-from .within import read_at
+from .pread import read_at
 
 MAGIC = 0xCED7230A
 _FRAME, _HEADER = struct.Struct("<II"), struct.Struct("<IfQQ")
@@ -231,3 +232,19 @@ def _unframed(data: bytes, name: str) -> bytes:
             if len(whole) < _HEADER.size:
                 raise DataError(f"{name} to be whole", f"{len(whole)} bytes", "copy it again")
             return whole
+
+
+@READERS.register
+class rec(Format):
+    """InsightFace's RecordIO: NAME.rec with its index, or the folder around them."""
+
+    suffix = ".rec"
+
+    def owns(self, path: Path) -> bool:
+        return super().owns(path) or holds(path, r".*\.rec")
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_recordio(path, strict)
+
+    def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        return write_recordio(records, path, **options)

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import DataError
 from .decode import EXTENSIONS, extension
+from .formats import READERS, Format, holds
 from .images import Images, Record, by_name
-from .within import read_at
+from .pread import read_at
 
 _MOST = 1 << 20  # bytes of a label
+_BRACES = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # of several shards
 
 
 class Tar:
@@ -113,7 +115,7 @@ def open_tar(path: str | Path, strict: bool = False) -> Images:
     Raises DataError where one is missing or damaged, holds links, or names that lead out of it.
     """
     path = Path(path)
-    braces = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", path.name)
+    braces = _BRACES.fullmatch(path.name)
     if braces:
         before, first, last, after = braces.groups()
         if int(last) - int(first) > 10**6:
@@ -165,3 +167,19 @@ def _points(raw: Any) -> NDArray[np.float32] | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return points if np.isfinite(points).all() else None
+
+
+@READERS.register
+class tar(Format):
+    """WebDataset's tars: one, NAME-{000..012}.tar, or a folder of them."""
+
+    suffix = ".tar"
+
+    def owns(self, path: Path) -> bool:
+        return super().owns(path) or bool(_BRACES.fullmatch(path.name)) or holds(path, r".*\.tar")
+
+    def open(self, path: Path, strict: bool = False) -> Images:
+        return open_tar(path, strict)
+
+    def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        return write_tar(records, path, **options)

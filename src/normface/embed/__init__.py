@@ -1,6 +1,14 @@
 """The bridge from images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
 
-from .embedder import Embedder, certificate
-from .listed import certify, embed_listed, embed_pairs, keep_certificate
+from typing import TYPE_CHECKING
 
-__all__ = ["Embedder", "certificate", "certify", "embed_listed", "embed_pairs", "keep_certificate"]
+from ..lazy import attach
+from .embedder import Embedder
+from .network import Network, certificate
+
+if TYPE_CHECKING:
+    from .listed import certify, embed_listed, embed_pairs, keep_certificate
+
+__all__ = ["Embedder", "Network", "certificate", "certify", "embed_listed", "embed_pairs", "keep_certificate"]
+
+__getattr__ = attach(__name__, listed="certify embed_listed embed_pairs keep_certificate")  # these need protocols

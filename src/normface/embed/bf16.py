@@ -7,8 +7,8 @@ evens out their rounding.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..cpu import processor
 from ..data.synthetic import face
 from ..errors import ModelError, require
 from ..faces import retarget
 from ..types import Embeddings, Floats
-from .embedder import Embedder, Network
+from .network import Network, Run
 
 COSINE = 0.9995  # to float32, at least, of each of FACES drawn faces
 FACES, BATCH = 16, 32
@@ -30,21 +31,12 @@ BF16 = torch.bfloat16
 Attributes = Mapping[str, Any]
 
 
-def multiplied() -> bool:
-    """Whether this processor multiplies bfloat16 itself, and ONEDNN_MAX_CPU_ISA lets oneDNN use that."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if limit.startswith(("SSE", "AVX")) and not limit.endswith(("BF16", "FP16", "AMX", "AVX10")):
-        return False
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def pays(path: Path) -> bool:
     """Whether bfloat16 is the faster one: the processor multiplies it, and no convolution is depthwise.
 
     Those wait for memory, and ONNX Runtime does them better (benchmarks/embed.py).
     """
-    if not multiplied():
+    if not processor().has_bf16:
         return False
     try:
         graph = _read(path)
@@ -54,36 +46,41 @@ def pays(path: Path) -> bool:
     return not _unknown(graph) and max(groups, default=1) == 1
 
 
-def in_bf16(embedder: Embedder, path: Path, precision: Literal["auto", "bf16"]) -> Embedder:
-    """The same network in bfloat16, without operating point; with "auto" as it was, where that is too inexact.
+def in_bf16(network: Network, path: Path, precision: Literal["auto", "bf16"]) -> Network:
+    """The network of an ONNX file in bfloat16, without operating point; with "auto" as it is where that is too inexact.
 
     Raises ModelError for operators that are not known here and, with "bf16", for a cosine to float32 below COSINE.
     """
-    found = Embedder(
-        network(path), embedder.spec, sha256=embedder.sha256, name=embedder.name, batch=BATCH, precision="bf16"
-    )
-    cosine = agreement(embedder, found)
+    found = rounded(network, path)
+    cosine = agreement(network, found)
     if cosine >= COSINE:
         return found
     if precision == "auto":
-        return embedder
+        return network
     raise ModelError(
         f"cosines to float32 of {COSINE} or more in bfloat16", f"{cosine:.5f} on drawn faces with {path}",
         "use precision fp32",
     )  # fmt: skip
 
 
-def agreement(a: Embedder, b: Embedder) -> float:
-    """The least cosine between two embedders' vectors of the same drawn faces."""
+def rounded(network: Network, path: Path) -> Network:
+    """The network of an ONNX file in bfloat16, however inexact. Raises ModelError for unknown operators."""
+    return replace(
+        network, run=runner(path), operating_point=None, threads=1, batch=BATCH, precision="bf16", device="cpu"
+    )
+
+
+def agreement(a: Network, b: Network) -> float:
+    """The least cosine between two networks' vectors of the same drawn faces."""
     drawn = np.stack([face(0, person, 0) for person in range(FACES)])
     spec = a.spec
     crops = retarget(drawn, spec.template) if (spec.height, spec.width) != drawn.shape[1:3] else drawn
-    ids = np.arange(FACES).astype(str)
-    one, other = (Embeddings(each.features(crops, "none"), ids).vectors for each in (a, b))
+    pixels, ids = spec.prepare(crops), np.arange(FACES).astype(str)
+    one, other = (Embeddings(net(pixels), ids).vectors for net in (a, b))
     return float(np.einsum("nd,nd->n", one, other, dtype=np.float64).min())
 
 
-def network(path: Path) -> Network:
+def runner(path: Path) -> Run:
     """[N, C, H, W] float32 → features [N, D] float32. Raises ModelError for operators that are not known here."""
     graph = _Graph(path)
 

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..ahead import ahead
 from ..atomic import replacing
 from ..errors import ConfigError, DataError
-from ..types import Embeddings, Floats
+from ..prefetch import map_ahead
+from ..types import Embeddings
 from .embedder import Embedder, Mirror
-from .source import Prepared, Source
+from .parts import Embedded, blocks, embed_block, join
+from .source import Source
 
 Engine = Literal["local", "ray"]
 JOB, PART = "embed.json", 1024
-BLOCK = 32  # images prepared at once
-
-
-class Embedded(NamedTuple):
-    """A part: features [n, D] by id, and the refused."""
-
-    ids: list[str]
-    features: Floats
-    refused: list[tuple[str, str]]
 
 
 def embed_all(
@@ -101,32 +93,11 @@ def part_file(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.npz"
 
 
-def blocks(rows: range) -> list[range]:
-    """The rows that are prepared and embedded at once: the same, whoever does it."""
-    return [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
-
-
-def embed_block(embedder: Embedder, prepared: Prepared, mirror: Mirror) -> Embedded:
-    """What comes of a block; features [0, 0] where all of it is refused."""
-    features = embedder.features(prepared.crops, mirror) if prepared.ids else np.empty((0, 0), np.float32)
-    return Embedded(prepared.ids, features, prepared.refused)
-
-
-def join(found: Iterable[Embedded]) -> Embedded:
-    """The part that blocks make."""
-    found = list(found)
-    features = [each.features for each in found if len(each.ids)] or [np.empty((0, 0), np.float32)]
-    return Embedded(
-        [id for each in found for id in each.ids], np.concatenate(features),
-        [pair for each in found for pair in each.refused],
-    )  # fmt: skip
-
-
 def _locally(
     source: Source, embedder: Embedder, mirror: Mirror, parts: dict[int, range]
 ) -> Iterator[tuple[int, Embedded]]:
     threads = max(embedder.threads, (os.cpu_count() or 1) if source.photographs else 1)
-    prepared = ahead(
+    prepared = map_ahead(
         source.prepare, (block for rows in parts.values() for block in blocks(rows)), depth=2 * threads, threads=threads
     )
     for number, rows in parts.items():

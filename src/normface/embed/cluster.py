@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import DataError, ModelError, NormfaceError, require
-from .bulk import Embedded, blocks, embed_block, join
 from .embedder import Embedder, Mirror
+from .parts import Embedded, blocks, embed_block, join
 from .source import Source
 
 # Shares of a core that Ray counts: an actor and a task for each core, which the operating system shares out between

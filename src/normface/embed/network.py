@@ -1,161 +1,69 @@
-"""A PyTorch network as the Embedder wants it, and its export to ONNX with a parity check."""
+"""A network that runs, whatever runs it, with what is known of it."""
 
 from __future__ import annotations
 
-import json
-import logging
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..atomic import replacing
 from ..errors import ModelError
-from ..models import Model
-from ..types import Embeddings, Floats, InputSpec, OperatingPoint, Result
-from .embedder import POINT_KEY, SHA_KEY, SPEC_KEY, Embedder, Network
-from .precision import Precision, fingerprint, store
+from ..types import Floats, InputSpec, OperatingPoint
 
-PRECISION_KEY, SOURCE_KEY, ORIGIN_KEY = "normface.precision", "normface.source_sha256", "normface.origin"
-PARITY_KEY, GATE_KEY = "normface.parity", "normface.gate"
-PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
-COSINES = {"int8": 0.99, "fp16": 0.9999}  # least cosine allowed: what is below is broken, not merely rounded
-
-Judge = Callable[[Embedder, Embedder], tuple[OperatingPoint, Result]]
-
-
-def network(model: Model) -> Network:
-    """[N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
-    device = next(model.parameters()).device
-
-    def run(pixels: NDArray[np.float32]) -> Floats:
-        with torch.inference_mode():
-            x = torch.from_numpy(pixels).to(device)
-            features: Floats = model(x).float().cpu().numpy()
-        return features
-
-    return run
+SPEC_KEY, SHA_KEY, POINT_KEY = "normface.spec", "normface.weights_sha256", "normface.operating_point"  # ONNX metadata
+Run = Callable[[NDArray[np.float32]], Floats]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class Network:
+    """A network with its preprocessing and its certificate; calling it runs it.
 
     Attributes:
-        sha256: of the weights as they are in the file: the run's own in fp32, others in fewer bits.
-        difference, cosine: largest difference between components of the unit embeddings of ONNX Runtime and PyTorch,
-            and the least cosine between the two, over 8 random images and over 1.
-        operating_point: the certificate inside, if any.
-        gate: what the judge found, if there was one.
-    """
-
-    precision: Precision
-    sha256: str
-    difference: float
-    cosine: float
-    operating_point: OperatingPoint | None
-    gate: Result | None
-
-
-def export(
-    model: Model,
-    out: str | Path,
-    *,
-    sha256: str,
-    operating_point: OperatingPoint | None = None,
-    origin: Mapping[str, str] | None = None,
-    precision: Precision = "fp32",
-    judge: Judge | None = None,
-) -> Exported:
-    """Write a model in evaluation mode as ONNX, its InputSpec, weights' hash and certificate in its metadata.
-
-    origin: who trained the weights it goes back to, and their licence (`train.adopt`).
-    Input `images` [N, C, H, W] float32, output `embeddings` [N, D] float32, not normalised; N is free.
-    In int8 or fp16 it is another model, with a hash of its own: `operating_point` is left out, and the judge, who
-    gets the original and what will be written, gives it one of its own or refuses it.
+        run: [N, C, H, W] float32 → features [N, D].
+        spec: the input it expects.
+        sha256: of the weights.
+        operating_point: the certified threshold, if there is one.
+        name: shown to people.
+        threads: how many calls of `run` may be under way at once; 1 where it uses all cores by itself.
+        batch: how many images it takes at once.
+        precision, device: in what and on what it computes.
 
     Raises:
-        ModelError: ONNX and PyTorch differ by more than 1e-4 in a component (fp32), or their cosine is below 0.99
-            (int8) or 0.9999 (fp16); the operating point is of other weights. Nothing is written then, nor where the
-            judge raises an error.
-        DataError: the file cannot be written.
+        ModelError: the operating point was certified on another model.
     """
-    pixels = _random_pixels(model.spec, 8)
-    # Refuses a certificate of other weights before anything is written.
-    full = Embedder(network(model), model.spec, sha256=sha256, operating_point=operating_point, name=Path(out).name)
-    with replacing(out) as temporary:
-        proto = _to_onnx(model.cpu(), torch.from_numpy(pixels))
-        store(proto, precision)
-        own, point, found = sha256, operating_point, None
-        entries = {SPEC_KEY: model.spec.to_json()}
-        if origin:
-            entries[ORIGIN_KEY] = json.dumps(dict(origin))
-        if precision != "fp32":
-            own, point = fingerprint(proto), None
-            entries |= {PRECISION_KEY: precision, SOURCE_KEY: sha256}
-        entries[SHA_KEY] = own
-        _write(proto, entries, temporary)
-        written = Embedder.load(temporary)
-        written.name = full.name
-        difference, cosine = _parity(written.network, full.network, pixels)
-        _check_parity(precision, difference, cosine)
-        if judge:
-            point, found = judge(full, written)
-            entries[GATE_KEY] = found.to_json()
-        if point:
-            entries[POINT_KEY] = point.to_json()
-        entries[PARITY_KEY] = json.dumps({"max_difference": difference, "min_cosine": cosine, "images": len(pixels)})
-        _write(proto, entries, temporary)
-    return Exported(precision, own, difference, cosine, point, found)
+
+    run: Run
+    spec: InputSpec
+    sha256: str
+    operating_point: OperatingPoint | None = None
+    name: str = "model"
+    threads: int = 1
+    batch: int = 32
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["cpu", "gpu"] = "cpu"
+
+    def __post_init__(self) -> None:
+        point = self.operating_point
+        if point and point.model_sha256 != self.sha256:
+            raise ModelError(
+                f"an operating point certified on this model ({self.sha256[:12]}…)",
+                f"one certified on {point.model_sha256[:12]}…", f"calibrate {self.name} again: normface calibrate",
+            )  # fmt: skip
+
+    def __call__(self, pixels: NDArray[np.float32]) -> Floats:
+        return self.run(pixels)
 
 
-def _write(proto: Any, entries: Mapping[str, str], path: Path) -> None:
-    del proto.metadata_props[:]
-    for key, value in entries.items():
-        proto.metadata_props.add(key=key, value=value)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+def certificate(model: str | Path) -> Path:
+    """Where a model's operating point is kept: in its run folder, or beside its file."""
+    model = Path(model)
+    return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
 
 
-def _check_parity(precision: Precision, difference: float, cosine: float) -> None:
-    if precision == "fp32" and difference > PARITY:
-        raise ModelError(
-            f"ONNX and PyTorch embeddings within {PARITY}", f"a difference of {difference:.2g}",
-            "report it: the exported model was not kept",
-        )  # fmt: skip
-    if precision != "fp32" and cosine < COSINES[precision]:
-        raise ModelError(
-            f"embeddings in {precision} at a cosine of {COSINES[precision]} or more to the original's", f"{cosine:.5f}",
-            "export with --fp16, or without either; nothing was written",
-        )  # fmt: skip
-
-
-def _random_pixels(spec: InputSpec, count: int) -> NDArray[np.float32]:
-    shape = (count, spec.height, spec.width, 3)
-    return spec.prepare(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-
-
-def _parity(a: Network, b: Network, pixels: NDArray[np.float32]) -> tuple[float, float]:
-    ids = np.arange(len(pixels)).astype(str)
-    pairs = [[Embeddings(net(x), ids[: len(x)]).vectors for net in (a, b)] for x in (pixels, pixels[:1])]
-    difference = max(float(np.abs(one - other).max()) for one, other in pairs)
-    return difference, min(float(np.einsum("nd,nd->n", one, other).min()) for one, other in pairs)
-
-
-def _to_onnx(model: Model, example: torch.Tensor) -> Any:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside torch's own exporter
-        program = torch.onnx.export(
-            model.eval(), (example,), dynamo=True, verbose=False, input_names=["images"],
-            output_names=["embeddings"], dynamic_shapes=({0: torch.export.Dim("N")},), optimize=True,
-        )  # fmt: skip
-    assert program is not None
-    proto = program.model_proto
-    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        del part.metadata_props[:]  # torch's exporter leaves stack traces there, with the paths of this machine
-    return proto
+def operating_point(model: str | Path) -> OperatingPoint | None:
+    """Read the operating point that is kept with a model, if there is one. Raises ConfigError where it is damaged."""
+    path = certificate(model)
+    return OperatingPoint.from_json(path.read_bytes()) if path.exists() else None

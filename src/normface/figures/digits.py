@@ -14,7 +14,7 @@ from ..losses import LOSSES
 from ..ops import l2_normalize
 from ..protocols.intervals import proportion
 from . import FIGURES, mnist
-from .canvas import DIGITS, Drawing, Progress, Sphere, panels, title
+from .drawing import DIGITS, Drawing, Progress, Sphere, panels, title
 
 EPOCHS, TUNING = 10, 4  # of a softmax model; of a variant that goes on from one
 TUNING_RATE = 1e-3

@@ -12,19 +12,19 @@ with open_gallery("file:people.db", model="of which weights the vectors are") as
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from ..registry import Registry
 from .base import Enrolments, Event, Gallery, Migration, Person
 
 if TYPE_CHECKING:
     from ..types import OperatingPoint
 
-__all__ = ["Enrolments", "Event", "Gallery", "Migration", "Person", "open_gallery"]
+__all__ = ["GALLERIES", "Enrolments", "Event", "Gallery", "Migration", "Person", "open_gallery"]
 
-_KINDS = {"file": "embedded", "milvus": "milvus"}
+GALLERIES: Registry[Gallery] = Registry("gallery", __name__)  # by the kind that a URL begins with
 
 
 def open_gallery(
@@ -55,10 +55,8 @@ def open_gallery(
     kind, colon, place = str(url).partition(":")
     if not colon or len(kind) == 1:  # a bare path; `C:\…` is one too
         kind, place = "file", str(url)
-    if kind not in _KINDS or not place:
+    if kind not in GALLERIES or not place:
         raise ConfigError(
             "file:PATH, a path, milvus:PATH or milvus:http://HOST:PORT", repr(str(url)), "name a gallery so"
         )
-    backend = import_module(f"{__name__}.{_KINDS[kind]}")
-    gallery: Gallery = backend.open(place, model=model, operating_point=operating_point, key=key, create=create)
-    return gallery
+    return GALLERIES.build(kind, place, model=model, operating_point=operating_point, key=key, create=create)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time as clock
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,32 +16,27 @@ from numpy.typing import ArrayLike, NDArray
 from .. import cosine
 from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
+from . import GALLERIES
 from .base import (
     Enrolments,
     Event,
     Gallery,
     Person,
     agreed_model,
-    checked_dim,
     checked_model,
     checked_name,
     unit_query,
     unknown,
 )
+from .encryption import KEY_VARIABLE, Plain, Seal, Sealed, master_key
 from .index import Index
 from .migration import EmbeddedMigration
-from .seal import KEY_VARIABLE, Damaged, Plain, Seal, Sealed, master_key
-from .store import Store, erase
+from .rows import EXPORT, ROWS, Row, Rows
+from .store import Store
 
 EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True
 PART = 256  # rows read at once: they stay in a core's cache until they are checked and coded
 EXPORTED = 4096  # rows
-JOINED = (
-    "FROM templates t LEFT JOIN people p ON p.id = t.person LEFT JOIN keys k ON k.person = t.person WHERE t.version = ?"
-)
-ROWS = f"SELECT t.id, t.person, t.vector, k.wrapped, p.name {JOINED}"
-EXPORT = f"SELECT t.id, t.person, t.vector, k.wrapped, p.name, t.quality, t.time, p.consent {JOINED}"
-Row = tuple[Any, ...]
 
 
 class EmbeddedGallery(Gallery):
@@ -66,7 +59,7 @@ class EmbeddedGallery(Gallery):
         self._index: Index | None = None
         self._store = Store(path, create)
         try:
-            self._seal: Seal = self._agreed(Sealed(master) if master else None)
+            self._rows = Rows(self._store, self._agreed(Sealed(master) if master else None))
             with self._view():
                 pass
         except BaseException:
@@ -137,21 +130,7 @@ class EmbeddedGallery(Gallery):
         """Rows of a query that begins with ROWS, in parts, with their vectors [N, D]."""
         found = db.execute(query, values)
         while rows := found.fetchmany(PART):
-            yield rows, self._opened(rows)
-
-    def _opened(self, rows: list[Row]) -> NDArray[np.float32]:
-        """Vectors [N, D] of rows of the current version, checked."""
-        plain, whose, key = [], None, None
-        for number, person, sealed, wrapped, name, *_ in rows:
-            try:
-                if name is None:  # nobody's: the join found no person
-                    raise Damaged
-                if person != whose:
-                    whose, key = person, self._seal.unwrap(key_place(person, name), wrapped)
-                plain.append(self._seal.open(key, template_place(self._version, person, number), sealed))
-            except (Damaged, TypeError) as error:
-                raise self._store.damaged(f"template {number} of person {person} is not as it was written") from error
-        return np.frombuffer(b"".join(plain), np.float32).reshape(len(plain), -1 if plain else 0)
+            yield rows, self._rows.opened(rows, self._version)
 
     def _fetch(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors [N, D] of templates that the index knows, in the order of their numbers here."""
@@ -160,7 +139,7 @@ class EmbeddedGallery(Gallery):
             rows = db.execute(query, (self._version, json.dumps(ids.tolist()))).fetchall()
         if len(rows) != len(ids):
             raise self._store.damaged(f"{len(rows)} rows of templates where {len(ids)} were written")
-        found = dict(zip([row[0] for row in rows], self._opened(rows), strict=True))
+        found = dict(zip([row[0] for row in rows], self._rows.opened(rows, self._version), strict=True))
         return np.array([found[number] for number in ids.tolist()])
 
     # What a gallery does.
@@ -184,52 +163,9 @@ class EmbeddedGallery(Gallery):
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Gallery`."""
         with self._store.writing() as db:
-            version, model, dim = db.execute("SELECT id, model, dim FROM versions WHERE state = 'current'").fetchone()
+            version, model = db.execute("SELECT id, model FROM versions WHERE state = 'current'").fetchone()
             checked_model(self._asked, model)
-            return self._insert(db, enrolments, version, dim, new=True)
-
-    def _insert(self, db: sqlite3.Connection, some: Enrolments, version: int, dim: int | None, new: bool) -> list[int]:
-        checked_dim(some.vectors.shape[1], dim)
-        if dim is None:
-            db.execute("UPDATE versions SET dim = ? WHERE id = ?", (some.vectors.shape[1], version))
-        now = clock.time()
-        times = np.full(len(some), now).tolist() if some.time is None else some.time.tolist()
-        qualities = (
-            [None] * len(some) if some.quality is None else [None if q != q else q for q in some.quality.tolist()]
-        )
-        consents = some.consent or [None] * len(some)
-        known: dict[str, tuple[int, Any]] = {}
-        for name, time, consent in zip(some.people, times, consents, strict=True):
-            if name not in known:
-                known[name] = self._person(db, name, time, new)
-            if consent is not None:
-                db.execute("UPDATE people SET consent = ? WHERE id = ?", (consent, known[name][0]))
-        (last,) = db.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'templates'").fetchone()
-        ids = list(range((last or 0) + 1, (last or 0) + 1 + len(some)))
-        db.execute("UPDATE versions SET rows = rows + ? WHERE id = ?", (len(ids), version))
-        rows = []
-        for number, name, vector, quality, time in zip(ids, some.people, some.vectors, qualities, times, strict=True):
-            person, key = known[name]
-            sealed = self._seal.close(key, template_place(version, person, number), vector.tobytes())
-            rows.append((number, person, version, quality, time, sealed))
-        db.executemany("INSERT INTO templates VALUES (?, ?, ?, ?, ?, ?)", rows)
-        for name, count in Counter(some.people).items():
-            self._store.note(db, "enrol", name, known[name][0], f"{count} templates, version {version}", now)
-        return ids
-
-    def _person(self, db: sqlite3.Connection, name: str, time: float, new: bool) -> tuple[int, Any]:
-        """A person's number and the key for her templates; she is made where `new` allows it."""
-        found = db.execute("SELECT id, wrapped FROM people JOIN keys ON person = id WHERE name = ?", (name,)).fetchone()
-        if not found and not new:
-            raise unknown(name)
-        if not found:
-            person = db.execute("INSERT INTO people (name, enrolled) VALUES (?, ?)", (name, time)).lastrowid or 0
-            found = person, self._seal.new_key(key_place(person, name))
-            db.execute("INSERT INTO keys VALUES (?, ?)", found)
-        try:
-            return found[0], self._seal.unwrap(key_place(found[0], name), found[1])
-        except Damaged as error:
-            raise self._store.damaged(f"the key of {name} is not as it was written") from error
+            return self._rows.insert(db, enrolments, version, new=True)
 
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
         """See `Gallery`."""
@@ -274,7 +210,7 @@ class EmbeddedGallery(Gallery):
             found = db.execute("SELECT id FROM people WHERE name = ?", (name,)).fetchone()
             if not found:
                 raise unknown(name)
-            count = erase(db, "person = ?", found)
+            count = self._rows.erase(db, "person = ?", found)
             db.execute("DELETE FROM keys WHERE person = ?", found)
             db.execute("DELETE FROM people WHERE id = ?", found)
             self._store.note(db, "forget", name, found[0], f"{count} templates")
@@ -304,7 +240,7 @@ class EmbeddedGallery(Gallery):
                     raise InputError("one model during an export", "a switch to another", "export again")
                 version = self._version
                 rows = db.execute(f"{EXPORT} AND t.id > ? ORDER BY t.id LIMIT {EXPORTED}", (version, last)).fetchall()
-                vectors = self._opened(rows)
+                vectors = self._rows.opened(rows, self._version)
             if not rows:
                 return
             last = rows[-1][0]
@@ -335,7 +271,7 @@ class EmbeddedGallery(Gallery):
                 row = db.execute("INSERT INTO versions (model, state) VALUES (?, 'next')", (model,)).lastrowid
                 found = row, model
                 self._store.note(db, "migrate", detail=f"to {model}, version {row}")
-        return EmbeddedMigration(self, *found)
+        return EmbeddedMigration(self._rows, found[0], model, self._follow)
 
     def _follow(self, model: str) -> None:
         """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
@@ -352,17 +288,8 @@ class EmbeddedGallery(Gallery):
         self._store.close()
 
 
-def key_place(person: int, name: str) -> bytes:
-    """Where a person's key belongs: to her number and her name."""
-    return b"%d:" % person + name.encode()
-
-
-def template_place(version: int, person: int, number: int) -> bytes:
-    """Where a template belongs."""
-    return b"%d:%d:%d" % (version, person, number)
-
-
-def open(
+@GALLERIES.register
+def file(
     place: str,
     *,
     model: str | None,
@@ -370,5 +297,5 @@ def open(
     key: bytes | str | None,
     create: bool,
 ) -> EmbeddedGallery:
-    """For `open_gallery`."""
+    """One SQLite file on this machine, searched in memory: `file:people.db`."""
     return EmbeddedGallery(place, model=model, operating_point=operating_point, key=key, create=create)

@@ -261,13 +261,5 @@ class Store:
             self._connections = []
 
 
-def erase(db: sqlite3.Connection, where: str, values: tuple[object, ...] = ()) -> int:
-    """Delete templates; returns how many."""
-    counts = db.execute(f"SELECT count(*), version FROM templates WHERE {where} GROUP BY version", values).fetchall()
-    db.execute(f"DELETE FROM templates WHERE {where}", values)
-    db.executemany("UPDATE versions SET rows = rows - ? WHERE id = ?", counts)
-    return sum(count for count, _ in counts)
-
-
 def _hash(before: bytes, line: tuple[object, ...]) -> bytes:
     return hashlib.sha256(before + json.dumps(line, ensure_ascii=False).encode()).digest()

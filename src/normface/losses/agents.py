@@ -12,7 +12,8 @@ from ..errors import ConfigError
 from ..ops import Impl
 from ..ops.agents import Agents, Dense, Gradient, c_contrastive, c_triplet
 from ..types import ClassShard
-from . import LOSSES, class_weights
+from . import LOSSES
+from .weights import class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 
@@ -75,7 +76,7 @@ class CContrastive(_Agents):
             margin = self.margin + self.mean_distance.clone()
             if self.training:
                 with torch.no_grad():
-                    now = agents.own_distances().mean()
+                    now = agents.own_B.mean()
                     self.mean_distance.mul_(MEAN_KEEPS).add_((1 - MEAN_KEEPS) * now).clamp_(max=MEAN_CAP)
         return c_contrastive(agents, margin=margin, **self.options)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
-from ..ops.agents import agent_distances
+from ..ops.reference import agent_distances
 from . import LOSSES
 
 Mining = Literal["all", "hard", "semi-hard"]

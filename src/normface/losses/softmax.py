@@ -14,8 +14,9 @@ from ..errors import ConfigError
 from ..ops import Impl, Margin
 from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
 from ..types import ClassShard
-from . import LOSSES, class_weights, margins
-from .sampling import sampled
+from . import LOSSES, margins
+from .partial_fc import sampled
+from .weights import class_weights
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
 DYNAMIC_REACH = 4.0  # times AdaCos's fixed scale; on faces the dynamic one stays below 1.6 times

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cpu import Processor, libraries, processor
 from .cores import limits
-from .cpu import Processor, libraries, processor
 from .software import default_model, extras, gpus, providers, versions
 
 __all__ = [

@@ -15,8 +15,8 @@ import numpy as np
 from ..data.synthetic import photograph
 from ..embed import Embedder
 from ..errors import MissingDependency, require
+from ..system_facts import UNKNOWN
 from ..types import Image
-from .probe import UNKNOWN
 
 CROPS, PHOTOGRAPHS = 64, 4
 PRODUCT = 2048  # the side of the matrices multiplied

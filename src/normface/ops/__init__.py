@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, require
 from ..types import ClassShard
-from . import blockwise, reference
-from .agents import Agents, Dense, agent_distances, c_contrastive, c_triplet
+from . import reference, softmax
+from .agents import Agents, Dense, Streamed, c_contrastive, c_triplet
+from .blockwise import products as by_blocks
+from .head import Head
 from .margin import Margin
-from .reference import l2_normalize, norms
+from .products import COSINES, Products, RowRule
+from .reference import agent_distances, l2_normalize, norms
 from .sharded import Sharded
 
 __all__ = [
@@ -94,11 +97,9 @@ def cosine_cross_entropy(
             x, w, y, scale=scale, margin=margin, normalize=normalize, weights=weights, subcenters=subcenters,
             exclude_above=exclude_above,
         )  # fmt: skip
-    head = _head(
-        x, w, y, shard, subcenters=subcenters, unit=normalize in ("both", "weights"), project=weights == "soft",
-        kernels=_kernels(impl, x, w, subcenters),
-    )  # fmt: skip
-    return blockwise.cosine_cross_entropy(
+    rule = RowRule(subcenters, unit=normalize in ("both", "weights"), project=weights == "soft")
+    head = _head(x, w, y, shard, rule, _products(impl, x, w, subcenters))
+    return softmax.cosine_cross_entropy(
         head, scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above
     )
 
@@ -126,7 +127,7 @@ def adacos_scale(
     check(x, w, y, subcenters, shard)
     if shard is None and _whole(impl, x, w):
         return reference.adacos_scale(x, w, y, scale=scale, subcenters=subcenters)
-    return blockwise.adacos_scale(_head(x, w, y, shard, subcenters=subcenters), scale=scale)
+    return softmax.adacos_scale(_head(x, w, y, shard, RowRule(subcenters)), scale=scale)
 
 
 def before_agents(
@@ -145,10 +146,11 @@ def before_agents(
     _among("impl", impl, get_args(Impl))
     if shard is None and (impl == "reference" or (not nearest and _whole(impl, x, w))):
         return Dense(agent_distances(x, w), y)
-    return _head(x, w, y, shard)
+    return Streamed(_head(x, w, y, shard))
 
 
-def _kernels(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Kernels | None:
+def _products(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Products:
+    """Who multiplies by tiles of classes."""
     if impl == "auto":
         able = x.is_cuda and subcenters == 1 and torch.float64 not in (x.dtype, w.dtype)
         impl = "triton" if able and find_spec("triton") is not None else "blockwise"
@@ -156,16 +158,21 @@ def _kernels(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Ker
         require("triton", "gpu")
         from .triton import Kernels
 
-        return Kernels()
-    return None if isinstance(impl, str) else impl
+        impl = Kernels()
+    if isinstance(impl, str):
+        return by_blocks
+    impl.check(x, w, subcenters)
+    return impl
 
 
 def _whole(impl: Impl | Kernels, x: Tensor, w: Tensor) -> bool:
     return impl == "reference" or (impl == "auto" and len(x) * len(w) < BLOCKS_FROM)
 
 
-def _head(x: Tensor, w: Tensor, y: Tensor, shard: ClassShard | None, **options: Any) -> blockwise.Tiled:
-    return blockwise.Tiled(x, w, y, **options) if shard is None else Sharded(x, w, y, shard, **options)
+def _head(
+    x: Tensor, w: Tensor, y: Tensor, shard: ClassShard | None, rule: RowRule = COSINES, products: Products = by_blocks
+) -> Head:
+    return Head(x, w, y, rule, products) if shard is None else Sharded(x, w, y, shard, rule, products)
 
 
 def _among(name: str, value: str, legal: tuple[str, ...]) -> None:

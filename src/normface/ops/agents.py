@@ -5,27 +5,17 @@ All distances are squared, on the unit sphere: d = ‖f̃ - W̃‖² = 2 - 2·co
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from .reference import l2_normalize, widened
+from .blockwise import nearest_other
+from .head import Head, some_cosines
+from .reductions import Hinge
+from .reference import l2_normalize
 
-Level = Callable[[Tensor], Tensor]  # own distances [B] → the distance below which a negative is active [B]
 Gradient = Literal["exact", "caffe"]
-
-
-def agent_distances(x: Tensor, w: Tensor) -> Tensor:
-    """d [B, C] between features [B, D] and agents [C, D], neither normalised; float32 or better.
-
-    Under autocast the matrix product runs in autocast's dtype.
-    """
-    x, w = widened(x), widened(w)
-    cosines = functional.linear(l2_normalize(x), l2_normalize(w).to(x.dtype))
-    return 2 - 2 * widened(cosines)
 
 
 class Negatives(NamedTuple):
@@ -45,26 +35,23 @@ class Negatives(NamedTuple):
 class Agents(Protocol):
     """Distances of a batch to all agents, however they are computed."""
 
-    def own_distances(self) -> Tensor:
-        """To the own agents [B], without gradient."""
+    own_B: Tensor  # to the own agents, without gradient
 
-    def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
-        """Active are the others with d < m = `level`(own distances), or of them only the nearest (`hardest`)."""
+    def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+        """Reduce over the active ones: other agents with d < m = `level_B`, or of them only the nearest (`hardest`)."""
 
 
 class Dense:
-    """From the whole matrix d [B, C] and labels [B]: the definition of right."""
+    """From the whole matrix d [B, C] and labels [B]."""
 
     def __init__(self, d_BC: Tensor, y_B: Tensor) -> None:
         self.d_BC, self.y_B = d_BC, y_B
         self.own_BC = torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, y_B[:, None], True)
+        self.own_B = d_BC.detach()[self.own_BC]
 
-    def own_distances(self) -> Tensor:
-        return self.d_BC.detach().gather(1, self.y_B[:, None])[:, 0]
-
-    def negatives(self, level: Level, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+    def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
         own_B = self.d_BC.gather(1, self.y_B[:, None])[:, 0]
-        level_B1 = level(own_B).detach()[:, None]
+        level_B1 = level_B[:, None]
         active_BC = (self.d_BC < level_B1) & ~self.own_BC
         if hardest:
             nearest_B1 = self.d_BC.detach().masked_fill(self.own_BC, torch.inf).argmin(1, keepdim=True)
@@ -73,6 +60,28 @@ class Dense:
         push_B = torch.where(active_BC, cost_BC, 0).sum(1)
         weights_B = push_B.detach() if exponential else active_BC.sum(1).to(push_B.dtype)
         return Negatives(own_B, push_B, weights_B)
+
+
+class Streamed:
+    """From a head, tile after tile of classes: d [B, C] is never held, and ranks may share the classes."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.rows_B, cosines_B = head.own()
+        self.own_B = 2 - 2 * cosines_B
+
+    def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+        head, x_BD = self.head, l2_normalize(self.head.x_BD)
+        if not hardest:
+            reduce = Hinge(level_B, exponential=exponential)
+            own_B, push_B = head.reduce(x_BD, self.rows_B, reduce)
+            return Negatives(2 - 2 * head.total(own_B), head.total(push_B), head.total(reduce.weights))
+        best_B, other_B = nearest_other(x_BD, head.w_RD, head.y_B)
+        classes_B2 = torch.stack([head.y_B, torch.where(head.owner(best_B), other_B, -1)], 1)
+        own_B, d_B = (2 - 2 * head.total(some_cosines(x_BD, head.w_RD, classes_B2))).unbind(1)
+        active_B = d_B < level_B
+        push_B = torch.where(active_B, torch.exp(-d_B) if exponential else level_B - d_B, 0)
+        return Negatives(own_B, push_B, push_B.detach() if exponential else active_B.to(d_B.dtype))
 
 
 def c_contrastive(
@@ -102,13 +111,11 @@ def c_contrastive(
         normalize_negatives: ν. Where the active negatives' summed weight / (ν·B) exceeds w₊, they are divided by it.
 
     Returns:
-        Scalar: summed over classes, divided by B only.
+        Scalar: summed over classes, divided by B only. Without options it is `reference.c_contrastive`.
     """
 
-    def level(own_B: Tensor) -> Tensor:
-        return torch.where((own_B > 1) & positive_first, -torch.inf, torch.as_tensor(margin).to(own_B))
-
-    own_B, push_B, weights_B = agents.negatives(level, exponential=exponential, hardest=hardest_negative)
+    level_B = torch.where((agents.own_B > 1) & positive_first, -torch.inf, torch.as_tensor(margin).to(agents.own_B))
+    own_B, push_B, weights_B = agents.negatives(level_B, exponential=exponential, hardest=hardest_negative)
     pull_B = (own_B - positive_margin).clamp(0, cap)
     if hardest_positive:
         pull_B = pull_B * (torch.arange(len(own_B), device=own_B.device) == own_B.argmax())
@@ -139,11 +146,11 @@ def c_triplet(
             reported one, without the pull.
 
     Returns:
-        Scalar.
+        Scalar. With hardest=False and pull=False it is `reference.c_triplet`.
     """
-    own_B, push_B, active_B = agents.negatives(lambda own_B: margin + own_B, hardest=hardest)
+    own_B, push_B, active_B = agents.negatives(margin + agents.own_B, hardest=hardest)
     if gradient == "exact":
-        # The level moves with the own distance: once for each active negative.
+        # `push_B` takes the level m + d_iy for a constant. It is not: d_iy counts once for each active negative.
         value_B = negative_weight * (push_B + active_B * (own_B - own_B.detach()))
         return (value_B + positive_weight * own_B if pull else value_B).mean()
     drawn_B = torch.ones_like(own_B) if pull else (active_B > 0).to(own_B.dtype)

@@ -85,6 +85,32 @@ def adacos_scale(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, scale: Tensor, subc
     return log_mean / median.clamp(min=math.sqrt(0.5))
 
 
+def agent_distances(x: Tensor, w: Tensor) -> Tensor:
+    """d [B, C] = 2 - 2·cos between features [B, D] and agents [C, D], neither normalised; float32 or better.
+
+    Under autocast the matrix product runs in autocast's dtype.
+    """
+    x, w = widened(x), widened(w)
+    cosines = functional.linear(l2_normalize(x), l2_normalize(w).to(x.dtype))
+    return 2 - 2 * widened(cosines)
+
+
+def c_contrastive(d_BC: Tensor, y_B: Tensor, *, margin: float = 1.0) -> Tensor:
+    """C-contrastive loss (eq. 10): 1/B Σ_i [d_iy + Σ_{j≠y} max(0, m - d_ij)]."""
+    own_BC = functional.one_hot(y_B, d_BC.shape[1]).bool()
+    pull_B = d_BC[own_BC]
+    push_B = (margin - d_BC).clamp(min=0).masked_fill(own_BC, 0).sum(1)
+    return (pull_B + push_B).mean()
+
+
+def c_triplet(d_BC: Tensor, y_B: Tensor, *, margin: float = 0.8) -> Tensor:
+    """C-triplet loss (eq. 11): 1/B Σ_i Σ_{j≠y} max(0, m + d_iy - d_ij)."""
+    own_BC = functional.one_hot(y_B, d_BC.shape[1]).bool()
+    own_B1 = d_BC[own_BC][:, None]
+    push_B = (margin + own_B1 - d_BC).clamp(min=0).masked_fill(own_BC, 0).sum(1)
+    return push_B.mean()
+
+
 def _products(x_BD: Tensor, w_RD: Tensor, subcenters: int) -> Tensor:
     """x·w [B, C], the largest over each class's sub-centres; float32 or better, computed in autocast's dtype."""
     if not torch.is_autocast_enabled(x_BD.device.type):

@@ -6,15 +6,15 @@ are then reduced over the ranks. Each rank ends with the loss of the whole batch
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .. import dist
 from ..errors import InputError
 from ..types import ClassShard
-from .blockwise import Tiled
+from . import blockwise
+from .head import Head
+from .products import COSINES, Products, RowRule
 
 
 def _agree(samples: int, shard: ClassShard) -> None:
@@ -31,29 +31,30 @@ def _agree(samples: int, shard: ClassShard) -> None:
         )
 
 
-class Sharded(Tiled):
+class Sharded(Head):
     """A batch before one rank's classes.
 
     Args:
         x_bD, y_b: this rank's features and labels; labels count all classes, and every rank brings as many samples.
         w_rD: weights of the classes [shard.start, shard.stop).
-        options: `Tiled`'s.
+        rule, products: see `Head`.
 
     Attributes:
         x_BD, y_B: of all ranks; labels count from `shard.start`, and are -1 where the class is another rank's.
     """
 
     def __init__(
-        self, x_bD: Tensor, w_rD: Tensor, y_b: Tensor, shard: ClassShard, *, subcenters: int = 1, **options: Any
-    ) -> None:
-        rows = (shard.stop - shard.start) * subcenters
+        self, x_bD: Tensor, w_rD: Tensor, y_b: Tensor, shard: ClassShard, rule: RowRule = COSINES,
+        products: Products = blockwise.products,
+    ) -> None:  # fmt: skip
+        rows = (shard.stop - shard.start) * rule.subcenters
         if len(w_rD) != rows:
             raise InputError(f"{rows} rows of weights for this shard", f"{len(w_rD)}", "give each rank its own")
         _agree(len(y_b), shard)
         y_B = dist.gather(y_b, shard.group)
         here_B = (y_B >= shard.start) & (y_B < shard.stop)
         local_B = torch.where(here_B, y_B - shard.start, -1)
-        super().__init__(dist.gather(x_bD, shard.group), w_rD, local_B, subcenters=subcenters, **options)
+        super().__init__(dist.gather(x_bD, shard.group), w_rD, local_B, rule, products)
         self.group = shard.group
 
     def total(self, part: Tensor) -> Tensor:

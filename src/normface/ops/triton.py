@@ -1,7 +1,7 @@
 """Triton kernels for the head on NVIDIA GPUs: products, lengths of the weights, softmax and its gradient, tile by tile.
 
-What `blockwise._Tiled` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward, a
-block of classes at a time is computed again; its slopes, the softmax over the weights' lengths, stay in the L2 cache
+What `blockwise.products` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward,
+a block of classes at a time is computed again; its slopes, the softmax over the weights' lengths, stay in the L2 cache
 for the two products that need them. Every number is summed by one program in a fixed order: results repeat exactly.
 Shapes as in `blockwise`; N classes of a block, S parts that a sum is split in.
 
@@ -20,8 +20,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..errors import InputError
-from .blockwise import Tiled, _rows
-from .reductions import LogSumExp
+from . import blockwise
+from .products import RowRule, scaled_rows
+from .reductions import LogSumExp, Reduce
 from .reference import EPS
 
 INTERPRETED = triton.knobs.runtime.interpret
@@ -207,40 +208,39 @@ class Kernels:
     skip_below: float = 0.0
     update: FusedSGD | None = None
 
-    def check(self, head: Tiled, weight: Tensor) -> None:
-        """Raise InputError where the kernels cannot do this."""
-        if not (INTERPRETED or head.x_BD.is_cuda):
-            raise InputError('tensors on a GPU for impl="triton"', str(head.x_BD.device), 'use impl="auto"')
-        if head.x_BD.dtype not in KINDS or head.subcenters > 1:
+    def check(self, x: Tensor, w: Tensor, subcenters: int) -> None:
+        """Raise InputError where the kernels cannot do this: features [B, D], class weights [C, D]."""
+        if not (INTERPRETED or x.is_cuda):
+            raise InputError('tensors on a GPU for impl="triton"', str(x.device), 'use impl="auto"')
+        if x.dtype not in KINDS or subcenters > 1:
             raise InputError(
                 'float32, bfloat16 or float16 and no sub-centres for impl="triton"',
-                f"{head.x_BD.dtype} and {head.subcenters}", 'use impl="blockwise"',
+                f"{x.dtype} and {subcenters}", 'use impl="blockwise"',
             )  # fmt: skip
-        if self.update is not None and not (
-            weight.dtype == torch.float32 and weight.is_leaf and weight.is_contiguous()
-        ):
+        if self.update is not None and not (w.dtype == torch.float32 and w.is_leaf and w.is_contiguous()):
             raise InputError(
-                "a parameter in float32, contiguous, for FusedSGD", f"{weight.dtype}, leaf: {weight.is_leaf}",
+                "a parameter in float32, contiguous, for FusedSGD", f"{w.dtype}, leaf: {w.is_leaf}",
                 "give the loss the parameter itself",
             )  # fmt: skip
 
-    def able(self, reduce: LogSumExp) -> bool:
-        """Whether this reduction is theirs. Raises InputError where only a step of the weights would be left out."""
-        if reduce.others is not None and self.update is not None:
-            raise InputError("no curriculum and no exclude_above with FusedSGD", "one of them", "drop one")
-        return reduce.others is None
-
-    def reduce(
-        self, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, head: Tiled, reduce: LogSumExp, compute: torch.dtype
+    def __call__(
+        self, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """As `blockwise.Tiled.reduce`."""
-        return _Head.apply(x_BD, w_RD, rows_B, head, reduce, compute, self)  # type: ignore[no-any-return]
+        """See `products.Products`. The kernels know a plain LogSumExp; others go by blocks.
+
+        Raises InputError where only a step of the weights would be left out.
+        """
+        if isinstance(reduce, LogSumExp) and reduce.others is None:
+            return _Kernels.apply(x_BD, w_RD, rows_B, reduce, rule, compute, self)  # type: ignore[no-any-return]
+        if self.update is not None:
+            raise InputError("no curriculum and no exclude_above with FusedSGD", "one of them", "drop one")
+        return blockwise.products(x_BD, w_RD, rows_B, reduce, rule, compute)
 
 
-class _Head(torch.autograd.Function):
+class _Kernels(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, head: Tiled, reduce: LogSumExp, compute: torch.dtype,
+        ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: LogSumExp, rule: RowRule, compute: torch.dtype,
         kernels: Kernels,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         w_RD = w_RD if w_RD.stride(1) == 1 else w_RD.contiguous()
@@ -251,46 +251,46 @@ class _Head(torch.autograd.Function):
         per = triton.cdiv(rows, FORWARD_PARTS)
         _forward[lambda meta: (triton.cdiv(batch, meta["M"]), FORWARD_PARTS)](
             x_compute, w_RD, rows_B, tops, totals, inverse_R, dim, w_RD.stride(0), batch, rows, dim, per, EPS,
-            UNIT=head.unit, PRECISION=_precision(),
+            UNIT=rule.unit, PRECISION=_precision(),
         )  # fmt: skip
-        own_B = (x_BD * _rows(w_RD, inverse_R, rows_B)).sum(1)
+        own_B = (x_BD * scaled_rows(w_RD, inverse_R, rows_B)).sum(1)
         reduce.value = (tops + totals.log()).logsumexp(0)
         ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, reduce.value)
-        ctx.head, ctx.compute, ctx.kernels = head, compute, kernels
+        ctx.rule, ctx.compute, ctx.kernels = rule, compute, kernels
         return own_B, reduce.value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = (down.contiguous() for down in gradients)
         x_BD, w_RD, rows_B, inverse_R, own_B, value_B = ctx.saved_tensors
-        head, compute, update = ctx.head, ctx.compute, ctx.kernels.update
-        project, skip = head.unit and head.project, ctx.kernels.skip_below
+        rule, compute, update = ctx.rule, ctx.compute, ctx.kernels.update
+        project, skip = rule.unit and rule.project, ctx.kernels.skip_below
         (batch, dim), rows = x_BD.shape, len(w_RD)
         x_compute, down_x = x_BD.to(compute).contiguous(), (x_BD * down_B[:, None]).to(compute).contiguous()
         slopes = x_BD.new_empty(min(BLOCK, rows), batch, dtype=compute)
         pull_N = x_BD.new_empty(len(slopes))
         dx_SBD = x_BD.new_zeros(PARTS, batch, dim)
-        own_BD = _rows(w_RD, inverse_R, rows_B)
+        own_BD = scaled_rows(w_RD, inverse_R, rows_B)
         if update is None:
             out = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
         else:
             if update.buffer is None:
                 update.buffer = torch.zeros_like(w_RD)
             out = update.buffer
-        rule = (update.lr, update.momentum, update.weight_decay) if update else (0.0, 0.0, 0.0)
+        step = (update.lr, update.momentum, update.weight_decay) if update else (0.0, 0.0, 0.0)
         same: dict[str, Any] = {"SKIP": skip > 0, "PRECISION": _precision()}
         for start, stop in _blocks(rows):
             size, per = stop - start, triton.cdiv(stop - start, PARTS)
             _slopes[lambda meta, size=size: (triton.cdiv(size, meta["N"]),)](
                 x_compute, w_RD, rows_B, value_B, down_B, inverse_R, slopes, pull_N, dim, w_RD.stride(0), batch, rows,
-                dim, start, stop, skip, UNIT=head.unit, **same,
+                dim, start, stop, skip, UNIT=rule.unit, **same,
             )  # fmt: skip
             _features[lambda meta: (triton.cdiv(batch, meta["M"]), triton.cdiv(dim, meta["N"]), PARTS)](
                 slopes, w_RD, dx_SBD, w_RD.stride(0), batch, dim, start, stop, per, **same
             )
             _weights[lambda meta, size=size: (triton.cdiv(size, meta["M"]), triton.cdiv(dim, meta["N"]))](
-                slopes, down_x, w_RD, out, inverse_R, pull_N, w_RD.stride(0), batch, dim, start, stop, *rule,
-                UNIT=head.unit, PROJECT=project, UPDATE=update is not None, **same,
+                slopes, down_x, w_RD, out, inverse_R, pull_N, w_RD.stride(0), batch, dim, start, stop, *step,
+                UNIT=rule.unit, PROJECT=project, UPDATE=update is not None, **same,
             )  # fmt: skip
         dx_BD = dx_SBD.sum(0).mul_(down_B[:, None]).addcmul_(own_BD, down_own_B[:, None])
         along_BD = x_BD - own_B[:, None] * own_BD if project else x_BD

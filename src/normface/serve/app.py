@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from ..embed import Embedder
-from ..embed.embedder import DEFAULT
+from ..embed.loading import DEFAULT
 from ..errors import ConfigError, DataError, ModelError, NormfaceError
 from ..gallery import open_gallery
 from .engine import Engine

@@ -17,7 +17,7 @@ from ..embed import Embedder
 from ..errors import DataError, FaceError
 from ..faces import central
 from ..faces.align import retarget
-from ..faces.batch import Photograph
+from ..faces.photographs import Photograph
 from ..faces.template import find_template
 from ..types import Embeddings, Face, Floats, Image
 

@@ -1,11 +1,13 @@
 """Training: a typed configuration and labelled crops in, a run folder out."""
 
+import warnings
 from pathlib import Path
 
+from ..checkpoint import Checkpoint
 from ..embed import Embedder
-from ..embed.network import network
-from .adopt import adopt
-from .checkpoint import Checkpoint, load_model, operating_point
+from ..embed.network import operating_point
+from ..embed.pytorch import load_model
+from .adoption import adopt
 from .config import TrainConfig, load_config
 from .doctor import Diagnosis, Run, diagnose
 from .loop import Outcome, train
@@ -18,10 +20,6 @@ __all__ = [
 
 
 def embedder(run: str | Path, *, certified: bool = True) -> Embedder:
-    """The Embedder of a run folder, by PyTorch in float32; `certified` as in `Embedder.load`.
-
-    Raises ModelError for anything else, or a certificate of other weights.
-    """
-    model, sha256 = load_model(run)
-    name, point = Path(run).name, operating_point(run) if certified else None
-    return Embedder(network(model), model.spec, sha256=sha256, operating_point=point, name=name)
+    """Load the Embedder of a run folder. Deprecated: `Embedder.load` takes a run, too."""
+    warnings.warn("train.embedder(RUN) will go: use Embedder.load(RUN)", DeprecationWarning, stacklevel=2)
+    return Embedder.load(run, certified=certified)

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from .. import dist
 from ..atomic import replacing
+from ..checkpoint import ORIGIN, Checkpoint, finished
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
 from . import memory
 from .augment import augment, prepare
-from .checkpoint import ORIGIN, Checkpoint, finished
-from .config import OptimConfig, TrainConfig
+from .config import OptimConfig, TrainConfig, parse_config
 from .distill import Teacher, mixed, teacher_of
 from .doctor import ENOUGH, Run, in_training
 from .loader import UNKNOWN, Batches, Mixed
@@ -270,7 +270,7 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
         if config.start.agents and {**origin.facts, **facts} != origin.facts:
             raise DataError(
                 f"the people of {config.start.run} ({origin.facts['classes']})", f"others ({facts['classes']})",
-                "train on the same --data, or set start.agents=false",
+                "train on the same --crops, or set start.agents=false",
             )  # fmt: skip
         state.start_from(origin, agents=config.start.agents)
         facts = facts | _origin(origin)
@@ -306,7 +306,8 @@ def _environment(state: State) -> dict[str, Any]:
 
 def _restore(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     checkpoint = Checkpoint.read(run)
-    old, new = checkpoint.config.model_dump(mode="json"), state.config.model_dump(mode="json")
+    old = parse_config(dict(checkpoint.config), str(checkpoint.folder)).model_dump(mode="json")
+    new = state.config.model_dump(mode="json")
     old, new = _flat(old), _flat(new)
     different = [
         f"{key} was {old.get(key)}, now {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)

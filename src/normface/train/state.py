@@ -16,14 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import dist, models
-from ..embed.bf16 import multiplied
+from ..checkpoint import Checkpoint, Rows, check_fit, load_state, write
+from ..cpu import processor
 from ..errors import ConfigError, ModelError, TrainingError
 from ..losses import LOSSES
 from ..models import Model
 from ..types import ClassShard
-from .checkpoint import Checkpoint, Rows, check_fit, load_state, write
 from .config import OptimConfig, TrainConfig
-from .ranks import over_ranks
+from .data_parallel import data_parallel
 from .sgd import RowSGD
 
 
@@ -44,7 +44,7 @@ class State:
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
-        self.net: nn.Module = over_ranks(self.model)
+        self.net: nn.Module = data_parallel(self.model)
         if config.compile:
             if dist.world() > 1:
                 raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
@@ -162,7 +162,7 @@ class State:
                         "finite weights", f"NaN or infinity in {name} after step {step}",
                         f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",
                     )  # fmt: skip
-        write(run, tensors, config=self.config, step=step, facts=facts)
+        write(run, tensors, config=self.config.model_dump(mode="json"), step=step, facts=facts)
 
     def start_from(self, checkpoint: Checkpoint, *, agents: bool) -> None:
         """Take over the network of another run, and with `agents` its class weights for every loss that has such.
@@ -202,7 +202,7 @@ def _bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return multiplied()
+    return processor().has_bf16
 
 
 def _wide(model: nn.Module) -> bool:

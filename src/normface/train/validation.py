@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint import Checkpoint, finished
 from ..data import Reader
-from ..embed import Embedder
-from ..embed.network import network
+from ..embed import Embedder, Network
+from ..embed.pytorch import runner
 from ..errors import DataError
 from ..protocols import metrics
 from ..types import ScoreSet
-from .checkpoint import Checkpoint, finished
 from .config import TrainConfig
 from .state import State
 
@@ -69,7 +69,8 @@ class Validation:
         model = state.best
         training = model.training
         model.eval()
-        vectors = Embedder(network(model), state.model.spec, sha256="").embed(self.reader, mirror="none").vectors
+        network = Network(runner(model), state.model.spec, sha256="")
+        vectors = Embedder(network).embed(self.reader, mirror="none").vectors
         model.train(training)
         one, other = self.pairs
         cosines = (vectors @ vectors.T)[one, other].astype(np.float64)

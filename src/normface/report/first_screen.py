@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from ..types import Estimate, Match
+from . import pages
 from .plots import COLOURS, GREY, STYLES, single, svg
 
 
@@ -51,33 +49,19 @@ class Verified:
 
 def story(introduction: str, rows: Sequence[Row], saw: str, following: str, verified: Sequence[Verified]) -> str:
     """HTML for the top of a page: see `render_html(opening=…)`."""
-    cells = "".join(
-        f'<tr><th scope="row">{escape(row.name)}</th><td>{escape(row.idea)}</td><td>{percent(row.accuracy)}</td>'
-        f"<td>{points(row.difference) if row.difference else '–'}</td></tr>"
-        for row in rows
+    head = ["Trained with", "What it does", "Pairs decided rightly", "Difference from the first row"]
+    cells = [
+        [row.name, row.idea, percent(row.accuracy), points(row.difference) if row.difference else "–"] for row in rows
+    ]
+    return pages.render(
+        "story.html",
+        introduction=introduction,
+        results=[head, *cells],
+        saw=saw,
+        pictures=[accuracies(rows), losses(rows)],
+        verified=verified,
+        following=following,
     )
-    head = "".join(
-        f'<th scope="col">{each}</th>'
-        for each in ("Trained with", "What it does", "Pairs decided rightly", "Difference from the first row")
-    )
-    return (
-        f"<p class=lead>{escape(introduction)}</p>"
-        f"<h2>What came of it</h2><div class='scroll wrap'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{cells}</tbody></table></div>"
-        "<p>Percentages, and differences in percentage points; in brackets the 95 % interval. Where the interval of a "
-        "difference does not contain 0, the choice of test pairs alone does not explain it.</p>"
-        f"<p class=lead><b>What you saw.</b> {_text(saw)}</p>"
-        f"<div class=row><figure>{accuracies(rows)}</figure><figure>{losses(rows)}</figure></div>"
-        "<p>A loss with a margin cannot be compared with the others, and is left out of the picture.</p>"
-        "<h2>Two pairs of pictures, verified with the last network</h2>"
-        f"<div class='row large'>{''.join(map(_verified, verified))}</div>"
-        f"<p class=lead><b>What next.</b> {_text(following)}</p>"
-    )
-
-
-def _text(text: str) -> str:
-    """HTML of text whose commands stand between backticks."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def accuracies(rows: Sequence[Row]) -> str:
@@ -133,17 +117,3 @@ def _smooth(values: Sequence[float]) -> Any:
     ends = np.arange(1, len(sums))
     starts = np.maximum(ends - 25, 0)
     return (sums[ends] - sums[starts]) / (ends - starts)
-
-
-def _verified(pair: Verified) -> str:
-    pictures = "".join(
-        f'<img alt="photograph {i}" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">'
-        for i, jpeg in enumerate((pair.left, pair.right), 1)
-    )
-    decided = "one person" if pair.match.decision else "two people"
-    sign = "≥" if pair.match.decision else "<"
-    truth = "which is right" if pair.match.decision == pair.same else "which is wrong"
-    return (
-        f"<figure><div class=pair>{pictures}</div><figcaption>The network says <b>{decided}</b>, {truth}: "
-        f"cosine {pair.match.score:.3f} {sign} threshold {pair.threshold:.3f}</figcaption></figure>"
-    )

@@ -1,4 +1,4 @@
-"""Work done ahead of need by threads, in order, with a bounded number of results waiting."""
+"""Map a function over items in threads, ahead of need, in order, with a bounded number of results waiting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 
 
-def ahead(work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4, threads: int = 1) -> Iterator[Out]:
+def map_ahead(work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4, threads: int = 1) -> Iterator[Out]:
     """Yield work(item) for each item in order, while threads are up to `depth` items ahead.
 
     One thread where a network needs the other cores: decoders release the GIL. An error in `work` is raised at its

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..types import Floats, Ints
 from . import FIGURES, mnist
-from .canvas import INK, Drawing, Progress, panels, plane, title
+from .drawing import INK, Drawing, Progress, panels, plane, title
 
 EPOCHS, SEEDS = 12, 3
 BIAS_RATE = 10  # how much faster the bias learns than the weights

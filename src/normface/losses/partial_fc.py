@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import dist
 from ..types import ClassShard
-from . import BLOCK
+from .weights import BLOCK
 
 
 def sampled(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .probe import UNKNOWN, command, probe
+from .system_facts import UNKNOWN, or_unknown, output_of
 
 KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each can do what those before it can
 ABILITIES = (
@@ -40,7 +40,7 @@ _CEILINGS = {  # variable → beginning of its value in capitals → the most th
 _CEILINGS["DNNL_MAX_CPU_ISA"] = _CEILINGS["ONEDNN_MAX_CPU_ISA"]
 _CPUINFO = {"asimd": "neon", "avx512_bf16": "avx512_bf16"}  # names of /proc/cpuinfo → ours, where they differ
 _NUMPY = {"X86_V3": ("avx2", "fma"), "X86_V4": ("avx512f",), "AVX512F": ("avx512f",), "AVX2": ("avx2",),
-          "FMA3": ("fma",), "AVX512_SPR": ("avx512_fp16",), "ASIMD": ("neon",), "NEON": ("neon",),
+          "FMA3": ("fma",), "AVX512_SPR": ("avx512_fp16", "avx512_bf16"), "ASIMD": ("neon",), "NEON": ("neon",),
           "SVE": ("sve",)}  # fmt: skip
 _SYSCTL = {"FEAT_BF16": "bf16", "FEAT_I8MM": "i8mm", "AdvSIMD": "neon"}  # hw.optional[.arm].NAME on macOS
 
@@ -76,11 +76,11 @@ class Processor:
 def processor(environment: Mapping[str, str] | None = None) -> Processor:
     """Describe this processor under `environment`, by default the process's own."""
     environment = os.environ if environment is None else environment
-    able = probe(_abilities)
+    able = or_unknown(_abilities)
     held = tuple(name for name in ABILITIES if name in able) if able != UNKNOWN else ()
     limited = {name: _harmless(environment[name]) for name in RESTRICTIONS if environment.get(name)}
     architecture = platform.machine().replace("AMD64", "x86_64").replace("aarch64", "arm64")
-    return Processor(probe(_name), architecture, held, limited, kind(architecture, held, limited))
+    return Processor(or_unknown(_name), architecture, held, limited, kind(architecture, held, limited))
 
 
 def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[str, str]) -> str:
@@ -99,10 +99,10 @@ def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[st
 
 def libraries() -> dict[str, Any]:
     """Tell which instructions NumPy's BLAS, ATen and oneDNN really use here. Imports torch where it is installed."""
-    found = {"numpy_blas": probe(_blas), "onnxruntime": "chooses by the processor; no variable restricts it"}
+    found = {"numpy_blas": or_unknown(_blas), "onnxruntime": "chooses by the processor; no variable restricts it"}
     if find_spec("torch") is not None:
-        found |= {"aten": probe(_aten), "aten_threads": probe(_aten_threads), "onednn": probe(_onednn)}
-        found["torch_blas"] = probe(_torch_blas)
+        found |= {"aten": or_unknown(_aten), "aten_threads": or_unknown(_aten_threads), "onednn": or_unknown(_onednn)}
+        found["torch_blas"] = or_unknown(_torch_blas)
     return found
 
 
@@ -112,7 +112,7 @@ def _name() -> str | None:
         named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
         return named[0] if named else platform.processor()
     if sys.platform == "darwin":
-        return command(["sysctl", "-n", "machdep.cpu.brand_string"])
+        return output_of(["sysctl", "-n", "machdep.cpu.brand_string"])
     if sys.platform == "win32":
         import winreg
 
@@ -125,7 +125,7 @@ def _abilities() -> set[str]:
     """From every source that there is; a source that fails adds nothing."""
     found: set[str] = set()
     for source in (_of_the_system, _of_numpy):
-        more = probe(source)
+        more = or_unknown(source)
         found |= more if more != UNKNOWN else set()
     return found
 
@@ -136,7 +136,7 @@ def _of_the_system() -> set[str]:
         line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
         return {_CPUINFO.get(name, name) for name in (line[1].split() if line else [])}
     if sys.platform == "darwin":
-        lines = [line.partition(": ") for line in command(["sysctl", "-a"]).splitlines()]
+        lines = [line.partition(": ") for line in output_of(["sysctl", "-a"]).splitlines()]
         held = {name.rpartition(".")[2] for name, _, value in lines if name.startswith("hw.optional") and value == "1"}
         found = {_SYSCTL.get(name, name.lower()) for name in held}
         return found | {"neon"} if platform.machine() == "arm64" else found
@@ -144,7 +144,7 @@ def _of_the_system() -> set[str]:
 
 
 def _of_numpy() -> set[str]:
-    """NumPy asks the processor itself on every system; it does not tell of bfloat16."""
+    """NumPy asks the processor on every system. Of bfloat16 it tells only through AVX512-FP16, which implies it."""
     config: Any = np.show_config("dicts")
     names = [*config["SIMD Extensions"]["baseline"], *config["SIMD Extensions"]["found"]]
     return {ability for name in names for ability in _NUMPY.get(name, ())}

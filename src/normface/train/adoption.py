@@ -15,10 +15,10 @@ from safetensors.torch import load as from_safetensors
 from torch import Tensor
 
 from .. import models
+from ..checkpoint import ORIGIN, check_fit, finished, write
 from ..data import fetch
 from ..errors import ConfigError, ModelError
 from ..models import Model, Origin
-from .checkpoint import ORIGIN, check_fit, finished, write
 from .config import TrainConfig
 
 
@@ -51,7 +51,7 @@ def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) 
     state = translate(model, _tensors(data, Path(file)))
     config = TrainConfig.model_validate({"model": {"name": name, "options": options}})
     told = describe(model.origin, sha256)
-    write(run, {f"model.{key}": t for key, t in state.items()}, config=config, step=0,
+    write(run, {f"model.{key}": t for key, t in state.items()}, config=config.model_dump(mode="json"), step=0,
           facts={"classes": 0, "images": 0, ORIGIN: told})  # fmt: skip
     return told
 

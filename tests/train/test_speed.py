@@ -1,4 +1,4 @@
-"""What is kept of memory, and how the pace of training is measured."""
+"""What is kept of memory, and how the speed of training is measured."""
 
 import subprocess
 import sys
@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from normface.data import open_reader
-from normface.train import load_config, loop, pace
+from normface.train import load_config, loop, speed
 
 SMALL = ["model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "optim.batch=16", "precision=fp32"]
 
 
-def test_pace_is_images_over_the_time_of_later_steps(drawn, monkeypatch):
+def test_speed_is_images_over_the_time_of_later_steps(drawn, monkeypatch):
     ends = iter(np.cumsum([100.0, 50.0, *[1.0] * 6, *[2.0] * 8, *[6.0] * 8]))
-    monkeypatch.setattr(pace.time, "perf_counter", lambda: next(ends))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ends))
     reader = open_reader(drawn / "train" / "faces-112.zip")
-    assert pace.pace(load_config("normface", SMALL), reader) == pytest.approx(16 * 16 / 64)
+    assert speed.images_per_second(load_config("normface", SMALL), reader) == pytest.approx(16 * 16 / 64)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")

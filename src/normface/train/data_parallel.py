@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .. import dist
 
 
-def over_ranks(model: nn.Module) -> nn.Module:
+def data_parallel(model: nn.Module) -> nn.Module:
     """The same network for this rank's part of each batch; the model itself where there is one rank.
 
     Gradients are summed over ranks while the backward pass goes on (the losses give each rank its own part of them);

@@ -12,7 +12,7 @@ from .loop import learn
 from .state import State
 
 
-def pace(config: TrainConfig, reader: Reader, *, steps: int = 24, first: int = 8) -> float:
+def images_per_second(config: TrainConfig, reader: Reader, *, steps: int = 24, first: int = 8) -> float:
     """Images a second that one process trains at, checkpoints and logs apart; nothing is written.
 
     The `first` steps do not count: in them memory is claimed and the loader runs ahead of the network.

@@ -6,7 +6,7 @@ import torch
 from normface import losses
 from normface.errors import ConfigError
 from normface.losses import CosineSoftmax
-from normface.losses.sampling import sampled
+from normface.losses.partial_fc import sampled
 from normface.ops import cosine_cross_entropy
 from normface.train import RowSGD
 from normface.types import ClassShard

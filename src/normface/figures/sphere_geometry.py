@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..ops import l2_normalize
-from ..ops.agents import Dense, agent_distances, c_contrastive
+from ..ops.agents import Dense, c_contrastive
+from ..ops.reference import agent_distances
 from ..report.plots import COLOURS
 from ..types import Floats
 from . import FIGURES
-from .canvas import FAINT, INK, Drawing, Progress, Sphere, label, panels, title
+from .drawing import FAINT, INK, Drawing, Progress, Sphere, label, panels, title
 
 POINTS, STEPS, RATE = 100, 120, 0.1  # points a class; gradient descent of the agents
 MARGINS, WANTED = np.linspace(0, 2, 41), 0.2  # of agents; of samples (FaceNet's)

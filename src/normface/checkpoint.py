@@ -6,7 +6,6 @@ folder without one was never finished. Any number of ranks, or none, reads what 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -18,7 +17,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
@@ -33,13 +31,9 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from .. import dist, models
-from ..atomic import replacing
-from ..embed import certificate
-from ..errors import DataError, ModelError
-from ..models import Model
-from ..types import OperatingPoint
-from .config import TrainConfig, parse_config
+from . import dist
+from .atomic import replacing
+from .errors import DataError, ModelError
 
 FOLDER, HEADER = "checkpoint", "run.json"
 FORMAT = "normface-checkpoint-2"
@@ -97,14 +91,14 @@ class Checkpoint:
 
     Attributes:
         folder: where it lies.
-        config: of the run.
+        config: of the run, as JSON; its `model` holds the `name` and `options` of `models.build`.
         step: steps done.
         facts: of the data: number of classes and images, SHA-256 of the list of images; of the weights' `ORIGIN`.
         layout: "model.…", "average.…", "loss.…", "momentum.…" → shape and dtype of the whole, on the device "meta".
     """
 
     folder: Path
-    config: TrainConfig
+    config: Mapping[str, Any]
     step: int
     facts: Mapping[str, Any]
     layout: Mapping[str, Tensor]
@@ -151,11 +145,11 @@ class Checkpoint:
             for name, entry in found.items()
             if not isinstance(entry, BytesStorageMetadata)
         }
-        return cls(folder, parse_config(config, str(folder)), step, facts, layout)
+        return cls(folder, config, step, facts, layout)
 
 
 def write(
-    run: Path, tensors: Mapping[str, Tensor | Rows], *, config: TrainConfig, step: int, facts: Mapping[str, Any]
+    run: Path, tensors: Mapping[str, Tensor | Rows], *, config: Mapping[str, Any], step: int, facts: Mapping[str, Any]
 ) -> None:
     """Save a state into the folder `run`, every rank what it holds, and remove the ones before.
 
@@ -174,7 +168,7 @@ def write(
     with dist.together(), _written(folder):
         if dist.rank() == 0:
             header = {
-                "format": FORMAT, "config": config.model_dump(mode="json"), "step": step, "facts": dict(facts),
+                "format": FORMAT, "config": dict(config), "step": step, "facts": dict(facts),
                 "files": _sizes(folder),
             }  # fmt: skip
             with replacing(folder / HEADER) as temporary:
@@ -249,19 +243,3 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
     shapes = ({name: t.shape for name, t in each.items()} for each in (module.state_dict(), state))
     check_fit(what, *shapes)
     module.load_state_dict(dict(state))
-
-
-def load_model(run: str | Path) -> tuple[Model, str]:
-    """The network of a run in evaluation mode, the averaged one where there is one; SHA-256 of its names and values."""
-    checkpoint = Checkpoint.read(run)
-    config, state = checkpoint.config.model, checkpoint.part("average") or checkpoint.part("model")
-    model = models.build(config.name, **config.options)
-    load_state(model, state, f"model {config.name!r}")
-    digest = hashlib.sha256(to_bytes(state))  # safetensors orders the names: equal weights, equal bytes
-    return model.eval(), digest.hexdigest()
-
-
-def operating_point(run: str | Path) -> OperatingPoint | None:
-    """The operating point kept in a run folder, if there is one."""
-    path = certificate(run)
-    return OperatingPoint.from_json(path.read_bytes()) if path.exists() else None

@@ -9,7 +9,7 @@ from typing import Any
 UNKNOWN = "unknown"
 
 
-def probe(ask: Callable[[], Any]) -> Any:
+def or_unknown(ask: Callable[[], Any]) -> Any:
     """Return what `ask` returns, or "unknown" where it raises an error or finds nothing."""
     try:
         found = ask()
@@ -18,7 +18,7 @@ def probe(ask: Callable[[], Any]) -> Any:
     return UNKNOWN if found in (None, "") else found
 
 
-def command(words: Sequence[str], seconds: float = 10) -> str:
+def output_of(words: Sequence[str], seconds: float = 10) -> str:
     """Return what a program prints. Raises OSError or subprocess.SubprocessError where it cannot."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=True)
     return done.stdout.strip()

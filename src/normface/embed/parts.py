@@ -1,0 +1,43 @@
+"""What becomes of a part of the images that are embedded in bulk: the same, whether this process or Ray does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..types import Floats
+from .embedder import Embedder, Mirror
+from .source import Prepared
+
+BLOCK = 32  # images prepared at once
+
+
+class Embedded(NamedTuple):
+    """A part: features [n, D] by id, and the refused."""
+
+    ids: list[str]
+    features: Floats
+    refused: list[tuple[str, str]]
+
+
+def blocks(rows: range) -> list[range]:
+    """The rows that are prepared and embedded at once: the same, whoever does it."""
+    return [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+
+
+def embed_block(embedder: Embedder, prepared: Prepared, mirror: Mirror) -> Embedded:
+    """What comes of a block; features [0, 0] where all of it is refused."""
+    features = embedder.features(prepared.crops, mirror) if prepared.ids else np.empty((0, 0), np.float32)
+    return Embedded(prepared.ids, features, prepared.refused)
+
+
+def join(found: Iterable[Embedded]) -> Embedded:
+    """The part that blocks make."""
+    found = list(found)
+    features = [each.features for each in found if len(each.ids)] or [np.empty((0, 0), np.float32)]
+    return Embedded(
+        [id for each in found for id in each.ids], np.concatenate(features),
+        [pair for each in found for pair in each.refused],
+    )  # fmt: skip

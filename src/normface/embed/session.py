@@ -1,0 +1,101 @@
+"""An ONNX file run by ONNX Runtime; torch is not needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..types import Floats, InputSpec, OperatingPoint
+from .network import POINT_KEY, SHA_KEY, SPEC_KEY, Network, certificate
+
+MICRO = 8  # images a thread takes at once: more leave the processor's cache, fewer cost calls (benchmarks/embed.py)
+ON_GPU = 128
+
+
+def open_onnx(path: Path, *, certified: bool = True) -> Network:
+    """Open an ONNX model: its InputSpec and operating point are in its metadata or beside it; see `Embedder.load`.
+
+    It computes in float32, on an NVIDIA GPU where ONNX Runtime's build for them is installed, else on all cores.
+    Raises ModelError where file, specification or shapes do not fit.
+    """
+    session = _session(path)
+    metadata = session.get_modelmeta().custom_metadata_map
+    spec_file, point_file = path.with_suffix(".spec.json"), certificate(path)
+    # As bytes: text that is no UTF-8 is then reported like any other damage.
+    spec_text = spec_file.read_bytes() if spec_file.exists() else metadata.get(SPEC_KEY)
+    point_text = point_file.read_bytes() if point_file.exists() else metadata.get(POINT_KEY)
+    if spec_text is None:
+        example = InputSpec(112, 112, template="112x112").to_json()
+        raise ModelError(
+            "an InputSpec in the model's metadata or beside it", f"neither in {path} nor at {spec_file}",
+            f"write {spec_file.name}, for example {example}",
+        )  # fmt: skip
+    spec = InputSpec.from_json(spec_text)
+    _check_shape(session, spec, path)
+    on_gpu = session.get_providers()[0] != "CPUExecutionProvider"
+    return Network(
+        partial(_run, session),
+        spec,
+        sha256=metadata.get(SHA_KEY) or hashlib.sha256(path.read_bytes()).hexdigest(),
+        operating_point=OperatingPoint.from_json(point_text) if point_text and certified else None,
+        name=path.name,
+        threads=1 if on_gpu else _cores(),
+        batch=ON_GPU if on_gpu else MICRO,
+        device="gpu" if on_gpu else "cpu",
+    )
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    if not path.is_file():
+        raise ModelError("an ONNX file or a run folder", f"nothing at {path}", "correct the path, or train it first")
+    options = onnxruntime.SessionOptions()
+    # Threads of ours take a few images each: never slower here than threads inside an operator, and other work on the
+    # machine, for which those wait at every layer, costs its share only.
+    options.intra_op_num_threads = 1
+    chosen = [
+        p for p in onnxruntime.get_available_providers() if p in ("CUDAExecutionProvider", "CPUExecutionProvider")
+    ]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise ModelError("a readable ONNX model", f"{path} ('{error}')", "export it again") from error
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(session: Any, pixels: NDArray[np.float32]) -> Floats:
+    """Features of any number of images, also by a model whose batch size is fixed."""
+    source = session.get_inputs()[0]
+    fixed = source.shape[0] if isinstance(source.shape[0], int) else len(pixels)
+    parts = []
+    for start in range(0, len(pixels), fixed):
+        part = pixels[start : start + fixed]
+        full = np.concatenate([part, np.zeros_like(pixels[:1]).repeat(fixed - len(part), 0)])
+        parts.append(np.asarray(session.run(None, {source.name: full})[0])[: len(part)])
+    return np.concatenate(parts)
+
+
+def _check_shape(session: Any, spec: InputSpec, path: Path) -> None:
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    wanted = (spec.channels, spec.height, spec.width)
+    flat = len(session.get_outputs()[0].shape) == 2
+    fits = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)" and flat
+    if not fits or any(isinstance(s, int) and s != w for s, w in zip(shape[1:], wanted, strict=True)):
+        raise ModelError(
+            f"a model with one float32 input [N, {', '.join(map(str, wanted))}] as its InputSpec says, output [N, D]",
+            f"{path} with {[(i.type, i.shape) for i in inputs]} and {session.get_outputs()[0].shape}",
+            "correct the InputSpec, or export the model so",
+        )  # fmt: skip

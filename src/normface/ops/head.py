@@ -1,0 +1,105 @@
+"""A batch before the classes: what a softmax and losses of agents ask of it, whoever holds the classes.
+
+The products with the class weights are a callable's (`products.Products`): `blockwise.products` or `triton.Kernels`.
+`sharded.Sharded` is the same head where ranks share the classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import blockwise
+from .products import COSINES, Products, RowRule, unit_rows
+from .reductions import Reduce
+from .reference import l2_normalize, widened
+
+
+class Head:
+    """A batch before the classes.
+
+    Args:
+        x_BD: features.
+        w_RD: class weights as they are, class-major.
+        y_B: labels; -1 for a class that is not here.
+        rule: how rows of weights count.
+        products: who multiplies features and weights.
+    """
+
+    def __init__(
+        self,
+        x_BD: Tensor,
+        w_RD: Tensor,
+        y_B: Tensor,
+        rule: RowRule = COSINES,
+        products: Products = blockwise.products,
+    ) -> None:
+        self.x_BD, self.y_B = widened(x_BD), y_B
+        self.w_RD = w_RD.to(self.x_BD.dtype)
+        self.rule, self.products = rule, products
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What products are taken in: autocast's precision where it is on."""
+        device = self.x_BD.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.x_BD.dtype
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of what each holder of classes found; all classes are here."""
+        return part
+
+    def shared(self, x: Tensor) -> Tensor:
+        """What all holders of classes use alike."""
+        return x
+
+    def owner(self, best_B: Tensor) -> Tensor:
+        """Whether the largest of all holders' numbers is this one's [B]."""
+        return torch.ones_like(best_B, dtype=torch.bool)
+
+    def log_total(self, part_B: Tensor) -> Tensor:
+        """log Σ exp over the holders."""
+        return part_B
+
+    @torch.no_grad()
+    def own(self) -> tuple[Tensor, Tensor]:
+        """Rows of the own classes' nearest sub-centres [B] (-1 where not here), and their products with x̃ [B]."""
+        rows_BK = self.y_B[:, None] * self.rule.subcenters + torch.arange(self.rule.subcenters, device=self.y_B.device)
+        rows_BK = torch.where(self.y_B[:, None] >= 0, rows_BK, -1)
+        own_BKD = unit_rows(self.w_RD, rows_BK)[0] if self.rule.unit else self.w_RD[rows_BK] * (rows_BK >= 0)[..., None]
+        best_B, place_B = (l2_normalize(self.x_BD)[:, None] * own_BKD).sum(2).max(1)
+        return rows_BK.gather(1, place_B[:, None])[:, 0], self.total(best_B)
+
+    def reduce(self, x_BD: Tensor, rows_B: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
+        """Products with the own rows [B], and the result over other classes [B]; both of the classes here."""
+        compute = self.compute
+        with torch.autocast(x_BD.device.type, enabled=False):
+            return self.products(x_BD, self.w_RD, rows_B, reduce, self.rule, compute)
+
+
+def some_cosines(x_BD: Tensor, w_RD: Tensor, rows_BK: Tensor) -> Tensor:
+    """Cosines [B, K] between unit features and a few rows each; negative ones stand for none and give 0."""
+    return _Some.apply(x_BD, w_RD, rows_BK)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Some(torch.autograd.Function):
+    """Indexing twice would make two gradients of the weights' size; here the rows are added into one."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_BK: Tensor) -> Tensor:
+        own_BKD, _ = unit_rows(w_RD, rows_BK)
+        cos_BK = (x_BD[:, None] * own_BKD).sum(2)
+        ctx.save_for_backward(x_BD, w_RD, rows_BK, cos_BK)
+        return cos_BK
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        (down_BK,) = gradients
+        x_BD, w_RD, rows_BK, cos_BK = ctx.saved_tensors
+        own_BKD, inverse_BK = unit_rows(w_RD, rows_BK)
+        tangent_BKD = x_BD[:, None] - cos_BK[..., None] * own_BKD
+        tangent_BKD *= (down_BK * inverse_BK)[..., None]
+        here = rows_BK >= 0
+        dw_RD = torch.zeros_like(w_RD).index_add_(0, rows_BK[here], tangent_BKD[here])
+        return (down_BK[..., None] * own_BKD).sum(1), dw_RD, None

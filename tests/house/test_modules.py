@@ -1,0 +1,150 @@
+"""Modules lean on each other in one direction, and leave each other's private names alone.
+
+Every import counts: at the top of a file, within a function, and for type checkers only. One does not: an entry takes
+the registry that it registers in from its own package (`from . import LOSSES`), whose `__init__` defines it above all
+its imports and then offers the entries' names.
+"""
+
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import normface
+
+SOURCE = Path(normface.__file__).parent
+NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public, for all their underscore
+
+
+class Module(NamedTuple):
+    tree: ast.Module
+    package: str  # what a relative import starts from
+
+
+def modules_of(folder: Path) -> dict[str, Module]:
+    found = {}
+    for file in sorted(folder.rglob("*.py")):
+        parts = (folder.name, *file.relative_to(folder).with_suffix("").parts)
+        init = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if init else parts)
+        found[name] = Module(ast.parse(file.read_text("utf-8")), name if init else name.rpartition(".")[0])
+    return found
+
+
+def imports(module: Module, modules: dict[str, Module]) -> list[tuple[str, str | None]]:
+    """Modules of ours that a module imports, each with the name taken from it, if any."""
+    found: list[tuple[str, str | None]] = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            found += [(each.name, None) for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = module.package.split(".")[: len(module.package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            for each in node.names:
+                inside = f"{source}.{each.name}"
+                found.append((inside, None) if inside in modules else (source, each.name))
+    return [(name, taken) for name, taken in found if name in modules]
+
+
+def registries(module: Module) -> set[str]:
+    """Names that a package gives to registries."""
+    return {
+        node.target.id
+        for node in module.tree.body
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).startswith("Registry[")
+    }
+
+
+def arrows(modules: dict[str, Module]) -> dict[str, set[str]]:
+    return {
+        name: {
+            other
+            for other, taken in imports(module, modules)
+            if other != name and not (other == module.package and taken in registries(modules[other]))
+        }
+        for name, module in modules.items()
+    }
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that lean on each other in a circle, or nothing."""
+    done: set[str] = set()
+
+    def walk(path: list[str]) -> list[str]:
+        for other in sorted(graph[path[-1]] - done):
+            if other in path:
+                return [*path[path.index(other) :], other]
+            if found := walk([*path, other]):
+                return found
+        done.add(path[-1])
+        return []
+
+    return next((found for name in graph if name not in done and (found := walk([name]))), [])
+
+
+def private(name: str | None) -> bool:
+    return bool(name) and name.startswith("_") and not name.endswith("__")
+
+
+def trespasses(name: str, modules: dict[str, Module]) -> list[str]:
+    """Private names of others that a module imports, or asks of anything but `self` and what it defines itself."""
+    tree = modules[name].tree
+    found = [f"{other}.{taken}" for other, taken in imports(modules[name], modules) if other != name and private(taken)]
+    own: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            own.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            own.add(node.id if isinstance(node, ast.Name) else node.attr)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in own:
+            base = ast.unparse(node.value)
+            if base not in ("self", "cls", "super()") and node.attr not in NAMED_TUPLES:
+                found.append(f"{base}.{node.attr}")
+    return found
+
+
+MODULES = modules_of(SOURCE)
+
+
+def test_no_module_leans_on_itself():
+    assert len(MODULES) > 150
+    assert circle(arrows(MODULES)) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_private_names_stay_in_their_module(name):
+    assert trespasses(name, MODULES) == []
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Modules of a package from their sources."""
+
+    def make(**sources):
+        folder = tmp_path / "toy"
+        folder.mkdir(exist_ok=True)
+        for name, source in ({"__init__": ""} | sources).items():
+            (folder / f"{name}.py").write_text(source, "utf-8")
+        return modules_of(folder)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "back", ["from .a import x", "def f():\n    from . import a", "if TYPE_CHECKING:\n    import toy.a"]
+)
+def test_every_way_round_is_found(toy, back):
+    assert circle(arrows(toy(a="from .c import y", c="from .b import z", b=back))) == "toy.a toy.c toy.b toy.a".split()
+
+
+def test_an_entry_may_take_its_registry_and_nothing_else(toy):
+    package = "LOSSES: Registry[int] = Registry('loss')\nx = 1\nfrom .a import one"
+    assert circle(arrows(toy(__init__=package, a="from . import LOSSES"))) == []
+    assert circle(arrows(toy(__init__=package, a="from . import LOSSES, x"))) == ["toy", "toy.a", "toy"]
+
+
+def test_private_names_are_found(toy):
+    source = "from .a import _x\nself._mine = 1\nother._mine, other._theirs, self._ours, pair._replace"
+    assert trespasses("toy.b", toy(a="", b=source)) == ["toy.a._x", "other._theirs"]
