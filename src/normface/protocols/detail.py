@@ -12,6 +12,7 @@ import numpy as np
 from ..types import Calibration, OperatingPoint, Result
 from .calibration import calibrate
 from .comparisons import Comparisons
+from .intervals import unused
 from .metrics import corners
 from .slices import Names, slices
 
@@ -25,12 +26,13 @@ def detailed(
     by_image: Mapping[str, Names] | None = None,
     by_comparison: Mapping[str, Names] | None = None,
     *,
-    replicates: int = 1000,
+    replicates: int | None = None,
 ) -> Result:
     """The result with its comparisons' calibration (curve `calibration`; facts `cllr`, `min_cllr`), `hardest` errors
-    at a threshold and, of groups as `slices` takes them, `slices`.
+    at a threshold and, of groups as `slices` takes them, `slices`. `replicates` is deprecated and without effect.
     """
-    return _with(result, calibrate(*comparisons.counts()), comparisons, threshold, by_image, by_comparison, replicates)
+    unused(replicates)
+    return _with(result, calibrate(*comparisons.counts()), comparisons, threshold, by_image, by_comparison)
 
 
 def certified(
@@ -40,12 +42,15 @@ def certified(
     by_comparison: Mapping[str, Names] | None = None,
     *,
     conditions: Mapping[str, Any] | None = None,
-    replicates: int = 1000,
+    replicates: int | None = None,
 ) -> Result:
-    """A certificate as a Result: far and tar at its threshold, ROC and histograms, and what `detailed` adds.
+    """A certificate as a Result: far and tar at its threshold, also per person, ROC and histograms, and what `detailed`
+    adds.
 
     The ROC ends where impostors are only counted. The certificate stands whole among the facts.
+    `replicates` is deprecated and without effect.
     """
+    unused(replicates)
     assert point.calibration
     curve = comparisons.roc()
     last = len(curve.far)
@@ -65,11 +70,17 @@ def certified(
         "comparisons": point.protocol, "threshold": point.threshold, "target_far": point.target_far,
         "images": len(comparisons.ids), "people": len(np.unique(comparisons.subjects)),
         "model_sha256": point.model_sha256, "data_sha256": point.data_sha256,
+        "confident": point.confident, "commonest_five": point.commonest_five,
         "notes": ["The threshold was chosen on the comparisons it is judged by: its rates are slightly flattering."],
         **(conditions or {}), "operating_point": json.loads(point.to_json()),
     }  # fmt: skip
-    result = Result("calibrate", {"far": point.far, "tar": point.tar}, curves, facts)
-    return _with(result, point.calibration, comparisons, point.threshold, by_image, by_comparison, replicates)
+    found = {
+        name: each
+        for name in ("far", "tar", "far_per_person", "tar_per_person")
+        if (each := getattr(point, name)) is not None
+    }
+    result = Result("calibrate", found, curves, facts)
+    return _with(result, point.calibration, comparisons, point.threshold, by_image, by_comparison)
 
 
 def _with(
@@ -79,7 +90,6 @@ def _with(
     threshold: float,
     by_image: Mapping[str, Names] | None,
     by_comparison: Mapping[str, Names] | None,
-    replicates: int,
 ) -> Result:
     starts = np.array(calibration.pav_scores)
     score = np.unique(np.r_[starts, np.linspace(starts[0], max(comparisons.scores.max(), starts[-1]), 100)])
@@ -91,5 +101,5 @@ def _with(
         "hardest": comparisons.hardest(threshold),
     }  # fmt: skip
     if by_image or by_comparison:
-        facts["slices"] = slices(comparisons, threshold, by_image or {}, by_comparison, replicates=replicates)
+        facts["slices"] = slices(comparisons, threshold, by_image or {}, by_comparison)
     return replace(result, curves={**result.curves, "calibration": drawn}, facts=facts)

@@ -176,10 +176,10 @@ def judge_templates(
     vectors = pool(embeddings, _templates(media, numbers, embeddings), norms=norms)
     a, b = _places(numbers, left), _places(numbers, right)
     pooled = ScoreSet(cosines(vectors, a, b), same, np.zeros(len(same), np.int8))
-    found, notes = rates(pooled, joined(a, b, same, len(numbers)), FARS)
+    found, of_tars = rates(pooled, joined(a, b, same, len(numbers)), FARS)
     facts = {
         "templates": len(numbers), "images": len(media.ids), "genuine_pairs": int(same.sum()),
-        "impostor_pairs": int((~same).sum()), "norms": norms, "d_prime": separation(pooled), "notes": notes,
+        "impostor_pairs": int((~same).sum()), "norms": norms, "d_prime": separation(pooled), **of_tars,
     }  # fmt: skip
     return Result("ijb_verification", found, curves(pooled), facts)
 

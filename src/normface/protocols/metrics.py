@@ -109,7 +109,11 @@ def at_far(curve: Roc, far: float) -> int:
     Raises DataError where the impostor comparisons cannot resolve `far`.
     """
     resolve(far, curve.n_impostor)
-    allowed = int(far * curve.n_impostor * (1 + 1e-12))  # whole impostors, whatever the rounding of far
+    return at_count(curve, int(far * curve.n_impostor * (1 + 1e-12)))  # whole impostors, whatever the rounding of far
+
+
+def at_count(curve: Roc, allowed: int) -> int:
+    """As `at_far`, by the number of false accepts."""
     last = int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
     return int(np.searchsorted(curve.true_accepts, curve.true_accepts[last]))
 
