@@ -1,6 +1,6 @@
 """A batch before the classes: what a softmax and losses of agents ask of it, whoever holds the classes.
 
-The products with the class weights are a callable's (`products.Products`): `blockwise.blockwise_products` or `triton.Kernels`.
+The products with the class weights are a callable's (`products.Products`): `blockwise_products` or `triton.Kernels`.
 `sharded.Sharded` is the same head where ranks share the classes.
 """
 

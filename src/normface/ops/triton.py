@@ -1,6 +1,6 @@
 """Triton kernels for the head on NVIDIA GPUs: products, lengths of the weights, softmax and its gradient, tile by tile.
 
-What `blockwise.blockwise_products` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward,
+What `blockwise_products` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward,
 a block of classes at a time is computed again; its slopes, the softmax over the weights' lengths, stay in the L2 cache
 for the two products that need them. Every number is summed by one program in a fixed order: results repeat exactly.
 Shapes as in `blockwise`; N classes of a block, S parts that a sum is split in.
