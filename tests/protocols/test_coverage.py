@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from normface.protocols import operating_point
 from normface.protocols.comparisons import Comparisons
-from normface.protocols.paired import difference
+from normface.protocols.paired_tar import difference
 from normface.protocols.rates import Between
 from normface.protocols.tally import Tally, of_pairs
 from normface.types import ScoreSet

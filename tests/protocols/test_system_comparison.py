@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 from normface.errors import DataError
 from normface.protocols import compare, read_lfw_pairs
-from normface.protocols.compare import mcnemar
+from normface.protocols.system_comparison import mcnemar
 from normface.types import Embeddings
 
 FOLDS, EACH = 4, 30
