@@ -1,13 +1,14 @@
 """Differences of two systems: known answers, no false alarms, and McNemar's p against its sum."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
 from normface.errors import DataError
-from normface.protocols import compare, read_lfw_pairs
+from normface.protocols import compare, lfw, read_lfw_pairs
 from normface.protocols.system_comparison import mcnemar
 from normface.types import Embeddings
 
@@ -61,6 +62,14 @@ def test_the_other_way_round(listed):
         a, b = there.metrics[name], back.metrics[name]
         assert (a.value, a.low, a.high) == pytest.approx((-b.value, -b.high, -b.low))
     assert there.facts["p_mcnemar"] == back.facts["p_mcnemar"]
+
+
+def test_accuracies_are_those_of_lfw(listed):
+    path, names = listed
+    systems = system(names, 1.5), system(names, 3.0)
+    found = compare(*systems, path, far=0.05, replicates=100).metrics
+    for name, each in zip(("accuracy_first", "accuracy_second"), systems, strict=True):
+        assert astuple(found[name]) == pytest.approx(astuple(lfw(each, path).metrics["accuracy"]))
 
 
 def flipped(names, wrong):
