@@ -5,7 +5,8 @@ DATA ?=
 OUT ?= demo-out
 WORKERS ?= 2
 THREADS ?= 1
-PYTEST = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
+# Bytecode is kept whatever the environment says: the tests start hundreds of processes that would each compile the package.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
 .PHONY: help setup demo test test-fast test-slow check fmt dist bench docs notebooks clean
 

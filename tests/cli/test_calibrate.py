@@ -79,6 +79,7 @@ class TestCalibrate:
         assert f"accept from cosine {point.threshold:.4f} on; a score there is" in out
         assert run("compare", tmp_path / "c", tmp_path / "d")[0] == 0
 
+    @pytest.mark.slow
     def test_every_pair_of_ones_own(self, run, systems):
         """A false accept rate that the list's impostors cannot resolve."""
         vectors = Embeddings.load(systems / "poor.npz")

@@ -9,6 +9,7 @@ import pytest
 from normface.types import Embeddings
 
 
+@pytest.mark.slow
 def test_on_pairs_of_ones_own(run, tmp_path):
     rng = np.random.default_rng(0)
     people = [f"P{k}" for k in range(40)]

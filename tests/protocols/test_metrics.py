@@ -74,7 +74,7 @@ def test_a_long_curve_is_drawn_by_fewer_points():
     scores = np.r_[rng.normal(1, 1, 20_000), rng.normal(-1, 1, 20_000)]
     curve = metrics.roc(ScoreSet(scores, np.arange(40_000) < 20_000, np.zeros(40_000, int)))
     drawn = metrics.corners(curve)
-    assert len(drawn["far"]) <= metrics.POINTS + 2
+    assert len(drawn["far"]) <= metrics.CURVE_POINTS + 2
     assert (drawn["far"][0], drawn["tar"][0], drawn["far"][-1], drawn["tar"][-1]) == (0, 0, 1, 1)
     points = set(zip(curve.far.tolist(), curve.tar.tolist(), strict=True))
     assert points.issuperset(zip(drawn["far"], drawn["tar"], strict=True))

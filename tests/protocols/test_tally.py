@@ -5,7 +5,7 @@ import pytest
 
 from normface.errors import DataError
 from normface.protocols import all_pairs, metrics, tally
-from normface.protocols.lookup import people
+from normface.protocols.named_pairs import people
 from normface.types import Embeddings, ScoreSet
 
 
@@ -39,7 +39,7 @@ def test_equals_one_sort_of_all_scores(monkeypatch, seed):
     if seed % 2:
         vectors[rng.integers(0, len(vectors), 40)] = vectors[0]  # ties
     whole = in_memory(vectors, subjects)
-    found = tally.all_pairs(vectors, subjects, 0.01)
+    found = tally.tally_all_pairs(vectors, subjects, 0.01)
     check(found, whole, (0.01, 0.003, 1e-3, 3e-4))
 
 
@@ -96,7 +96,7 @@ def test_mass_counts_impostor_pairs_of_repeated_people(kind):
     vectors, subjects = images(rng, people=12)
     weights = rng.integers(0, 4, 12).astype(float)
     if kind == "all pairs":
-        found, (i, j) = tally.all_pairs(vectors, subjects, 0.1), np.tril_indices(len(vectors), -1)
+        found, (i, j) = tally.tally_all_pairs(vectors, subjects, 0.1), np.tril_indices(len(vectors), -1)
         a, b = subjects[i], subjects[j]
     else:
         found = tally.across(vectors[:9], subjects[:9], vectors[9:], subjects[9:], 0.1)
@@ -105,7 +105,7 @@ def test_mass_counts_impostor_pairs_of_repeated_people(kind):
 
 
 def test_refuses_what_cannot_be_resolved():
-    found = tally.all_pairs(*images(np.random.default_rng(8)), 0.01)
+    found = tally.tally_all_pairs(*images(np.random.default_rng(8)), 0.01)
     with pytest.raises(DataError, match=f"1/{found.impostors}"):
         found.threshold(1e-9)
 
@@ -146,7 +146,7 @@ def test_coverage_of_tar_at_far():
         centres = rng.normal(size=(people, 12))
         vectors = np.repeat(centres, each, 0) + np.repeat(hard, each)[:, None] * rng.normal(size=(people * each, 12))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return tally.all_pairs(vectors.astype(np.float32), np.repeat(np.arange(people), each), far)
+        return tally.tally_all_pairs(vectors.astype(np.float32), np.repeat(np.arange(people), each), far)
 
     whole = drawn(2000)
     truth = whole.accepted(whole.threshold(far))

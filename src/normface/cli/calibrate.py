@@ -20,7 +20,7 @@ from ..protocols import (
     operating_point,
     read_groups,
 )  # fmt: skip
-from ..protocols.lookup import partly, people, present, rows_of
+from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
 from .terminal import Json, Model, StrictRates, command, out
 from .vectors import judged_system, refuse_few_errors

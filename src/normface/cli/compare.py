@@ -17,7 +17,7 @@ from .vectors import embed_pairs
 
 
 @dataclass(frozen=True)
-class System:
+class Compared:
     """What is known of a system: its result, its vectors, or both."""
 
     result: Result | None
@@ -88,12 +88,12 @@ def compare(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _system(path: Path, data: Path | None, paired: bool) -> System:
+def _system(path: Path, data: Path | None, paired: bool) -> Compared:
     """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
     file = path / "result.json" if path.is_dir() else path
     if file.suffix == ".json" and file.exists():
         kept = file.with_name("embeddings.npz")
-        return System(read_result(file), Embeddings.load(kept) if paired and kept.exists() else None)
+        return Compared(read_result(file), Embeddings.load(kept) if paired and kept.exists() else None)
     if data is None:
         raise ConfigError("--data for models and vectors", f"{path} without it", "name it, or give a report's folder")
     if path.suffix == ".npz":
@@ -101,7 +101,7 @@ def _system(path: Path, data: Path | None, paired: bool) -> System:
     else:
         vectors = embed_pairs(load_embedder(path, certified=False), data)
     result, pairs = lfw(vectors, data / "lfw" / "pairs.txt"), read_lfw_pairs(data / "lfw" / "pairs.txt")
-    return System(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
+    return Compared(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
 
 
 def read_result(path: Path) -> Result:

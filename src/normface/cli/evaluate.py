@@ -12,7 +12,7 @@ from ..embed import certificate, certify, keep_certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
-from ..protocols.lookup import Ids
+from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
 from .terminal import Json, Model, StrictRates, command, out
 from .vectors import judged_system, refuse_few_errors

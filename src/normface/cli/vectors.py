@@ -12,7 +12,7 @@ from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError
 from ..protocols import inputs_of
-from ..report.words import label
+from ..report.wording import label
 from ..types import RULE_OF_30, Embeddings, Result
 from .terminal import load_embedder, progress
 

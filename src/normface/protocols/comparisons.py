@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Floats, Ints, ScoreSet
-from .lookup import NamedPairs, people
 from .metrics import Roc, roc
+from .named_pairs import NamedPairs, people
 from .pairs import joined, scores
 from .rates import STEADY, Between, Listed, Rate, Trials, commonest, rate
 from .tally import binned, triangle

@@ -15,7 +15,7 @@ from . import metrics
 from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled_pairs
 from .lists import read_table
-from .lookup import NamedPairs
+from .named_pairs import NamedPairs
 from .pairs import joined, judge, scores
 from .tally import bounded
 from .verification import curves, rates, separation

@@ -14,7 +14,7 @@ from . import metrics
 from .inputs import PROTOCOLS, reads
 from .intervals import proportion
 from .lists import read_text
-from .lookup import NamedPairs
+from .named_pairs import NamedPairs
 from .verification import cosines, curves, folded, rates, separation
 
 

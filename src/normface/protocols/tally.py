@@ -225,7 +225,7 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     )  # fmt: skip
 
 
-def all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
+def tally_all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
     """Every pair of N images once: vectors [N, D] unit rows, subjects [N] from 0."""
     order = np.argsort(subjects, kind="stable")
     vectors, subjects = vectors[order], subjects[order]

@@ -14,7 +14,7 @@ from . import metrics
 from .intervals import over_folds, standard_error
 from .tally import SHARED, of_pairs
 
-FARS = (0.01, 0.001)
+PAIR_FARS = (0.01, 0.001)
 _ROWS, _MANY, _CELLS = 256, 100_000, 1 << 24
 _DENSE = 1 / 40  # a matrix product costs a cell so much less than a single cosine
 
@@ -102,7 +102,7 @@ def folded(
 
 
 def rates(
-    pooled: ScoreSet, people: tuple[Ints, Ints] | None, fars: Sequence[float] = FARS
+    pooled: ScoreSet, people: tuple[Ints, Ints] | None, fars: Sequence[float] = PAIR_FARS
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
     """TAR at each FAR that the pairs resolve, and facts: `false_accepts` at each, `commonest_five`, and `notes`.
 

@@ -6,7 +6,7 @@ Photographs enter a page only where its caller hands them in, for the user's own
 from typing import TYPE_CHECKING
 
 from ..lazy import attach
-from .words import certified_rates, estimate, evidence
+from .wording import certified_rates, estimate, evidence
 
 if TYPE_CHECKING:
     from .first_screen import Row, Verified, percent, points, story

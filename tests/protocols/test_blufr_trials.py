@@ -1,18 +1,15 @@
 """BLUFR against its definition, written as loops over every pair and every probe."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
 from normface.errors import DataError
-from normface.protocols import blufr, read_blufr
+from normface.protocols import blufr, blufr_trials, read_blufr
 from normface.protocols.intervals import percentiles, resampled
 from normface.types import Embeddings
 
 PEOPLE, TRIALS = 60, 3
-MODULE = import_module("normface.protocols.blufr")  # the package has the function under this name
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def literal(vectors, labels, trial, far, dir_far=0.01):
 
 def test_equals_the_definition(setting, monkeypatch):
     path, embeddings, labels, trials = setting
-    monkeypatch.setattr(MODULE, "FARS", (0.01, 0.002))
+    monkeypatch.setattr(blufr_trials, "BLUFR_FARS", (0.01, 0.002))
     monkeypatch.setattr("normface.protocols.tally._CELLS", 1 << 13)
     result = blufr(embeddings, path, replicates=5)
     for far in (0.01, 0.002):
@@ -92,7 +89,7 @@ def test_equals_the_definition(setting, monkeypatch):
 
 def test_too_few_impostors(setting, monkeypatch):
     path, embeddings, *_ = setting
-    monkeypatch.setattr(MODULE, "FARS", (0.01, 1e-6))
+    monkeypatch.setattr(blufr_trials, "BLUFR_FARS", (0.01, 1e-6))
     with pytest.raises(DataError, match="1,000,000 impostor pairs and more"):
         blufr(embeddings, path)
 

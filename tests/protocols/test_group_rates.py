@@ -1,17 +1,14 @@
 """Rates by group: counted by hand, their ratio simulated, and what a small sample cannot say."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 
 from normface.errors import DataError
-from normface.protocols import comparisons
+from normface.protocols import comparisons, group_rates
 from normface.protocols.comparisons import Comparisons
 from normface.types import Embeddings
 
-MODULE = import_module("normface.protocols.slices")
-read_groups, slices = MODULE.read_groups, MODULE.slices
+read_groups, slices = group_rates.read_groups, group_rates.slices
 
 
 def made(n=400, flips=(0.05, 0.2), seed=7):

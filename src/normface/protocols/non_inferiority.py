@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..types import Embeddings, Estimate, Result
 from .intervals import unused
-from .lookup import rows_of
-from .paired import difference
+from .named_pairs import rows_of
+from .paired_tar import difference
 from .pairs import read_lfw_pairs, scores
 
 

@@ -48,7 +48,7 @@ def _found(result: Result) -> str:
 
 def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str:
     held = "whole interval at most" if facts.get("confident") else "at most"
-    ask = f" (asked for: {held} {percent(facts['target_far'])})" if facts.get("target_far") else ""
+    ask = f" (asked for: {held} {short_percent(facts['target_far'])})" if facts.get("target_far") else ""
     far, tar = (
         f"{estimate(metrics[name])} of {metrics[name].n:,} {what}"
         for name, what in (("far", f"impostor comparisons{ask}"), ("tar", "genuine ones"))
@@ -96,7 +96,7 @@ def _sentence(name: str, found: Estimate) -> str:
 def _condition(text: str) -> str:
     name, _, value = text.partition("=")
     try:
-        return f"{name.upper()} {percent(float(value))}" if name in ("far", "fpir", "fnir") else f"{name} {value}"
+        return f"{name.upper()} {short_percent(float(value))}" if name in ("far", "fpir", "fnir") else f"{name} {value}"
     except ValueError:
         return text
 
@@ -113,7 +113,7 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
         yield f"Means over {facts['trials']} trials."
     if (share := facts.get("commonest_five")) and alone:
         first = "; rates per person count everybody once, and come first here" if _uneven(facts) else ""
-        yield f"The five commonest people are in {percent(share)} of the genuine comparisons{first}."
+        yield f"The five commonest people are in {short_percent(share)} of the genuine comparisons{first}."
     if "cllr" in facts and alone:
         yield (
             f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
@@ -264,7 +264,7 @@ def estimate(found: Estimate | None, number: Callable[[float], str] | None = Non
     return f"{value} % ({low} to {high})"
 
 
-def percent(share: float) -> str:
+def short_percent(share: float) -> str:
     """Three digits, such as 0.1 % or 0.00123 %."""
     digits = max(0, 2 - math.floor(math.log10(100 * share))) if share > 0 else 0
     text = f"{100 * share:.{digits}f}"

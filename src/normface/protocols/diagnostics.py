@@ -12,11 +12,11 @@ import numpy as np
 from ..types import Calibration, OperatingPoint, Result
 from .calibration import calibrate
 from .comparisons import Comparisons
+from .group_rates import Names, slices
 from .intervals import unused
 from .metrics import corners
-from .slices import Names, slices
 
-POINTS = 800  # of a ROC at most
+ROC_POINTS = 800  # of a ROC at most
 
 
 def detailed(
@@ -58,7 +58,7 @@ def certified(
         last = int(np.searchsorted(-curve.thresholds, -float(comparisons.below[0].max(initial=-2))))
     exact = {name: getattr(curve, name)[:last] for name in ("thresholds", "false_accepts", "true_accepts")}
     drawn = corners(replace(curve, **exact))
-    kept = np.unique(np.geomspace(1, len(drawn["far"]), POINTS).astype(int) - 1)  # dense where errors are few
+    kept = np.unique(np.geomspace(1, len(drawn["far"]), ROC_POINTS).astype(int) - 1)  # dense where errors are few
     scores, *kinds = comparisons.counts()
     edges = np.linspace(-1, 1, 101)
     genuine, impostor = (np.histogram(scores, edges, weights=kind)[0].astype(int).tolist() for kind in kinds)

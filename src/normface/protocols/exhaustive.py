@@ -19,14 +19,13 @@ from .. import cosine
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
 from . import metrics
-from .identification import listed, listed_images
 from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled, unused
-from .lookup import Ids, people
-from .tally import SHARED, across, bounded
-from .tally import all_pairs as tally_all
+from .named_pairs import Ids, people
+from .open_set import listed, listed_images
+from .tally import SHARED, across, bounded, tally_all_pairs
 
-FARS = (1e-3, 1e-4, 1e-5, 1e-6)
+EXHAUSTIVE_FARS = (1e-3, 1e-4, 1e-5, 1e-6)
 _CELLS = 1 << 22  # of a tile of cosines
 
 
@@ -40,7 +39,7 @@ def _every(lists: Sequence[Path], ids: Ids) -> tuple[Ids, str]:
 def all_pairs(
     embeddings: Embeddings,
     *,
-    fars: tuple[float, ...] = FARS,
+    fars: tuple[float, ...] = EXHAUSTIVE_FARS,
     replicates: int | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
@@ -70,7 +69,7 @@ def all_pairs(
     able, notes = metrics.resolvable(fars, impostors)
     if not able:
         metrics.resolve(max(fars), impostors)
-    found = tally_all(vectors, subjects, max(able))
+    found = tally_all_pairs(vectors, subjects, max(able))
     facts = {
         "images": len(vectors), "people": len(names), "genuine_pairs": len(found.genuine), "impostor_pairs": impostors,
         "thresholds": {f"far={far:g}": found.threshold(far) for far in able},
@@ -138,7 +137,7 @@ def distractors(
         f"rank1@distractors={size}": bounded(float(value), float(low), float(high), len(own))
         for size, value, low, high in zip(sizes, rates(None), lows, highs, strict=True)
     }
-    able, notes = metrics.resolvable(FARS, len(probe) * len(other))
+    able, notes = metrics.resolvable(EXHAUSTIVE_FARS, len(probe) * len(other))
     tars = {}
     if able:
         tally = across(rows[probe], subject[probe], rows[other], subject[other], max(able))
@@ -156,7 +155,7 @@ def distractors(
     return Result("distractors", found | tars, drawn, facts)
 
 
-def _better(rows: cosine.Rows, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
+def _better(rows: cosine.ExactRows, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
     """How many of the first `sizes` distractors are at least as like a probe as its mate is [len(sizes), K].
 
     rows: from `cosine.exact`.

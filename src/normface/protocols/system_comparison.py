@@ -13,8 +13,8 @@ from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result, ScoreSet
 from . import metrics
 from .csv_pairs import read_pairs_csv, subjects
 from .intervals import over_folds, percentiles, resampled_pairs
-from .lookup import NamedPairs
-from .paired import difference
+from .named_pairs import NamedPairs
+from .paired_tar import difference
 from .pairs import read_lfw_pairs, scores
 
 
