@@ -40,7 +40,7 @@ def drawn(rng, left, right, same, mean, by_person):
 
 @pytest.mark.parametrize("kind", ["strangers", "a list", "every pair"])
 def test_tar_at_far_covers(kind):
-    """Nominal 95 %: 94 to 98 % over all numbers of allowed false accepts; each within the error of 400 rounds, 1.3 %."""
+    """Nominal 95 %: 94 to 98 % over all numbers of false accepts; each within the error of 400 rounds, 1.3 %."""
     rng, mean = np.random.default_rng(1), 3.5
     hits = {name: np.zeros(len(ALLOWED)) for name in ("tar", "tar_per_person")}
     if kind == "every pair":
