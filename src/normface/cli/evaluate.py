@@ -15,31 +15,20 @@ from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, 
 from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
 from .terminal import Json, Model, StrictRates, command, out
-from .vectors import judged_system, refuse_few_errors
+from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors
 
 
 def evaluate(
     protocol: Annotated[str, typer.Argument(help=f"Which protocol: {', '.join(PROTOCOLS)}.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the lists (lfw/pairs.txt) and the aligned crops lfw/lfw-112x96.zip."),
-    ] = None,
+    data: Lists = None,
     model: Model = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Judge anybody's vectors: an .npz with `vectors` [N, D] and `ids` [N].")
-    ] = None,
+    embeddings: Vectors = None,
     mirror: Annotated[
         Mirror | None, typer.Option(help="How the mirrored image's features are merged. Default: sum.")
     ] = None,
-    named: Annotated[
-        list[Path] | None, typer.Option("--list", help="The protocol's lists, where they are not under --data.")
-    ] = None,
-    crops: Annotated[
-        Path | None, typer.Option(help="Aligned crops for --model, where they are not under --data.")
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of refusing.")
-    ] = False,
+    named: ListFiles = None,
+    crops: Crops = None,
+    partial: Partial = False,
     pca: Annotated[float | None, typer.Option(help="PCA fitted on the other folds, keeping this variance.")] = None,
     certified: Annotated[
         bool, typer.Option("--certify", help="Keep the operating point beside the model, for verify and export.")

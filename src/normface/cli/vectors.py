@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from .. import embed
 from ..embed import Embedder
@@ -15,6 +17,25 @@ from ..protocols import inputs_of
 from ..report.wording import label
 from ..types import RULE_OF_30, Embeddings, Result
 from .terminal import load_embedder, progress
+
+# What evaluate and calibrate ask for alike.
+Lists = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with lists (lfw/pairs.txt) and crops (lfw/lfw-112x96.zip)."),
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--embeddings", help="Judge these vectors: an .npz file with `vectors` [N, D] and `ids` [N]."),
+]
+ListFiles = Annotated[
+    list[Path] | None, typer.Option("--list", help="The protocol's lists, where they are not under --data.")
+]
+Crops = Annotated[
+    Path | None, typer.Option("--crops", help="Aligned crops for --model, where they are not under --data.")
+]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of failing.")
+]
 
 
 @dataclass(frozen=True)

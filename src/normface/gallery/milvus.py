@@ -22,11 +22,11 @@ from ..errors import ConfigError, DataError, InputError, ModelError
 from ..types import Match, OperatingPoint
 from . import GALLERIES
 from .base import (
+    Decider,
     Enrolments,
     Event,
     Gallery,
     Person,
-    agreed_model,
     checked_dim,
     checked_model,
     checked_name,
@@ -42,7 +42,7 @@ class MilvusGallery(Gallery):
     """See `gallery.Gallery`. Milvus needs the length of vectors, so collections are made at the first enrolment."""
 
     def __init__(self, uri: str, *, model: str | None, operating_point: OperatingPoint | None, create: bool) -> None:
-        self._asked, self._point = agreed_model(model, operating_point), operating_point
+        self._decider = Decider(model, operating_point)
         remote = "://" in uri
         if not remote:
             if not create and not Path(uri).exists():
@@ -59,9 +59,9 @@ class MilvusGallery(Gallery):
         """Collection, model and length of what searches see. Raises ModelError for another model than was asked for."""
         collection = self._store.alias(CURRENT)
         if collection is None:
-            return None, self._asked, None
+            return None, self._decider.model, None
         model, dim = self._store.bound(collection)
-        checked_model(self._asked, model)
+        checked_model(self._decider.model, model)
         return collection, model, dim
 
     # What a gallery does.
@@ -112,7 +112,7 @@ class MilvusGallery(Gallery):
         return matches
 
     def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._point.accepts(score) if self._point else None, person)
+        return Match(score, self._decider.accepts(score), person)
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
@@ -191,14 +191,7 @@ class MilvusGallery(Gallery):
             checked_model(model, self._store.bound(coming)[0])
         elif model == self.model:
             raise ModelError("another model than the gallery's", model, "name the new one")
-        return MilvusMigration(self._store, model, self.people, self._follow)
-
-    def _follow(self, model: str) -> None:
-        """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
-        if self._asked:
-            self._asked = model
-        if self._point and self._point.model_sha256 != model:
-            self._point = None
+        return MilvusMigration(self._store, model, self.people, self._decider.follow)
 
     def close(self) -> None:
         """See `Gallery`."""
