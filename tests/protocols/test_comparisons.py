@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from normface.errors import ConfigError, DataError
 from normface.protocols import NamedPairs, comparisons, operating_point
@@ -190,8 +191,13 @@ def test_one_person_alone_says_little_however_often_she_is_accepted():
 
 
 def test_a_list_without_people_has_exact_intervals():
-    scores = ScoreSet(np.linspace(-1, 1, 200), np.arange(200) >= 100, np.zeros(200, int))
+    impostor, genuine = np.linspace(-1, 0.5, 100), np.linspace(-0.49, 1.01, 100)
+    scores = ScoreSet(np.r_[impostor, genuine], np.arange(200) >= 100, np.zeros(200, int))
     point = operating_point(scores, target_far=0.1, **CERTIFICATE)
+    for found, count in ((point.far, 10), (point.tar, np.sum(genuine > impostor[-11]))):
+        exact = binomtest(count, 100).proportion_ci(method="exact")
+        assert (found.value, found.n) == (count / 100, 100)
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), rel=1e-9)
     assert point.calibration == calibrate(scores.scores, scores.same, ~scores.same)
 
 
