@@ -39,7 +39,7 @@ def test_a_model_that_loses_nothing_gets_its_own_certificate(drawn):
     point, found = judge(full, embedder(0, "small"), drawn)
     assert (point.target_far, found.facts["far"]) == (None, 0.1)
     assert judge(full, embedder(0, "small"), drawn, far=0.5)[1].facts["far"] == 0.5
-    with pytest.raises(ConfigError, match=r"--far, or a run whose operating point"):
+    with pytest.raises(ConfigError, match=r"--far, or a run with an operating point"):
         judge(embedder(0, "full", target=None, far=0), embedder(0, "small"), drawn)
 
 
