@@ -79,7 +79,7 @@ class TestHelp:
             (["bound", "--classes", "ten"], ["--classes to be a valid integer"]),
             (["bound", "--classes"], ["a value for --classes, got none"]),
             (["verify", "a.jpg"], ["expected B, got nothing"]),
-            (["verify", "a", "b", "c"], ["what normface verify takes", "(c)"]),
+            (["verify", "a", "b", "c"], ["valid arguments of normface verify, got unexpected", "(c)"]),
             (["search", "a", "-k", "0"], ["-k to be greater than or equal to 1"]),
         ],
     )

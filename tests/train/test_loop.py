@@ -346,7 +346,7 @@ class TestCheckpoints:
     def test_damaged(self, copied):
         (file,) = copied.glob("*.safetensors")
         file.write_bytes(b"\xff" * file.stat().st_size)
-        with pytest.raises(ModelError, match="whole safetensors"):
+        with pytest.raises(ModelError, match="intact safetensors"):
             Checkpoint.read(copied.parents[1])
 
     def test_unfinished_ones_do_not_count(self, copied):

@@ -177,4 +177,4 @@ def _usage(error: TyperException) -> ConfigError:
     if label:
         want = message.partition(": ")[2].removeprefix("Input should be ").partition(",")[0]
         return ConfigError(f"{label} to be {want or 'valid'}", "another value", see)
-    return ConfigError(f"valid arguments of {command}", f"an error ({message})", see)
+    return ConfigError(f"valid arguments of {command}", message.removeprefix("Got "), see)
