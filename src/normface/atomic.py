@@ -27,9 +27,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        remedy = "free some space" if error.errno == errno.ENOSPC else "choose a place that can be written"
+        remedy = "free disk space" if error.errno == errno.ENOSPC else "choose a writable folder"
         raise DataError(
-            f"to write {path}", f"'{error.strerror or error}'", f"{remedy}; {path.name} is as it was before"
+            f"to write {path}", f"'{error.strerror or error}'", f"{remedy}; {path.name} is unchanged"
         ) from error
     finally:
         with suppress(OSError):

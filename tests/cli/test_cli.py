@@ -131,7 +131,7 @@ class TestDoctorOfTheMachine:
         monkeypatch.setattr(speed, "measure", lambda **_: measured)
         found = json.loads(run("doctor", "--machine", "--json")[1])["speed"]
         assert [row["here"] for row in found["rows"]] == [20.0, "unknown"]
-        assert "left out: train_per_second: no torch" in run("doctor", "--machine")[1]
+        assert "skipped: train_per_second: no torch" in run("doctor", "--machine")[1]
 
     def test_mistakes(self, run, tmp_path):
         assert one_line(run("doctor")[2], "either the folder of a run or --machine", "got neither")

@@ -197,7 +197,7 @@ def test_a_reader_that_holds_old_pages_is_told_of(place, monkeypatch):
         gallery.enrol("Ann", drawn(0, 1))
         with other._store.reading() as db:
             db.execute("SELECT count(*) FROM templates").fetchone()
-            with pytest.raises(DataError, match="call compact when it has ended"):
+            with pytest.raises(DataError, match="call compact after it has ended"):
                 gallery.forget("Ann")
             assert gallery.search(drawn(0, 1)[0]) == []
         gallery.compact()

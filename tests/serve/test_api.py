@@ -142,10 +142,10 @@ class TestPeople:
         assert BAD not in [match["person"] for match in found["matches"]]
 
     def test_nobody_of_that_name(self, client, faces):
-        assert faulty(client.delete("/v1/people/Ann"), 404, "somebody enrolled")
-        assert faulty(client.delete("/v1/people/..%2F..%2Fetc%2Fpasswd"), 404, "somebody enrolled")
+        assert faulty(client.delete("/v1/people/Ann"), 404, "an enrolled person")
+        assert faulty(client.delete("/v1/people/..%2F..%2Fetc%2Fpasswd"), 404, "an enrolled person")
         told = client.post("/v1/verify", files={"a": faces[0][0]}, data={"person": "Ann"})
-        assert faulty(told, 404, "somebody enrolled")
+        assert faulty(told, 404, "an enrolled person")
 
     @pytest.mark.parametrize("name", ["", " ", "a\nb", "a\0b", "x" * 201, "\u202eevil"])
     def test_names_that_are_none(self, client, faces, name):
@@ -196,7 +196,7 @@ class TestKeys:
         assert guarded.get("/v1/people", headers=seen).status_code == 200
         lines = (tmp_path / "keys").read_text().splitlines()
         (tmp_path / "keys").write_text("\n".join(lines[1:]))  # withdrawn: what was overheard is worth nothing now
-        assert faulty(guarded.get("/v1/people", headers=seen), 401, "unknown, withdrawn or expired")
+        assert faulty(guarded.get("/v1/people", headers=seen), 401, "unknown, revoked or expired")
 
     def test_no_body_is_read_without_a_key(self, guarded):
         def never():
@@ -268,7 +268,7 @@ class TestGate:
         monkeypatch.setattr("normface.serve.engine.Engine.see", broken)
         with caplog.at_level(logging.INFO, "normface.serve"):
             response = verify(client, faces[0][0], faces[0][1])
-        assert faulty(response, 500, "an error of the service")
+        assert faulty(response, 500, "an internal error")
         assert "Secret" not in response.text
         from normface.serve.logs import Lines
 
