@@ -85,7 +85,7 @@ class TestLocal:
         embed_all(source, tmp_path / "a", load)
         with pytest.raises(ConfigError, match=r"of another \(mirror\)"):
             embed_all(source, tmp_path / "a", load, mirror="none")
-        with pytest.raises(ConfigError, match="of something else"):
+        with pytest.raises(ConfigError, match="with other files"):
             embed_all(source, model.parent, load)
         with pytest.raises(ConfigError, match="local, ray"):
             embed_all(source, tmp_path / "c", load, engine="spark")
