@@ -30,7 +30,7 @@ def align(image: Image, landmarks: Floats, template: str | Template = "112x112")
 
 
 def zoom(transform: Floats) -> float:
-    """Return the size of a crop's pixel in the photograph's pixels, under a similarity [2, 3] from crop to photograph."""
+    """Size of a crop's pixel in pixels of the photograph, under a similarity [2, 3] from crop to photograph."""
     return float(np.hypot(transform[0, 0], transform[1, 0]))
 
 
