@@ -228,7 +228,7 @@ class TestDoctor:
     def test_mistakes(self, run, folder, tmp_path):
         code, _, err = run("doctor", tmp_path)
         assert code == 2
-        assert one_line(err, "config.json", "train --out")
+        assert one_line(err, "config.json", "--out folder of normface train")
         assert one_line(run("doctor", folder, "--plot", "m.pdf")[2], ".svg or .png")
 
 
