@@ -237,7 +237,7 @@ class TestGate:
             assert statuses[:4] == [422] * 4
             assert set(statuses[4:]) <= {422, 429}
             refused = client.post("/v1/embed")
-            assert faulty(refused, 429, "at most 2 requests a second")
+            assert faulty(refused, 429, "at most 2 requests per second")
             assert int(refused.headers["retry-after"]) >= 1
             assert client.get("/healthz").status_code == 200
 
@@ -296,5 +296,5 @@ def test_a_run_folder_or_nothing(tmp_path):
 
 def test_a_folder_that_is_not_onnxruntimes(model, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ConfigError, match="onnxruntime-web's ort.wasm.min.mjs"):
+        with pytest.raises(ConfigError, match="--ort-web with ort.wasm.min.mjs"):
             create_app(Settings(model=model, ort_web=folder))

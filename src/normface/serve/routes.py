@@ -82,7 +82,7 @@ class Service:
             found = await asyncio.to_thread(call, *args, **options)
         except (DataError, ModelError) as error:
             self.faults[use] = f"the gallery cannot {use}: {error.got}"
-            raise Refused(503, f"the gallery to {use}", "a failure", "report it to the operator") from error
+            raise Refused(503, f"a gallery that can {use}", "one that fails", "report it to the operator") from error
         self.faults.pop(use, None)
         return found
 
