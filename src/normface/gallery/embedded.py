@@ -40,7 +40,7 @@ EXPORTED = 4096  # rows
 
 
 class EmbeddedGallery(Gallery):
-    """See `gallery.Gallery`. The index holds what the file held at the last call; each call catches up first."""
+    """See `gallery.Gallery`. Each call first updates the in-memory index from the file."""
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class EmbeddedGallery(Gallery):
                 db.execute("UPDATE versions SET model = ? WHERE model IS NULL", (self._decider.model,))
         if proof is None and sealed:
             raise ConfigError(
-                f"no key: {self._store.path} was made without one", "a key",
-                f"leave it out (and {KEY_VARIABLE}), or export into a new gallery made with it",
+                f"no key, because {self._store.path} is not encrypted", "a key",
+                f"unset {KEY_VARIABLE} and pass no key, or export into a new gallery with a key",
             )  # fmt: skip
         if proof is not None and not (sealed and sealed.proves(proof)):
             raise ConfigError(
-                f"the key that {self._store.path} was made with", "another key" if sealed else "none",
-                f"correct the key or {KEY_VARIABLE}; without it nobody can read the templates",
+                f"the key of {self._store.path}", "another key" if sealed else "none",
+                f"correct the key or {KEY_VARIABLE}; without the key the templates cannot be read",
             )  # fmt: skip
         return sealed or Plain()
 
@@ -170,7 +170,7 @@ class EmbeddedGallery(Gallery):
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
         """See `Gallery`."""
         if k < 1:
-            raise InputError("k ≥ 1", str(k), "ask for at least one person")
+            raise InputError("k ≥ 1", str(k), "increase k")
         with self._view() as db:
             query = unit_query(vector, self._index.dim if self._index else None)
             if exact is None:
@@ -237,7 +237,7 @@ class EmbeddedGallery(Gallery):
         while True:
             with self._view() as db:
                 if version not in (None, self._version):
-                    raise InputError("one model during an export", "a switch to another", "export again")
+                    raise InputError("the same model during the export", "a switch to another", "export again")
                 version = self._version
                 rows = db.execute(f"{EXPORT} AND t.id > ? ORDER BY t.id LIMIT {EXPORTED}", (version, last)).fetchall()
                 vectors = self._rows.opened(rows, self._version)
@@ -267,7 +267,7 @@ class EmbeddedGallery(Gallery):
                 checked_model(model, found[1])
             else:
                 if model == self._bound:
-                    raise ModelError("another model than the gallery's", model, "name the new one")
+                    raise ModelError("another model than the gallery's", model, "pass the hash of the new model")
                 row = db.execute("INSERT INTO versions (model, state) VALUES (?, 'next')", (model,)).lastrowid
                 found = row, model
                 self._store.note(db, "migrate", detail=f"to {model}, version {row}")
@@ -290,5 +290,5 @@ def file(
     key: bytes | str | None,
     create: bool,
 ) -> EmbeddedGallery:
-    """One SQLite file on this machine, searched in memory: `file:people.db`."""
+    """A single SQLite file, searched in memory: `file:people.db`."""
     return EmbeddedGallery(place, model=model, operating_point=operating_point, key=key, create=create)
