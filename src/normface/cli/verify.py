@@ -16,16 +16,14 @@ def verify(
     a: Annotated[Path, typer.Argument(help="A photograph.")],
     b: Annotated[Path, typer.Argument(help="Another photograph.")],
     model: Model = None,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The images are aligned crops already: detect nothing.")
-    ] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Do two photographs show the same person?
+    """Decide whether two photographs show the same person.
 
-    Detects and aligns the face nearest each image's centre, embeds both orientations, prints the cosine, and decides at
-    the model's operating point: the threshold that came from a protocol, with its measured errors. Also says how many
-    times more likely such a cosine is for the same person than for different people.
+    Detects and aligns the face nearest each image's center, embeds it and its mirror image, and compares the cosine
+    with the threshold of the model's operating point, which has measured error rates. Also prints the likelihood
+    ratio: how much more likely this cosine is for the same person than for different people.
 
     Example: `normface verify a.jpg b.jpg`.
     """
@@ -41,7 +39,7 @@ def verify(
         return
     if point is None:
         print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
-              "(make one with: normface calibrate)")  # fmt: skip
+              "(create one with: normface calibrate)")  # fmt: skip
         return
     verdict, sign = ("same person", "≥") if match.decision else ("different people", "<")
     print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
@@ -53,5 +51,5 @@ def verify(
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:
-    """A certificate without its calibration, whose result is the likelihood ratio."""
+    """Return the operating point without its calibration; the output has the likelihood ratio instead."""
     return {key: value for key, value in json.loads(point.to_json()).items() if key != "calibration"}
