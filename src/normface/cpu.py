@@ -18,7 +18,7 @@ import numpy as np
 
 from .system_facts import UNKNOWN, or_unknown, output_of
 
-KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each can do what those before it can
+PROCESSOR_KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each can do what those before it can
 ABILITIES = (
     "avx2 fma avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16 neon sve bf16 i8mm".split()
 )  # fmt: skip
@@ -54,8 +54,8 @@ class Processor:
         architecture: x86_64, arm64, …
         abilities: those of `ABILITIES` that it has.
         restrictions: environment variables that limit the instructions that libraries use, with their values.
-        kind: class of processors with comparable speed: one of `KINDS`, "arm64", "arm64-bf16" or the architecture;
-            takes restrictions into account.
+        kind: class of processors with comparable speed: one of `PROCESSOR_KINDS`, "arm64", "arm64-bf16" or the
+            architecture; takes restrictions into account.
     """
 
     name: str
@@ -89,13 +89,13 @@ def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[st
     if architecture != "x86_64":
         return f"{architecture}-bf16" if architecture == "arm64" and "bf16" in abilities else architecture
     steps = {"avx2": "avx2", "avx512f": "avx512", "avx512_bf16": "avx512-bf16", "amx_bf16": "avx512-amx"}
-    found = max((KINDS.index(step) for name, step in steps.items() if name in abilities), default=0)
+    found = max((PROCESSOR_KINDS.index(step) for name, step in steps.items() if name in abilities), default=0)
     for variable, ceilings in _CEILINGS.items():
         value = restrictions.get(variable, "").upper()
         beginnings = [beginning for beginning in ceilings if value.startswith(beginning)]
         if beginnings:
-            found = min(found, KINDS.index(ceilings[max(beginnings, key=len)]))
-    return KINDS[found]
+            found = min(found, PROCESSOR_KINDS.index(ceilings[max(beginnings, key=len)]))
+    return PROCESSOR_KINDS[found]
 
 
 def libraries() -> dict[str, Any]:

@@ -22,8 +22,8 @@ from .errors import ConfigError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 GROUP = "normface.plugins"
-NEAR = 0.7  # difflib's likeness of a name and what may be meant by it
-KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
+NEAR = 0.65  # difflib's likeness of a name and what may be meant by it
+REGISTRY_KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
 _log = logging.getLogger("normface")
 
 
@@ -110,9 +110,9 @@ def _entry_points() -> tuple[Any, ...]:
 
     found = tuple(entry_points(group=GROUP))
     for point in found:
-        if point.name.partition(".")[0] not in KINDS:
+        if point.name.partition(".")[0] not in REGISTRY_KINDS:
             _log.warning(
-                "plug-in %s (%s) skipped: its name must begin with one of %s",
-                point.name, point.value, ", ".join(KINDS),
+                "skipping the plug-in %s (%s): its name must begin with one of %s",
+                point.name, point.value, ", ".join(REGISTRY_KINDS),
             )  # fmt: skip
     return found

@@ -166,6 +166,7 @@ class TestBound:
         assert found["scale_for_probability"]["0.9"] == pytest.approx(11.46, abs=5e-3)
         assert "AdaCos" not in run("bound", "--classes", 2)[1]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["b.svg", "b.png"])
     def test_picture(self, run, tmp_path, name):
         assert run("bound", "--classes", 2, "--plot", tmp_path / name)[0] == 0
@@ -466,7 +467,7 @@ def test_demo_plans_to_the_time_it_has(drawn, monkeypatch):
     speeds = {2: 10.0, 4: 100.0}  # by the stride of the network's first convolution
     monkeypatch.setattr(speed, "images_per_second", lambda config, reader: speeds[config.model.options["stem"]])
     monkeypatch.setattr(demo.time, "perf_counter", lambda: 60.0)
-    kind = replace(demo.KINDS["real"], least=0.1, most=1000, each=10, rest=30)
+    kind = replace(demo.PLANS["real"], least=0.1, most=1000, each=10, rest=30)
     network, epochs = demo.plan(kind, faces, 5.0, None, 30.0)
     left = (300 - 30 - 30 - 3 * 10) / 3
     assert epochs == pytest.approx(left * 10 / len(faces), abs=0.05)

@@ -74,7 +74,7 @@ class TestDigits:
 @pytest.mark.slow
 class TestTrained:
     def test_same_seed_same_features(self):
-        first, second = (plain_softmax.trained(0, 0, silent, epochs=1).test for _ in range(2))
+        first, second = (plain_softmax.train_in_plane(0, 0, silent, epochs=1).test for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
     def test_softmax_features_are_radial(self):
@@ -84,8 +84,8 @@ class TestTrained:
         assert drawing.numbers["accuracy"]["softmax"] > 0.5
 
     def test_a_bias_leaves_clusters_at_the_origin(self):
-        run = plain_softmax.trained(plain_softmax.BIAS_RATE, 0, silent, epochs=6)
-        without = plain_softmax.trained(0, 0, silent, epochs=6)
+        run = plain_softmax.train_in_plane(plain_softmax.BIAS_RATE, 0, silent, epochs=6)
+        without = plain_softmax.train_in_plane(0, 0, silent, epochs=6)
         found, other = (
             plain_softmax.origin(run.test, run.test_labels),
             plain_softmax.origin(without.test, without.test_labels),
@@ -104,9 +104,9 @@ class TestTrained:
             assert found["accuracy"]["n"] == 1000
 
     def test_agents_separate_what_a_softmax_began(self):
-        start = digits.trained(digits.SOFTMAX["both"], epochs=2, rate=mnist.RATE, progress=silent)
+        start = digits.train_on_sphere(digits.SOFTMAX["both"], epochs=2, rate=mnist.RATE, progress=silent)
         for variant in (digits.CONTRASTIVE["C-contrastive"], digits.TRIPLET["C-triplet"]):
-            run = digits.trained(variant, epochs=1, rate=digits.TUNING_RATE, progress=silent, start=start)
+            run = digits.train_on_sphere(variant, epochs=1, rate=digits.TUNING_RATE, progress=silent, start=start)
             found = digits.measure(run.test, mnist.digits().test_labels, run.agents)
             assert found["accuracy"]["value"] > 0.5
             assert found["smallest_angle_between_agents"] > 10

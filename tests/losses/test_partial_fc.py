@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from normface import losses
 from normface.errors import ConfigError
-from normface.losses import CosineSoftmax
+from normface.losses import CosineSoftmax, partial_fc
 from normface.losses.partial_fc import sampled
 from normface.ops import cosine_cross_entropy
 from normface.train import RowSGD
@@ -48,7 +47,7 @@ def test_every_class_has_its_share_of_draws(batch):
 
 
 def test_draws_do_not_depend_on_the_shares(batch, monkeypatch):
-    monkeypatch.setattr(losses.sampling, "BLOCK", 64)
+    monkeypatch.setattr(partial_fc, "BLOCK", 64)
     w = torch.arange(C, dtype=torch.float64)[:, None]
     whole = sampled(w, batch[1], 0.3, (3, 4))[0].flatten()
     parts = [

@@ -19,6 +19,7 @@ def test_speed_is_images_over_the_time_of_later_steps(drawn, monkeypatch):
     assert speed.images_per_second(load_config("normface", SMALL), reader) == pytest.approx(16 * 16 / 64)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_freed_memory_is_kept_by_the_process():
     code = """

@@ -20,10 +20,10 @@ from ..protocols import (
     operating_point,
     read_groups,
 )  # fmt: skip
-from ..protocols.lookup import partly, people, present, rows_of
+from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
-from .terminal import Json, Model, Strict, command, out
-from .vectors import judged_system
+from .terminal import Json, Model, StrictRates, command, out
+from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors
 
 
 def calibrate(
@@ -31,22 +31,12 @@ def calibrate(
         str,
         typer.Argument(help="Its comparisons: lfw, pairs_csv (yours), a .bin's; blufr, all_pairs: every pair."),
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with the lists and the aligned crops, as for evaluate.")
-    ] = None,
+    data: Lists = None,
     model: Model = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Anybody's vectors, .npz with `vectors` and `ids`; needs --out.")
-    ] = None,
-    named: Annotated[
-        list[Path] | None, typer.Option("--list", help="The protocol's list, where it is not under --data.")
-    ] = None,
-    crops: Annotated[
-        Path | None, typer.Option(help="Aligned crops for --model, where they are not under --data.")
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of refusing.")
-    ] = False,
+    embeddings: Vectors = None,
+    named: ListFiles = None,
+    crops: Crops = None,
+    partial: Partial = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
     ] = None,
@@ -54,15 +44,19 @@ def calibrate(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html and report.md here too.")
     ] = None,
-    replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people.")] = 500,
-    strict: Strict = False,
+    confident: Annotated[
+        bool, typer.Option("--confident", help="Hold the upper end of the FAR's 95 % interval to --far, not its value.")
+    ] = False,
+    replicates: Annotated[int | None, typer.Option(hidden=True)] = None,  # deprecated: no bootstrap is needed
+    strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
     """Choose the threshold for a false accept rate, and say what a score is worth.
 
     Writes the certificate beside the model: the threshold, the rates measured at it with their intervals, and the map
     from a score to a likelihood ratio. `verify` decides by it and `export` puts it into the ONNX file. A rate that
-    the comparisons cannot resolve is refused. docs/operating-points.md tells what a certificate says and what not.
+    the comparisons cannot resolve is refused, and with `--confident` one that they cannot promise.
+    docs/operating-points.md tells what a certificate says and what not.
 
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`.
@@ -82,12 +76,13 @@ def calibrate(
     how = [protocol, system.name if embeddings else "mirror sum", *["partial"] * bool(told)]
     point = operating_point(
         comparisons, target_far=far, protocol=", ".join(how),
-        model_sha256=system.sha256, data_sha256=digest, replicates=replicates,
+        model_sha256=system.sha256, data_sha256=digest, confident=confident,
     )  # fmt: skip
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
     conditions = {"system": system.name, **told}
-    result = certified(point, comparisons, by_image, by_pair, conditions=conditions, replicates=replicates)
+    result = certified(point, comparisons, by_image, by_pair, conditions=conditions)
+    refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
     if folder is not None:

@@ -13,7 +13,7 @@ import typer
 
 from ..embed.bulk import Engine, embed_all, gather
 from ..embed.embedder import Mirror
-from ..embed.loading import Precision
+from ..embed.loading import RunPrecision
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError
 from .terminal import Json, Model, Strict, load_embedder, out, progress
@@ -34,7 +34,7 @@ def embed(
     ] = "auto",
     mirror: Annotated[Mirror, typer.Option(help="Add the features of the mirror image (sum) or not (none).")] = "sum",
     precision: Annotated[
-        Precision,
+        RunPrecision,
         typer.Option(help="fp32, bf16 (runs on PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 if it is faster here."),
     ] = "fp32",
     engine: Annotated[

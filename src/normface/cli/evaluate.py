@@ -12,33 +12,23 @@ from ..embed import certificate, certify, keep_certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
-from ..protocols.lookup import Ids
+from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
-from .terminal import Json, Model, Strict, command, out
-from .vectors import judged_system
+from .terminal import Json, Model, StrictRates, command, out
+from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors
 
 
 def evaluate(
     protocol: Annotated[str, typer.Argument(help=f"Protocol: {', '.join(PROTOCOLS)}.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the lists (lfw/pairs.txt) and the aligned crops (lfw/lfw-112x96.zip)."),
-    ] = None,
+    data: Lists = None,
     model: Model = None,
-    embeddings: Annotated[
-        Path | None,
-        typer.Option(help="Evaluate embeddings of any system: an .npz with `vectors` [N, D] and `ids` [N]."),
-    ] = None,
+    embeddings: Vectors = None,
     mirror: Annotated[
         Mirror | None, typer.Option(help="How to merge features of the image and its mirror image. Default: sum.")
     ] = None,
-    named: Annotated[
-        list[Path] | None, typer.Option("--list", help="The protocol's lists, if they are not under --data.")
-    ] = None,
-    crops: Annotated[Path | None, typer.Option(help="Aligned crops for --model, if they are not under --data.")] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Skip and report images without an embedding instead of failing.")
-    ] = False,
+    named: ListFiles = None,
+    crops: Crops = None,
+    partial: Partial = False,
     pca: Annotated[
         float | None, typer.Option(help="Apply PCA fitted on the other folds, keeping this share of the variance.")
     ] = None,
@@ -52,7 +42,7 @@ def evaluate(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
-    strict: Strict = False,
+    strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
     """Evaluate a model, or embeddings of any system, by a published protocol.
@@ -66,8 +56,8 @@ def evaluate(
     `normface evaluate lfw --data DATA --embeddings F.npz --json`,
     `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`.
     """
-    if embeddings is not None and (mirror is not None or strict):
-        raise ConfigError("--mirror and --strict with --model", "one of them with --embeddings", "drop it")
+    if embeddings is not None and mirror is not None:
+        raise ConfigError("--mirror with --model", "--mirror with --embeddings", "drop --mirror")
     mirror = mirror or "sum"
     reads = inputs_of(protocol)  # raises for an unknown protocol
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
@@ -82,6 +72,7 @@ def evaluate(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict
     )
     result = PROTOCOLS.build(protocol, system.vectors, *lists, conditions=system.conditions, **options)
+    refuse_few_errors(result, strict)
     if pairs and "threshold" in result.facts:
         result = _with_details(result, system.vectors, *pairs, groups)
     if certified:

@@ -17,7 +17,7 @@ from .vectors import embed_pairs
 
 if TYPE_CHECKING:
     from ..embed.export import Exported, Judge
-    from ..embed.precision import Precision
+    from ..embed.precision import StoredPrecision
 
 MAX_LOSS = 0.01  # the smallest loss that 3,000 genuine and 3,000 impostor pairs can exclude: docs/decisions/0006
 
@@ -89,7 +89,7 @@ def export(
         out.print(f"gate passed: {_words(made.gate)}", soft_wrap=True, markup=False)
 
 
-def write_onnx(run: Path, file: Path, precision: Precision = "fp32", judge: Judge | None = None) -> Exported:
+def write_onnx(run: Path, file: Path, precision: StoredPrecision = "fp32", judge: Judge | None = None) -> Exported:
     """Export a run with its operating point; in fewer bits, with the one that `judge` returns."""
     from ..embed.export import export as write
     from ..train import Checkpoint, load_model

@@ -61,11 +61,11 @@ def speed(name: str) -> float:
     """Measure a network's forward pass in float32 for one second. Returns images/s of the fastest batch."""
     import numpy as np
 
-    from ..embed.pytorch import runner
+    from ..embed.pytorch import torch_runner
     from ..models import build
 
     model = build(name).eval()
-    run, spec = runner(model), model.spec
+    run, spec = torch_runner(model), model.spec
     pixels = np.zeros((BATCH, spec.channels, spec.height, spec.width), np.float32)
     run(pixels)
     best, stop = float("inf"), time.perf_counter() + SECONDS

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from ..data import Images, Record, format_of, open_reader, writable, write
-from ..data.decode import as_ppm
+from ..data.decoding import as_ppm
 from ..data.pack import verify as verify_pack
 from ..errors import ConfigError, DataError, reason
 from .terminal import Json, Strict, err, out, progress

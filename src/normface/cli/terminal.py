@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable images instead of skipping them.")]
+StrictRates = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse unreadable images instead of skipping them, and rates with fewer than 30 errors (Rule of 30).",
+    ),
+]
 Model = Annotated[
     Path | None,
     typer.Option(

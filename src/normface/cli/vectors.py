@@ -5,15 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from .. import embed
 from ..embed import Embedder
 from ..embed.embedder import Mirror
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..protocols import inputs_of
-from ..types import Embeddings
+from ..report.wording import label
+from ..types import RULE_OF_30, Embeddings, Result
 from .terminal import load_embedder, progress
+
+# Options of evaluate and calibrate.
+Lists = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with the lists (lfw/pairs.txt) and aligned crops (lfw/lfw-112x96.zip)."),
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--embeddings", help="Embeddings of any system: an .npz with `vectors` [N, D] and `ids` [N]."),
+]
+ListFiles = Annotated[
+    list[Path] | None, typer.Option("--list", help="The protocol's lists, if they are not under --data.")
+]
+Crops = Annotated[Path | None, typer.Option("--crops", help="Aligned crops for --model, if they are not under --data.")]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Skip and report images without an embedding instead of failing.")
+]
 
 
 @dataclass(frozen=True)
@@ -57,3 +77,13 @@ def embed_pairs(embedder: Embedder, data: Path) -> Embeddings:
     """Embed the images of LFW's pairs, with a progress bar."""
     with progress(f"embedding with {embedder.name}", "images") as bar:
         return embed.embed_pairs(embedder, data, progress=bar)
+
+
+def refuse_few_errors(result: Result, strict: bool) -> None:
+    """Raise DataError where `strict` and a rate of the result has fewer than 30 errors behind it."""
+    if strict and (few := result.few_errors):
+        told = ", ".join(f"{count} behind {label(name)}" for name, count in few.items())
+        raise DataError(
+            f"at least {RULE_OF_30} errors behind every rate (Rule of 30, ISO/IEC 19795-1)", told,
+            "evaluate more comparisons, ask for a higher FAR, or drop --strict",
+        )  # fmt: skip

@@ -45,10 +45,9 @@ def verify(
     print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
     if point.calibration:
         print(f"evidence: {report.evidence(point.calibration, match.score)}")
-    print(
-        f"threshold from {point.protocol}: accepts {report.estimate(point.far)} of {point.far.n:,} impostor pairs\n"
-        f"and {report.estimate(point.tar)} of {point.tar.n:,} genuine pairs (95 % intervals in brackets)",
-    )
+    print(f"threshold from {point.protocol}, with 95 % intervals in brackets:")
+    for line in report.certified_rates(point):
+        print(f"  {line}")
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import DataError
 from ..types import Ints
-from .decode import decode
+from .decoding import decode
 from .formats import READERS, Format, holds
 from .images import Images, Record
 from .pread import read_at

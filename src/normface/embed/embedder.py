@@ -18,14 +18,14 @@ from ..errors import ConfigError, FaceError, InputError
 from ..faces import DETECTORS, Detector, align, central, retarget
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
-from .loading import Precision, load_network
+from .loading import RunPrecision, load_network
 from .network import Network, Run
 
 Mirror = Literal["sum", "max", "concatenate", "none"]
 MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "sum": np.add, "max": np.maximum, "concatenate": lambda one, other: np.concatenate([one, other], axis=1),
 }  # fmt: skip
-BLOCK = 64  # crops read while the ones before them are embedded
+READ_AT_ONCE = 64  # crops read while the ones before them are embedded
 _log = logging.getLogger("normface")
 
 
@@ -52,7 +52,9 @@ class Embedder:
         self.operating_point = network.operating_point
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, certified: bool = True, precision: Precision = "fp32") -> Embedder:
+    def load(
+        cls, path: str | Path | None = None, *, certified: bool = True, precision: RunPrecision = "fp32"
+    ) -> Embedder:
         """Load a face model: a run folder (requires torch), an ONNX file, or with None the default model.
 
         An ONNX file must be an export of this package, or have an InputSpec in `MODEL.spec.json` next to it.
@@ -122,14 +124,14 @@ class Embedder:
         parts: list[Floats] = []
 
         def crops(start: int) -> Image:
-            rows = range(start, min(start + BLOCK, total))
+            rows = range(start, min(start + READ_AT_ONCE, total))
             each = images if isinstance(images, np.ndarray) else {row: images.read(row) for row in rows}
             return np.concatenate([retarget(each[row][None], self.spec.template) for row in rows])
 
-        for block in map_ahead(crops, range(0, total, BLOCK)):
+        for block in map_ahead(crops, range(0, total, READ_AT_ONCE)):
             parts.append(self.features(block, mirror))
             if progress:
-                progress(min(BLOCK * len(parts), total), total)
+                progress(min(READ_AT_ONCE * len(parts), total), total)
         ids = [str(i) for i in range(total)] if isinstance(images, np.ndarray) else images.ids
         return Embeddings(np.concatenate(parts), np.asarray(ids))
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Precision = Literal["fp32", "fp16", "int8"]
+StoredPrecision = Literal["fp32", "fp16", "int8"]
 
 
-def store(proto: Any, precision: Precision) -> None:
+def store(proto: Any, precision: StoredPrecision) -> None:
     """Replace the float32 weights of convolutions and matrix products in a ModelProto; biases are unchanged.
 
     Batch norms must be folded already, as torch's exporter does: the scales are those of the folded weights.

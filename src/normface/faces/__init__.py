@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ..registry import Registry
 from ..types import Face, Image
-from .align import align, retarget, size_fault
+from .alignment import align, retarget, size_fault
 from .face_choice import central, choose
 from .quality import Pose, eye_distance, pose, sharpness
 from .template import TEMPLATES, Template, find_template, similarity

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 
 from ..atomic import replacing
-from ..data.decode import Reduced, decode_reduced
+from ..data.decoding import Reduced, decode_reduced
 from ..errors import ConfigError, DataError, FaceError
 from ..prefetch import map_ahead
 from ..types import Face, Floats, Image

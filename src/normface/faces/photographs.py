@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.decode import EXTENSIONS, Reduced, decode_reduced
+from ..data.decoding import EXTENSIONS, Reduced, decode_reduced
 from ..data.folder import is_image
 from ..data.source import Source, open_source
 from ..errors import DataError
 from ..types import Face, Floats, Image
-from .align import align, zoom
+from .alignment import align, zoom
 from .template import Template
 
 

@@ -36,7 +36,7 @@ class Softmax(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trained:
+class PlaneRun:
     """Features [N, 2] and labels [N] of training and test digits, and the softmax of the training."""
 
     train: Floats
@@ -56,13 +56,13 @@ class Trained:
         return {name: float((labels == self.test_labels).mean()) for name, labels in found.items()}
 
 
-def trained(bias_rate: float, seed: int, progress: Progress, epochs: int = EPOCHS) -> Trained:
+def train_in_plane(bias_rate: float, seed: int, progress: Progress, epochs: int = EPOCHS) -> PlaneRun:
     """Train the digit network with 2-D features and plain softmax."""
     torch.manual_seed(seed)
     model, softmax, data = mnist.network(2), Softmax(bias_rate), mnist.digits()
     mnist.fit(model, softmax, epochs=epochs, seed=seed, progress=progress)
     train, test = (mnist.features(model, images).numpy() for images in (data.train, data.test))
-    return Trained(train, data.train_labels.numpy(), test, data.test_labels.numpy(), softmax)
+    return PlaneRun(train, data.train_labels.numpy(), test, data.test_labels.numpy(), softmax)
 
 
 def radiality(features: Floats, labels: Ints) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def origin(features: Floats, labels: Ints) -> dict[str, Any]:
 @FIGURES.register
 def radial(progress: Progress, epochs: int = EPOCHS) -> Drawing:
     """Figure 2: radial softmax features without a bias, and the largest class probability over the plane."""
-    run = trained(0, 0, progress, epochs)
+    run = train_in_plane(0, 0, progress, epochs)
     numbers = {**radiality(run.test, run.test_labels), "accuracy": run.accuracies(), "epochs": epochs, "seed": 0}
     figure, axes = panels(1, 2, 9, 4.4)
     plane(axes[0, 0], run.test, run.test_labels)
@@ -127,7 +127,7 @@ def radial(progress: Progress, epochs: int = EPOCHS) -> Drawing:
 def bias(progress: Progress, epochs: int = EPOCHS) -> Drawing:
     """Figure 3: with a bias, some clusters lie at the origin, and normalization spreads them around the circle."""
     together = mnist.Together(progress, 2 * SEEDS * mnist.steps(epochs))
-    runs, without = ([trained(rate, seed, together, epochs) for seed in range(SEEDS)] for rate in (BIAS_RATE, 0))
+    runs, without = ([train_in_plane(rate, seed, together, epochs) for seed in range(SEEDS)] for rate in (BIAS_RATE, 0))
     found, control = (
         [{"seed": seed, **origin(r.test, r.test_labels), "accuracy": r.accuracies()} for seed, r in enumerate(group)]
         for group in (runs, without)

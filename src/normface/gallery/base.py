@@ -287,15 +287,30 @@ def checked_model(asked: str | None, bound: str | None) -> None:
         )  # fmt: skip
 
 
-def agreed_model(model: str | None, point: OperatingPoint | None) -> str | None:
-    """Return the model given by hash or by operating point. Raises ModelError if they differ."""
-    if model and point and point.model_sha256 != model:
-        raise ModelError(
-            f"an operating point of the model {model}",
-            f"one of {point.model_sha256}",
-            "run normface calibrate for that model",
-        )
-    return model or (point.model_sha256 if point else None)
+class Decider:
+    """The model that a gallery was opened for, and the operating point that decides its matches.
+
+    Raises:
+        ModelError: the operating point belongs to another model.
+    """
+
+    def __init__(self, model: str | None, point: OperatingPoint | None) -> None:
+        if model and point and point.model_sha256 != model:
+            raise ModelError(
+                f"an operating point of the model {model}", f"one of {point.model_sha256}", "run normface calibrate"
+            )
+        self.model, self._point = model or (point.model_sha256 if point else None), point
+
+    def accepts(self, score: float) -> bool | None:
+        """Decide a match; None without an operating point."""
+        return self._point.accepts(score) if self._point else None
+
+    def follow(self, model: str) -> None:
+        """Continue with a new model after a migration; drop the operating point of the old one."""
+        if self.model:
+            self.model = model
+        if self._point and self._point.model_sha256 != model:
+            self._point = None
 
 
 def unknown(name: str) -> InputError:

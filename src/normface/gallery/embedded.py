@@ -18,11 +18,11 @@ from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
 from . import GALLERIES
 from .base import (
+    Decider,
     Enrolments,
     Event,
     Gallery,
     Person,
-    agreed_model,
     checked_model,
     checked_name,
     unit_query,
@@ -35,7 +35,7 @@ from .rows import EXPORT, ROWS, Row, Rows
 from .store import Store
 
 EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True
-PART = 256  # rows read at once: they stay in a core's cache until they are checked and coded
+ROWS_AT_ONCE = 256  # rows read at once: they stay in a core's cache until they are checked and coded
 EXPORTED = 4096  # rows
 
 
@@ -53,7 +53,7 @@ class EmbeddedGallery(Gallery):
     ) -> None:
         require("numkong", "gallery")  # before a file is made that could not be searched
         master = master_key(key)
-        self._asked, self._point = agreed_model(model, operating_point), operating_point
+        self._decider = Decider(model, operating_point)
         self._version, self._seen, self._last = 0, 0, 0  # version; line of the audit log; template
         self._bound: str | None = None
         self._index: Index | None = None
@@ -73,8 +73,8 @@ class EmbeddedGallery(Gallery):
                 db.execute("INSERT INTO meta VALUES ('proof', ?)", (sealed.proof() if sealed else None,))
                 db.execute("INSERT INTO versions (state) VALUES ('current')")
             (proof,) = db.execute("SELECT value FROM meta WHERE name = 'proof'").fetchone()
-            if self._asked and not db.execute("SELECT 1 FROM templates LIMIT 1").fetchone():
-                db.execute("UPDATE versions SET model = ? WHERE model IS NULL", (self._asked,))
+            if self._decider.model and not db.execute("SELECT 1 FROM templates LIMIT 1").fetchone():
+                db.execute("UPDATE versions SET model = ? WHERE model IS NULL", (self._decider.model,))
         if proof is None and sealed:
             raise ConfigError(
                 f"no key, because {self._store.path} is not encrypted", "a key",
@@ -102,7 +102,7 @@ class EmbeddedGallery(Gallery):
     def _catch_up(self, db: sqlite3.Connection) -> None:
         current = "SELECT id, model, dim, rows FROM versions WHERE state = 'current'"
         version, model, dim, expected = db.execute(current).fetchone()
-        checked_model(self._asked, model)
+        checked_model(self._decider.model, model)
         self._bound = model
         anew = version != self._version or (dim and not self._index)
         if anew:
@@ -129,7 +129,7 @@ class EmbeddedGallery(Gallery):
     ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Rows of a query that begins with ROWS, in parts, with their vectors [N, D]."""
         found = db.execute(query, values)
-        while rows := found.fetchmany(PART):
+        while rows := found.fetchmany(ROWS_AT_ONCE):
             yield rows, self._rows.opened(rows, self._version)
 
     def _fetch(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -164,7 +164,7 @@ class EmbeddedGallery(Gallery):
         """See `Gallery`."""
         with self._store.writing() as db:
             version, model = db.execute("SELECT id, model FROM versions WHERE state = 'current'").fetchone()
-            checked_model(self._asked, model)
+            checked_model(self._decider.model, model)
             return self._rows.insert(db, enrolments, version, new=True)
 
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
@@ -201,7 +201,7 @@ class EmbeddedGallery(Gallery):
         return self._match(score, name)
 
     def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._point.accepts(score) if self._point else None, person)
+        return Match(score, self._decider.accepts(score), person)
 
     def forget(self, person: str) -> int:
         """See `Gallery`."""
@@ -271,14 +271,7 @@ class EmbeddedGallery(Gallery):
                 row = db.execute("INSERT INTO versions (model, state) VALUES (?, 'next')", (model,)).lastrowid
                 found = row, model
                 self._store.note(db, "migrate", detail=f"to {model}, version {row}")
-        return EmbeddedMigration(self._rows, found[0], model, self._follow)
-
-    def _follow(self, model: str) -> None:
-        """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
-        if self._asked:
-            self._asked = model
-        if self._point and self._point.model_sha256 != model:
-            self._point = None
+        return EmbeddedMigration(self._rows, found[0], model, self._decider.follow)
 
     def close(self) -> None:
         """See `Gallery`."""

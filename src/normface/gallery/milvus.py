@@ -21,11 +21,11 @@ from ..errors import ConfigError, DataError, InputError, ModelError
 from ..types import Match, OperatingPoint
 from . import GALLERIES
 from .base import (
+    Decider,
     Enrolments,
     Event,
     Gallery,
     Person,
-    agreed_model,
     checked_dim,
     checked_model,
     checked_name,
@@ -34,14 +34,14 @@ from .base import (
 )  # fmt: skip
 from .encryption import KEY_VARIABLE
 from .milvus_migration import MilvusMigration
-from .milvus_store import AUDIT, CURRENT, NEXT, PART, TEMPLATES, MilvusStore, subject
+from .milvus_store import AUDIT, CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
 
 
 class MilvusGallery(Gallery):
     """See `gallery.Gallery`. Collections are created at the first enrolment, because Milvus needs the dimension."""
 
     def __init__(self, uri: str, *, model: str | None, operating_point: OperatingPoint | None, create: bool) -> None:
-        self._asked, self._point = agreed_model(model, operating_point), operating_point
+        self._decider = Decider(model, operating_point)
         remote = "://" in uri
         if not remote:
             if not create and not Path(uri).exists():
@@ -58,9 +58,9 @@ class MilvusGallery(Gallery):
         """Collection, model and length of what searches see. Raises ModelError for another model than was asked for."""
         collection = self._store.alias(CURRENT)
         if collection is None:
-            return None, self._asked, None
+            return None, self._decider.model, None
         model, dim = self._store.bound(collection)
-        checked_model(self._asked, model)
+        checked_model(self._decider.model, model)
         return collection, model, dim
 
     # What a gallery does.
@@ -111,7 +111,7 @@ class MilvusGallery(Gallery):
         return matches
 
     def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._point.accepts(score) if self._point else None, person)
+        return Match(score, self._decider.accepts(score), person)
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
@@ -153,7 +153,7 @@ class MilvusGallery(Gallery):
         part: list[dict[str, Any]] = []
         for row in self._store.rows(self._current()[0], ["person", "quality", "time", "consent", "vector"]):
             part.append(row)
-            if len(part) == PART:
+            if len(part) == QUERY_LIMIT:
                 yield _gathered(part)
                 part = []
         if part:
@@ -190,14 +190,7 @@ class MilvusGallery(Gallery):
             checked_model(model, self._store.bound(coming)[0])
         elif model == self.model:
             raise ModelError("another model than the gallery's", model, "pass the hash of the new model")
-        return MilvusMigration(self._store, model, self.people, self._follow)
-
-    def _follow(self, model: str) -> None:
-        """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
-        if self._asked:
-            self._asked = model
-        if self._point and self._point.model_sha256 != model:
-            self._point = None
+        return MilvusMigration(self._store, model, self.people, self._decider.follow)
 
     def close(self) -> None:
         """See `Gallery`."""

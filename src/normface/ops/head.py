@@ -1,6 +1,6 @@
 """The classification head: a batch and the class weights, as the softmax and the agent losses use them.
 
-A callable (`products.Products`) computes the products with the class weights: `blockwise.products` or
+The products with the class weights are a callable's (`products.Products`): `blockwise_products` or `triton.Kernels`.
 `triton.Kernels`. `sharded.Sharded` is the same head for ranks that share the classes.
 """
 
@@ -34,7 +34,7 @@ class Head:
         w_RD: Tensor,
         y_B: Tensor,
         rule: RowRule = COSINES,
-        products: Products = blockwise.products,
+        products: Products = blockwise.blockwise_products,
     ) -> None:
         self.x_BD, self.y_B = widened(x_BD), y_B
         self.w_RD = w_RD.to(self.x_BD.dtype)

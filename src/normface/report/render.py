@@ -9,21 +9,21 @@ from typing import Any
 
 from ..atomic import replacing
 from ..types import Result
-from . import curves, pages, words
-from .words import Rows
+from . import curves, pages, wording
+from .wording import Rows
 
 Photographs = Callable[[str], bytes | None]  # id → a small JPEG
 
 
 def render_markdown(results: Mapping[str, Result]) -> str:
     """Render summary, metrics of each named system with 95 % intervals and counts, groups, and notes as Markdown."""
-    parts = [words.summary(results), markdown_table(words.metrics(results))]
+    parts = [wording.summary(results), markdown_table(wording.metrics(results))]
     for name, result in results.items():
         if found := result.facts.get("slices"):
             title = "Groups" if len(results) == 1 else f"Groups, {name}"
-            parts += [f"{title}, at threshold {found['threshold']:.4f}:", markdown_table(words.slices(found))]
-            parts += words.ratios(found)
-    return "\n\n".join([*parts, *words.notes(results)])
+            parts += [f"{title}, at threshold {found['threshold']:.4f}:", markdown_table(wording.slices(found))]
+            parts += wording.ratios(found)
+    return "\n\n".join([*parts, *wording.notes(results)])
 
 
 def render_html(
@@ -47,25 +47,25 @@ def render_html(
         "report.html",
         title=title,
         opening=opening,
-        lead=[words.summary(results), *remarks],
-        metrics=words.metrics(results),
-        notes=words.notes(results),
+        lead=[wording.summary(results), *remarks],
+        metrics=wording.metrics(results),
+        notes=wording.notes(results),
         errors=_drawn(curves.roc(results), curves.det(results)),
         identification=_drawn(curves.cmc(results), curves.identification(results)),
         scores=_drawn(*scores),
         calibrated=any(calibrations.values()),
         groups=[
-            {"of": "" if alone else f": {name}", "threshold": found["threshold"], "rows": words.slices(found),
-             "ratios": words.ratios(found)}
+            {"of": "" if alone else f": {name}", "threshold": found["threshold"], "rows": wording.slices(found),
+             "ratios": wording.ratios(found)}
             for name, result in results.items() if (found := result.facts.get("slices"))
         ],
         hardest=[
             {"of": "" if alone else f": {name}", "kinds": _hardest(result, photographs)}
             for name, result in results.items()
         ],
-        folds=words.folds(results),
-        trials=words.trials(results),
-        conditions=[["", *results], *words.conditions(results)],
+        folds=wording.folds(results),
+        trials=wording.trials(results),
+        conditions=[["", *results], *wording.conditions(results)],
         command=command,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ class Busy(Exception):
         self.seconds, self.limit = max(1, math.ceil(seconds)), limit
 
 
-class Rate:
+class RateLimit:
     """A token bucket per caller: `rate` requests per second, bursts of twice that (at least one)."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -18,10 +18,10 @@ from . import metrics
 from .inputs import PROTOCOLS, reads
 from .intervals import over_folds, standard_error
 from .lists import read_text
-from .lookup import Ids, NamedPairs, partly
+from .named_pairs import Ids, NamedPairs, partly
 from .verification import curves, rates, separation
 
-BINS = 100  # of the cosines of a pair of videos, on [-1, 1]
+VIDEO_BINS = 100  # of the cosines of a pair of videos, on [-1, 1]
 _ROWS = 512  # of a kernel at a time
 
 
@@ -137,7 +137,7 @@ def ytf(
 
 def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, centre: Floats) -> tuple[Floats, Floats]:
     """Of each pair of videos the mean [P] and the histogram [P, 100] of its frames' cosines, frames centred first."""
-    means, histograms = np.empty(len(left)), np.empty((len(left), BINS))
+    means, histograms = np.empty(len(left)), np.empty((len(left), VIDEO_BINS))
     for pair, sides in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
         a_ND, b_MD = (vectors[frames[side]] - centre for side in sides)
         for each in (a_ND, b_MD):
@@ -145,8 +145,8 @@ def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, c
             each /= np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
         cosine_NM = cosine.matrix(cosine.exact(a_ND), cosine.exact(b_MD)).astype(np.float64)
         means[pair] = cosine_NM.mean()
-        place = ((cosine_NM.ravel() + 1) * (BINS / 2)).astype(np.int64).clip(0, BINS - 1)
-        histograms[pair] = np.bincount(place, minlength=BINS) / cosine_NM.size
+        place = ((cosine_NM.ravel() + 1) * (VIDEO_BINS / 2)).astype(np.int64).clip(0, VIDEO_BINS - 1)
+        histograms[pair] = np.bincount(place, minlength=VIDEO_BINS) / cosine_NM.size
     return means, histograms
 
 

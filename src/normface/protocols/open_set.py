@@ -19,8 +19,8 @@ from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
 from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled
 from .lists import read_table
-from .lookup import Ids, partly, present, rows_of
 from .metrics import resolve
+from .named_pairs import Ids, partly, present, rows_of
 from .tally import at_kth, bounded
 
 RANKS, FPIRS = (1, 5, 10), (0.1, 0.01)

@@ -6,20 +6,22 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..types import Calibration, Estimate, Result
+from ..types import RULE_OF_30, Calibration, Estimate, OperatingPoint, Result
 
 Rows = list[list[str]]
 
 ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "tar", "tpir", "vr")
+PER_PERSON = "_per_person"
+FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are told first
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 FACTS = {
     "d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "pca": "PCA (share of variance)",
-    "target_far": "FAR asked for",
+    "target_far": "FAR asked for", "commonest_five": "the five commonest people's share of genuine comparisons",
     "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
 }  # fmt: skip
 SHOWN = (
-    "fold_accuracy", "fold_threshold", "notes", "slices", "hardest", "operating_point", "by_trial", "mean_minus_std",
-    "partial",
+    "fold_accuracy", "fold_threshold", "notes", "confident", "slices", "hardest", "operating_point", "by_trial",
+    "mean_minus_std", "partial",
 )  # fmt: skip
 
 
@@ -36,22 +38,45 @@ def _found(result: Result) -> str:
     """The end of a sentence that starts with the system's name."""
     metrics, facts = result.metrics, result.facts
     if result.protocol == "calibrate":
-        ask = f" (asked for: at most {percent(facts['target_far'])})" if facts.get("target_far") else ""
-        return (
-            f"accepts from cosine {facts['threshold']:.4f} on: {estimate(metrics['far'])} of {metrics['far'].n:,} "
-            f"impostor comparisons{ask} and {estimate(metrics['tar'])} of {metrics['tar'].n:,} genuine ones"
-        )
+        return _certified(metrics, facts)
     if accuracy := metrics.get("accuracy"):
         error = f" ± {100 * facts['standard_error']:.2f}" if "standard_error" in facts else ""
         return f"decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs rightly"
-    told = [_sentence(name, found) for name, found in metrics.items()]
+    told = [_sentence(name, found) for name, found in _leading(result)]
     return ", ".join(filter(None, told[:3])) or "was measured"
+
+
+def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str:
+    held = "whole interval at most" if facts.get("confident") else "at most"
+    ask = f" (asked for: {held} {short_percent(facts['target_far'])})" if facts.get("target_far") else ""
+    far, tar = (
+        f"{estimate(metrics[name])} of {metrics[name].n:,} {what}"
+        for name, what in (("far", f"impostor comparisons{ask}"), ("tar", "genuine ones"))
+    )
+    told = f"{far} and {tar}"
+    if "tar_per_person" in metrics:
+        mean = f"mean over {metrics['tar_per_person'].n:,} people"
+        each = f"{estimate(metrics['tar_per_person'])} of a person's genuine comparisons ({mean})"
+        others = f"{estimate(metrics['far_per_person'])} of their impostor ones"
+        told = f"{each} and {others}; {told}" if _uneven(facts) else f"{told}; {each} and {others}"
+    return f"accepts from cosine {facts['threshold']:.4f} on: {told}"
+
+
+def _uneven(facts: Mapping[str, Any]) -> bool:
+    """Whether few people hold so many of the genuine comparisons that rates per person are told first."""
+    return (facts.get("commonest_five") or 0) > FEW_HOLD
+
+
+def _leading(result: Result) -> list[tuple[str, Estimate]]:
+    """A result's metrics, those per person first where few people hold many of the comparisons."""
+    return sorted(result.metrics.items(), key=lambda item: _uneven(result.facts) and PER_PERSON not in item[0])
 
 
 def label(name: str) -> str:
     """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
     kind, _, condition = name.partition("@")
-    kind = kind.upper() if kind in ACRONYMS else kind
+    kind, each, _ = kind.partition(PER_PERSON)
+    kind = (kind.upper() if kind in ACRONYMS else kind) + (" per person" if each else "")
     return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
 
 
@@ -61,6 +86,8 @@ def _sentence(name: str, found: Estimate) -> str:
     what = {
         "vr": "accepts {} of genuine pairs", "tar": "accepts {} of genuine comparisons",
         "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
+        "vr_per_person": "accepts {} of a person's genuine pairs, in the mean",
+        "tar_per_person": "accepts {} of a person's genuine comparisons, in the mean",
         "cmc": "finds the right person of {} of probes", "eer": "has an equal error rate of {}",
     }.get(kind, f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
     return what.format(show(name, found)) + (f" at {at}" if at else "")
@@ -69,7 +96,7 @@ def _sentence(name: str, found: Estimate) -> str:
 def _condition(text: str) -> str:
     name, _, value = text.partition("=")
     try:
-        return f"{name.upper()} {percent(float(value))}" if name in ("far", "fpir", "fnir") else f"{name} {value}"
+        return f"{name.upper()} {short_percent(float(value))}" if name in ("far", "fpir", "fnir") else f"{name} {value}"
     except ValueError:
         return text
 
@@ -84,6 +111,9 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
         yield f"The threshold was chosen on {facts['training_pairs']:,} other pairs."
     elif "trials" in facts:
         yield f"Means over {facts['trials']} trials."
+    if (share := facts.get("commonest_five")) and alone:
+        first = "; rates per person count everybody once, and come first here" if _uneven(facts) else ""
+        yield f"The five commonest people are in {short_percent(share)} of the genuine comparisons{first}."
     if "cllr" in facts and alone:
         yield (
             f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
@@ -103,10 +133,26 @@ def evidence(calibration: Calibration, score: float) -> str:
     return f"{times} times more likely for {likelier} than for {other}"
 
 
+def certified_rates(point: OperatingPoint) -> list[str]:
+    """What a threshold accepts, a line for all comparisons and one for the mean over people; the latter first where few
+    people hold many of the genuine comparisons.
+    """
+    lines = [
+        f"accepts {estimate(point.tar)} of {point.tar.n:,} genuine pairs and {estimate(point.far)} of "
+        f"{point.far.n:,} impostor pairs"
+    ]
+    if point.tar_per_person and point.far_per_person:
+        lines.append(
+            f"accepts {estimate(point.tar_per_person)} of a person's genuine pairs, in the mean over "
+            f"{point.tar_per_person.n:,} people, and {estimate(point.far_per_person)} of their impostor pairs"
+        )
+    return lines[::-1] if (point.commonest_five or 0) > FEW_HOLD else lines
+
+
 def metrics(results: Mapping[str, Result]) -> Rows:
     """A row for each metric: value and interval of each system, and the comparisons behind them."""
-    rows = [["", *(f"{name} (95 % interval)" for name in results), "comparisons"]]
-    for metric in dict.fromkeys(name for result in results.values() for name in result.metrics):
+    rows = [["", *(f"{name} (95 % interval)" for name in results), "comparisons, or people"]]
+    for metric in dict.fromkeys(name for result in results.values() for name, _ in _leading(result)):
         found = [result.metrics.get(metric) for result in results.values()]
         counts = dict.fromkeys(f"{each.n:,}" for each in found if each)
         rows.append([label(metric), *(show(metric, each) for each in found), " / ".join(counts)])
@@ -148,17 +194,23 @@ def slices(found: Mapping[str, Any]) -> Rows:
 
 
 def ratios(found: Mapping[str, Any]) -> list[str]:
-    """Worst against best group, a sentence for each column and rate."""
+    """Each group against the rest, a sentence for every column and rate."""
     told = []
-    for each in found["ratios"]:
-        rate, note = each["rate"].upper(), f" ({each['note']})" if each["note"] else ""
-        if ratio := each["ratio"]:
-            told.append(
-                f"{each['column']}: {rate} of {each['worst']} is {ratio['value']:.2f} times that of {each['best']} "
-                f"({ratio['low']:.2f} to {ratio['high']:.2f}){note}."
-            )
+    for column, rate in dict.fromkeys((each["column"], each["rate"]) for each in found["ratios"]):
+        rows = [each for each in found["ratios"] if (each["column"], each["rate"]) == (column, rate)]
+        apart = "; ".join(
+            f"{each['group']} {each['ratio']['value']:.2f} times ({each['ratio']['low']:.2f} to "
+            f"{each['ratio']['high']:.2f})"
+            for each in rows if each["differs"]
+        )  # fmt: skip
+        few = [each["group"] for each in rows if not each["ratio"] and each["group"]]
+        ending = f" (too few errors to say: {', '.join(few)})" if few else ""
+        if apart:
+            told.append(f"{column}: {rate.upper()} of a group over that of the rest: {apart}{ending}.")
+        elif len(few) < len(rows) and rows[0]["group"]:
+            told.append(f"{column}: no group's {rate.upper()} can be told from that of the rest{ending}.")
         else:
-            told.append(f"{each['column']}: no ratio of {rate}s can be said{note}.")
+            told.append(f"{column}: {rate.upper()}s cannot be compared ({rows[0]['note']}).")
     unknown = [f"{count:,} images have no {column}" for column, count in found["unknown"].items() if count]
     return told + ([f"{'; '.join(unknown)}."] if unknown else [])
 
@@ -187,6 +239,12 @@ def notes(results: Mapping[str, Result]) -> list[str]:
         if each := result.facts.get("mean_minus_std"):
             shares = "; ".join(f"{label(metric)}: {100 * value:.2f} %" for metric, value in each.items())
             told.append(f"mean − std over the trials{f' of {name}' if len(results) > 1 else ''}: {shares}")
+        if few := result.few_errors:
+            shares = "; ".join(f"{label(metric)}: {count}" for metric, count in few.items())
+            told.append(
+                f"Fewer than {RULE_OF_30} errors{f' of {name}' if len(results) > 1 else ''}, so poorly known (Rule of "
+                f"30, ISO/IEC 19795-1): {shares}"
+            )
     return list(dict.fromkeys(told))
 
 
@@ -206,7 +264,7 @@ def estimate(found: Estimate | None, number: Callable[[float], str] | None = Non
     return f"{value} % ({low} to {high})"
 
 
-def percent(share: float) -> str:
+def short_percent(share: float) -> str:
     """Three digits, such as 0.1 % or 0.00123 %."""
     digits = max(0, 2 - math.floor(math.log10(100 * share))) if share > 0 else 0
     text = f"{100 * share:.{digits}f}"

@@ -7,7 +7,7 @@ import pytest
 
 from normface.errors import DataError
 from normface.protocols import compare
-from normface.protocols.compare import mcnemar
+from normface.protocols.system_comparison import mcnemar
 from normface.types import Embeddings
 
 FOLDS, EACH = 4, 30

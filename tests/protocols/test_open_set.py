@@ -1,12 +1,10 @@
 """Identification and distractors against loops over probes; lists that cannot be used."""
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 
 from normface.errors import DataError
-from normface.protocols import distractors, identification, read_roles
+from normface.protocols import distractors, identification, open_set, read_roles
 from normface.types import Embeddings
 
 RNG = np.random.default_rng(0)
@@ -23,7 +21,7 @@ def listed(path, role):
 
 
 def test_identification_equals_the_definition(tmp_path, monkeypatch):
-    monkeypatch.setattr(import_module("normface.protocols.identification"), "_CELLS", 500)  # there is a function too
+    monkeypatch.setattr(open_set, "_CELLS", 500)
     # People 0 to 29 are enrolled, with two images each; 25 to 49 are no probes or strangers
     path = listed(tmp_path / "list.csv", lambda p, k: "gallery" if p < 30 and k < 2 else "probe" if k > 1 else None)
     result = identification(Embeddings(X, IDS), path, replicates=20)
@@ -56,7 +54,7 @@ def test_identification_equals_the_definition(tmp_path, monkeypatch):
 
 
 def test_distractors_equal_the_definition(tmp_path, monkeypatch):
-    monkeypatch.setattr("normface.protocols.everyone._CELLS", 300)
+    monkeypatch.setattr("normface.protocols.exhaustive._CELLS", 300)
     path = listed(tmp_path / "list.csv", lambda p, k: "distractor" if p >= 20 else "gallery" if k == 0 else "probe")
     result = distractors(Embeddings(X.astype(np.float32), IDS), path, replicates=20)
     probes = [k for k, name in enumerate(IDS) if int(name[1:3]) < 20 and name[4] != "0"]

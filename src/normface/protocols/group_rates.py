@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..types import Bools, Estimate, Floats
+from ..types import Bools, Estimate
 from .comparisons import Comparisons
+from .intervals import exact, unused
 from .lists import read_table
-from .rates import Trials, rates, student
+from .rates import Rate, Trials, rate
 
 GROUPS = 12  # of a column at most: twelve make 78 rows of pairs
 ERRORS = 5  # in each of two groups before their ratio is told
 
 Names = NDArray[np.str_]
-Slice = tuple[str, str, bool, list[tuple[Trials, Trials]]]  # column, label, within one group, FAR and FRR
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Comparisons of one group, or of one with another: FAR and FRR at the threshold, None without comparisons."""
+
+    column: str
+    group: str
+    within: bool
+    far: Rate | None
+    frr: Rate | None
 
 
 def slices(
@@ -31,53 +41,50 @@ def slices(
     by_image: Mapping[str, Names],
     by_comparison: Mapping[str, Names] | None = None,
     *,
-    replicates: int = 1000,
+    replicates: int | None = None,
 ) -> dict[str, Any]:
-    """FAR and FRR of each group at the global threshold.
+    """FAR and FRR of each group at the global threshold, and of each group against the rest.
 
     Args:
         by_image: column → group of each image [N], "" where unknown. A comparison of two groups is a row of its own.
         by_comparison: column → group of each listed comparison [K]; not for every pair of images.
-        replicates: of the bootstrap over subjects (intervals as `rates` makes them).
+        replicates: deprecated, without effect: no bootstrap is needed (intervals as `rate` makes them).
 
     Returns:
         JSON values. `rows`: column, group, far and frr (value, low, high, n; None without comparisons), and a warning
-        where an interval holds both half and twice the overall rate. `ratios`: column, rate, worst and best group (of
-        comparisons within one group, with ERRORS errors or more) and their ratio with its interval, or why there is
-        none. `overall`, `threshold`, and `unknown`: how many images have no group.
+        where an interval holds both half and twice the overall rate. `ratios`: column, rate, group; the `ratio` of the
+        group's rate to the rest's (all comparisons within the other groups) with an interval corrected for the number
+        of groups, whether it `differs` from 1, or no ratio and a `note` where either has fewer than ERRORS errors. Of
+        two groups the one with the higher rate is told. `overall`, `threshold`, and `unknown`: how many images have no
+        group.
 
     Raises:
         DataError: more than GROUPS groups in a column, arrays of another length.
     """
+    unused(replicates)
     everyone = np.ones(len(comparisons.ids), bool)
     impostors = comparisons.impostors(everyone, everyone)
     whole = _rates_of(comparisons, threshold, np.ones(len(comparisons.scores), bool), impostors)
     found = [
         *_of_images(comparisons, threshold, by_image), *_of_comparisons(comparisons, threshold, by_comparison or {}),
     ]  # fmt: skip
-    found = [each for each in found if any(trials.total for _, trials in each[3])]
-    estimates, draws = rates(
-        [*whole, *(pair for each in found for pair in each[3])], comparisons.n_subjects, replicates
-    )  # fmt: skip
-    overall = dict(zip(("far", "frr"), estimates, strict=False))
+    overall = {name: each.estimate for name, each in zip(("far", "frr"), whole, strict=True) if each}
     rows, ratios = [], []
-    for i, (column, group, _, _) in enumerate(found, start=1):
-        mine = dict(zip(("far", "frr"), estimates[2 * i : 2 * i + 2], strict=True))
-        doubts = [name.upper() for name, rate in mine.items() if rate and _says_nothing(rate, overall[name])]
+    for each in (each for each in found if each.far or each.frr):
+        mine = {name: rate.estimate if rate else None for name, rate in (("far", each.far), ("frr", each.frr))}
+        doubts = [name.upper() for name, rate in mine.items() if rate and _says_nothing(rate, overall.get(name))]
         rows.append({
-            "column": column, "group": group, **{name: asdict(rate) if rate else None for name, rate in mine.items()},
+            "column": each.column, "group": each.group,
+            **{name: asdict(rate) if rate else None for name, rate in mine.items()},
             "warning": f"too few to say: {' and '.join(doubts)}" if doubts else None,
         })  # fmt: skip
-    for column in dict.fromkeys(each[0] for each in found):
-        within = [i for i, each in enumerate(found, start=1) if each[0] == column and each[2]]
-        for place, name in enumerate(("far", "frr")):
-            told = [
-                (found[i - 1][1], estimates[2 * i + place], draws[:, 2 * i + place], found[i - 1][3][place][1].people)
-                for i in within
-            ]
-            ratios.append({"column": column, "rate": name, **_ratio(told)})
+    for column in dict.fromkeys(each.column for each in found):
+        within = [each for each in found if each.column == column and each.within]
+        for name in ("far", "frr"):
+            told = {each.group: rate for each in within if (rate := getattr(each, name))}
+            ratios += [{"column": column, "rate": name, **each} for each in _against_the_rest(told)]
     return {
-        "threshold": threshold, "overall": {name: asdict(rate) for name, rate in overall.items() if rate},
+        "threshold": threshold, "overall": {name: asdict(rate) for name, rate in overall.items()},
         "rows": rows, "ratios": ratios,
         "unknown": {column: int((names == "").sum()) for column, names in by_image.items()},
     }  # fmt: skip
@@ -114,8 +121,10 @@ def _of_images(comparisons: Comparisons, threshold: float, columns: Mapping[str,
         for one, other in combinations_with_replacement(_groups(column, names, len(comparisons.ids)), 2):
             left, right = names[comparisons.left], names[comparisons.right]
             here = ((left == one) & (right == other)) | ((left == other) & (right == one))
-            pairs = _rates_of(comparisons, threshold, here, comparisons.impostors(names == one, names == other))
-            yield column, one if one == other else f"{one} × {other}", one == other, pairs
+            chosen = names == one
+            impostors = comparisons.impostors(chosen, chosen if one == other else names == other)
+            pairs = _rates_of(comparisons, threshold, here, impostors)
+            yield Slice(column, one if one == other else f"{one} × {other}", one == other, *pairs)
 
 
 def _of_comparisons(comparisons: Comparisons, threshold: float, columns: Mapping[str, Names]) -> Iterator[Slice]:
@@ -124,18 +133,17 @@ def _of_comparisons(comparisons: Comparisons, threshold: float, columns: Mapping
     for column, names in columns.items():
         for group in _groups(column, names, len(comparisons.scores)):
             impostors = comparisons.trials((names == group) & ~comparisons.same)
-            yield column, group, True, _rates_of(comparisons, threshold, names == group, impostors)
+            yield Slice(column, group, True, *_rates_of(comparisons, threshold, names == group, impostors))
 
 
 def _rates_of(
     comparisons: Comparisons, threshold: float, here: Bools, impostors: Trials
-) -> list[tuple[Trials, Trials]]:
+) -> tuple[Rate | None, Rate | None]:
     """False accepts among `impostors`, and false rejects, of the listed comparisons that are `here` [K]."""
     accepted, same = comparisons.accepted(threshold), comparisons.same
-    return [
-        (comparisons.trials(here & accepted & ~same), impostors),
-        (comparisons.trials(here & ~accepted & same), comparisons.trials(here & same)),
-    ]
+    few, more = comparisons.false_accepts(accepted, here)
+    rejects = comparisons.trials(here & ~accepted & same)
+    return rate(few, impostors, longer=more), rate(rejects, comparisons.trials(here & same))
 
 
 def _groups(column: str, names: Names, wanted: int) -> list[str]:
@@ -154,21 +162,40 @@ def _says_nothing(rate: Estimate, overall: Estimate | None) -> bool:
     return overall is not None and rate.low <= overall.value / 2 and rate.high >= 2 * overall.value
 
 
-def _ratio(told: Sequence[tuple[str, Estimate | None, Floats, int]]) -> dict[str, Any]:
-    """The highest rate over the lowest, with the wider of Katz's interval (1978) and Student's with the bootstrap's
-    spread, both on the logarithm; `told`: group, rate, the bootstrap's rates, and people of each.
-    """
-    known = [
-        (name, rate, np.log((drawn * rate.n + 0.5) / rate.n), people) for name, rate, drawn, people in told if rate
+def _against_the_rest(rates: Mapping[str, Rate]) -> list[dict[str, Any]]:
+    """Each group's rate over that of all the others together, with whether they differ."""
+    groups = sorted(rates, key=lambda group: -rates[group].value)
+    if len(groups) < 2:
+        return [{"group": None, "ratio": None, "differs": False, "note": "fewer than two groups"}]
+    tests = len(groups) if len(groups) > 2 else 1  # of two groups either is the other's rest
+    return [
+        {"group": group, **_ratio(rates[group], [rates[each] for each in groups if each != group], tests)}
+        for group in groups[:tests]
     ]
-    few = [name for name, rate, *_ in known if round(rate.value * rate.n) < ERRORS]
-    note = f"left out, with fewer than {ERRORS} errors: {', '.join(few)}" if few else None
-    sure = sorted((each for each in known if each[0] not in few), key=lambda each: each[1].value)
-    if len(sure) < 2:
-        return {"worst": None, "best": None, "ratio": None, "note": note or "fewer than two groups"}
-    (best, low, low_drawn, fewer), (worst, high, high_drawn, people) = sure[0], sure[-1]
-    katz = 1.959964 * math.sqrt(sum(1 / (rate.value * rate.n) - 1 / rate.n for rate in (low, high)))
-    half = student(min(fewer, people)) * float(np.nanstd(high_drawn - low_drawn, ddof=1))
-    value, factor = high.value / low.value, math.exp(max(katz, half))
-    ratio = {"value": value, "low": value / factor, "high": value * factor, "n": low.n + high.n}
-    return {"worst": worst, "best": best, "ratio": ratio, "note": note}
+
+
+def _ratio(group: Rate, others: Sequence[Rate], tests: int) -> dict[str, Any]:
+    """A rate over that of others, with an interval that is corrected for the number of tests (Bonferroni).
+
+    Exact for two rates of rare events, given the errors in all (Przyborowski and Wilenski 1940), of which so many are
+    taken as have the rates' relative variances.
+    """
+    total = sum(each.n for each in others)
+    value = sum(each.value * each.n for each in others) / total
+    errors = [round(group.value * group.n), round(value * total)]
+    if min(errors) < ERRORS:
+        told = f"{errors[0]:,} errors in the group and {errors[1]:,} in the rest"
+        return {"ratio": None, "differs": False, "note": f"no ratio: {told}, fewer than {ERRORS} in one of them"}
+    confidence = 1 - 0.05 / tests
+    mine = group.value / (1 - group.value) * group.effective(confidence) if group.value < 1 else group.n
+    spread = sum(
+        (each.n / total) ** 2 * max(each.value, 0.5 / each.n) * (1 - each.value) / each.effective(confidence)
+        for each in others
+    )
+    theirs = value**2 / spread if spread > 0 else total
+    low, high = (
+        share / (1 - share) * theirs / mine for share in exact(mine / (mine + theirs), mine + theirs, confidence)
+    )
+    ratio = group.value / value
+    found = {"value": ratio, "low": ratio * low, "high": ratio * high, "n": group.n + total}
+    return {"ratio": found, "differs": found["low"] > 1 or found["high"] < 1, "note": None}

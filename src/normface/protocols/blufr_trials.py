@@ -17,14 +17,14 @@ import numpy as np
 
 from ..errors import DataError, reason
 from ..types import Bools, Embeddings, Floats, Ints, Result
-from .identification import Search
 from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled
-from .lookup import Ids, partly, people, present, rows_of
 from .metrics import corners
-from .tally import Tally, all_pairs, bounded
+from .named_pairs import Ids, partly, people, present, rows_of
+from .open_set import Search
+from .tally import Tally, bounded, tally_all_pairs
 
-FARS, DIR_FAR, RANKS = (0.001, 0.0001), 0.01, (1, 10)
+BLUFR_FARS, DIR_FAR, RANKS = (0.001, 0.0001), 0.01, (1, 10)
 KEYS = ("imageList", "labels", "testIndex", "galIndex", "probIndex")  # of the configuration
 
 
@@ -131,8 +131,8 @@ def blufr(
         conditions: recorded among the facts.
 
     Returns:
-        vr@far=…, dir@far=…,rank=…: means over the trials; the facts hold each trial's values and mean - std, which
-        others report. Curves of the first trial: roc, histogram, cmc, dir.
+        vr@far=…, vr_per_person@far=… (over people), dir@far=…,rank=…: means over the trials; the facts hold each
+        trial's values and mean - std, which others report. Curves of the first trial: roc, histogram, cmc, dir.
 
     Raises:
         DataError: another file, images without a vector, too few impostors for a FAR.
@@ -146,16 +146,17 @@ def blufr(
     (rows,) = rows_of(embeddings, config.ids[config.listed])
     vectors = np.empty((len(config.ids), embeddings.vectors.shape[1]), np.float32)
     vectors[config.listed] = embeddings.vectors[rows]
-    names = [f"vr@far={far:g}" for far in FARS] + [f"dir@far={DIR_FAR:g},rank={rank}" for rank in RANKS]
+    names = [f"{name}@far={far:g}" for name in ("vr", "vr_per_person") for far in BLUFR_FARS]
+    names += [f"dir@far={DIR_FAR:g},rank={rank}" for rank in RANKS]
     trials = [
         (_pairs(vectors, config.subjects, trial), _search(vectors, config.subjects, trial)) for trial in config.trials
     ]
 
     def rates(weights: Floats | None) -> Floats:
-        """Of every trial [T, 4]; `weights`: how often each subject was drawn [S]."""
+        """Of every trial [T, 6]; `weights`: how often each subject was drawn [S]."""
         return np.array([
             [
-                *pairs.rates(FARS, weights, kth=True),
+                *_verified(pairs, weights),
                 *(search.identified(rank, search.kth(DIR_FAR, weights), weights) for rank in RANKS),
             ]
             for pairs, search in trials
@@ -165,7 +166,8 @@ def blufr(
     means, stds = found.mean(0), found.std(0, ddof=1) if len(found) > 1 else np.zeros(found.shape[1])
     subjects = int(config.subjects.max()) + 1
     lows, highs = percentiles(resampled(lambda weights: rates(weights).mean(0), subjects, replicates))
-    count = [sum(len(pairs.genuine) for pairs, _ in trials)] * len(FARS)
+    count = [sum(len(pairs.genuine) for pairs, _ in trials)] * len(BLUFR_FARS)
+    count += [sum(len(np.unique(pairs.genuine_subject)) for pairs, _ in trials)] * len(BLUFR_FARS)
     count += [sum(len(search.rank) for _, search in trials)] * len(RANKS)
     metrics = {name: bounded(*each) for name, *each in zip(names, means, lows, highs, count, strict=True)}
     facts |= {
@@ -173,8 +175,9 @@ def blufr(
         "mean_minus_std": dict(zip(names, (means - stds).tolist(), strict=True)),
         "by_trial": dict(zip(names, found.T.tolist(), strict=True)),
         "impostor_pairs": [pairs.impostors for pairs, _ in trials],
+        "commonest_five": max(pairs.facts(BLUFR_FARS)["commonest_five"] for pairs, _ in trials),
         "thresholds": [
-            {f"far={far:g}": value for far, value in zip(FARS, pairs.thresholds(FARS, kth=True), strict=True)}
+            {f"far={far:g}": at for far, at in zip(BLUFR_FARS, pairs.thresholds(BLUFR_FARS, kth=True), strict=True)}
             for pairs, _ in trials
         ],
         "config_sha256": config.sha256, "notes": ["intervals: bootstrap over subjects, the same in all trials"],
@@ -185,13 +188,21 @@ def blufr(
     return Result("blufr", metrics, curves, facts)
 
 
+def _verified(pairs: Tally, weights: Floats | None) -> list[float]:
+    """VR at each FAR, of all comparisons and in the mean over people."""
+    thresholds = pairs.thresholds(BLUFR_FARS, weights, kth=True)
+    return [pairs.accepted(each, some) for some in (weights, pairs.per_person(weights)) for each in thresholds]
+
+
 def _pairs(vectors: Floats, subjects: Ints, trial: Trial) -> Tally:
     """All pairs of a trial's test images. Raises DataError where they cannot resolve the lowest FAR."""
     sizes = np.bincount(subjects[trial.test])
     impostors = (len(trial.test) ** 2 - int((sizes**2).sum())) // 2
-    if min(FARS) * impostors < 1:
-        raise DataError(f"{round(1 / min(FARS)):,} impostor pairs and more", f"{impostors:,}", "evaluate more people")
-    return all_pairs(vectors[trial.test], subjects[trial.test], max(FARS))
+    if min(BLUFR_FARS) * impostors < 1:
+        raise DataError(
+            f"{round(1 / min(BLUFR_FARS)):,} impostor pairs and more", f"{impostors:,}", "evaluate more people"
+        )
+    return tally_all_pairs(vectors[trial.test], subjects[trial.test], max(BLUFR_FARS))
 
 
 def _search(vectors: Floats, subjects: Ints, trial: Trial) -> Search:

@@ -1,15 +1,14 @@
 """YTF against its definition written as loops over frames."""
 
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
 from sklearn.svm import SVC
 
 from normface.errors import DataError
-from normface.protocols import read_ytf, ytf
-from normface.protocols.ytf import intersection
+from normface.protocols import read_ytf, ytf, ytf_videos
+from normface.protocols.ytf_videos import intersection
 from normface.types import Embeddings
 
 RNG = np.random.default_rng(0)
@@ -86,7 +85,7 @@ def test_equals_the_definition(setting):
 
 
 def test_kernel_is_a_sum_of_minima(monkeypatch):
-    monkeypatch.setattr(import_module("normface.protocols.ytf"), "_ROWS", 3)  # the package has the function
+    monkeypatch.setattr(ytf_videos, "_ROWS", 3)
     a, b = RNG.random((7, 100)), RNG.random((4, 100))
     np.testing.assert_allclose(intersection(a, b), [[sum(map(min, p, q)) for q in b] for p in a])
 

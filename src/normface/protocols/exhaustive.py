@@ -19,14 +19,13 @@ from .. import cosine
 from ..errors import DataError
 from ..types import Embeddings, Floats, Ints, Result
 from . import metrics
-from .identification import listed, listed_images
 from .inputs import PROTOCOLS, reads
-from .intervals import percentiles, resampled
-from .lookup import Ids, people
-from .tally import across, bounded
-from .tally import all_pairs as tally_all
+from .intervals import percentiles, resampled, unused
+from .named_pairs import Ids, people
+from .open_set import listed, listed_images
+from .tally import SHARED, across, bounded, tally_all_pairs
 
-FARS = (1e-3, 1e-4, 1e-5, 1e-6)
+EXHAUSTIVE_FARS = (1e-3, 1e-4, 1e-5, 1e-6)
 _CELLS = 1 << 22  # of a tile of cosines
 
 
@@ -40,8 +39,8 @@ def _every(lists: Sequence[Path], ids: Ids) -> tuple[Ids, str]:
 def all_pairs(
     embeddings: Embeddings,
     *,
-    fars: tuple[float, ...] = FARS,
-    replicates: int = 200,
+    fars: tuple[float, ...] = EXHAUSTIVE_FARS,
+    replicates: int | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
     """Every image with every other: the lowest false accept rates that a set can show.
@@ -49,15 +48,17 @@ def all_pairs(
     Args:
         embeddings: ids `Name/image`; a person is what stands before the last `/`.
         fars: rates to report; those that the pairs do not resolve are left out, with a note.
-        replicates: of the bootstrap over people.
+        replicates: deprecated, without effect: no bootstrap is needed.
         conditions: recorded among the facts.
 
     Returns:
-        tar@far=… by the conservative rule, exact, with bootstrap intervals over people; ROC and histograms.
+        tar@far=… by the conservative rule, exact, and tar_per_person@far=…, the mean over people, with intervals over
+        people; ROC and histograms.
 
     Raises:
         DataError: nobody twice, or one person alone; not one rate that can be resolved.
     """
+    unused(replicates)
     names, subjects = people(embeddings.ids.tolist())
     vectors = embeddings.vectors.astype(np.float32)
     sizes = np.bincount(subjects).astype(np.int64)
@@ -68,14 +69,14 @@ def all_pairs(
     able, notes = metrics.resolvable(fars, impostors)
     if not able:
         metrics.resolve(max(fars), impostors)
-    found = tally_all(vectors, subjects, max(able))
+    found = tally_all_pairs(vectors, subjects, max(able))
     facts = {
         "images": len(vectors), "people": len(names), "genuine_pairs": len(found.genuine), "impostor_pairs": impostors,
-        "thresholds": {f"far={far:g}": found.threshold(far) for far in able}, "replicates": replicates,
-        "notes": [*notes, "intervals: bootstrap over people"], **(conditions or {}),
+        "thresholds": {f"far={far:g}": found.threshold(far) for far in able},
+        **found.facts(able), "notes": [*notes, SHARED], **(conditions or {}),
     }  # fmt: skip
     curves = {"roc": metrics.corners(found.roc()), "histogram": found.histogram()}
-    return Result("all_pairs", found.tar(able, replicates=replicates), curves, facts)
+    return Result("all_pairs", found.tar(able), curves, facts)
 
 
 @PROTOCOLS.register
@@ -98,7 +99,7 @@ def distractors(
         list_file: a CSV file `id, person, role` with the roles probe and distractor (and gallery: mates that are not
             searched for).
         partial: leave out images without vectors, and say so in the facts.
-        replicates: of the bootstrap over people, for the intervals.
+        replicates: of the bootstrap over people, for rank 1.
         seed: draws the smaller sets of distractors, each within the next.
         conditions: recorded among the facts.
 
@@ -136,22 +137,25 @@ def distractors(
         f"rank1@distractors={size}": bounded(float(value), float(low), float(high), len(own))
         for size, value, low, high in zip(sizes, rates(None), lows, highs, strict=True)
     }
-    able, notes = metrics.resolvable(FARS, len(probe) * len(other))
+    able, notes = metrics.resolvable(EXHAUSTIVE_FARS, len(probe) * len(other))
     tars = {}
     if able:
         tally = across(rows[probe], subject[probe], rows[other], subject[other], max(able))
         down = np.argsort(own)[::-1]
-        tars = replace(tally, genuine=own[down], genuine_subject=whose[down]).tar(able, replicates=replicates)
+        tally = replace(tally, genuine=own[down], genuine_subject=whose[down])
+        tars = tally.tar(able)
+        facts |= tally.facts(able)
     facts |= {
         "probes": len(probe), "distractors": len(other), "searches": len(own), "people": len(np.unique(whose)),
-        "impostor_pairs": len(probe) * len(other), "seed": seed, "notes": [*notes, "intervals: bootstrap over people"],
+        "impostor_pairs": len(probe) * len(other), "seed": seed, 
+        "notes": [*notes, "intervals of rank 1: bootstrap over people", *[SHARED] * bool(able)],
         **(conditions or {}),
     }  # fmt: skip
     drawn = {"distractors": {"count": [int(size) for size in sizes], "rate": rates(None).tolist()}}
     return Result("distractors", found | tars, drawn, facts)
 
 
-def _better(rows: cosine.Rows, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
+def _better(rows: cosine.ExactRows, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
     """How many of the first `sizes` distractors are at least as like a probe as its mate is [len(sizes), K].
 
     rows: from `cosine.exact`.

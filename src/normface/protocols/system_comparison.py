@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
-from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result
+from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result, ScoreSet
 from . import metrics
 from .csv_pairs import read_pairs_csv, subjects
 from .intervals import over_folds, percentiles, resampled_pairs
-from .lookup import NamedPairs
+from .named_pairs import NamedPairs
+from .paired_tar import difference
 from .pairs import read_lfw_pairs, scores
 
 
@@ -29,18 +30,18 @@ def compare(
     """Accuracy and TAR of two systems on a list of pairs in folds, and their differences, first - second.
 
     Each system decides a fold at the threshold best on its other folds; TAR pools all folds at each system's own
-    threshold for `far`.
+    threshold for `far`, whose own uncertainty is in the interval and in p (`paired.difference`).
 
     Args:
         first, second: embeddings of every image of the list; of any dimensions.
         pairs_file: in LFW's format, or a CSV with folds (`read_pairs_csv`).
-        replicates: of the bootstrap over subjects; both systems meet the same ones.
+        replicates: of the bootstrap over subjects, for accuracy; both systems meet the same ones.
         conditions: recorded among the facts.
 
     Returns:
-        accuracy_first, accuracy_second (Student's interval over folds), accuracy_difference and tar_difference
-        (bootstrap over subjects). Facts: pairs that only one of them gets right, McNemar's exact p, and the
-        bootstrap's p of each difference.
+        accuracy_first, accuracy_second (Student's interval over folds), accuracy_difference (bootstrap over subjects)
+        and tar_difference (Student's over subjects). Facts: pairs that only one of them gets right, McNemar's exact p,
+        and p of each difference.
 
     Raises:
         DataError: a malformed list, ids without vectors, fewer than 2 folds, too few impostors for `far`.
@@ -49,30 +50,28 @@ def compare(
     named = read_pairs_csv(pairs_file)[0] if by_csv else read_lfw_pairs(pairs_file)
     if int(named.fold.max()) < 1:
         raise DataError("at least 2 folds", f"1 in {pairs_file}", "use a list with folds, such as View 2's")
-    right, accepted = zip(*(_decisions(each, named, far) for each in (first, second)), strict=True)
+    pooled = [scores(each, named.within(each)) for each in (first, second)]
+    right = [_decided(each, named) for each in pooled]
     people = subjects(named) if by_csv else named.people
     same, count = named.same, len(named.same)
 
-    def differences(each: Floats) -> Floats:
-        means = [np.average(a.astype(float) - b, weights=w) for (a, b), w in ((right, each), (accepted, each * same))]
-        return np.array(means)
-
-    values = differences(np.ones(count))
-    draws = resampled_pairs(differences, people, same, replicates)
-    lows, highs = percentiles(draws)
-    below, above = ((side.sum(0) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
-    chance = np.minimum(1, 2 * np.minimum(below, above))
+    accuracy = float(right[0].mean() - right[1].mean())
+    draws = resampled_pairs(lambda weights: _more(right, weights), people, same, replicates)[:, 0]
+    below, above = ((int(side.sum()) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
+    (low,), (high,) = percentiles(draws[:, None])
+    tar = difference(pooled, people, far)
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
     found = {
         name: over_folds(float(decided.mean()), _by_fold(decided, named.fold), count)
         for name, decided in zip(("accuracy_first", "accuracy_second"), right, strict=True)
     }
-    for i, (name, n) in enumerate((("accuracy_difference", count), ("tar_difference", int(same.sum())))):
-        found[name] = Estimate(float(values[i]), float(lows[i]), float(highs[i]), n)
+    found["accuracy_difference"] = Estimate(accuracy, min(accuracy, float(low)), max(accuracy, float(high)), count)
+    found["tar_difference"] = Estimate(tar.value, *tar.interval(tar.value, tar.error), int(same.sum()))
     facts = {
         "pairs": count, "people": int(np.max(people)) + 1, "far": far, "replicates": replicates,
         "only_first": only_first, "only_second": only_second, "p_mcnemar": mcnemar(only_first, only_second),
-        "p_accuracy": float(chance[0]), "p_tar": float(chance[1]), "pairs_sha256": named.sha256, **(conditions or {}),
+        "p_accuracy": min(1.0, 2 * min(below, above)), "p_tar": tar.p,
+        "pairs_sha256": named.sha256, **(conditions or {}),
     }  # fmt: skip
     return Result("compare", found, {}, facts)
 
@@ -85,16 +84,19 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), total, 0.5))) if total else 1.0
 
 
-def _decisions(embeddings: Embeddings, named: NamedPairs, far: float) -> tuple[Bools, Bools]:
-    """Of each pair whether it is decided rightly, and whether it is accepted at a false accept rate."""
-    pooled = scores(embeddings, named.within(embeddings))
+def _decided(pooled: ScoreSet, named: NamedPairs) -> Bools:
+    """Of each pair whether it is decided rightly."""
     right = np.zeros(len(named.same), bool)
     for fold in range(int(named.fold.max()) + 1):
         test = named.fold == fold
         threshold = metrics.accuracy_threshold(pooled.scores[~test], named.same[~test])
         right[test] = (pooled.scores[test] >= threshold) == named.same[test]
-    curve = metrics.roc(pooled)
-    return right, pooled.scores >= curve.thresholds[metrics.at_far(curve, far)]
+    return right
+
+
+def _more(right: Sequence[Bools], weights: Floats) -> Floats:
+    """How much more of the weighted pairs the first system decides rightly [1]."""
+    return np.array([np.average(right[0].astype(float) - right[1], weights=weights)])
 
 
 def _by_fold(decided: Bools, fold: Ints) -> Floats:
