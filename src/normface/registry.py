@@ -112,7 +112,7 @@ def _entry_points() -> tuple[Any, ...]:
     for point in found:
         if point.name.partition(".")[0] not in REGISTRY_KINDS:
             _log.warning(
-                "skipping the plug-in %s (%s): its name must begin with one of %s",
+                "plug-in %s (%s) skipped: its name must begin with one of %s",
                 point.name, point.value, ", ".join(REGISTRY_KINDS),
             )  # fmt: skip
     return found
