@@ -90,7 +90,7 @@ class TestLocal:
         with pytest.raises(ConfigError, match="local, ray"):
             embed_all(source, tmp_path / "c", load, engine="spark")
         part_file(tmp_path / "a", 2).write_bytes(b"PK half")
-        with pytest.raises(DataError, match=r"part-00002\.npz to be whole"):
+        with pytest.raises(DataError, match=r"part-00002\.npz to be intact"):
             gather(tmp_path / "a")
 
     def test_photographs_are_aligned_first(self, model, drawn, tmp_path):
