@@ -250,7 +250,7 @@ class TestBin:
 
     def test_other_numbers(self, tmp_path):
         (tmp_path / "set.bin").write_bytes(pickle.dumps((IMAGES, [True])))
-        with pytest.raises(DataError, match="4 for 1 pairs"):
+        with pytest.raises(DataError, match="got 4 for 1;"):
             read_bin(tmp_path / "set.bin")
 
 
