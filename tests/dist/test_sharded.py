@@ -200,7 +200,7 @@ def test_what_does_not_fit_the_shard_is_told(rows, label, message):
 
 def test_fewer_classes_than_ranks(monkeypatch):
     monkeypatch.setattr(dist, "world", lambda group: 3)
-    with pytest.raises(ConfigError, match="a class for each of 3 ranks"):
+    with pytest.raises(ConfigError, match="at least 3 classes, one per rank"):
         dist.class_shard(2)
 
 
