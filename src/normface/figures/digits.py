@@ -120,7 +120,7 @@ def train_on_sphere(
 
 @FIGURES.register
 def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
-    """Digits in 3-D under NormFace softmax at fixed scales 1, 2, 4, 7, 11."""
+    """Fixed scales 1, 2, 4, 7, 11: digits in 3-D under NormFace softmax."""
     labels, numbers, advance = (
         mnist.digits().test_labels,
         {},
@@ -147,7 +147,7 @@ def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
 
 @FIGURES.register
 def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> Drawing:
-    """Digits in 3-D under every variant of softmax, C-contrastive and C-triplet."""
+    """Variants of softmax, C-contrastive and C-triplet: digits in 3-D."""
     labels = mnist.digits().test_labels
     numbers: dict[str, dict[str, Any]] = {}
     whole = len(SOFTMAX) * mnist.steps(epochs) + (len(CONTRASTIVE) + len(TRIPLET)) * mnist.steps(tuning)
