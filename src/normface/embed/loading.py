@@ -23,7 +23,7 @@ def load_network(
     Options and errors: see `Embedder.load`.
     """
     if precision not in get_args(RunPrecision):
-        raise ConfigError(f"precision among {', '.join(get_args(RunPrecision))}", repr(precision), "choose one of them")
+        raise ConfigError(f"precision among {', '.join(get_args(RunPrecision))}", repr(precision), "correct precision")
     if model is None and not DEFAULT.is_file():
         raise ModelError(
             "a model", "none, and no default model ships yet",
