@@ -132,5 +132,5 @@ class TestCommand:
         assert one_line(run(*words, tmp_path / "f.npz")[2], "at least one usable face", "1 images refused")
         assert one_line(run("embed", tmp_path / "b", "--model", model, "--out", "o")[2], "nothing there")
         assert one_line(
-            run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it first"
+            run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it: normface export"
         )
