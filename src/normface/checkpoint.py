@@ -41,7 +41,7 @@ ORIGIN = "origin"  # among the facts: who trained the weights that a run goes ba
 
 
 class RowShard:
-    """RowShard of a tensor [total, …] from `start` on, in `tensor`; other ranks hold the rest.
+    """Rows of a tensor [total, …] from `start` on, in `tensor`; other ranks hold the rest.
 
     The two methods implement torch.distributed.checkpoint's protocol for sharded tensors. DTensor is not used: it
     splits rows in its own way, which can leave a rank without any.

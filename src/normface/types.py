@@ -348,11 +348,11 @@ class OperatingPoint:
         far, tar: measured at the threshold, with intervals and counts (impostor and genuine comparisons).
         protocol: name and conditions, such as `lfw, mirror sum`.
         model_sha256, data_sha256: of the model's weights and of the comparison list.
-        calibration: what a score says, beside the decision; None in older certificates.
-        far_per_person, tar_per_person: means over people of each one's own rate, `n` being people; None where people
-            are unknown and in older certificates.
-        commonest_five: the five commonest people's share of the genuine comparisons; None likewise.
-        confident: whether the upper end of `far`, not its value, was held to `target_far`.
+        calibration: map from scores to likelihood ratios; None in older files.
+        far_per_person, tar_per_person: means over people of each person's rate, with `n` people; None if people are
+            unknown, and in older files.
+        commonest_five: share of the genuine comparisons of the five most frequent people; None as above.
+        confident: True if the upper limit of `far`, not its value, was kept at or below `target_far`.
     """
 
     threshold: float

@@ -47,7 +47,7 @@ def test_crops_summary_and_report(run, folder):
         (["in", "out", "--template", "96x96"], "a template among"),
         (["in", "out", "--faces", "best"], "center, largest, all"),
         (["in", "out", "--format", "tiff"], "jpg or png"),
-        (["in", "out", "--workers", "0"], "at least 1"),
+        (["in", "out", "--workers", "0"], "--workers of 1 or more"),
         (["in", "out", "--detector", "mtcn"], "did you mean 'mtcnn'"),
         (["in", "out", "--detector", "yunet"], "--weights FILE"),
         (["in", "out", "--detector", "yunet", "--weights", "in/a/one.jpg"], "the weights of YuNet"),

@@ -94,7 +94,7 @@ class TestFetch:
         assert not (entry / "here").exists()
 
     def test_unknown_and_missing(self, entry, run):
-        assert one_line(run("fetch", "ms1m", "--accept-terms")[2], "lfw")
+        assert one_line(run("fetch", "ms1m", "--accept-terms")[2], "list the names: normface fetch")
         (entry / "empty").mkdir()
         code, _, err = run("fetch", "small", "--from", entry / "empty", "--to", entry / "here", "--accept-terms")
         assert code == 2

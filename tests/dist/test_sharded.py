@@ -187,7 +187,7 @@ def test_ranks_that_do_not_agree_are_told(ranks):
         (8, 0, "9 rows of weights for this shard, got 8"),
         (9, C, r"labels in \[0, 17\), got \[0, 17\]"),
         (9, -1, r"labels in \[0, 17\), got \[-1, "),
-        (9, 0, "make up 17 classes, got 12 samples, classes 0 to 9 of 17; .*when the number of ranks changes"),
+        (9, 0, "cover 17 classes, got 12 samples, classes 0 to 9 of 17; .*when the number of ranks changes"),
     ],
 )
 def test_what_does_not_fit_the_shard_is_told(rows, label, message):
@@ -200,7 +200,7 @@ def test_what_does_not_fit_the_shard_is_told(rows, label, message):
 
 def test_fewer_classes_than_ranks(monkeypatch):
     monkeypatch.setattr(dist, "world", lambda group: 3)
-    with pytest.raises(ConfigError, match="a class for each of 3 ranks"):
+    with pytest.raises(ConfigError, match="at least 3 classes, one per rank"):
         dist.class_shard(2)
 
 

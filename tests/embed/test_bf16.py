@@ -129,6 +129,6 @@ def test_unknown_operators_are_named(tmp_path):
     nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)]
     save(tmp_path / "m.onnx", nodes, [constant("axes", [2, 3])], (3, 4, 6), 3)
     (tmp_path / "m.spec.json").write_text(InputSpec(4, 6).to_json())
-    with pytest.raises(ModelError, match=r"got ReduceSum; use precision fp32"):
+    with pytest.raises(ModelError, match=r"got ReduceSum; use --precision fp32"):
         Embedder.load(tmp_path / "m.onnx", precision="bf16")
     assert Embedder.load(tmp_path / "m.onnx", precision="auto").precision == "fp32"

@@ -90,7 +90,7 @@ class TestLocal:
         with pytest.raises(ConfigError, match="local, ray"):
             embed_all(source, tmp_path / "c", load, engine="spark")
         part_file(tmp_path / "a", 2).write_bytes(b"PK half")
-        with pytest.raises(DataError, match=r"part-00002\.npz to be whole"):
+        with pytest.raises(DataError, match=r"part-00002\.npz to be intact"):
             gather(tmp_path / "a")
 
     def test_photographs_are_aligned_first(self, model, drawn, tmp_path):
@@ -132,5 +132,5 @@ class TestCommand:
         assert one_line(run(*words, tmp_path / "f.npz")[2], "at least one usable face", "1 images refused")
         assert one_line(run("embed", tmp_path / "b", "--model", model, "--out", "o")[2], "nothing there")
         assert one_line(
-            run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it first"
+            run(*words, tmp_path / "f.npz", "--precision", "bf16", "--model", tmp_path)[2], "export it: normface export"
         )

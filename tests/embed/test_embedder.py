@@ -228,7 +228,7 @@ class TestVerify:
         one = open_reader(drawn / "lfw" / "lfw-raw-fold1.zip").read(0)
         embedder = Embedder.load(exported)
         embedder.crop(np.concatenate([one, one], 1))
-        assert "2 faces in the photograph: the one nearest its centre is taken" in caplog.text
+        assert "2 faces in the photograph: using the one nearest the center" in caplog.text
 
     def test_no_face(self, exported):
         with pytest.raises(FaceError, match="none found"):

@@ -138,7 +138,7 @@ def test_another_runs_folder_is_refused(tree, tmp_path, mtcnn):
     photographs = open_photographs(tree)
     align_all(photographs, tmp_path, work(mtcnn))
     before = content(tmp_path)
-    with pytest.raises(ConfigError, match="of others; name another folder"):
+    with pytest.raises(ConfigError, match="of others; give another folder"):
         align_all(photographs, tmp_path, Work(GOAL, {"any": 2}, detector=mtcnn))
     with pytest.raises(ConfigError, match="of others"):
         align_all(open_photographs(tree / "a"), tmp_path, work(mtcnn))
@@ -173,7 +173,7 @@ def test_two_runs_at_once(tree, tmp_path, mtcnn):
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(align_all, photographs, tmp_path / "out", work(Slow()))
         assert begun.wait(600)
-        with pytest.raises(ConfigError, match=r"out to be of one run at a time, got another .* wait until"):
+        with pytest.raises(ConfigError, match=r"out unused by other runs, got another .* wait until"):
             align_all(photographs, tmp_path / "out", work(mtcnn))
         go_on.set()
         entries = first.result()
@@ -193,7 +193,7 @@ def test_full_disk_keeps_what_is_done(tree, tmp_path, mtcnn, monkeypatch):
         return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DataError, match=r"No space left.*[2-9] of 10 photographs are done and kept"):
+    with pytest.raises(DataError, match=r"No space left.*[2-9] of 10 photographs are done"):
         align_all(photographs, tmp_path / "full", work(mtcnn))
     monkeypatch.setattr(Path, "write_bytes", write)
     assert not list((tmp_path / "full").rglob("*.tmp"))

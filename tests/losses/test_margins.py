@@ -287,7 +287,7 @@ class TestErrors:
             CosineSoftmax(5, 4, margin=margin, normalize="weights")
 
     def test_sphereface_needs_the_features_lengths(self):
-        with pytest.raises(ConfigError, match="normalize among weights with a margin"):
+        with pytest.raises(ConfigError, match="normalize among weights with margin"):
             CosineSoftmax(5, 4, margin="SphereFace")
 
 

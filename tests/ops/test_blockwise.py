@@ -179,5 +179,5 @@ class TestOneShard:
     @pytest.mark.parametrize("shard", [(0, C, C + 1), (1, C + 1, C + 1)])
     def test_that_lacks_classes_is_refused(self, shard):
         x, w, y = draw()
-        with pytest.raises(InputError, match=f"shards that make up {shard[2]} classes.*{shard[0]} to {shard[1]}"):
+        with pytest.raises(InputError, match=f"shards that cover {shard[2]} classes.*{shard[0]} to {shard[1]}"):
             ops.cosine_cross_entropy(x, w, y, scale=7.0, impl="blockwise", shard=ClassShard(*shard))

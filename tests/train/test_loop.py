@@ -285,7 +285,7 @@ class TestFailing:
             real(number)
 
         monkeypatch.setattr(os, "fsync", fsync)
-        with pytest.raises(DataError, match=r"step-00000010.*No space left on device.*before still stands"):
+        with pytest.raises(DataError, match=r"step-00000010.*No space left on device.*previous checkpoint is intact"):
             train(configure(), reader, tmp_path / "run")
         assert Checkpoint.read(tmp_path / "run").step == 5
         monkeypatch.undo()

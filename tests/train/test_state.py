@@ -153,7 +153,7 @@ def test_compiled_computes_the_same(monkeypatch):
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match=r"a C\+\+ compiler.*no-such-compiler.*leave compile out"):
+    with pytest.raises(ConfigError, match=r"a C\+\+ compiler.*no-such-compiler.*set compile=false"):
         State(TrainConfig.model_validate({"model": SMALL, "compile": True}), 4)
 
 

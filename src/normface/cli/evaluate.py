@@ -19,7 +19,7 @@ from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, r
 
 
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help=f"Which protocol: {', '.join(PROTOCOLS)}.")],
+    protocol: Annotated[str, typer.Argument(help=f"Protocol: {', '.join(PROTOCOLS)}.")],
     data: Lists = None,
     model: Model = None,
     embeddings: Vectors = None,
@@ -29,7 +29,9 @@ def evaluate(
     named: ListFiles = None,
     crops: Crops = None,
     partial: Partial = False,
-    pca: Annotated[float | None, typer.Option(help="PCA fitted on the other folds, keeping this variance.")] = None,
+    pca: Annotated[
+        float | None, typer.Option(help="Apply PCA fitted on the other folds, keeping this share of the variance.")
+    ] = None,
     certified: Annotated[
         bool, typer.Option("--certify", help="Store the operating point with the model, for verify and export.")
     ] = False,
@@ -55,7 +57,7 @@ def evaluate(
     `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`.
     """
     if embeddings is not None and mirror is not None:
-        raise ConfigError("--mirror with --model", "it with --embeddings", "drop it")
+        raise ConfigError("--mirror with --model", "--mirror with --embeddings", "drop --mirror")
     mirror = mirror or "sum"
     reads = inputs_of(protocol)  # raises for an unknown protocol
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)

@@ -31,7 +31,7 @@ def list_(gallery: GalleryUrl = GALLERY, as_json: Json = False) -> None:
     if as_json:
         out.print_json(json.dumps({**facts, "people": rows}))
         return
-    _table(rows, "enrolled", f"{gallery}: nobody is enrolled")
+    _table(rows, "enrolled", f"{gallery}: no people enrolled")
     model = f", model {str(facts['model'])[:12]}…" if facts["model"] else ""
     out.print(f"{len(rows):,} people, {facts['templates']:,} templates{model}", soft_wrap=True, markup=False)
 

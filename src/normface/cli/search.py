@@ -39,7 +39,7 @@ def search(
         out.print_json(json.dumps({"matches": found, "threshold": threshold, "model": embedder.name}))
         return
     if not matches:
-        out.print(f"{gallery}: nobody is enrolled", soft_wrap=True, markup=False)
+        out.print(f"{gallery}: no people enrolled", soft_wrap=True, markup=False)
         return
     table = Table("person", "cosine", "accepted", box=None)
     for match in matches:

@@ -18,23 +18,21 @@ from ..report.wording import label
 from ..types import RULE_OF_30, Embeddings, Result
 from .terminal import load_embedder, progress
 
-# What evaluate and calibrate ask for alike.
+# Options of evaluate and calibrate.
 Lists = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder with lists (lfw/pairs.txt) and crops (lfw/lfw-112x96.zip)."),
+    typer.Option("--data", help="Folder with the lists (lfw/pairs.txt) and aligned crops (lfw/lfw-112x96.zip)."),
 ]
 Vectors = Annotated[
     Path | None,
-    typer.Option("--embeddings", help="Judge these vectors: an .npz file with `vectors` [N, D] and `ids` [N]."),
+    typer.Option("--embeddings", help="Embeddings of any system: an .npz with `vectors` [N, D] and `ids` [N]."),
 ]
 ListFiles = Annotated[
-    list[Path] | None, typer.Option("--list", help="The protocol's lists, where they are not under --data.")
+    list[Path] | None, typer.Option("--list", help="The protocol's lists, if they are not under --data.")
 ]
-Crops = Annotated[
-    Path | None, typer.Option("--crops", help="Aligned crops for --model, where they are not under --data.")
-]
+Crops = Annotated[Path | None, typer.Option("--crops", help="Aligned crops for --model, if they are not under --data.")]
 Partial = Annotated[
-    bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of failing.")
+    bool, typer.Option("--partial", help="Skip and report images without an embedding instead of failing.")
 ]
 
 

@@ -71,9 +71,9 @@ def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints
     except _Foreign as error:
         raise DataError(want, str(error), "give a file of InsightFace") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DataError(want, "a damaged file, or one of another kind", "copy it again") from error
+        raise DataError(want, "a damaged file, or one of another kind", "copy the file again") from error
     if len(images) != 2 * len(truth) or not images:
-        raise DataError(f"two images a pair in {path}", f"{len(images)} for {len(truth)} pairs", "copy it again")
+        raise DataError(f"two images per pair in {path}", f"{len(images)} for {len(truth)}", "copy the file again")
     rows = np.arange(len(truth))
     return Images(Bin(path, images), strict=strict), 2 * rows, 2 * rows + 1, truth
 

@@ -57,7 +57,7 @@ class HuggingFace:
                 people += table[label].to_pylist() if label else ["unknown"] * len(table)
                 ends.append(len(table))
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-            raise DataError(f"whole Arrow files in {path}", f"'{error}'", "save it again") from error
+            raise DataError(f"intact Arrow files in {path}", f"'{error}'", "save the dataset again") from error
         classes = features[label].get("names") if label else None
         if classes:
             try:
@@ -69,7 +69,7 @@ class HuggingFace:
         self._ends = np.cumsum(ends)
         self._spans: Ints = np.concatenate([np.zeros((0, 2), np.int64), *spans])
         if not len(self._spans):
-            raise DataError(f"images in {path}", "none", "save it again")
+            raise DataError(f"images in {path}", "none", "save a dataset with images")
         self.people, self.labels = by_name([str(person) for person in people])
 
     def __reduce__(self) -> tuple[type[HuggingFace], tuple[Path]]:

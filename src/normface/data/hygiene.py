@@ -193,7 +193,7 @@ def _same_picture(a: Image, b: Image) -> str | None:
 
 
 def _nearest(rows: Floats, centres: Floats, own: Ints | None) -> tuple[Ints, Floats]:
-    """For each row the nearest centre but its own, and the cosine."""
+    """For each row the nearest center but its own, and the cosine."""
     nearest, cosine = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
     for start in range(0, len(rows), _TILE):
         part = rows[start : start + _TILE] @ centres.T

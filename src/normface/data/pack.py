@@ -251,7 +251,7 @@ def _sha256(path: Path) -> str:
 
 
 def _damaged(path: Path, got: str) -> DataError:
-    return DataError(f"{path} to be whole", got, "pack it again, or restore the file")
+    return DataError(f"{path} to be complete", got, "pack it again, or restore the file")
 
 
 @READERS.register

@@ -63,9 +63,9 @@ class RecordIO:
         self._spans: Ints = np.stack([starts, ends], axis=1)[images]
         labels = labels[images]
         if not len(labels):
-            raise self._error("to hold images", "none", "copy it again")
+            raise self._error("to contain images", "none", "copy the file again")
         if not (np.isfinite(labels) & (labels >= 0) & (labels < 2**24) & (labels == np.round(labels))).all():
-            raise self._error("to hold labels 0, 1, 2, …", "others", "make it again")
+            raise self._error("to have labels 0, 1, 2, …", "others", "create it again")
         codes, dense = np.unique(labels.astype(np.int64), return_inverse=True)
         self.people: NDArray[Any] = np.array([f"{code:07d}" for code in codes])
         self.labels: Ints = dense.astype(np.int64)
@@ -87,7 +87,7 @@ class RecordIO:
         data = _unframed(read_at(self._file.fileno(), end - start, start), self.name(row))
         (flag,) = struct.unpack_from("<I", data)
         if _HEADER.size + 4 * flag > len(data):
-            raise DataError(f"{self.name(row)} to be whole", f"{flag} labels in {len(data)} bytes", "copy it again")
+            raise DataError(f"{self.name(row)} to be complete", f"{flag} labels in {len(data)} bytes", "copy it again")
         return bytes(data[_HEADER.size + 4 * flag :])
 
     def _indexed(self, index: Path, size: int) -> Ints:
@@ -107,11 +107,11 @@ class RecordIO:
         starts, at = [], 0
         while at < size:
             if at + _FRAME.size > size:
-                raise self._error("to be whole", f"{size - at} bytes too many", "copy it again")
+                raise self._error("to be complete", f"{size - at} bytes too many", "copy the file again")
             magic, told = _FRAME.unpack_from(self._map, at)
             length, part = told & (2**29 - 1), told >> 29
             if magic != MAGIC or at + _FRAME.size + length > size:
-                raise self._error("to be whole", f"no record, or an absurd length, at byte {at:,}", "copy it again")
+                raise self._error("to be complete", f"no record, or an invalid length, at byte {at:,}", "copy it again")
             if part in (_WHOLE, _FIRST):
                 starts.append(at)
             at += _FRAME.size + length + -length % 4
@@ -119,7 +119,7 @@ class RecordIO:
 
     def _headers(self, starts: Ints, ends: Ints) -> Any:
         if len(starts) and (ends - starts).min() < _FRAME.size + _HEADER.size:
-            raise self._error("to hold records with a label", "a shorter one", "copy it again")
+            raise self._error("to hold records with a label", "a shorter one", "copy the file again")
         kind = np.dtype([("magic", "<u4"), ("length", "<u4"), ("flag", "<u4"), ("label", "<f4"), ("id", "<u8")])
         headers = np.frombuffer(self._gather(starts, kind.itemsize), kind)
         wrong = np.flatnonzero(headers["magic"] != MAGIC)
@@ -127,13 +127,13 @@ class RecordIO:
             got = f"none at byte {starts[wrong[0]]:,}"
             raise self._error("to hold a record where the index says", got, "remove the index")
         if (flags := headers["flag"]).size and flags.max() > 2**20:
-            raise self._error("to hold a few labels an image", f"{flags.max():,}", "copy it again")
+            raise self._error("to have few labels per image", f"{flags.max():,}", "copy the file again")
         return headers
 
     def _gather(self, starts: Ints, count: int) -> bytes:
         whole = np.frombuffer(self._map, np.uint8)
         if len(starts) and starts.max() + count > len(whole):
-            raise self._error("to be whole", "a record that ends early", "copy it again")
+            raise self._error("to be complete", "a truncated record", "copy the file again")
         found: bytes = whole[starts[:, None] + np.arange(count)].tobytes()
         return found
 
@@ -194,7 +194,7 @@ def _labelled(number: int, labels: tuple[float, float], image: bytes) -> bytes:
 
 def _framed(data: bytes) -> bytes:
     if len(data) >= 2**29:
-        raise DataError("images under 512 MiB", f"{len(data):,} bytes", "leave it out")
+        raise DataError("images under 512 MiB", f"{len(data):,} bytes", "leave the image out")
     # The magic word inside, at a multiple of 4, would look like a record: there the data are torn, the word left out.
     magic = struct.pack("<I", MAGIC)
     parts, start, at = [], 0, data.find(magic)
@@ -218,19 +218,19 @@ def _unframed(data: bytes, name: str) -> bytes:
     at = 0
     while True:
         if at + _FRAME.size > len(data):
-            raise DataError(f"{name} to be whole", "an end that is missing", "copy it again")
+            raise DataError(f"{name} to be complete", "a truncated file", "copy the file again")
         magic, told = _FRAME.unpack_from(data, at)
         length, kind = told & (2**29 - 1), told >> 29
         at += _FRAME.size
         if magic != MAGIC or at + length > len(data) or kind > _LAST or (kind in (_WHOLE, _FIRST)) == bool(parts):
             got = f"a part of {length:,} bytes where {len(data) - at:,} are"
-            raise DataError(f"{name} to be whole", got, "copy it again")
+            raise DataError(f"{name} to be complete", got, "copy the file again")
         parts.append(data[at : at + length])
         at += length + -length % 4
         if kind in (_WHOLE, _LAST):
             whole = struct.pack("<I", MAGIC).join(parts)
             if len(whole) < _HEADER.size:
-                raise DataError(f"{name} to be whole", f"{len(whole)} bytes", "copy it again")
+                raise DataError(f"{name} to be complete", f"{len(whole)} bytes", "copy the file again")
             return whole
 
 

@@ -173,7 +173,7 @@ _MIRROR = np.array([(-1, 1), (1, 1)])  # times what lies right of the middle: bo
 
 
 def _ellipse(centre: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
-    """[40, 2], or with centres [K, 2] one for each: [K, 40, 2]."""
+    """[40, 2], or with centers [K, 2] one for each: [K, 40, 2]."""
     c, s = np.cos(tilt), np.sin(tilt)
     axes = np.array([(rx * c, -ry * s), (rx * s, ry * c)]).T
     return np.asarray(np.asarray(centre)[..., None, :] + _CIRCLE @ axes)

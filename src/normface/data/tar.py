@@ -77,7 +77,7 @@ class Tar:
             opened.seek(max(0, size - 512))
             if size % 512 or any(opened.read()):  # the last block of a tar is empty
                 got = f"no end after {size:,} bytes"
-                raise DataError(f"{shard} to be a whole tar, not compressed", got, "copy it again")
+                raise DataError(f"{shard} to be a complete, uncompressed tar", got, "copy the file again")
         try:
             with tarfile.open(shard, "r:") as archive:
                 for member in archive:
@@ -88,24 +88,24 @@ class Tar:
                     key = f"{folder}/{stem}" if folder else stem
                     if not member.isreg():
                         raise DataError(
-                            f"plain files in {shard}", f"{member.name!r}, a link or device", "make it again"
+                            f"plain files in {shard}", f"{member.name!r}, a link or device", "create it again"
                         )
                     if {"..", "."} & set(key.split("/")) or re.match(r"/|[A-Za-z]:", member.name):
-                        raise DataError(f"names inside {shard}", f"{member.name!r}", "make it again")
+                        raise DataError(f"names inside {shard}", f"{member.name!r}", "create it again")
                     if member.size < 0 or member.offset_data + member.size > size:
-                        raise DataError(f"{member.name!r} whole in {shard}", "an end that is missing", "copy it again")
+                        raise DataError(f"{member.name!r} whole in {shard}", "a truncated file", "copy the file again")
                     if ending in found.setdefault(key, {}):
-                        raise DataError(f"each file once in {shard}", f"{member.name!r} twice", "make it again")
+                        raise DataError(f"each file once in {shard}", f"{member.name!r} twice", "create it again")
                     found[key][ending] = (member.offset_data, member.size)
         except DataError:
             raise
         except Exception as error:  # damaged headers can raise nearly anything in tarfile
-            raise DataError(f"{shard} to be a plain tar", f"'{error}'", "copy it again") from error
+            raise DataError(f"{shard} to be a plain tar", f"'{error}'", "copy the file again") from error
         return found
 
     def _text(self, number: int, start: int, length: int) -> str:
         if length > _MOST:
-            raise DataError(f"labels under 1 MiB in {self._shards[number]}", f"{length:,} bytes", "make it again")
+            raise DataError(f"labels under 1 MiB in {self._shards[number]}", f"{length:,} bytes", "create it again")
         return read_at(self._files[number].fileno(), length, start).decode("utf-8", "replace")
 
 
@@ -157,7 +157,7 @@ def _object(text: str, name: str) -> dict[str, Any]:
         if not isinstance(told, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
-        raise DataError(f"a JSON object as {name}", f"'{error}'", "make it again") from error
+        raise DataError(f"a JSON object as {name}", f"'{error}'", "create it again") from error
     return told
 
 

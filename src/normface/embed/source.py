@@ -88,7 +88,7 @@ class Source:
         return size_fault(image) or retarget(image[None], self.template)[0]
 
     def _aligned(self, rows: Sequence[int]) -> list[Image | str]:
-        """Of each photograph the face nearest its centre, or why there is none."""
+        """Of each photograph the face nearest its center, or why there is none."""
         opened = [self._open(row) for row in rows]
         seen = [each for each in opened if isinstance(each, Photograph)]
         faces = iter(_detector().detect_many([each.reduced.image for each in seen]))

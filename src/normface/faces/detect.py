@@ -192,7 +192,7 @@ def _corrected(boxes: Floats, shift: Floats) -> Floats:
 
 
 def _square(boxes: Floats) -> Floats:
-    """The squares around the boxes' centres with their longer side."""
+    """The squares around the boxes' centers with their longer side."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longest = sides.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + (sides - longest) / 2

@@ -120,7 +120,7 @@ def train_on_sphere(
 
 @FIGURES.register
 def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
-    """Digits in 3-D under NormFace softmax at fixed scales 1, 2, 4, 7, 11."""
+    """Fixed scales 1, 2, 4, 7, 11: digits in 3-D under NormFace softmax."""
     labels, numbers, advance = (
         mnist.digits().test_labels,
         {},
@@ -138,7 +138,7 @@ def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
         _draw(ax, run)
         title(ax, f"s = {scale}: {found['accuracy']['value']:.1%} right\nloss {loss:.2g}, bound {least:.2g}")
     caption = (
-        f"1,000 test digits, normalised, after {epochs} passes over 4,000 others (loss: of these). The paper's 99.51, "
+        f"1,000 test digits, normalized, after {epochs} passes over 4,000 others (loss: of these). The paper's 99.51, "
         "99.46, 99.46, 99.49 and 99.44 % are those of all 60,000 training digits. Crosses are class weights; what lies "
         "behind is fainter. Ten directions in 3-D are no simplex, so the bound cannot be reached."
     )
@@ -147,7 +147,7 @@ def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
 
 @FIGURES.register
 def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> Drawing:
-    """Digits in 3-D under every variant of softmax, C-contrastive and C-triplet."""
+    """Variants of softmax, C-contrastive and C-triplet: digits in 3-D."""
     labels = mnist.digits().test_labels
     numbers: dict[str, dict[str, Any]] = {}
     whole = len(SOFTMAX) * mnist.steps(epochs) + (len(CONTRASTIVE) + len(TRIPLET)) * mnist.steps(tuning)
@@ -177,7 +177,7 @@ def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> D
         "Below each name: test digits nearest to their own agent, mean angle to it, smallest angle between two agents. "
         f"First: softmax, {epochs} epochs from scratch. Last two rows: C-contrastive and C-triplet, {tuning} "
         f"epochs from the softmax model {START!r} and its class weights, at a lower rate, as the paper fine-tunes. "
-        "Features are normalised for drawing."
+        "Features are normalized for drawing."
     )
     training = {"epochs": epochs, "tuning_epochs": tuning, "rate": mnist.RATE, "tuning_rate": TUNING_RATE, "seed": 0}
     return Drawing(figure, caption, {"variants": numbers, "start": START, **training})

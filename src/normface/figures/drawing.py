@@ -17,7 +17,7 @@ from ..atomic import replacing
 from ..errors import require
 from ..types import Floats
 
-# Ten digits, told apart by colour-blind people (Tol's "muted" scheme and grey); each cluster is also labelled.
+# Ten digits, told apart by colour-blind people (Tol's "muted" scheme and gray); each cluster is also labeled.
 DIGITS = (
     "#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777",
 )  # fmt: skip

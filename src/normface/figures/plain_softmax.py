@@ -106,7 +106,7 @@ def radial(progress: Progress, epochs: int = EPOCHS) -> Drawing:
     numbers = {**radiality(run.test, run.test_labels), "accuracy": run.accuracies(), "epochs": epochs, "seed": 0}
     figure, axes = panels(1, 2, 9, 4.4)
     plane(axes[0, 0], run.test, run.test_labels)
-    title(axes[0, 0], "Test features, coloured by digit")
+    title(axes[0, 0], "Test features, colored by digit")
     reach = float(np.abs(run.test).max())
     ticks = torch.linspace(-reach, reach, 200)
     grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), 2)
@@ -142,7 +142,7 @@ def bias(progress: Progress, epochs: int = EPOCHS) -> Drawing:
     plane(axes[0, 0], first.test, first.test_labels)
     title(axes[0, 0], f"Test features; nearest mean {accuracy['nearest_mean']:.1%} right")
     plane(axes[0, 1], ringed(first.test, first.test_labels), first.test_labels)
-    title(axes[0, 1], f"Normalised, one ring a digit; nearest mean {accuracy['nearest_mean_normalised']:.1%} right")
+    title(axes[0, 1], f"Normalized, one ring per digit; nearest mean {accuracy['nearest_mean_normalised']:.1%} correct")
     caption = (
         f"The bias learns {BIAS_RATE} times faster than the weights here. Clusters within a third of the median "
         f"distance from the origin appear with {shown} of {SEEDS} seeds (shown: seed 0, digits "

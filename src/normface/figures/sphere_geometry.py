@@ -140,7 +140,7 @@ def gradient(progress: Progress) -> Drawing:
     title(axes[0, 1], "Steps -∂L/∂x of L = ‖x̃ - t‖² touch the sphere")
     progress(1, 1)
     caption = (
-        "The gradient of a normalised vector has no part along the vector (largest "
+        "The gradient of a normalized vector has no part along the vector (largest "
         f"{numbers['largest_radial_part']:.1e}), so every plain step makes it longer "
         f"(by {numbers['mean_norm_growth']:.3f} on average at rate 0.5)."
     )

@@ -291,13 +291,13 @@ class Decider:
     """The model that a gallery was opened for, and the operating point that decides its matches.
 
     Raises:
-        ModelError: the operating point is another model's.
+        ModelError: the operating point belongs to another model.
     """
 
     def __init__(self, model: str | None, point: OperatingPoint | None) -> None:
         if model and point and point.model_sha256 != model:
             raise ModelError(
-                f"an operating point of the model {model}", f"one of {point.model_sha256}", "certify that model"
+                f"an operating point of the model {model}", f"one of {point.model_sha256}", "run normface calibrate"
             )
         self.model, self._point = model or (point.model_sha256 if point else None), point
 
@@ -306,7 +306,7 @@ class Decider:
         return self._point.accepts(score) if self._point else None
 
     def follow(self, model: str) -> None:
-        """Go on with a new model after a migration; the operating point was the old one's."""
+        """Continue with a new model after a migration; drop the operating point of the old one."""
         if self.model:
             self.model = model
         if self._point and self._point.model_sha256 != model:

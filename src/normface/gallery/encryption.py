@@ -84,7 +84,7 @@ class Sealed:
         return found
 
     def proof(self) -> bytes:
-        """What `proves` recognises: kept in the store, so that a wrong key is known at once."""
+        """What `proves` recognizes: kept in the store, so that a wrong key is known at once."""
         return self.close(self._master, b"proof", PROOF)
 
     def proves(self, proof: bytes) -> bool:

@@ -189,7 +189,7 @@ class MilvusGallery(Gallery):
         if coming:
             checked_model(model, self._store.bound(coming)[0])
         elif model == self.model:
-            raise ModelError("another model than the gallery's", model, "name the new one")
+            raise ModelError("another model than the gallery's", model, "pass the hash of the new model")
         return MilvusMigration(self._store, model, self.people, self._decider.follow)
 
     def close(self) -> None:

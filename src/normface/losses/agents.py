@@ -171,4 +171,4 @@ def _try(function: Any, options: dict[str, Any]) -> None:
     try:
         function(Dense(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)), **options)
     except TypeError as error:
-        raise ConfigError(f"options of {function.__name__}", f"'{error}'", "correct them") from error
+        raise ConfigError(f"options of {function.__name__}", f"'{error}'", "correct the arguments") from error

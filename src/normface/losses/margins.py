@@ -246,7 +246,7 @@ class Gradual(MarginRule):
         super().__init__()
         rule = build(of)
         if rule is None or steps < 1:
-            raise ConfigError("a margin and steps ≥ 1", f"{of!r} and {steps}", "correct them")
+            raise ConfigError("a margin and steps ≥ 1", f"{of!r} and {steps}", "correct of or steps")
         self.rule, self.steps, self.normalize = rule, steps, rule.normalize  # type: ignore[misc]
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
@@ -282,7 +282,7 @@ def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> Margi
         except TypeError as error:
             raise ConfigError("name and options, or arguments of Margin", f"'{error}'", "correct the margin") from error
     if not isinstance(margin, Margin | MarginRule | None):
-        raise ConfigError("a margin, its name or a mapping of its options", repr(margin), "correct it")
+        raise ConfigError("a margin, its name or a mapping of its options", repr(margin), "correct the margin")
     return Fixed(margin) if isinstance(margin, Margin) else margin
 
 

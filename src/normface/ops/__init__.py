@@ -52,8 +52,8 @@ def cosine_cross_entropy(
     """Softmax cross-entropy over scaled cosines, averaged over the batch (eq. 6).
 
     Args:
-        x: features [B, D], floating point, not normalised.
-        w: class weights [C·subcenters, D], of the same dtype or float32, not normalised.
+        x: features [B, D], floating point, not normalized.
+        w: class weights [C·subcenters, D], of the same dtype or float32, not normalized.
         y: labels [B], int64 in [0, C).
         scale: positive number, or a scalar tensor that receives a gradient.
         margin: on the own class's angle; or a function from the own classes' cosines [B] (without gradient) to a

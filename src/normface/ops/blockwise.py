@@ -2,7 +2,7 @@
 
 Nothing of size B×C is held: a tile of T classes costs B·T numbers, and the weights' gradient is written tile by tile.
 The slopes of the first tiles are kept, up to a fixed number of bytes, which saves a quarter of their arithmetic.
-B batch, C classes, K sub-centres of each, R = C·K rows of weights, T classes of a tile, D dimensions.
+B batch, C classes, K sub-centers of each, R = C·K rows of weights, T classes of a tile, D dimensions.
 """
 
 from __future__ import annotations

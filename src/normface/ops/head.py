@@ -1,6 +1,6 @@
 """The classification head: a batch and the class weights, as the softmax and the agent losses use them.
 
-A callable (`products.Products`) computes the products with the class weights: blockwise.blockwise_products or
+A callable (`products.Products`) computes the products with the class weights: `blockwise_products` or
 `triton.Kernels`. `sharded.Sharded` is the same head for ranks that share the classes.
 """
 

@@ -1,6 +1,6 @@
 """The interface of a head's products, and the rows of class weights that all implementations read.
 
-B batch, C classes, K sub-centres of each, R = C·K rows of weights, D dimensions.
+B batch, C classes, K sub-centers of each, R = C·K rows of weights, D dimensions.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def cosine_cross_entropy(
     if normalize != "none":
         x_BD = l2_normalize(x_BD)
     if normalize in ("both", "weights"):
-        # Hard: the value is normalised, the gradient is not projected.
+        # Hard: the value is normalized, the gradient is not projected.
         w_RD = l2_normalize(w_RD) if weights == "soft" else w_RD + (l2_normalize(w_RD) - w_RD).detach()
     cosines_BC = logits_BC = _products(x_BD, w_RD, subcenters)
     column_B1 = y_B[:, None]

@@ -1,6 +1,6 @@
 """Triton kernels for the head on NVIDIA GPUs: products, lengths of the weights, softmax and its gradient, tile by tile.
 
-They do what blockwise.blockwise_products does for `LogSumExp`, without writing tiles to memory in the forward pass. The
+They do what `blockwise_products` does for `LogSumExp`, without writing tiles to memory in the forward pass. The
 backward pass recomputes one block of classes at a time; its slopes, the softmax over the weights' lengths, stay in the
 L2 cache for the two products that need them. One program sums each number in a fixed order: results repeat exactly.
 Shapes as in `blockwise`; N classes of a block, S parts that a sum is split in.

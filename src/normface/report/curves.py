@@ -104,7 +104,7 @@ def cmc(results: Mapping[str, Result]) -> str | None:
 
 
 def identification(results: Mapping[str, Result]) -> str | None:
-    """Plot the share of enrolled probes detected and identified against the false positive rate (open set)."""
+    """Plot the share of enrolled probes detected and identified against the false positive identification rate."""
     found = _curves(results, "dir", "fpir", "dir")
     if not found:
         return None

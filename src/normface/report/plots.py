@@ -86,7 +86,7 @@ def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
 def save(figure: Any, path: Path, description: str) -> None:
     """Write a figure as .svg or .png, by the file's extension. Raises ConfigError for another."""
     if path.suffix not in (".svg", ".png"):
-        raise ConfigError("a picture named FILE.svg or FILE.png", path.name, "change the extension")
+        raise ConfigError("a picture named .svg or .png", path.name, "change the extension")
     with replacing(path) as temporary:
         if path.suffix == ".svg":
             temporary.write_text(svg(figure, description) + "\n", encoding="utf-8")

@@ -70,7 +70,7 @@ class KeyFile:
             self._keys = _read(self.path)
         except ConfigError:
             self._keys = {}
-            _log.exception("the file of keys cannot be read: nobody is let in")
+            _log.exception("cannot read the file of keys: all keys are refused until it is repaired")
 
     def _seen(self) -> tuple[int, ...]:
         try:

@@ -112,16 +112,16 @@ def _places(config: DataConfig, by: dict[str, Tensor], height: int, width: int) 
     across, along = _sides(by, "crop", (0.2, 1.0)) if config.crop else (torch.ones_like(by["crop"]),) * 2
     chosen = by["crop"] < config.crop
     across, along = torch.where(chosen, across, 1), torch.where(chosen, along, 1)
-    # A pixel p of the result shows the place `centre + turn·(size·(p - middle))` of the crop.
+    # A pixel p of the result shows the place `center + turn·(size·(p - middle))` of the crop.
     zoom = 1 + config.zoom * _both(by["zoom"])
     turn = torch.deg2rad(config.rotate * _both(by["rotate"]))
     flip = torch.where(by["mirror"] < 0.5, -1, 1) if config.mirror else 1
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     wide, tall = across * flip / zoom, along / zoom
     a, b, c, d = turn.cos() * wide, -turn.sin() * tall, turn.sin() * wide, turn.cos() * tall
-    centre_x = middle_x + (1 - across) * width / 2 * _both(by["crop_x"]) - config.shift * _both(by["right"])
-    centre_y = middle_y + (1 - along) * height / 2 * _both(by["crop_y"]) - config.shift * _both(by["down"])
-    right, down = centre_x - a * middle_x - b * middle_y, centre_y - c * middle_x - d * middle_y
+    center_x = middle_x + (1 - across) * width / 2 * _both(by["crop_x"]) - config.shift * _both(by["right"])
+    center_y = middle_y + (1 - along) * height / 2 * _both(by["crop_y"]) - config.shift * _both(by["down"])
+    right, down = center_x - a * middle_x - b * middle_y, center_y - c * middle_x - d * middle_y
     return torch.stack([a, b, right, c, d, down], 1).view(-1, 2, 3)
 
 
@@ -145,7 +145,7 @@ def _blurred(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
 
 
 def _covered(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
-    """With a grey rectangle over 2 to 33 % of them."""
+    """With a gray rectangle over 2 to 33 % of them."""
     height, width = x.shape[2:]
     across, along = _sides(by, "cover", (0.02, 0.33))
     left, top = by["cover_x"] * (1 - across) * width, by["cover_y"] * (1 - along) * height

@@ -189,7 +189,7 @@ class Shuffle:
 class PKSampler:
     """Batches of P people × K images, for losses that compare images of a batch (`Contrastive`, `Triplet`).
 
-    Each pass is a shuffle of all people (those that fill no batch are dropped); people with fewer than K images show
+    Each pass is a shuffle of all people (an incomplete batch is dropped); people with fewer than K images show
     some twice. Also works as `torch.utils.data.DataLoader(…, batch_sampler=PKSampler(…))`: each iteration gives one
     pass, and the next continues with new ones.
 
