@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import replacing
+from .conditions import Conditions
 from .errors import ConfigError, DataError, InputError, reason
 
 Floats = NDArray[np.floating[Any]]
@@ -327,6 +328,7 @@ class OperatingPoint:
         protocol: name and conditions, such as `lfw, mirror sum`.
         model_sha256, data_sha256: of the model's weights and of the comparison list.
         calibration: what a score says, beside the decision; None in older certificates.
+        conditions: the photographs that the rates hold for; None where they were not measured.
     """
 
     threshold: float
@@ -337,6 +339,7 @@ class OperatingPoint:
     model_sha256: str
     data_sha256: str
     calibration: Calibration | None = None
+    conditions: Conditions | None = None
 
     def accepts(self, score: float) -> bool:
         """The decision for one comparison."""
@@ -352,8 +355,9 @@ class OperatingPoint:
         try:
             raw = json.loads(text)
             calibration = Calibration(**raw["calibration"]) if raw.get("calibration") else None
+            conditions = Conditions(**raw["conditions"]) if raw.get("conditions") else None
             rates = {name: Estimate(**raw[name]) for name in ("far", "tar")}
-            return cls(**{**raw, **rates, "calibration": calibration})
+            return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError("an operating point as JSON", f"'{error}'", "make one: normface calibrate") from error
 
@@ -373,11 +377,27 @@ class Face:
 
 @dataclass(frozen=True)
 class Match:
-    """A comparison's cosine `score`, the `decision` (None without an operating point), and who it was."""
+    """A comparison.
+
+    Attributes:
+        score: the cosine.
+        decision: the operating point's; None without one, and None where it is undecided.
+        person: who it was.
+        outside: why the operating point does not cover this comparison, a sentence each. The comparison is undecided,
+            unless a decision was asked for anyway.
+        risk: the estimated false match risk of the worse photograph; None without conditions.
+    """
 
     score: float
     decision: bool | None
     person: str | None = None
+    outside: tuple[str, ...] = ()
+    risk: float | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether an operating point exists that does not cover this comparison."""
+        return self.decision is None and bool(self.outside)
 
 
 @dataclass(frozen=True)

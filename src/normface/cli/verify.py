@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from .. import report
+from ..conditions import Assessment
 from ..data import read_image
-from ..types import OperatingPoint
-from .terminal import Json, Model, load_embedder, out
+from ..types import Match, OperatingPoint
+from .terminal import UNDECIDED, Anyway, Json, Model, load_embedder, out
 
 
 def verify(
@@ -19,6 +20,7 @@ def verify(
     aligned: Annotated[
         bool, typer.Option("--aligned", help="The images are aligned crops already: detect nothing.")
     ] = False,
+    anyway: Anyway = False,
     as_json: Json = False,
 ) -> None:
     """Do two photographs show the same person?
@@ -27,24 +29,49 @@ def verify(
     the model's operating point: the threshold that came from a protocol, with its measured errors. Also says how many
     times more likely such a cosine is for the same person than for different people.
 
+    Photographs that the model's certificate does not cover, such as blurred or covered faces, are undecided: the exit
+    code is 3. `--anyway` decides, with a warning.
+
     Example: `normface verify a.jpg b.jpg`.
     """
     embedder = load_embedder(model)
-    match = embedder.verify(read_image(a), read_image(b), aligned=aligned, names=(str(a), str(b)))
+    match = embedder.verify(read_image(a), read_image(b), aligned=aligned, anyway=anyway, names=(str(a), str(b)))
     point = embedder.operating_point
     if as_json:
         out.print_json(json.dumps({
-            "score": match.score, "same": match.decision, "model": embedder.name,
+            "score": match.score, "same": match.decision, "decision": _decision(match), "outside": match.outside,
+            "risk": match.risk, "model": embedder.name,
             "llr": point.calibration.llr(match.score) if point and point.calibration else None,
             "operating_point": _short(point) if point else None,
         }))  # fmt: skip
-        return
-    if point is None:
+    elif point is None:
         out.print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
                   "(make one with: normface calibrate)", soft_wrap=True)  # fmt: skip
+    else:
+        _tell(match, point)
+    if match.undecided:
+        raise typer.Exit(UNDECIDED)
+
+
+def _tell(match: Match, point: OperatingPoint) -> None:
+    """Print the decision and what it rests on."""
+    if match.undecided:
+        out.print(f"undecided: cosine {match.score:.4f}; the certificate does not cover these photographs")
+    else:
+        verdict, sign = ("same person", "≥") if match.decision else ("different people", "<")
+        out.print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
+    if match.outside and not match.undecided:
+        out.print("warning: decided although the certificate does not cover these photographs")
+    for what in match.outside:
+        out.print(f"  {what}", soft_wrap=True, markup=False)
+    if match.risk is not None:
+        out.print(f"estimated false match risk: {Assessment(match.risk).words}", soft_wrap=True)
+    else:
+        out.print("conditions: not in this certificate, so any photograph is decided "
+                  "(measure them: normface calibrate … --conditions FACES)", soft_wrap=True)  # fmt: skip
+    if match.undecided:
+        out.print("give other photographs, or decide with --anyway")
         return
-    verdict, sign = ("same person", "≥") if match.decision else ("different people", "<")
-    out.print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
     if point.calibration:
         out.print(f"evidence: {report.evidence(point.calibration, match.score)}", soft_wrap=True)
     out.print(
@@ -54,6 +81,14 @@ def verify(
     )
 
 
+def _decision(match: Match) -> str | None:
+    if match.undecided:
+        return "undecided"
+    return None if match.decision is None else "same" if match.decision else "different"
+
+
 def _short(point: OperatingPoint) -> dict[str, Any]:
-    """A certificate without its calibration, whose result is the likelihood ratio."""
-    return {key: value for key, value in json.loads(point.to_json()).items() if key != "calibration"}
+    """A certificate without its calibration, whose result is the likelihood ratio, and of its conditions the facts."""
+    told: dict[str, Any] = json.loads(point.to_json())
+    told.pop("calibration")
+    return {**told, "conditions": point.conditions and dict(point.conditions.facts)}

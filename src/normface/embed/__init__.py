@@ -3,5 +3,9 @@
 from .embedder import Embedder
 from .listed import certify, embed_listed, embed_pairs, keep_certificate
 from .network import Network, certificate
+from .seen import Portrait, Seen, covered, refuse_outside
 
-__all__ = ["Embedder", "Network", "certificate", "certify", "embed_listed", "embed_pairs", "keep_certificate"]
+__all__ = [
+    "Embedder", "Network", "Portrait", "Seen", "certificate", "certify", "covered", "embed_listed", "embed_pairs",
+    "keep_certificate", "refuse_outside",
+]  # fmt: skip
