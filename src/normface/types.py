@@ -94,12 +94,12 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Unit vectors with their names; the constructor normalises, and keeps the norms as a quality signal.
+    """Unit vectors with their names; the constructor normalizes them and keeps the norms.
 
     Attributes:
         vectors: [N, D] floating point; rows have norm 1 after construction.
         ids: [N] strings, unique, such as `Name/Name_0001.jpg`.
-        norms: [N] the lengths before normalisation.
+        norms: [N] the lengths before normalization: a sign of quality in some networks, not in the default model.
     """
 
     vectors: Floats

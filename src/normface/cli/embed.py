@@ -43,7 +43,7 @@ def embed(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Turn images into embeddings: vectors, norms (a quality signal) and ids, in an .npz.
+    """Turn images into embeddings: vectors, norms (lengths before normalization) and ids, in an .npz.
 
     A run that was stopped or killed goes on with the same command. Images without a usable face are named and left out.
 

@@ -52,7 +52,7 @@ def enrol(
 ) -> None:
     """Enrol people into a gallery: one from photographs, or many from crops or from vectors.
 
-    Both orientations are embedded; the length of a feature is kept as its quality. The images are not kept.
+    Both orientations are embedded; the length of a feature is kept beside it. The images are not kept.
     Photographs that the model's certificate does not cover are refused, for strangers would match them; crops of
     `--from` are left out, or refused with `--strict`. `--anyway` enrols them. Vectors are not checked.
 
