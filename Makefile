@@ -5,9 +5,10 @@ DATA ?=
 OUT ?= demo-out
 WORKERS ?= 2
 THREADS ?= 1
-PYTEST = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
+# Bytecode is kept whatever the environment says: the tests start hundreds of processes that would each compile the package.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-fast check fmt dist bench docs notebooks clean
+.PHONY: help setup demo test test-fast test-slow check fmt dist bench docs notebooks clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -28,7 +29,10 @@ test: setup      ## every test, real faces included where ../shared/data or NORM
 	@$(PYTEST)
 
 test-fast: setup ## the tests that take no training and no photographs
-	@$(PYTEST) -m "not slow and not real"
+	@$(PYTEST) -m "not slow and not real and not nightly"
+
+test-slow: setup ## the simulations of minutes, such as coverage of intervals; run them every night
+	@$(PYTEST) -m nightly
 
 check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -23,10 +23,10 @@ from benchmarks.harness.faces import faces as folder_of_faces
 from benchmarks.harness.faces import kind_of_faces
 from benchmarks.harness.sheet import LeftOut, Sheet
 from benchmarks.peers import facenet_pytorch
-from normface.ahead import ahead
 from normface.data import open_reader
 from normface.faces import DETECTORS, align, central
 from normface.faces.photographs import read_landmarks
+from normface.prefetch import map_ahead
 from normface.types import Face, Floats, Image
 
 QUICK = 45
@@ -92,7 +92,7 @@ def ours(rows: Sequence[int]) -> Landmarks:
         return [_aligned(image, faces) for image, faces in zip(images, detector.detect_many(images), strict=True)]
 
     parts = [rows[start : start + 8] for start in range(0, len(rows), 8)]
-    return [found for part in ahead(some, parts, depth=2 * CORES, threads=CORES) for found in part]
+    return [found for part in map_ahead(some, parts, depth=2 * CORES, threads=CORES) for found in part]
 
 
 def peer(rows: Sequence[int], batch: int) -> Landmarks:

@@ -18,7 +18,7 @@ from benchmarks.harness.faces import faces, kind_of_faces, third_party
 from benchmarks.harness.sheet import Sheet, peer
 from normface.data import open_reader, write
 from normface.embed import Embedder, bulk
-from normface.embed.parts import BLOCK
+from normface.embed.parts import PREPARED_AT_ONCE
 from normface.embed.source import Source, open_source
 
 QUICK = 60
@@ -46,8 +46,8 @@ def run(sheet: Sheet) -> None:
 
         def bare() -> float:
             began = time.perf_counter()
-            for start in range(0, images, BLOCK):
-                embedder.features(crops[start : start + BLOCK])
+            for start in range(0, images, PREPARED_AT_ONCE):
+                embedder.features(crops[start : start + PREPARED_AT_ONCE])
             return images / (time.perf_counter() - began)
 
         def by_ray() -> float:

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from benchmarks.harness.sheet import LeftOut, Sheet, peer
 from normface import dist, ops
-from normface.figures.canvas import panels, title
+from normface.figures.drawing import panels, title
 from normface.losses import CosineSoftmax
 from normface.ops import reference
 from normface.report.plots import COLOURS, save

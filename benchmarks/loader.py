@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.harness.faces import faces, kind_of_faces
 from benchmarks.harness.sheet import Sheet
 from normface.data import Images, open_reader, write
-from normface.data.decode import as_ppm
+from normface.data.decoding import as_ppm
 from normface.train.config import DataConfig
 from normface.train.loader import Batches
 from normface.types import InputSpec

@@ -15,11 +15,11 @@ import torch
 from benchmarks.harness.sheet import Sheet
 from normface.data import open_reader
 from normface.data.synthetic import write_dataset
-from normface.embed import embed_pairs
+from normface.embed import Embedder, embed_pairs
 from normface.faces import size_fault
 from normface.protocols import inputs_of, lfw, lfw_view1
 from normface.report.render import markdown_table
-from normface.train import Outcome, TrainConfig, embedder, train
+from normface.train import Outcome, TrainConfig, train
 from normface.train.loop import Progress
 
 ROOT = Path(__file__).parents[1]
@@ -131,7 +131,7 @@ def _row(kind: str, name: str, data: Path) -> dict[str, Any]:
         "loss": outcome.loss,
     }  # fmt: skip
     lists = [data / each for each in (*inputs_of("lfw").lists, *inputs_of("lfw_view1").lists) if (data / each).exists()]
-    vectors = embed_pairs(embedder(run), data, [each.name for each in lists])
+    vectors = embed_pairs(Embedder.load(run), data, [each.name for each in lists])
     judged = lfw(vectors, lists[0])
     figures["lfw"] = [judged.metrics["accuracy"].value, judged.facts["standard_error"]]
     if len(lists) == 3:

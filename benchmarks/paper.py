@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.sheet import LeftOut, Sheet
 from normface.data import open_reader
-from normface.embed import embed_pairs
-from normface.figures.canvas import panels, title
+from normface.embed import Embedder, embed_pairs
+from normface.figures.drawing import panels, title
 from normface.protocols import blufr, lfw, read_lfw_pairs, scores
 from normface.protocols.intervals import percentiles, resampled_pairs
 from normface.report.plots import COLOURS, save
 from normface.report.render import markdown_table
-from normface.train import embedder
 from normface.types import Embeddings, Floats
 
 from .losses import AT_64, MODEL, PLAIN, ROOT, cosine, folder_of, loss, real_faces, trained
@@ -230,7 +229,7 @@ def _judge(place: Path, data: Path) -> dict[str, Any]:
     snapshots = sorted((place / "snapshots").iterdir())
     for snapshot in snapshots:
         lists = ["pairs.txt", "blufr_lfw_config.mat"] if snapshot == snapshots[-1] else ["pairs.txt"]
-        both = embed_pairs(embedder(snapshot), data, [lists[-1]], mirror="concatenate")
+        both = embed_pairs(Embedder.load(snapshot), data, [lists[-1]], mirror="concatenate")
         one, mirrored = np.split(both.vectors, 2, axis=1)
         merged = {"none": Embeddings(one, both.ids), "sum": Embeddings(one + mirrored, both.ids)}
         for kind, (how, pca) in KINDS.items():

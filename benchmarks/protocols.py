@@ -19,9 +19,9 @@ from benchmarks.harness.sheet import LeftOut, Sheet, peer
 from benchmarks.peers import cvlface, insightface
 from normface.data.bins import write_bin
 from normface.protocols import PROTOCOLS, metrics, read_bin_pairs, read_blufr
-from normface.protocols.ijb import FARS, Media, judge_templates
+from normface.protocols.ijb import IJB_FARS, Media, judge_templates
 from normface.protocols.pairs import judge
-from normface.protocols.tally import all_pairs
+from normface.protocols.tally import tally_all_pairs
 from normface.types import Embeddings
 
 QUICK = 60
@@ -35,7 +35,7 @@ def run(sheet: Sheet) -> None:
     ijb(sheet)
     if not sheet.quick:
         sheet.measure("blufr", in_a_process, blufr)
-        sheet.measure("all_pairs", in_a_process, stream)
+        sheet.measure("tally_all_pairs", in_a_process, stream)
 
 
 def lfw(sheet: Sheet) -> dict[str, Any]:
@@ -97,7 +97,9 @@ def _ijb(judge: Callable[[], Any]) -> dict[str, Any]:
     ours, spent = timed(judge, 1)
     return {
         "seconds": spent,
-        "tar": {f"{far:g}": [ours.metrics[name].value] for far in FARS if (name := f"tar@far={far:g}") in ours.metrics},
+        "tar": {
+            f"{far:g}": [ours.metrics[name].value] for far in IJB_FARS if (name := f"tar@far={far:g}") in ours.metrics
+        },
     }
 
 
@@ -117,7 +119,7 @@ def _cvlface(x: Any, template: Any, medium: Any, left: Any, right: Any, same: An
     scores = theirs.verification(vectors, numbers, left, right)
     far, tar, _ = roc_curve(same, scores)
     far, tar = np.flipud(far), np.flipud(tar)
-    nearest = {rate: min(zip(abs(far - rate), range(len(far)), strict=True))[1] for rate in FARS}
+    nearest = {rate: min(zip(abs(far - rate), range(len(far)), strict=True))[1] for rate in IJB_FARS}
     return {rate: float(tar[at]) for rate, at in nearest.items()}
 
 
@@ -155,10 +157,10 @@ def stream() -> dict[str, Any]:
     x = centres[subjects] + 1.5 * rng.standard_normal((len(subjects), 256), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     before = peak()
-    tally, spent = timed(lambda: all_pairs(x, subjects, 1e-3), 1)
+    tally, spent = timed(lambda: tally_all_pairs(x, subjects, 1e-3), 1)
     return {
         "comparisons": tally.impostors + len(tally.genuine), "dim": 256, "seconds": spent, "peak_mib": peak(),
-        "peak_mib_before": before, "tar": {f"{far:g}": tally.accepted(tally.threshold(far)) for far in FARS[1:]},
+        "peak_mib_before": before, "tar": {f"{far:g}": tally.accepted(tally.threshold(far)) for far in IJB_FARS[1:]},
         "eer": metrics.eer(tally.roc()),
     }  # fmt: skip
 

@@ -33,7 +33,7 @@ from benchmarks.harness.faces import faces, kind_of_faces, third_party
 from benchmarks.harness.sheet import Sheet
 from normface import models
 from normface.data import open_reader
-from normface.data.decode import decode
+from normface.data.decoding import decode
 from normface.embed import Embedder
 from normface.embed.export import export
 from normface.serve import Settings, create_app

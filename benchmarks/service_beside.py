@@ -35,7 +35,7 @@ from benchmarks.harness.sheet import LeftOut, Sheet
 from benchmarks.peers import deepface
 from benchmarks.service import Body, Pair, Server, body_of, serving
 from normface.data import open_reader
-from normface.data.decode import decode
+from normface.data.decoding import decode
 from normface.embed import Embedder
 from normface.types import InputSpec
 

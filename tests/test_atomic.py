@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from normface.ahead import ahead
 from normface.atomic import replacing
 from normface.errors import DataError
+from normface.prefetch import map_ahead
 
 
 def test_replaces_at_once(tmp_path):
@@ -45,8 +45,8 @@ def test_a_full_disk_is_said(tmp_path):
 
 
 def test_ahead_keeps_the_order_and_raises_in_turn():
-    assert list(ahead(lambda i: i * i, range(50))) == [i * i for i in range(50)]
-    results = ahead(lambda i: 1 // (3 - i), range(10))
+    assert list(map_ahead(lambda i: i * i, range(50))) == [i * i for i in range(50)]
+    results = map_ahead(lambda i: 1 // (3 - i), range(10))
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

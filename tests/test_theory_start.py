@@ -38,6 +38,7 @@ class TestInitialLoss:
             plain = math.log(n) + scale**2 / 1024
             assert theory.initial_loss(n, scale) == pytest.approx(plain, abs=2e-4)
 
+    @pytest.mark.slow
     def test_never_below_the_bound_nor_above_the_plain_mean(self):
         for scale in (0.01, 1.0, 20.0, 64.0, 2000.0):
             value = theory.initial_loss(1000, scale, 64)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normface import machine
-from normface.probe import UNKNOWN
+from normface.system_facts import UNKNOWN
 
 from .sheet import RESULTS, ROOT, Sheet
 

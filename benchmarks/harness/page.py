@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normface.atomic import replacing
-from normface.cpu import KINDS
+from normface.cpu import PROCESSOR_KINDS
 from normface.machine import speed
 from normface.report.render import markdown_table
 
@@ -138,7 +138,13 @@ def records(kind: Path) -> dict[str, Record]:
 def kinds(results: Path = RESULTS) -> list[Path]:
     """The folders of all kinds of processor with results, the least able first."""
     found = [path for path in results.iterdir() if path.is_dir()]
-    return sorted(found, key=lambda path: (KINDS.index(path.name) if path.name in KINDS else len(KINDS), path.name))
+    return sorted(
+        found,
+        key=lambda path: (
+            PROCESSOR_KINDS.index(path.name) if path.name in PROCESSOR_KINDS else len(PROCESSOR_KINDS),
+            path.name,
+        ),
+    )
 
 
 def cell(row: Row, held: Mapping[str, Record]) -> str:

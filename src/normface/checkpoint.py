@@ -40,8 +40,8 @@ FORMAT = "normface-checkpoint-2"
 ORIGIN = "origin"  # among the facts: who trained the weights that a run goes back to, and under which licence
 
 
-class Rows:
-    """Rows of a tensor [total, …] from `start` on; other ranks hold the others. `tensor` holds these.
+class RowShard:
+    """RowShard of a tensor [total, …] from `start` on; other ranks hold the others. `tensor` holds these.
 
     The two methods are torch.distributed.checkpoint's protocol for parts of something larger (DTensor has it too, but
     shares out rows in its own way, which can leave a rank none).
@@ -81,8 +81,8 @@ class _Load(DefaultLoadPlanner):
         return _tensor(self.state_dict[index.fqn])
 
 
-def _tensor(held: Tensor | Rows) -> Tensor:
-    return held.tensor if isinstance(held, Rows) else held
+def _tensor(held: Tensor | RowShard) -> Tensor:
+    return held.tensor if isinstance(held, RowShard) else held
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Checkpoint:
         self.fill(chosen)
         return {name[len(prefix) + 1 :]: t for name, t in chosen.items()}
 
-    def fill(self, tensors: Mapping[str, Tensor | Rows]) -> None:
+    def fill(self, tensors: Mapping[str, Tensor | RowShard]) -> None:
         """Read these into their places. Raises ModelError where the files are damaged."""
 
         with _readable(self.folder), _alone():
@@ -149,7 +149,12 @@ class Checkpoint:
 
 
 def write(
-    run: Path, tensors: Mapping[str, Tensor | Rows], *, config: Mapping[str, Any], step: int, facts: Mapping[str, Any]
+    run: Path,
+    tensors: Mapping[str, Tensor | RowShard],
+    *,
+    config: Mapping[str, Any],
+    step: int,
+    facts: Mapping[str, Any],
 ) -> None:
     """Save a state into the folder `run`, every rank what it holds, and remove the ones before.
 
@@ -163,7 +168,7 @@ def write(
             shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
             folder.mkdir(parents=True)
     with _written(folder), _alone():
-        plain = {n: t if isinstance(t, Rows) else t.detach().contiguous() for n, t in tensors.items()}
+        plain = {n: t if isinstance(t, RowShard) else t.detach().contiguous() for n, t in tensors.items()}
         save(plain, storage_writer=writer, planner=_Save(), no_dist=dist.world() == 1)
     with dist.together(), _written(folder):
         if dist.rank() == 0:

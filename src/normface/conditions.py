@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError, ModelError
 
-Floats = NDArray[np.floating[Any]]
+Numbers = NDArray[np.floating[Any]]
 Rows = tuple[tuple[float, ...], ...]
 
 # Signal → what is wrong below its range, above it, and what to do. `faces.signals` measures them.
@@ -113,7 +113,7 @@ class Conditions:
         """Length of the embeddings."""
         return len(self.weights[0]) - len(self.signals) - 1
 
-    def log_odds(self, vectors: Floats, signals: Mapping[str, Floats]) -> NDArray[np.float64]:
+    def log_odds(self, vectors: Numbers, signals: Mapping[str, Numbers]) -> NDArray[np.float64]:
         """[N, K]: of each kind against an ordinary photograph, for unit `vectors` [N, D] and `signals`, [N] each.
 
         Raises ModelError for embeddings of another length.
@@ -127,7 +127,7 @@ class Conditions:
         odds: NDArray[np.float64] = inputs(rows, signals, self.signals) @ np.array(self.weights).T
         return odds
 
-    def assess(self, vectors: Floats, signals: Sequence[Mapping[str, float]]) -> list[Assessment]:
+    def assess(self, vectors: Numbers, signals: Sequence[Mapping[str, float]]) -> list[Assessment]:
         """Assess photographs: unit `vectors` [N, D], and of each its signals (those of a detection may be absent)."""
         if not len(signals):
             return []
@@ -141,7 +141,7 @@ class Conditions:
         step = int(np.searchsorted(self.risk_scores, score, side="right"))
         return self.risk_shares[max(step - 1, 0)]
 
-    def _one(self, odds: Floats, score: float, signals: Mapping[str, float]) -> Assessment:
+    def _one(self, odds: Numbers, score: float, signals: Mapping[str, float]) -> Assessment:
         found = []
         for name, (low, high) in self.ranges.items():
             value = signals.get(name)
@@ -155,13 +155,13 @@ class Conditions:
         return Assessment(self.risk(float(score)), tuple(found), dict(signals))
 
 
-def inputs(vectors: Floats, signals: Mapping[str, Floats], names: Sequence[str]) -> NDArray[np.float64]:
+def inputs(vectors: Numbers, signals: Mapping[str, Numbers], names: Sequence[str]) -> NDArray[np.float64]:
     """[N, D + S + 1]: what the weights of `Conditions` are applied to."""
     columns = [np.log1p(np.maximum(np.asarray(signals[name], np.float64), 0)) for name in names]
     return np.column_stack([np.asarray(vectors, np.float64), *columns, np.ones(len(vectors))])
 
 
-def scores(odds: Floats) -> NDArray[np.float64]:
+def scores(odds: Numbers) -> NDArray[np.float64]:
     """[N, K] log-odds → [N] the log of the summed odds."""
     highest = odds.max(1)
     total: NDArray[np.float64] = highest + np.log(np.exp(odds - highest[:, None]).sum(1))

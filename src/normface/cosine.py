@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 STEP = 2.0**-26
 
-Rows = NDArray[np.float64]
+ExactRows = NDArray[np.float64]
 
 
-def exact(unit: ArrayLike) -> Rows:
+def exact(unit: ArrayLike) -> ExactRows:
     """Unit vectors [..., D] rounded to multiples of 2⁻²⁶, in float64: what `matrix` and `paired` take."""
     rows = np.array(unit, np.float64)
     rows /= STEP
@@ -28,12 +28,12 @@ def exact(unit: ArrayLike) -> Rows:
     return rows
 
 
-def matrix(left: Rows, right: Rows) -> NDArray[np.float32]:
+def matrix(left: ExactRows, right: ExactRows) -> NDArray[np.float32]:
     """Cosines [N, M] of the rows [N, D] with the rows [M, D], both from `exact`."""
     return _finished(left @ right.T)
 
 
-def paired(left: Rows, right: Rows) -> NDArray[np.float32]:
+def paired(left: ExactRows, right: ExactRows) -> NDArray[np.float32]:
     """Cosines [N] of the rows [N, D] with the rows [N, D], or with one vector [D]; of two vectors a scalar."""
     return _finished(np.vecdot(left, right))
 

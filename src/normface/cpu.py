@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .probe import UNKNOWN, command, probe
+from .system_facts import UNKNOWN, or_unknown, output_of
 
-KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each can do what those before it can
+PROCESSOR_KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each can do what those before it can
 ABILITIES = (
     "avx2 fma avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16 neon sve bf16 i8mm".split()
 )  # fmt: skip
@@ -54,7 +54,8 @@ class Processor:
         architecture: x86_64, arm64, …
         abilities: those of `ABILITIES` that it has.
         restrictions: variables of the environment that limit what libraries use, with their values.
-        kind: what to compare speeds by: one of `KINDS`, "arm64", "arm64-bf16" or the architecture; restrictions count.
+        kind: what to compare speeds by: one of `PROCESSOR_KINDS`, "arm64", "arm64-bf16" or the architecture;
+            restrictions count.
     """
 
     name: str
@@ -76,11 +77,11 @@ class Processor:
 def processor(environment: Mapping[str, str] | None = None) -> Processor:
     """Describe this processor under `environment`, by default the process's own."""
     environment = os.environ if environment is None else environment
-    able = probe(_abilities)
+    able = or_unknown(_abilities)
     held = tuple(name for name in ABILITIES if name in able) if able != UNKNOWN else ()
     limited = {name: _harmless(environment[name]) for name in RESTRICTIONS if environment.get(name)}
     architecture = platform.machine().replace("AMD64", "x86_64").replace("aarch64", "arm64")
-    return Processor(probe(_name), architecture, held, limited, kind(architecture, held, limited))
+    return Processor(or_unknown(_name), architecture, held, limited, kind(architecture, held, limited))
 
 
 def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[str, str]) -> str:
@@ -88,21 +89,21 @@ def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[st
     if architecture != "x86_64":
         return f"{architecture}-bf16" if architecture == "arm64" and "bf16" in abilities else architecture
     steps = {"avx2": "avx2", "avx512f": "avx512", "avx512_bf16": "avx512-bf16", "amx_bf16": "avx512-amx"}
-    found = max((KINDS.index(step) for name, step in steps.items() if name in abilities), default=0)
+    found = max((PROCESSOR_KINDS.index(step) for name, step in steps.items() if name in abilities), default=0)
     for variable, ceilings in _CEILINGS.items():
         value = restrictions.get(variable, "").upper()
         beginnings = [beginning for beginning in ceilings if value.startswith(beginning)]
         if beginnings:
-            found = min(found, KINDS.index(ceilings[max(beginnings, key=len)]))
-    return KINDS[found]
+            found = min(found, PROCESSOR_KINDS.index(ceilings[max(beginnings, key=len)]))
+    return PROCESSOR_KINDS[found]
 
 
 def libraries() -> dict[str, Any]:
     """Tell which instructions NumPy's BLAS, ATen and oneDNN really use here. Imports torch where it is installed."""
-    found = {"numpy_blas": probe(_blas), "onnxruntime": "chooses by the processor; no variable restricts it"}
+    found = {"numpy_blas": or_unknown(_blas), "onnxruntime": "chooses by the processor; no variable restricts it"}
     if find_spec("torch") is not None:
-        found |= {"aten": probe(_aten), "aten_threads": probe(_aten_threads), "onednn": probe(_onednn)}
-        found["torch_blas"] = probe(_torch_blas)
+        found |= {"aten": or_unknown(_aten), "aten_threads": or_unknown(_aten_threads), "onednn": or_unknown(_onednn)}
+        found["torch_blas"] = or_unknown(_torch_blas)
     return found
 
 
@@ -112,7 +113,7 @@ def _name() -> str | None:
         named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
         return named[0] if named else platform.processor()
     if sys.platform == "darwin":
-        return command(["sysctl", "-n", "machdep.cpu.brand_string"])
+        return output_of(["sysctl", "-n", "machdep.cpu.brand_string"])
     if sys.platform == "win32":
         import winreg
 
@@ -125,7 +126,7 @@ def _abilities() -> set[str]:
     """From every source that there is; a source that fails adds nothing."""
     found: set[str] = set()
     for source in (_of_the_system, _of_numpy):
-        more = probe(source)
+        more = or_unknown(source)
         found |= more if more != UNKNOWN else set()
     return found
 
@@ -136,7 +137,7 @@ def _of_the_system() -> set[str]:
         line = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
         return {_CPUINFO.get(name, name) for name in (line[1].split() if line else [])}
     if sys.platform == "darwin":
-        lines = [line.partition(": ") for line in command(["sysctl", "-a"]).splitlines()]
+        lines = [line.partition(": ") for line in output_of(["sysctl", "-a"]).splitlines()]
         held = {name.rpartition(".")[2] for name, _, value in lines if name.startswith("hw.optional") and value == "1"}
         found = {_SYSCTL.get(name, name.lower()) for name in held}
         return found | {"neon"} if platform.machine() == "arm64" else found

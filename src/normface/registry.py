@@ -22,7 +22,8 @@ from .errors import ConfigError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 GROUP = "normface.plugins"
-KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
+NEAR = 0.65  # difflib's likeness of a name and what may be meant by it
+REGISTRY_KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
 _log = logging.getLogger("normface")
 
 
@@ -98,7 +99,7 @@ class Registry(Generic[T]):
 
 def meant(name: str, known: Any) -> str:
     """What to do about a name that is not among `known`: the one that it is nearly, if there is one."""
-    nearest = get_close_matches(name, known, n=1)
+    nearest = get_close_matches(name, known, n=1, cutoff=NEAR)
     return f"did you mean {nearest[0]!r}?" if nearest else "choose one of them"
 
 
@@ -109,9 +110,9 @@ def _entry_points() -> tuple[Any, ...]:
 
     found = tuple(entry_points(group=GROUP))
     for point in found:
-        if point.name.partition(".")[0] not in KINDS:
+        if point.name.partition(".")[0] not in REGISTRY_KINDS:
             _log.warning(
                 "the plug-in %s (%s) is left out: its name must begin with one of %s",
-                point.name, point.value, ", ".join(KINDS),
+                point.name, point.value, ", ".join(REGISTRY_KINDS),
             )  # fmt: skip
     return found

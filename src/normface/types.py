@@ -22,6 +22,9 @@ Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
+RULE_OF_30 = 30  # errors below which a rate is poorly known (ISO/IEC 19795-1; Doddington et al. 2000)
+RATES = ("accuracy", "far", "frr", "tar", "vr", "dir", "cmc", "rank1")  # whose errors can be counted
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -264,6 +267,24 @@ class Result:
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def few_errors(self) -> dict[str, int]:
+        """Rates measured on fewer than 30 errors, and on how many: too few by the Rule of 30 of ISO/IEC 19795-1.
+
+        A TAR at a FAR needs both false rejects and false accepts; rates per person count no errors.
+        """
+        found = {}
+        for name, each in self.metrics.items():
+            kind, _, at = name.partition("@")
+            if kind not in RATES:
+                continue
+            errors = round(min(each.value, 1 - each.value) * each.n)
+            if kind == "tar":
+                errors = min(errors, self.facts.get("false_accepts", {}).get(at, errors))
+            if errors < RULE_OF_30:
+                found[name] = errors
+        return found
+
     def to_json(self) -> str:
         """The whole result as JSON."""
         return json.dumps(asdict(self), allow_nan=False)
@@ -328,6 +349,10 @@ class OperatingPoint:
         protocol: name and conditions, such as `lfw, mirror sum`.
         model_sha256, data_sha256: of the model's weights and of the comparison list.
         calibration: what a score says, beside the decision; None in older certificates.
+        far_per_person, tar_per_person: means over people of each one's own rate, `n` being people; None where people
+            are unknown and in older certificates.
+        commonest_five: the five commonest people's share of the genuine comparisons; None likewise.
+        confident: whether the upper end of `far`, not its value, was held to `target_far`.
         conditions: the photographs that the rates hold for; None where they were not measured.
     """
 
@@ -339,6 +364,10 @@ class OperatingPoint:
     model_sha256: str
     data_sha256: str
     calibration: Calibration | None = None
+    far_per_person: Estimate | None = None
+    tar_per_person: Estimate | None = None
+    commonest_five: float | None = None
+    confident: bool = False
     conditions: Conditions | None = None
 
     def accepts(self, score: float) -> bool:
@@ -356,7 +385,9 @@ class OperatingPoint:
             raw = json.loads(text)
             calibration = Calibration(**raw["calibration"]) if raw.get("calibration") else None
             conditions = Conditions(**raw["conditions"]) if raw.get("conditions") else None
-            rates = {name: Estimate(**raw[name]) for name in ("far", "tar")}
+            rates: dict[str, Any] = {name: Estimate(**raw[name]) for name in ("far", "tar")}
+            for name in ("far_per_person", "tar_per_person"):
+                rates[name] = Estimate(**raw[name]) if raw.get(name) else None
             return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError("an operating point as JSON", f"'{error}'", "make one: normface calibrate") from error

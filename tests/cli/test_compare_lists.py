@@ -9,6 +9,7 @@ import pytest
 from normface.types import Embeddings
 
 
+@pytest.mark.slow
 def test_on_pairs_of_ones_own(run, tmp_path):
     rng = np.random.default_rng(0)
     people = [f"P{k}" for k in range(40)]
@@ -47,5 +48,5 @@ def test_on_pairs_of_ones_own(run, tmp_path):
     assert right["good"] > right["bad"]
     assert found["metrics"]["accuracy_difference"]["value"] == pytest.approx(right["good"] - right["bad"])
     assert found["facts"]["pairs"] == 80
-    assert found["facts"]["p_tar"] == pytest.approx(2 / 101)  # no replicate on the other side: the least there is
-    assert "p < 0.02, that is 2/100 replicates)" in kept["report.md"]
+    assert found["facts"]["p_tar"] < 1e-3
+    assert "p < 1e-06)" in kept["report.md"] or f"p = {found['facts']['p_tar']:.2g})" in kept["report.md"]

@@ -68,6 +68,39 @@ def test_from_photographs_to_oblivion(run, model, place, drawn, tmp_path):
         assert len(backup) == 3
 
 
+def test_management(run, model, place, drawn, tmp_path):
+    """The group `gallery`: lists, log, backup, export, and moving to another model person by person."""
+    faces = drawn / "train" / "faces-112.zip"
+    assert run("enrol", "--from", faces, "--model", model)[0] == 0
+    code, out, _ = run("gallery", "list", "--json")
+    assert (code, out) == (0, run("people", "--json")[1])
+    total, people = shown(out)["templates"], [each["person"] for each in shown(out)["people"]]
+    assert people[0] in run("gallery", "list")[1]
+    assert {event["action"] for event in shown(run("gallery", "log", "--json")[1])["log"]} >= {"enrol"}
+    assert shown(run("gallery", "backup", "--out", tmp_path / "b.db", "--json")[1])["templates"] == total
+    assert shown(run("gallery", "export", "--out", tmp_path / "v.npz", "--json")[1])["people"] == len(people)
+    assert len(Embeddings.load(tmp_path / "v.npz")) == total
+    assert shown(run("gallery", "compact", "--json")[1])["templates"] == total
+    other = tmp_path / "other.onnx"
+    graph = onnx.load(model)
+    graph.doc_string = "another file, so another model"
+    onnx.save(graph, other)
+    other.with_suffix(".spec.json").write_text(InputSpec(112, 96).to_json())
+    for name in ("some", "rest"):
+        (tmp_path / name).mkdir()
+    reader = open_reader(faces)
+    for row, id in enumerate(reader.ids.tolist()):
+        file = tmp_path / ("some" if id.startswith(people[0]) else "rest") / id
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(reader.encoded(row))
+    code, out, _ = run("gallery", "migrate", "--from", tmp_path / "some", "--model", other, "--json")
+    assert (code, shown(out)["switched"], shown(out)["missing"]) == (1, False, people[1:])
+    code, out, err = run("gallery", "migrate", "--from", tmp_path / "rest", "--model", other, "--json")
+    assert code == 0, err
+    assert (shown(out)["switched"], shown(out)["erased"]) == (True, total)
+    assert shown(run("gallery", "list", "--json")[1])["model"] == shown(out)["model"]
+
+
 def extracted(drawn, folder, count):
     """Some aligned crops as files."""
     reader = open_reader(drawn / "train" / "faces-112.zip")

@@ -95,7 +95,7 @@ def test_pixels(faces, tmp_path, packed, run):
     assert [id for id, _ in open_reader(tmp_path / "pack").check().unreadable] == [first.ids[5]]
     code, _, err = run("pack", faces, tmp_path / "x.zip", "--pixels")
     assert code == 2
-    assert "--pixels is for Arrow packs" in err
+    assert "expected --pixels with an Arrow pack, got zip" in err
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ import json
 import pytest
 from tests.cli.conftest import one_line
 
+from normface.serve import read_keys
+
 
 def test_a_new_key_is_shown_once(run, tmp_path):
     file = tmp_path / "keys.jsonl"
@@ -19,6 +21,19 @@ def test_a_new_key_is_shown_once(run, tmp_path):
     assert code == 0
     assert out.startswith("nf_")
     assert len(file.read_text().splitlines()) == 2
+
+
+def test_keys(run, tmp_path):
+    file = tmp_path / "keys.jsonl"
+    assert json.loads(run("keys", "add", "read,enrol", "--keys", file, "--json")[1])["key"].startswith("nf_")
+    assert "Copy this key now" in run("keys", "add", "admin", "--keys", file, "--expires", "2999-12-31")[1]
+    first, second = json.loads(run("keys", "list", "--keys", file, "--json")[1])["keys"]
+    assert (first["scopes"], second["scopes"], second["expires"]) == (["read", "enrol"], ["admin"], "2999-12-31")
+    assert first["id"] in run("keys", "list", "--keys", file)[1]
+    assert run("keys", "revoke", first["id"], "--keys", file)[0] == 0
+    assert [each.id for each in read_keys(file)] == [second["id"]]
+    assert file.stat().st_mode & 0o077 == 0
+    assert one_line(run("keys", "revoke", first["id"], "--keys", file)[2], first["id"], "normface keys list")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image as pillow
 from tests.laws.test_readers import mutations
 
 from normface.data import decode, decode_reduced, read_image
-from normface.data.decode import EXTENSIONS, as_ppm
+from normface.data.decoding import EXTENSIONS, as_ppm
 from normface.errors import DataError
 
 Y, X = np.mgrid[:24, :40]

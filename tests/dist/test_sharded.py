@@ -16,6 +16,7 @@ from torch.multiprocessing import start_processes
 from normface import dist, losses, ops
 from normface.errors import ConfigError, InputError, TrainingError
 from normface.losses import LOSSES as LOSSES_OF
+from normface.losses import weights
 from normface.ops import Margin, c_contrastive, c_triplet
 from normface.types import ClassShard
 
@@ -204,13 +205,13 @@ def test_fewer_classes_than_ranks(monkeypatch):
 
 
 def test_rows_do_not_depend_on_the_shares(monkeypatch):
-    monkeypatch.setattr(losses, "BLOCK", 4)
+    monkeypatch.setattr(weights, "BLOCK", 4)
     parts = []
     for shares in ((0, 17), (0, 3, 8, 17), (0, 4, 16, 17)):
         rows = []
         for start, stop in itertools.pairwise(shares):
             torch.manual_seed(1)
-            rows.append(losses.class_weights(17, D, 2, ClassShard(start, stop, 17)))
+            rows.append(weights.class_weights(17, D, 2, ClassShard(start, stop, 17)))
         parts.append(torch.cat(rows))
     assert len(parts[0]) == 34
     assert len(parts[0].unique(dim=0)) == 34

@@ -63,8 +63,8 @@ def test_operators_against_onnxs_own_reference(tmp_path):
     expected = ReferenceEvaluator(proto).run(None, {"x": x})[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bf16, "BF16", torch.float32)
-        np.testing.assert_allclose(bf16.runner(tmp_path / "all.onnx")(x), expected, rtol=1e-4, atol=1e-5)
-    rounded = bf16.runner(tmp_path / "all.onnx")(x)
+        np.testing.assert_allclose(bf16.bf16_runner(tmp_path / "all.onnx")(x), expected, rtol=1e-4, atol=1e-5)
+    rounded = bf16.bf16_runner(tmp_path / "all.onnx")(x)
     np.testing.assert_allclose(rounded, expected, atol=0.05 * np.abs(expected).max())
 
 
@@ -79,7 +79,7 @@ def test_weights_stored_in_fewer_bits_are_computed(dense, tmp_path, precision):
     expected = ReferenceEvaluator(proto).run(None, {source.name: x})[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bf16, "BF16", torch.float32)
-        np.testing.assert_allclose(bf16.runner(tmp_path / "small.onnx")(x), expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(bf16.bf16_runner(tmp_path / "small.onnx")(x), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture

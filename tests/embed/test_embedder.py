@@ -208,12 +208,12 @@ class TestVerify:
         assert other.decision == (other.score >= 0.3)
 
     def test_without_one_there_is_no_decision(self, model):
-        embedder = Embedder(Network(pytorch.runner(model), model.spec, "ab"))
+        embedder = Embedder(Network(pytorch.torch_runner(model), model.spec, "ab"))
         crop = RNG.integers(0, 256, (112, 96, 3), dtype=np.uint8)
         assert embedder.verify(crop, crop, aligned=True).decision is None
 
     def test_made_of_a_bare_function_for_one_more_version(self, model):
-        run = pytorch.runner(model)
+        run = pytorch.torch_runner(model)
         with pytest.warns(DeprecationWarning, match=r"use Embedder\(Network\(run, spec"):
             embedder = Embedder(run, model.spec, sha256="ab", operating_point=point("ab"))
         assert (embedder.sha256, embedder.spec, embedder.operating_point) == ("ab", model.spec, point("ab"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normface import theory
-from normface.figures import FIGURES, digits, mnist, plain
+from normface.figures import FIGURES, digits, mnist, plain_softmax
 
 
 def silent(*_):
@@ -18,21 +18,21 @@ class TestMeasures:
     def test_radial_share_by_hand(self):
         along = np.array([[1.0, 0], [3, 0], [0, 2], [0, 4]])  # differ in length only
         labels = np.array([0, 0, 1, 1])
-        assert plain.radiality(along, labels)["radial_share"] == pytest.approx(1)
+        assert plain_softmax.radiality(along, labels)["radial_share"] == pytest.approx(1)
         across = np.array([[2.0, 1], [2, -1], [1, 3], [-1, 3]])
-        assert plain.radiality(across, labels)["radial_share"] == pytest.approx(0)
-        mixed = plain.radiality(np.vstack([along[:2], across[2:]]), labels)
+        assert plain_softmax.radiality(across, labels)["radial_share"] == pytest.approx(0)
+        mixed = plain_softmax.radiality(np.vstack([along[:2], across[2:]]), labels)
         assert mixed["radial_share_by_digit"] == pytest.approx([1, 0])
         assert mixed["radial_share"] == pytest.approx(0.5)  # both variances are 1
 
     def test_radial_share_of_a_round_cloud_is_one_in_d(self):
         cloud = np.random.default_rng(0).normal(size=(200_000, 2)) + 5
-        assert plain.radiality(cloud, np.zeros(len(cloud), int))["radial_share"] == pytest.approx(0.5, abs=0.01)
+        assert plain_softmax.radiality(cloud, np.zeros(len(cloud), int))["radial_share"] == pytest.approx(0.5, abs=0.01)
 
     def test_clusters_at_the_origin_by_hand(self):
         a, b = [[10.0, 0], [10, 0]], [[0, 10.0], [0, 10]]
         middle = [[1.0, 0], [0, 1]]  # two directions 90° apart: R = √½, so √(-2·log R) = √(log 2)
-        found = plain.origin(np.array(a + b + middle), np.repeat([0, 1, 2], 2))
+        found = plain_softmax.origin(np.array(a + b + middle), np.repeat([0, 1, 2], 2))
         assert found["distance_from_origin"] == pytest.approx([1, 1, 0.1])
         assert found["at_origin"] == [2]
         assert found["angular_spread_at_origin"] == pytest.approx(math.degrees(math.sqrt(math.log(2))))
@@ -74,7 +74,7 @@ class TestDigits:
 @pytest.mark.slow
 class TestTrained:
     def test_same_seed_same_features(self):
-        first, second = (plain.trained(0, 0, silent, epochs=1).test for _ in range(2))
+        first, second = (plain_softmax.train_in_plane(0, 0, silent, epochs=1).test for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
     def test_softmax_features_are_radial(self):
@@ -84,9 +84,12 @@ class TestTrained:
         assert drawing.numbers["accuracy"]["softmax"] > 0.5
 
     def test_a_bias_leaves_clusters_at_the_origin(self):
-        run = plain.trained(plain.BIAS_RATE, 0, silent, epochs=6)
-        without = plain.trained(0, 0, silent, epochs=6)
-        found, other = plain.origin(run.test, run.test_labels), plain.origin(without.test, without.test_labels)
+        run = plain_softmax.train_in_plane(plain_softmax.BIAS_RATE, 0, silent, epochs=6)
+        without = plain_softmax.train_in_plane(0, 0, silent, epochs=6)
+        found, other = (
+            plain_softmax.origin(run.test, run.test_labels),
+            plain_softmax.origin(without.test, without.test_labels),
+        )
         assert min(found["distance_from_origin"]) < min(0.4, *other["distance_from_origin"])
         nearest = int(np.argmin(found["distance_from_origin"]))
         assert nearest in run.test_labels
@@ -101,9 +104,9 @@ class TestTrained:
             assert found["accuracy"]["n"] == 1000
 
     def test_agents_separate_what_a_softmax_began(self):
-        start = digits.trained(digits.SOFTMAX["both"], epochs=2, rate=mnist.RATE, progress=silent)
+        start = digits.train_on_sphere(digits.SOFTMAX["both"], epochs=2, rate=mnist.RATE, progress=silent)
         for variant in (digits.CONTRASTIVE["C-contrastive"], digits.TRIPLET["C-triplet"]):
-            run = digits.trained(variant, epochs=1, rate=digits.TUNING_RATE, progress=silent, start=start)
+            run = digits.train_on_sphere(variant, epochs=1, rate=digits.TUNING_RATE, progress=silent, start=start)
             found = digits.measure(run.test, mnist.digits().test_labels, run.agents)
             assert found["accuracy"]["value"] > 0.5
             assert found["smallest_angle_between_agents"] > 10

@@ -10,7 +10,7 @@ from PIL import Image
 
 from normface.cli import main
 from normface.figures import FIGURES
-from normface.figures.canvas import Sphere, panels
+from normface.figures.drawing import Sphere, panels
 
 QUICK = ["agents", "bound", "gradient", "marginal"]
 
@@ -52,6 +52,7 @@ def test_quick_figures_as_files(run, tmp_path):
         assert (corners == 255).all()  # white, so that it can be read on a dark page too
 
 
+@pytest.mark.slow
 def test_equal_figures_are_equal_bytes(run, tmp_path):
     for folder in "ab":
         run("bound", "--out", tmp_path / folder)

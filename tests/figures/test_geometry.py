@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normface import theory
-from normface.figures import bound, sphere
+from normface.figures import bound, sphere_geometry
 
 
 class TestBound:
@@ -41,7 +41,7 @@ class TestBound:
 
 
 class TestGradient:
-    NUMBERS = sphere.tangents()
+    NUMBERS = sphere_geometry.tangents()
 
     def test_has_no_part_along_the_vector(self):
         # With ε in the root it is ε⟨x, u⟩/‖x‖⁴; u = 2(x̃ - t) is at most 4 long, x at least 0.8.
@@ -62,11 +62,11 @@ class TestGradient:
 
 
 class TestAgents:
-    NONE, ONE = sphere.paths(0), sphere.paths(1)
+    NONE, ONE = sphere_geometry.paths(0), sphere_geometry.paths(1)
 
     def test_without_a_margin_they_stay_at_the_means(self):
         path, first = self.NONE
-        torch.testing.assert_close(path[-1], sphere.means_direction(*sphere.clusters()))
+        torch.testing.assert_close(path[-1], sphere_geometry.means_direction(*sphere_geometry.clusters()))
         assert first.abs().max() < 1e-10  # the mean direction is the minimum of the mean squared distance
 
     def test_with_a_margin_they_end_farther_apart(self):
@@ -84,7 +84,7 @@ class TestAgents:
             torch.testing.assert_close(norms, torch.ones_like(norms))
 
     def test_points_are_the_papers(self):
-        points, labels = sphere.clusters()
+        points, labels = sphere_geometry.clusters()
         assert points.shape == (200, 3)
         assert labels.bincount().tolist() == [100, 100]
         torch.testing.assert_close(points.norm(dim=1), torch.ones(200, dtype=torch.float64))
@@ -92,7 +92,7 @@ class TestAgents:
 
 class TestMarginal:
     def test_proposition_3_holds_for_the_distance_and_not_for_its_square(self):
-        numbers = sphere.proposition3(*sphere.clusters())
+        numbers = sphere_geometry.proposition3(*sphere_geometry.clusters())
         assert numbers["euclidean"]["violations"] == 0
         assert numbers["euclidean"]["trials"] == 200
         assert numbers["euclidean"]["largest_ratio"] <= 1
@@ -102,26 +102,26 @@ class TestMarginal:
         # Class 0: two points at ±30° of its agent (1, 0, 0); class 1: one point opposite the agent.
         side = math.sqrt(3) / 2
         features = torch.tensor([[side, 0.5, 0], [side, -0.5, 0], [-1, 0, 0]], dtype=torch.float64)
-        numbers = sphere.proposition3(features, torch.tensor([0, 0, 1]))["euclidean"]
+        numbers = sphere_geometry.proposition3(features, torch.tensor([0, 0, 1]))["euclidean"]
         assert numbers["trials"] == 3
         assert numbers["right"] == pytest.approx([2 - 2 * side, 0], abs=1e-9)
         # From (-1, 0, 0): 2 to the agent, √(2 + 2·side) to both samples. From the others to class 1: a single sample.
         assert numbers["left_mean"] == pytest.approx((2 - math.sqrt(2 + 2 * side)) ** 2 / 3, abs=1e-6)
 
     def test_a_larger_margin_hides_less(self):
-        numbers = sphere.unseen(*sphere.clusters(), np.array([0.0, 0.5, 1.0, 1.5]))
+        numbers = sphere_geometry.unseen(*sphere_geometry.clusters(), np.array([0.0, 0.5, 1.0, 1.5]))
         for kind in ("pairs", "triplets"):
             assert np.all(np.diff(numbers[kind]) <= 0)
             assert numbers[kind][0] > 0
 
     def test_points_at_their_agents_hide_nothing(self):
         eye = torch.eye(3, dtype=torch.float64)[[0, 0, 1, 1]]
-        numbers = sphere.unseen(eye, torch.tensor([0, 0, 1, 1]), np.array([0.0, 1.9, 2.1]))
+        numbers = sphere_geometry.unseen(eye, torch.tensor([0, 0, 1, 1]), np.array([0.0, 1.9, 2.1]))
         assert numbers["pairs"] == [0, 0, None]
         assert numbers["triplets"] == [0, 0, None]
 
     def test_circle_lies_at_its_distance(self):
         centre = np.array([0.6, 0.0, 0.8])
-        ring = sphere.circle(centre, 0.5)
+        ring = sphere_geometry.circle(centre, 0.5)
         np.testing.assert_allclose(np.linalg.norm(ring, axis=1), 1)
         np.testing.assert_allclose(np.square(ring - centre).sum(1), 0.5)

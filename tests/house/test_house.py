@@ -15,7 +15,7 @@ from normface.registry import Registry
 
 SOURCE = Path(normface.__file__).parent
 ARRAY_WING = (
-    "types, errors, registry, theory, atomic, ahead, data, faces, protocols, report, gallery, embed, serve, cli"
+    "types, errors, registry, theory, atomic, prefetch, data, faces, protocols, report, gallery, embed, serve, cli"
 ).split(", ")
 PACKAGES = "data, faces, protocols, report, gallery, embed, ops, losses, models, train, figures, serve".split(", ")
 PUBLIC = ["normface"] + [f"normface.{package}" for package in PACKAGES]
@@ -42,6 +42,21 @@ def test_import_is_light():
     new = python("import sys; before = set(sys.modules); import normface; print(*set(sys.modules) - before)").split()
     assert [name for name in new if name.startswith("normface")] == ["normface"]
     assert {name.partition(".")[0] for name in new} <= {"normface", "importlib", "warnings", "_weakrefset"}
+
+
+def test_the_porch_offers_what_people_reach_for():
+    from normface.data import read_image
+    from normface.embed import Embedder
+    from normface.gallery import open_gallery
+    from normface.types import InputSpec
+
+    assert (normface.Embedder, normface.InputSpec) == (Embedder, InputSpec)
+    assert (normface.open_gallery, normface.read_image) == (open_gallery, read_image)
+    folder = SOURCE.parents[1] / "examples" / "photographs"
+    ann, again, bob = (folder / f"{name}.jpg" for name in ("ann-1", "ann-2", "bob-1"))
+    same, other = normface.verify(ann, str(again)), normface.verify(ann, normface.read_image(bob))
+    assert (same.decision, other.decision) == (True, False)
+    assert same.score == Embedder.load().verify(read_image(ann), read_image(again)).score
 
 
 def test_the_version_is_the_one_of_the_project_file():

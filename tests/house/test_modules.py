@@ -148,3 +148,50 @@ def test_an_entry_may_take_its_registry_and_nothing_else(toy):
 def test_private_names_are_found(toy):
     source = "from .a import _x\nself._mine = 1\nother._mine, other._theirs, self._ours, pair._replace"
     assert trespasses("toy.b", toy(a="", b=source)) == ["toy.a._x", "other._theirs"]
+
+
+def defined(module: Module) -> set[str]:
+    """Public functions, classes and constants at the top of a module."""
+    names: set[str] = set()
+    for node in module.tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def namesakes(modules: dict[str, Module]) -> list[str]:
+    """Names that two modules of one package define, and names of a package's door that hide a module of it."""
+    found = []
+    for package in {module.package for module in modules.values()}:
+        inside = {n: m for n, m in modules.items() if n.rpartition(".")[0] == package}
+        seen: dict[str, str] = {}
+        for name, module in inside.items():
+            for each in defined(module) if modules.get(name, module).package == package else ():
+                if each in seen:
+                    found.append(f"{package}: {each} in {seen[each]} and {name}")
+                seen[each] = name
+        door = {taken for _, taken in imports(modules[package], modules) if taken} if package in modules else set()
+        found += [f"{package}.{each} is a module too" for each in door if f"{package}.{each}" in modules]
+    return sorted(found)
+
+
+def test_a_name_means_one_thing_in_a_package():
+    # A verb of the command line has its own name in each group (gallery list, keys list), and the reference its
+    # functions' own names.
+    found = [
+        each for each in namesakes(modules_of(SOURCE))
+        if not each.startswith("normface.cli: ") and "normface.ops.reference" not in each
+    ]  # fmt: skip
+    assert found == []
+
+
+def test_namesakes_are_found(tmp_path):
+    package = tmp_path / "toy"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .b import a, c")
+    (package / "a.py").write_text("def c(): ...")
+    (package / "b.py").write_text("a, c = 1, 2\nc: int = 3\n")
+    assert namesakes(modules_of(package)) == ["toy.a is a module too", "toy: c in toy.a and toy.b"]

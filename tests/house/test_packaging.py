@@ -145,6 +145,7 @@ def members(extra: str) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_an_extra_that_a_message_names_brings_the_package():
     known = packages_distributions()
     calls = required()

@@ -55,7 +55,7 @@ def windows(name: str):
 
 
 def test_parts_of_a_file_are_read_by_many_threads_on_windows_too(tmp_path):
-    within = windows("normface.data.within")
+    within = windows("normface.data.pread")
     assert within.read_at is not os.pread
     data = os.urandom(1 << 16)
     (tmp_path / "file").write_bytes(data)

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from normface import registry
 from normface.errors import ConfigError
 from normface.protocols import read_lfw_pairs
-from normface.registry import GROUP, KINDS, Registry
+from normface.registry import GROUP, REGISTRY_KINDS, Registry
 from normface.types import Embeddings
 
 PROGRAM = """
@@ -153,7 +153,7 @@ def test_every_registry_is_of_a_known_kind():
     from normface.protocols import PROTOCOLS
 
     every = (DETECTORS, FIGURES, GALLERIES, LOSSES, MARGINS, MODELS, PROTOCOLS, READERS)
-    assert tuple(each.kind for each in every) == KINDS
+    assert tuple(each.kind for each in every) == REGISTRY_KINDS
     for each in every:
         assert list(each)
         assert all(each.about(name) for name in each), each.kind

@@ -10,7 +10,7 @@ import pytest
 
 from normface import cpu, machine
 from normface.machine import cores, software, speed
-from normface.probe import UNKNOWN, probe
+from normface.system_facts import UNKNOWN, or_unknown
 
 
 class TestKind:
@@ -185,10 +185,10 @@ class TestDefaultModel:
 
 
 def test_a_probe_that_fails_is_unknown():
-    assert probe(lambda: 1 / 0) == UNKNOWN
-    assert probe(lambda: None) == UNKNOWN
-    assert probe(lambda: 0) == 0
-    assert probe(lambda: False) is False
+    assert or_unknown(lambda: 1 / 0) == UNKNOWN
+    assert or_unknown(lambda: None) == UNKNOWN
+    assert or_unknown(lambda: 0) == 0
+    assert or_unknown(lambda: False) is False
 
 
 def test_nothing_stops_the_report(monkeypatch, tmp_path):

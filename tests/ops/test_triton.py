@@ -19,6 +19,7 @@ from normface.ops.triton import FusedSGD, Kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = kernels.INTERPRETED
+pytestmark = pytest.mark.slow  # in the interpreter
 
 
 @pytest.fixture(autouse=True)

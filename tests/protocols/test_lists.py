@@ -19,7 +19,7 @@ from normface.protocols import (
 )
 from normface.protocols.ijb import read_matches
 from normface.protocols.lists import read_table
-from normface.protocols.lookup import rows_of
+from normface.protocols.named_pairs import rows_of
 from normface.types import Embeddings
 
 READERS = {

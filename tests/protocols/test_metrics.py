@@ -1,15 +1,17 @@
 """Against scikit-learn, brute force, textbooks and simulation."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from normface.errors import DataError, InputError
+from normface.errors import ConfigError, DataError, InputError
 from normface.protocols import metrics, operating_point
 from normface.protocols.intervals import over_folds, proportion, standard_error
-from normface.types import ScoreSet
+from normface.types import Estimate, OperatingPoint, Result, ScoreSet
 
 RNG = np.random.default_rng(0)
 
@@ -72,7 +74,7 @@ def test_a_long_curve_is_drawn_by_fewer_points():
     scores = np.r_[rng.normal(1, 1, 20_000), rng.normal(-1, 1, 20_000)]
     curve = metrics.roc(ScoreSet(scores, np.arange(40_000) < 20_000, np.zeros(40_000, int)))
     drawn = metrics.corners(curve)
-    assert len(drawn["far"]) <= metrics.POINTS + 2
+    assert len(drawn["far"]) <= metrics.CURVE_POINTS + 2
     assert (drawn["far"][0], drawn["tar"][0], drawn["far"][-1], drawn["tar"][-1]) == (0, 0, 1, 1)
     points = set(zip(curve.far.tolist(), curve.tar.tolist(), strict=True))
     assert points.issuperset(zip(drawn["far"], drawn["tar"], strict=True))
@@ -215,3 +217,31 @@ class TestOperatingPoint:
         point = operating_point(tied, target_far=0.5, protocol="p", model_sha256="m", data_sha256="d")
         assert not point.accepts(1.0)
         assert point.far.value == point.tar.value == 0
+
+    def test_the_upper_end_may_be_held_to_the_rate(self):
+        """Of 1000 impostors 4 may be accepted for an upper end of 1.02 %, and 5 for 1.16 % (Clopper and Pearson)."""
+        kept = dict(protocol="p", model_sha256="m", data_sha256="d", confident=True)
+        for far, accepts in ((0.0103, 4), (0.0117, 5), (0.0037, 0)):
+            point = operating_point(self.scores, target_far=far, **kept)
+            assert round(1000 * point.far.value) <= accepts
+            assert point.far.high <= far
+            assert point.confident
+        with pytest.raises(DataError, match=r"at least 0.0037, the lowest that 1,000 impostor"):
+            operating_point(self.scores, target_far=0.0036, **kept)  # 1 - 0.025^(1/1000)
+        with pytest.raises(ConfigError, match="confident"):
+            operating_point(self.scores, target_far=None, **kept)
+
+    def test_older_certificates_are_read(self):
+        point = self.make(0.1)
+        raw = json.loads(point.to_json())
+        for name in ("far_per_person", "tar_per_person", "commonest_five", "confident"):
+            del raw[name]
+        assert OperatingPoint.from_json(json.dumps(raw)) == point
+
+
+def test_few_errors():
+    """A TAR at a FAR needs 30 false rejects and 30 false accepts; what counts no errors needs none."""
+    rates = {"tar@far=0.01": 0.5, "tar@far=0.001": 0.5, "tar@far=0.1": 0.999, "eer": 0, "tar_per_person@far=0.1": 1}
+    metrics = {name: Estimate(value, 0, 1, 1000) for name, value in rates.items()}
+    facts = {"false_accepts": {"far=0.01": 30, "far=0.001": 3, "far=0.1": 300}}
+    assert Result("lfw", metrics, {}, facts).few_errors == {"tar@far=0.001": 3, "tar@far=0.1": 1}

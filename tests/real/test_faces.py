@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from normface.ahead import ahead
 from normface.data import open_reader
 from normface.faces import DETECTORS, align, central
 from normface.faces.photographs import read_landmarks
+from normface.prefetch import map_ahead
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -24,7 +24,7 @@ def test_landmarks_of_the_first_fold(data_dir):
         found = zip(rows, images, detector.detect_many(images), strict=True)
         return [central(f, image.shape).landmarks - known[str(reader.ids[row])] for row, image, f in found if f]
 
-    found = [each for some in ahead(offsets, range(0, 807, 8), threads=2) for each in some]
+    found = [each for some in map_ahead(offsets, range(0, 807, 8), threads=2) for each in some]
     assert len(found) >= 0.995 * len(reader)
     distance = np.hypot(*np.moveaxis(np.array(found), 2, 0)).mean(1)  # mean over the five landmarks of a face
     shift = np.mean(found, axis=(0, 1))

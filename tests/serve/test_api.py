@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.serve.conftest import POINT, jpeg, write_model
 
 from normface.conditions import Conditions
-from normface.data.decode import decode
+from normface.data.decoding import decode
 from normface.embed import Embedder
 from normface.errors import ConfigError, ModelError
 from normface.serve import Settings, create_app, new_key

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.serve.conftest import jpeg
 
-from normface.data.decode import decode
+from normface.data.decoding import decode
 from normface.data.synthetic import face, photograph
 from normface.embed import Embedder
 from normface.errors import DataError, FaceError, InputError

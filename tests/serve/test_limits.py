@@ -3,12 +3,12 @@
 import pytest
 
 from normface.serve import limits
-from normface.serve.limits import Busy, Rate, Room, caller
+from normface.serve.limits import Busy, RateLimit, Room, caller
 
 
 def test_twice_the_rate_at_once_then_the_rate():
     now = 0.0
-    rate = Rate(5, clock=lambda: now)
+    rate = RateLimit(5, clock=lambda: now)
     for _ in range(10):
         rate.take("a")
     with pytest.raises(Busy) as busy:
@@ -27,7 +27,7 @@ def test_twice_the_rate_at_once_then_the_rate():
 
 
 def test_a_slow_rate_says_how_long():
-    rate = Rate(0.1, clock=lambda: 0.0)
+    rate = RateLimit(0.1, clock=lambda: 0.0)
     rate.take("a")
     with pytest.raises(Busy) as busy:
         rate.take("a")
@@ -36,7 +36,7 @@ def test_a_slow_rate_says_how_long():
 
 def test_callers_are_forgotten_oldest_first(monkeypatch):
     monkeypatch.setattr(limits, "CALLERS", 3)
-    rate = Rate(0.5, clock=lambda: 0.0)
+    rate = RateLimit(0.5, clock=lambda: 0.0)
     for name in "abcd":
         rate.take(name)
     assert list(rate._buckets) == ["b", "c", "d"]

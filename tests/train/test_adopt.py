@@ -14,7 +14,7 @@ from normface.checkpoint import ORIGIN, write
 from normface.data import open_reader
 from normface.errors import ConfigError, ModelError
 from normface.train import Checkpoint, adopt, load_config, load_model, train
-from normface.train.adopt import describe, translate
+from normface.train.adoption import describe, translate
 
 CLASSES = 10
 

@@ -147,6 +147,7 @@ class TestFolders:
         with pytest.raises(ConfigError, match="speed"):
             read(self.write(tmp_path, json.dumps(records()[0]) + "\n", '{"speed": 1}'))
 
+    @pytest.mark.slow
     def test_picture(self, tmp_path):
         looks = records(active_negatives=None)
         for name in ("m.svg", "m.png"):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from normface.ahead import ahead
 from normface.data import open_reader
 from normface.errors import ConfigError, DataError
 from normface.faces import retarget
+from normface.prefetch import map_ahead
 from normface.train.config import DataConfig
 from normface.train.loader import Batches, PKSampler, Shuffle
 from normface.types import InputSpec
@@ -136,7 +136,7 @@ def test_ranks_share_each_batch_without_overlap_or_omission(reader, ranks):
 def test_threads_do_not_change_what_comes(reader):
     batches = Batches(reader, SPEC, DataConfig(), batch=10, seed=6)
     alone = [batches[step] for step in range(12)]
-    for one, other in zip(alone, ahead(batches.__getitem__, range(12), threads=4), strict=True):
+    for one, other in zip(alone, map_ahead(batches.__getitem__, range(12), threads=4), strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
 

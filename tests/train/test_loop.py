@@ -85,6 +85,7 @@ class TestRuns:
         train(configure("optim.epochs=0.5", "seed=1"), reader, tmp_path / "c")
         assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("killed_at", [5, 8])
     def test_resumes_to_the_same_numbers(self, reader, tmp_path, killed_at, precision):

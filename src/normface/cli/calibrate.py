@@ -24,10 +24,10 @@ from ..protocols import (
     operating_point,
     read_groups,
 )  # fmt: skip
-from ..protocols.lookup import partly, people, present, rows_of
+from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
-from .terminal import Json, Model, Strict, command, load_embedder, open_checked, out, progress
-from .vectors import System, judged_system
+from .terminal import Json, Model, StrictRates, command, load_embedder, open_checked, out, progress
+from .vectors import System, judged_system, refuse_few_errors
 
 
 def calibrate(
@@ -66,15 +66,19 @@ def calibrate(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html and report.md here too.")
     ] = None,
-    replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people.")] = 500,
-    strict: Strict = False,
+    confident: Annotated[
+        bool, typer.Option("--confident", help="Hold the upper end of the FAR's 95 % interval to --far, not its value.")
+    ] = False,
+    replicates: Annotated[int | None, typer.Option(hidden=True)] = None,  # deprecated: no bootstrap is needed
+    strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
     """Choose the threshold for a false accept rate, and say what a score is worth.
 
     Writes the certificate beside the model: the threshold, the rates measured at it with their intervals, and the map
     from a score to a likelihood ratio. `verify` decides by it and `export` puts it into the ONNX file. A rate that
-    the comparisons cannot resolve is refused. docs/operating-points.md tells what a certificate says and what not.
+    the comparisons cannot resolve is refused, and with `--confident` one that they cannot promise.
+    docs/operating-points.md tells what a certificate says and what not.
     `--conditions` adds which photographs it covers: `verify`, `search` and `enrol` decide nothing on others.
 
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
@@ -99,15 +103,14 @@ def calibrate(
     how = [protocol, system.name if embeddings else "mirror sum", *["partial"] * bool(told)]
     point = operating_point(
         comparisons, target_far=far, protocol=", ".join(how),
-        model_sha256=system.sha256, data_sha256=digest, replicates=replicates,
+        model_sha256=system.sha256, data_sha256=digest, confident=confident,
     )  # fmt: skip
     if faces:
         point = replace(point, conditions=_learn(system, model, point.threshold, faces, outside))
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
-    result = certified(
-        point, comparisons, by_image, by_pair, conditions={"system": system.name, **told}, replicates=replicates
-    )
+    result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
+    refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
     if folder is not None:

@@ -17,7 +17,7 @@ from .vectors import embed_pairs
 
 
 @dataclass(frozen=True)
-class System:
+class Compared:
     """What is known of a system: its result, its vectors, or both."""
 
     result: Result | None
@@ -39,7 +39,7 @@ def compare(
         typer.Option("--list", help="Pairs in folds, .csv or in LFW's format, instead of LFW's."),
     ] = None,
     far: Annotated[float, typer.Option(help="False accept rate at which TAR is compared.")] = 0.01,
-    replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people.")] = 1000,
+    replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people, for accuracy.")] = 1000,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write report.html with all curves, report.md, comparison.json.")
     ] = None,
@@ -48,8 +48,9 @@ def compare(
     """Put several systems beside each other; say whether one is better, with interval and p.
 
     Results of one protocol on the same comparisons become one table, and one page with overlaid curves (`--out`).
-    With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs: a
-    bootstrap over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes LFW's.
+    With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs:
+    paired differences over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes
+    LFW's.
 
     Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`.
     """
@@ -87,12 +88,12 @@ def compare(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
-def _system(path: Path, data: Path | None, paired: bool) -> System:
+def _system(path: Path, data: Path | None, paired: bool) -> Compared:
     """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
     file = path / "result.json" if path.is_dir() else path
     if file.suffix == ".json" and file.exists():
         kept = file.with_name("embeddings.npz")
-        return System(read_result(file), Embeddings.load(kept) if paired and kept.exists() else None)
+        return Compared(read_result(file), Embeddings.load(kept) if paired and kept.exists() else None)
     if data is None:
         raise ConfigError("--data for models and vectors", f"{path} without it", "name it, or give a report's folder")
     if path.suffix == ".npz":
@@ -100,7 +101,7 @@ def _system(path: Path, data: Path | None, paired: bool) -> System:
     else:
         vectors = embed_pairs(load_embedder(path, certified=False), data)
     result, pairs = lfw(vectors, data / "lfw" / "pairs.txt"), read_lfw_pairs(data / "lfw" / "pairs.txt")
-    return System(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
+    return Compared(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
 
 
 def read_result(path: Path) -> Result:
@@ -152,17 +153,11 @@ def _verdict(result: Result) -> str:
     )
     points = [100 * value for value in (change.value, change.low, change.high)]
     tars = [100 * value for value in (tar.value, tar.low, tar.high)]
+    told = f"= {facts['p_tar']:.2g}" if facts["p_tar"] >= 1e-6 else "< 1e-06"
     return (
         f"on {facts['list']}, {words}: {first} − {second} is {points[0]:+.2f} points of accuracy "
         f"({points[1]:+.2f} to {points[2]:+.2f}; "
         f"McNemar p = {facts['p_mcnemar']:.2g}: only {first} is right in {facts['only_first']:,} of {facts['pairs']:,} "
         f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR "
-        f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p {_chance(facts['p_tar'], facts['replicates'])})"
-    )
-
-
-def _chance(p: float, replicates: int) -> str:
-    """A two-sided p of a bootstrap; at its floor, where no replicate lies on the other side, what it is less than."""
-    return (
-        f"= {p:.2g}" if p * (replicates + 1) > 2.5 else f"< {2 / replicates:.2g}, that is 2/{replicates:,} replicates"
+        f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p {told})"
     )

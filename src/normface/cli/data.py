@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -24,8 +24,7 @@ PICTURES, SIDE = 200, 120  # of doubtful images in the report; their longer side
 KINDS = ("unreadable", "duplicate", "wrong label", "stranger", "overlap")
 
 
-def data(
-    what: Annotated[Literal["check"], typer.Argument(help="check: what is wrong with a set of faces.")],
+def check(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Images in any format that `normface pack` reads.")],
     against: Annotated[
         Path | None, typer.Option(metavar="TEST", help="A test set whose people and images must not be in SRC.")

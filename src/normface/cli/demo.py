@@ -43,7 +43,7 @@ NETWORKS: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Kind:
+class Plan:
     """What is planned for a kind of faces.
 
     Attributes:
@@ -71,11 +71,11 @@ class Kind:
     rest: float
 
 
-KINDS = {
-    "drawn": Kind(
+PLANS = {
+    "drawn": Plan(
         (PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 0.3, 20.0, 0.5, 2, 2, 8, each=4, rest=25
     ),
-    "real": Kind((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 0.5, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
+    "real": Plan((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 0.5, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
 }
 
 
@@ -107,7 +107,7 @@ def demo(
         raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or name another")
     if minutes is not None and epochs is not None:
         raise ConfigError("--minutes or --epochs", "both", "drop one of them")
-    kind = KINDS["drawn" if data is None else "real"]
+    kind = PLANS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
         say(began, "drawing faces of 400 people …")
@@ -119,7 +119,7 @@ def demo(
     for name in kind.rows:
         run = folder / FOLDERS[name]
         config = configuration(name, faces, network, kind, epochs)
-        train(config, faces, run, name)
+        train_row(config, faces, run, name)
         results[name], vectors[name] = judge(run, data)
         difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
         rows.append(row(name, run, results[name], difference))
@@ -128,7 +128,7 @@ def demo(
     page, exported = folder / "report.html", folder / "normface.onnx"
     say(began, f"exporting {exported} …")
     write_onnx(folder / FOLDERS[GROWING], exported)
-    verified = [verify(Embedder.load(exported), data, same) for same in (True, False)]
+    verified = [verify_pair(Embedder.load(exported), data, same) for same in (True, False)]
     people, pairs = len(faces.identities), results[PLAIN].metrics["accuracy"].n
     saw, following = told(rows, people), what_next(exported)
     opening = report.story(introduction(len(faces), people, pairs, faces_are), rows, saw, following, [
@@ -176,15 +176,15 @@ def draw_faces(folder: Path) -> Path:
     return folder
 
 
-def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began: float) -> tuple[dict[str, Any], float]:
+def plan(kind: Plan, faces: Reader, minutes: float, epochs: float | None, began: float) -> tuple[dict[str, Any], float]:
     """The network to train, and how many passes over the faces fit into the time that is left."""
     if epochs is not None:
         return kind.networks[-1], epochs
-    from ..train.pace import pace
+    from ..train.speed import images_per_second
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
-        speed = pace(configuration(PLAIN, faces, network, kind, 1.0), faces)
+        speed = images_per_second(configuration(PLAIN, faces, network, kind, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
         fitting = left / len(kind.rows) * speed / len(faces)
         if fitting >= kind.enough:
@@ -200,7 +200,7 @@ def plan(kind: Kind, faces: Reader, minutes: float, epochs: float | None, began:
     return network, chosen
 
 
-def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind, epochs: float) -> TrainConfig:
+def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Plan, epochs: float) -> TrainConfig:
     """The recipe of a row: all but the loss is alike."""
     from ..train import load_config
 
@@ -221,7 +221,7 @@ def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Kind,
     })  # fmt: skip
 
 
-def train(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
+def train_row(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
     """Train a row into `run`."""
     from ..train import train as run_training
 
@@ -239,9 +239,7 @@ def train(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
 
 def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
     """The LFW protocol on a run, and the vectors; its operating point is kept there."""
-    from ..train import embedder
-
-    model, pairs = embedder(run), data / "lfw" / "pairs.txt"
+    model, pairs = Embedder.load(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
     keep_certificate(certificate(run), certify(result, vectors, pairs, model_sha256=model.sha256))
@@ -308,11 +306,11 @@ def what_next(exported: Path) -> str:
     return (
         "Compare two photographs of your own with the model that ships: `normface verify a.jpg b.jpg`. Or train a "
         "network on your own faces, in a folder of one folder a person: `normface align PHOTOGRAPHS CROPS`, then "
-        f"`normface train scratch --data CROPS --out RUN`. The last network of this demo is `{exported}`."
+        f"`normface train scratch --crops CROPS --out RUN`. The last network of this demo is `{exported}`."
     )
 
 
-def verify(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
+def verify_pair(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
     """Verify two photographs as they were taken: the list's first pair of one person (or of two) with faces found."""
     pairs, reader = read_lfw_pairs(data / "lfw" / "pairs.txt"), open_reader(data / "lfw" / "lfw-raw-fold1.zip")
     place = {name: row for row, name in enumerate(reader.ids.tolist())}

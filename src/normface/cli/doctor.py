@@ -32,8 +32,8 @@ def doctor(
     """Say what is wrong with a training run, why, and what to do; or describe this machine.
 
     With RUN: reads `config.json` and `metrics.jsonl` and looks for a scale too small for the classes, collapsed
-    features, negatives that do not push, norms that grow, and a loss that does not fall or is not finite. The exit code
-    is 0 also where it finds some.
+    features, negatives that do not push, norms that grow, and a loss that does not fall or is not finite. Exits with 1
+    where it finds any of these.
 
     With `--machine`: prints versions, the processor and what libraries use of it, threads, memory, GPUs, the default
     model, extras and how to install them, and a speed test beside the figures of the docs. It names no host, user or
@@ -141,8 +141,10 @@ def _run(run: Path, plot: Path | None, as_json: bool) -> None:
     if as_json:
         figures = {"run": str(run), "healthy": healthy, "diagnoses": [asdict(d) for d in found], "summary": key}
         out.print_json(json.dumps(figures))
-        return
-    for d in found:
-        out.print(f"{d.severity}: {d.name}: {d}", soft_wrap=True)
-    verdict = "nothing wrong was found" if healthy else "see above"
-    out.print(f"{run}: {verdict}. {key}", soft_wrap=True)
+    else:
+        for d in found:
+            out.print(f"{d.severity}: {d.name}: {d}", soft_wrap=True)
+        verdict = "nothing wrong was found" if healthy else "see above"
+        out.print(f"{run}: {verdict}. {key}", soft_wrap=True)
+    if not healthy:
+        raise typer.Exit(1)

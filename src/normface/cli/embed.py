@@ -13,7 +13,7 @@ import typer
 
 from ..embed.bulk import Engine, embed_all, gather
 from ..embed.embedder import Mirror
-from ..embed.loading import Precision
+from ..embed.loading import RunPrecision
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError
 from .terminal import Json, Model, Strict, load_embedder, out, progress
@@ -34,7 +34,7 @@ def embed(
     ] = "auto",
     mirror: Annotated[Mirror, typer.Option(help="Add the mirrored image's features (sum) or not (none).")] = "sum",
     precision: Annotated[
-        Precision,
+        RunPrecision,
         typer.Option(help="fp32, bf16 (by PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 where it is faster."),
     ] = "fp32",
     engine: Annotated[

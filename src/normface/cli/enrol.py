@@ -10,7 +10,7 @@ import typer
 from ..conditions import Assessment
 from ..data import Reader, read_image
 from ..embed import Embedder, refuse_outside
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..gallery import Enrolments, open_gallery
 from ..types import Embeddings
 from .terminal import (
@@ -62,7 +62,11 @@ def enrol(
     shown = images or []
     ways = [bool(person and shown), source is not None, embeddings is not None]
     if sum(ways) != 1 or (person is not None and not ways[0]):
-        raise typer.BadParameter("give PERSON and IMG…, or --from SRC, or --embeddings F.npz")
+        given = {"PERSON": person, "IMG…": shown, "--from": source, "--embeddings": embeddings}
+        raise ConfigError(
+            "PERSON and IMG…, or --from SRC, or --embeddings F.npz",
+            " and ".join(word for word, value in given.items() if value) or "nothing", "give one of the three",
+        )  # fmt: skip
     point = None
     if embeddings is not None:
         found = Embeddings.load(embeddings)

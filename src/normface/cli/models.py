@@ -59,11 +59,11 @@ def speed(name: str) -> float:
     """Images/s of a network's forward pass in float32: the best batch of a second's."""
     import numpy as np
 
-    from ..embed.pytorch import runner
+    from ..embed.pytorch import torch_runner
     from ..models import build
 
     model = build(name).eval()
-    run, spec = runner(model), model.spec
+    run, spec = torch_runner(model), model.spec
     pixels = np.zeros((BATCH, spec.channels, spec.height, spec.width), np.float32)
     run(pixels)
     best, stop = float("inf"), time.perf_counter() + SECONDS

@@ -10,9 +10,9 @@ import numpy as np
 import typer
 
 from ..data import Images, Record, format_of, open_reader, writable, write
-from ..data.decode import as_ppm
+from ..data.decoding import as_ppm
 from ..data.pack import verify as verify_pack
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .terminal import Json, Strict, err, out, progress
 
 
@@ -50,7 +50,7 @@ def pack(
         out.print_json(json.dumps({"pack": str(source), "intact": True})) if as_json else out.print(f"{source}: intact")
         return
     if target is None:
-        raise typer.BadParameter("DST is missing: normface pack SRC DST")
+        raise ConfigError("DST", "nothing", "name what to write: normface pack SRC DST")
     kind = format or format_of(target)
     with progress("checking the images", "images") as update:
         reader = open_reader(source, strict)
@@ -67,7 +67,7 @@ def pack(
     options: dict[str, Any] = {"append": append, "shard_mib": shard_size} if kind == "arrow" else {}
     for option, given in (("--append", append), ("--pixels", pixels)):
         if given and kind != "arrow":
-            raise typer.BadParameter(f"{option} is for Arrow packs, not for {kind}")
+            raise ConfigError(f"{option} with an Arrow pack", kind, f"drop {option}, or choose --format arrow")
     with progress("packing", "images") as update:
         records = _decoded(reader) if pixels else reader.records()
         written = write(_counted(records, len(reader), update), target, kind, **options)

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import ConfigError
-from ..serve import Settings, new_key, run
-from .terminal import Json, out
+from ..serve import Settings, run
+from .keys import add
+from .terminal import Json
 
 DEFAULT = Settings()
 
@@ -16,7 +16,8 @@ DEFAULT = Settings()
 def serve(
     model: Annotated[Path | None, typer.Option(help="FILE.onnx (with FILE.spec.json beside it if foreign).")] = None,
     gallery: Annotated[
-        str | None, typer.Option(help="Where people are kept: file:people.db or milvus:URI. Left out: nobody is.")
+        str | None,
+        typer.Option(help="Where people are kept: file:people.db or milvus:URI. If omitted, nobody can be enrolled."),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs --keys.")
@@ -24,14 +25,14 @@ def serve(
     port: Annotated[
         int, typer.Option(help="0 takes a free one, which the first line of the log names.")
     ] = DEFAULT.port,
-    keys: Annotated[Path | None, typer.Option(help="File of hashed API keys; read again when it changes.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys, from `normface keys add`; read again when it changes.")
+    ] = None,
     new: Annotated[
         str | None,
-        typer.Option("--new-key", help="Add a key with these scopes (read, enrol, admin) to --keys, show it, and end."),
+        typer.Option("--new-key", hidden=True, help="Now: normface keys add SCOPES --keys FILE."),
     ] = None,
-    expires: Annotated[
-        str | None, typer.Option(help="With --new-key: the date from which it is void, 2027-01-31.")
-    ] = None,
+    expires: Annotated[str | None, typer.Option(hidden=True, help="Now an option of: normface keys add.")] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another name by which the service may be called (DNS rebinding).")
     ] = None,
@@ -60,10 +61,7 @@ def serve(
     if new is not None:
         if keys is None:
             raise ConfigError("the file for the key", "none", "name it: --keys FILE")
-        token = new_key(keys, tuple(scope.strip() for scope in new.split(",")), expires)
-        told = {"key": token, "scopes": new, "file": str(keys), "expires": expires}
-        shown = json.dumps(told) if as_json else f"{token}\nnow or never: {keys} holds its hash"
-        out.print(shown, soft_wrap=True, markup=False)
+        add(new, keys, expires, as_json)
         return
     run(Settings(
         model=model, gallery=gallery, host=host, port=port, keys=keys, hosts=tuple(allow_host or ()),

@@ -7,29 +7,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from ..data import Reader, open_reader
 from ..embed import Embedder
 from ..faces import size_fault
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    out: Console
+    err: Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable images instead of skipping them.")]
+StrictRates = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse unreadable images instead of skipping them, and rates with fewer than 30 errors (Rule of 30).",
+    ),
+]
 Model = Annotated[
     Path | None,
     typer.Option(
@@ -53,12 +55,36 @@ load_embedder = Embedder.load  # what `--model` names
 SILENT = 8.0  # seconds between lines where there is no terminal
 
 
+@cache
+def console(name: str) -> Console:
+    """`out` or `err`; made when it is first used, because rich takes longer to import than `verify` to embed."""
+    from rich.console import Console
+
+    return Console(stderr=name == "err", highlight=False)
+
+
+def __getattr__(name: str) -> object:
+    if name in ("out", "err"):
+        return console(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
     """A bar with count, rate, time gone and left; call it with (done, total[, note]).
 
     Where stderr is no terminal, such as a log file, long work prints a line now and then instead.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )  # fmt: skip
+
+    err = console("err")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),

@@ -12,8 +12,8 @@ from .terminal import Json, Strict, err, open_checked, out, training_progress
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that ships: small, normface, …")],
-    data: Annotated[
-        Path, typer.Option(help="Crops aligned for the network: a folder (or a zip) of one folder a person, or a pack.")
+    crops: Annotated[
+        Path, typer.Option(help="Aligned crops: a folder of one folder a person, a zip of that, a pack, a .rec, tars.")
     ],
     run: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, configuration, logs.")],
     overrides: Annotated[
@@ -39,7 +39,7 @@ def train(
     from ..train import train as run_training
 
     config = load_config(recipe, overrides or ())
-    reader = open_checked(data, strict)
+    reader = open_checked(crops, strict)
     more = None if unlabelled is None else open_checked(unlabelled, strict)
     with dist.joined(), training_progress("training") as update:
         outcome = run_training(config, reader, run, unlabelled=more, resume=resume, progress=update)

@@ -10,9 +10,10 @@ from typing import Any
 from .. import embed
 from ..embed import Embedder
 from ..embed.embedder import Mirror
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..protocols import inputs_of
-from ..types import Embeddings
+from ..report.wording import label
+from ..types import RULE_OF_30, Embeddings, Result
 from .terminal import load_embedder, progress
 
 
@@ -57,3 +58,13 @@ def embed_pairs(embedder: Embedder, data: Path) -> Embeddings:
     """Embed the images of LFW's pairs, with a progress bar."""
     with progress(f"embedding with {embedder.name}", "images") as bar:
         return embed.embed_pairs(embedder, data, progress=bar)
+
+
+def refuse_few_errors(result: Result, strict: bool) -> None:
+    """Raise DataError where `strict` and a rate of the result has fewer than 30 errors behind it."""
+    if strict and (few := result.few_errors):
+        told = ", ".join(f"{count} behind {label(name)}" for name, count in few.items())
+        raise DataError(
+            f"at least {RULE_OF_30} errors behind every rate (Rule of 30, ISO/IEC 19795-1)", told,
+            "evaluate more comparisons, ask for a higher FAR, or drop --strict",
+        )  # fmt: skip

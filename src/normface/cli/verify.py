@@ -10,7 +10,7 @@ from .. import report
 from ..conditions import Assessment
 from ..data import read_image
 from ..types import Match, OperatingPoint
-from .terminal import UNDECIDED, Anyway, Json, Model, load_embedder, out
+from .terminal import UNDECIDED, Anyway, Json, Model, load_embedder
 
 
 def verify(
@@ -38,15 +38,15 @@ def verify(
     match = embedder.verify(read_image(a), read_image(b), aligned=aligned, anyway=anyway, names=(str(a), str(b)))
     point = embedder.operating_point
     if as_json:
-        out.print_json(json.dumps({
+        print(json.dumps({
             "score": match.score, "same": match.decision, "decision": _decision(match), "outside": match.outside,
             "risk": match.risk, "model": embedder.name,
             "llr": point.calibration.llr(match.score) if point and point.calibration else None,
             "operating_point": _short(point) if point else None,
-        }))  # fmt: skip
+        }, indent=2))  # fmt: skip
     elif point is None:
-        out.print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
-                  "(make one with: normface calibrate)", soft_wrap=True)  # fmt: skip
+        print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
+              "(make one with: normface calibrate)")  # fmt: skip
     else:
         _tell(match, point)
     if match.undecided:
@@ -56,29 +56,27 @@ def verify(
 def _tell(match: Match, point: OperatingPoint) -> None:
     """Print the decision and what it rests on."""
     if match.undecided:
-        out.print(f"undecided: cosine {match.score:.4f}; the certificate does not cover these photographs")
+        print(f"undecided: cosine {match.score:.4f}; the certificate does not cover these photographs")
     else:
         verdict, sign = ("same person", "≥") if match.decision else ("different people", "<")
-        out.print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
+        print(f"{verdict}: cosine {match.score:.4f} {sign} threshold {point.threshold:.4f}")
     if match.outside and not match.undecided:
-        out.print("warning: decided although the certificate does not cover these photographs")
+        print("warning: decided although the certificate does not cover these photographs")
     for what in match.outside:
-        out.print(f"  {what}", soft_wrap=True, markup=False)
+        print(f"  {what}")
     if match.risk is not None:
-        out.print(f"estimated false match risk: {Assessment(match.risk).words}", soft_wrap=True)
+        print(f"estimated false match risk: {Assessment(match.risk).words}")
     else:
-        out.print("conditions: not in this certificate, so any photograph is decided "
-                  "(measure them: normface calibrate … --conditions FACES)", soft_wrap=True)  # fmt: skip
+        print("conditions: not in this certificate, so any photograph is decided "
+              "(measure them: normface calibrate … --conditions FACES)")  # fmt: skip
     if match.undecided:
-        out.print("give other photographs, or decide with --anyway")
+        print("give other photographs, or decide with --anyway")
         return
     if point.calibration:
-        out.print(f"evidence: {report.evidence(point.calibration, match.score)}", soft_wrap=True)
-    out.print(
-        f"threshold from {point.protocol}: accepts {report.estimate(point.far)} of {point.far.n:,} impostor pairs\n"
-        f"and {report.estimate(point.tar)} of {point.tar.n:,} genuine pairs (95 % intervals in brackets)",
-        soft_wrap=True,
-    )
+        print(f"evidence: {report.evidence(point.calibration, match.score)}")
+    print(f"threshold from {point.protocol}, with 95 % intervals in brackets:")
+    for line in report.certified_rates(point):
+        print(f"  {line}")
 
 
 def _decision(match: Match) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import ArrayLike, NDArray
 
 from ..types import Image
-from .decode import Reduced, decode, decode_reduced, read_image
+from .decoding import Reduced, decode, decode_reduced, read_image
 from .formats import READERS, Format, format_of, open_reader, writable, write
 from .images import Images, Record
 

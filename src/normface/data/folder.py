@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..atomic import replacing
 from ..errors import DataError
-from .decode import EXTENSIONS, extension
+from .decoding import EXTENSIONS, extension
 from .formats import READERS, Format
 from .images import Images, Record, by_name
 from .source import Source, open_source

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import ConfigError, DataError, require
 from ..types import Ints
-from .decode import extension
+from .decoding import extension
 from .formats import READERS, Format
 from .images import Images, Record, by_name
 from .pack import span
-from .within import read_at
+from .pread import read_at
 
 STATE, INFO = "state.json", "dataset_info.json"
 

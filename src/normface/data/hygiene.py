@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ahead import ahead
 from ..errors import DataError
+from ..prefetch import map_ahead
 from ..types import Floats, Image, Ints
 from . import Reader
 
@@ -68,7 +68,7 @@ def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], o
             found.small[row] = cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
         return min(start + _CHUNK, total)
 
-    for done in ahead(look, range(0, total, _CHUNK), depth=2 * threads, threads=threads):
+    for done in map_ahead(look, range(0, total, _CHUNK), depth=2 * threads, threads=threads):
         if progress:
             progress(done, total)
     found.unreadable.sort()

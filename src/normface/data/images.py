@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..types import Image, Ints
-from .decode import decode
+from .decoding import decode
 
 _CHUNK = 64  # images a thread takes at a time
 _log = logging.getLogger("normface")

@@ -24,7 +24,7 @@ from ..errors import ConfigError, DataError, require
 from ..types import Ints
 from .formats import READERS, Format, holds
 from .images import Images, Record
-from .within import read_at
+from .pread import read_at
 
 MANIFEST, FORMAT = "pack.json", "normface-pack-1"
 BATCH = 1024  # records

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import DataError
 from ..types import Ints
-from .decode import decode
+from .decoding import decode
 from .formats import READERS, Format, holds
 from .images import Images, Record
-from .within import read_at
+from .pread import read_at
 
 MAGIC = 0xCED7230A
 _FRAME, _HEADER = struct.Struct("<II"), struct.Struct("<IfQQ")

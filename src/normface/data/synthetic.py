@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from ..ahead import ahead
 from ..atomic import replacing
 from ..errors import InputError
+from ..prefetch import map_ahead
 from ..types import Image
 from .synthetic_face import Identity, Nuisance, render
 
@@ -134,7 +134,7 @@ def _write_zip(path: Path, pictures: Sequence[Named], count: Callable[[], None])
 
     parts, threads = (pictures[i : i + PART] for i in range(0, len(pictures), PART)), os.cpu_count() or 1
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, data in chain.from_iterable(ahead(encode, parts, depth=4 * threads, threads=threads)):
+        for name, data in chain.from_iterable(map_ahead(encode, parts, depth=4 * threads, threads=threads)):
             # A fixed date: equal pictures, equal archives.
             archive.writestr(zipfile.ZipInfo(name, (2017, 1, 1, 0, 0, 0)), data)
             count()

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..atomic import replacing
 from ..errors import DataError
-from .decode import EXTENSIONS, extension
+from .decoding import EXTENSIONS, extension
 from .formats import READERS, Format, holds
 from .images import Images, Record, by_name
-from .within import read_at
+from .pread import read_at
 
 _MOST = 1 << 20  # bytes of a label
 _BRACES = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # of several shards

@@ -66,7 +66,7 @@ def in_bf16(network: Network, path: Path, precision: Literal["auto", "bf16"]) ->
 def rounded(network: Network, path: Path) -> Network:
     """The network of an ONNX file in bfloat16, however inexact. Raises ModelError for unknown operators."""
     return replace(
-        network, run=runner(path), operating_point=None, threads=1, batch=BATCH, precision="bf16", device="cpu"
+        network, run=bf16_runner(path), operating_point=None, threads=1, batch=BATCH, precision="bf16", device="cpu"
     )
 
 
@@ -80,7 +80,7 @@ def agreement(a: Network, b: Network) -> float:
     return float(np.einsum("nd,nd->n", one, other, dtype=np.float64).min())
 
 
-def runner(path: Path) -> Run:
+def bf16_runner(path: Path) -> Run:
     """[N, C, H, W] float32 → features [N, D] float32. Raises ModelError for operators that are not known here."""
     graph = _Graph(path)
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..ahead import ahead
 from ..atomic import replacing
 from ..errors import ConfigError, DataError
+from ..prefetch import map_ahead
 from ..types import Embeddings
 from .embedder import Embedder, Mirror
 from .parts import Embedded, blocks, embed_block, join
@@ -97,7 +97,7 @@ def _locally(
     source: Source, embedder: Embedder, mirror: Mirror, parts: dict[int, range]
 ) -> Iterator[tuple[int, Embedded]]:
     threads = max(embedder.threads, (os.cpu_count() or 1) if source.photographs else 1)
-    prepared = ahead(
+    prepared = map_ahead(
         source.prepare, (block for rows in parts.values() for block in blocks(rows)), depth=2 * threads, threads=threads
     )
     for number, rows in parts.items():

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import cosine
-from ..ahead import ahead
 from ..conditions import Assessment
-from ..data import Reader, open_reader
+from ..data import Reader, open_reader, read_image
 from ..errors import ConfigError, FaceError, InputError
 from ..faces import DETECTORS, Detector, align, central, retarget, signals
+from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
-from .loading import Precision, load_network
+from .loading import RunPrecision, load_network
 from .network import Network, Run
 from .seen import Portrait, Seen, covered
 
@@ -27,7 +27,7 @@ Mirror = Literal["sum", "max", "concatenate", "none"]
 MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "sum": np.add, "max": np.maximum, "concatenate": lambda one, other: np.concatenate([one, other], axis=1),
 }  # fmt: skip
-BLOCK = 64  # crops read while the ones before them are embedded
+READ_AT_ONCE = 64  # crops read while the ones before them are embedded
 _log = logging.getLogger("normface")
 
 
@@ -54,7 +54,9 @@ class Embedder:
         self.operating_point = network.operating_point
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, certified: bool = True, precision: Precision = "fp32") -> Embedder:
+    def load(
+        cls, path: str | Path | None = None, *, certified: bool = True, precision: RunPrecision = "fp32"
+    ) -> Embedder:
         """Load a face model: the folder of a run (needs torch), an ONNX file, or with None the default model.
 
         An ONNX file is one of ours, or any with `MODEL.spec.json` (an InputSpec) beside it.
@@ -95,7 +97,9 @@ class Embedder:
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
         alone = self.threads == 1 or len(parts) == 1
         found = (
-            map(self.network, parts) if alone else ahead(self.network, parts, depth=len(parts), threads=self.threads)
+            map(self.network, parts)
+            if alone
+            else map_ahead(self.network, parts, depth=len(parts), threads=self.threads)
         )
         return np.concatenate(list(found))
 
@@ -122,14 +126,14 @@ class Embedder:
         parts: list[Floats] = []
 
         def crops(start: int) -> Image:
-            rows = range(start, min(start + BLOCK, total))
+            rows = range(start, min(start + READ_AT_ONCE, total))
             each = images if isinstance(images, np.ndarray) else {row: images.read(row) for row in rows}
             return np.concatenate([retarget(each[row][None], self.spec.template) for row in rows])
 
-        for block in ahead(crops, range(0, total, BLOCK)):
+        for block in map_ahead(crops, range(0, total, READ_AT_ONCE)):
             parts.append(self.features(block, mirror))
             if progress:
-                progress(min(BLOCK * len(parts), total), total)
+                progress(min(READ_AT_ONCE * len(parts), total), total)
         ids = [str(i) for i in range(total)] if isinstance(images, np.ndarray) else images.ids
         return Embeddings(np.concatenate(parts), np.asarray(ids))
 
@@ -190,3 +194,16 @@ class Embedder:
         score = float(cosine.paired(*(cosine.exact(each.vector) for each in seen)))
         decision = self.operating_point.accepts(score) if self.operating_point else None
         return covered(Match(score, decision), seen, names, anyway=anyway)
+
+
+def verify(a: str | Path | Image, b: str | Path | Image, *, model: str | Path | None = None) -> Match:
+    """Compare the faces in two photographs, given as files or as [H, W, 3] uint8 RGB.
+
+    model: as for `Embedder.load`; to compare many pairs, load an Embedder once and call its `verify`.
+
+    Raises DataError for a file that is no photograph, FaceError where no face is found, ModelError for another model.
+    """
+    pairs = ((a, "the first"), (b, "the second"))
+    names = [str(each) if isinstance(each, str | Path) else place for each, place in pairs]
+    images = [read_image(each) if isinstance(each, str | Path) else each for each in (a, b)]
+    return Embedder.load(model).verify(images[0], images[1], names=(names[0], names[1]))

@@ -20,8 +20,8 @@ from ..models import Model
 from ..types import Embeddings, InputSpec, OperatingPoint, Result
 from .embedder import Embedder
 from .network import CONSTANTS_KEY, POINT_KEY, PRECISION_KEY, SHA_KEY, SPEC_KEY, Network
-from .precision import Precision, store
-from .pytorch import runner
+from .precision import StoredPrecision, store
+from .pytorch import torch_runner
 from .session import open_onnx
 from .weights import fingerprint
 
@@ -45,7 +45,7 @@ class Exported:
         gate: what the judge found, if there was one.
     """
 
-    precision: Precision
+    precision: StoredPrecision
     sha256: str
     difference: float
     cosine: float
@@ -60,7 +60,7 @@ def export(
     sha256: str,
     operating_point: OperatingPoint | None = None,
     origin: Mapping[str, str] | None = None,
-    precision: Precision = "fp32",
+    precision: StoredPrecision = "fp32",
     judge: Judge | None = None,
 ) -> Exported:
     """Write a model in evaluation mode as ONNX, its InputSpec, weights' hash and certificate in its metadata.
@@ -78,7 +78,7 @@ def export(
     """
     pixels = _random_pixels(model.spec, 8)
     # Refuses a certificate of other weights before anything is written.
-    full = Network(runner(model), model.spec, sha256, operating_point, Path(out).name)
+    full = Network(torch_runner(model), model.spec, sha256, operating_point, Path(out).name)
     with replacing(out) as temporary:
         proto = _to_onnx(model.cpu(), torch.from_numpy(pixels))
         store(proto, precision)
@@ -111,7 +111,7 @@ def _write(proto: Any, entries: Mapping[str, str], path: Path) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _check_parity(precision: Precision, difference: float, cosine: float) -> None:
+def _check_parity(precision: StoredPrecision, difference: float, cosine: float) -> None:
     if precision == "fp32" and difference > PARITY:
         raise ModelError(
             f"ONNX and PyTorch embeddings within {PARITY}", f"a difference of {difference:.2g}",

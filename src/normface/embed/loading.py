@@ -11,17 +11,19 @@ from ..errors import ConfigError, ModelError, require
 from .network import Network
 from .session import open_onnx
 
-Precision = Literal["auto", "fp32", "bf16"]
+RunPrecision = Literal["auto", "fp32", "bf16"]
 DEFAULT = Path(str(files("normface") / "weights" / "default.onnx"))
 
 
-def load_network(model: str | Path | None = None, *, certified: bool = True, precision: Precision = "fp32") -> Network:
+def load_network(
+    model: str | Path | None = None, *, certified: bool = True, precision: RunPrecision = "fp32"
+) -> Network:
     """Load the folder of a run (by PyTorch), an ONNX file (by ONNX Runtime) or, with None, the default model.
 
     Options and errors: see `Embedder.load`.
     """
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision among {', '.join(get_args(Precision))}", repr(precision), "choose one of them")
+    if precision not in get_args(RunPrecision):
+        raise ConfigError(f"precision among {', '.join(get_args(RunPrecision))}", repr(precision), "choose one of them")
     if model is None and not DEFAULT.is_file():
         raise ModelError(
             "a model", "none, and no default model ships yet",

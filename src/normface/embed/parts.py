@@ -11,7 +11,7 @@ from ..types import Floats
 from .embedder import Embedder, Mirror
 from .source import Prepared
 
-BLOCK = 32  # images prepared at once
+PREPARED_AT_ONCE = 32  # images prepared at once
 
 
 class Embedded(NamedTuple):
@@ -24,7 +24,7 @@ class Embedded(NamedTuple):
 
 def blocks(rows: range) -> list[range]:
     """The rows that are prepared and embedded at once: the same, whoever does it."""
-    return [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    return [rows[start : start + PREPARED_AT_ONCE] for start in range(0, len(rows), PREPARED_AT_ONCE)]
 
 
 def embed_block(embedder: Embedder, prepared: Prepared, mirror: Mirror) -> Embedded:

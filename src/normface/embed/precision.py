@@ -11,10 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Precision = Literal["fp32", "fp16", "int8"]
+StoredPrecision = Literal["fp32", "fp16", "int8"]
 
 
-def store(proto: Any, precision: Precision) -> None:
+def store(proto: Any, precision: StoredPrecision) -> None:
     """Replace the float32 weights of convolutions and matrix products in a ModelProto; biases stay as they are.
 
     Batch norms must have been folded into them before, as torch's exporter does: scales follow the folded weights.

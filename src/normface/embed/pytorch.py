@@ -18,7 +18,7 @@ from ..types import Floats
 from .network import Network, Run, operating_point
 
 
-def runner(model: Model) -> Run:
+def torch_runner(model: Model) -> Run:
     """[N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
     device = next(model.parameters()).device
 
@@ -53,4 +53,4 @@ def load_model(run: str | Path) -> tuple[Model, str]:
 def open_run(run: Path, *, certified: bool = True) -> Network:
     """The network of a run folder, with the operating point kept there. Raises ModelError as `load_model` does."""
     model, sha256 = load_model(run)
-    return Network(runner(model), model.spec, sha256, operating_point(run) if certified else None, run.name)
+    return Network(torch_runner(model), model.spec, sha256, operating_point(run) if certified else None, run.name)

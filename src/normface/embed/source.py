@@ -14,8 +14,7 @@ import numpy as np
 from ..data import Images, decode, decode_reduced, open_reader
 from ..errors import DataError, FaceError
 from ..faces import DETECTORS, Detector, central, find_template, retarget, size_fault
-from ..faces.batch import Photograph
-from ..faces.photographs import Photographs, open_photographs
+from ..faces.photographs import Photograph, Photographs, open_photographs
 from ..types import Face, Image
 
 DETAIL = 500  # photographs are looked at reduced, as `normface align` does

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from ..registry import Registry
 from ..types import Face, Image
-from .align import align, retarget, size_fault
-from .choose import central, choose
+from .alignment import align, retarget, size_fault
+from .face_choice import central, choose
 from .quality import Pose, eye_distance, pose, shape, sharpness, signals
 from .template import TEMPLATES, Template, find_template, similarity
 

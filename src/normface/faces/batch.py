@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sys
@@ -18,15 +17,14 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ..ahead import ahead
 from ..atomic import replacing
-from ..data.decode import Reduced, decode_reduced
+from ..data.decoding import Reduced, decode_reduced
 from ..errors import ConfigError, DataError, FaceError
+from ..prefetch import map_ahead
 from ..types import Face, Floats, Image
 from . import Detector
-from .align import align, zoom
-from .choose import Choice, choose
-from .photographs import Photographs
+from .face_choice import Choice, choose
+from .photographs import Photograph, Photographs
 from .quality import eye_distance, pose, sharpness
 from .template import Template
 
@@ -96,7 +94,7 @@ def align_all(
         todo = [names[i : i + AT_ONCE] for i in range(len(entries), len(names), AT_ONCE)]
         cv2.setNumThreads(1)  # a photograph each gains more
         try:
-            for found in ahead(aligner, todo, depth=2 * workers, threads=workers):
+            for found in map_ahead(aligner, todo, depth=2 * workers, threads=workers):
                 file.write("".join(json.dumps(entry) + "\n" for entry in found))
                 file.flush()
                 entries += found
@@ -180,22 +178,6 @@ class _Aligner:
         told["eye_distance"] = round(eye_distance(landmarks), 2)
         told |= {name: round(angle, 1) for name, angle in pose(landmarks)._asdict().items()}
         return {**told, "sharpness": round(sharpness(crop), 1)}
-
-
-@dataclass(frozen=True)
-class Photograph:
-    name: str
-    data: bytes
-    reduced: Reduced
-
-    def crop(self, face: Face, template: Template) -> Image:
-        """The aligned crop, from a larger decode where the reduced one has fewer pixels than it can use."""
-        reduced, landmarks = self.reduced, face.landmarks
-        fine = zoom(template.fit(landmarks))
-        if fine < 1 < reduced.factor:
-            reduced = decode_reduced(self.data, self.name, math.ceil(min(reduced.image.shape[:2]) / fine))
-            landmarks = reduced.to_reduced(self.reduced.to_whole(landmarks))
-        return align(reduced.image, landmarks, template)
 
 
 def crop_names(names: Sequence[str]) -> dict[str, str]:

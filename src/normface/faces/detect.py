@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, MissingDependency
 from ..types import Face, Floats, Image
 from . import DETECTORS
-from .align import check_photograph
+from .alignment import check_photograph
 from .graph import without_prelu
 
 CELL, STRIDE = 12, 2  # receptive field and step of the proposal network

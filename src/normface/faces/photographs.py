@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.decode import EXTENSIONS
+from ..data.decoding import EXTENSIONS, Reduced, decode_reduced
 from ..data.folder import is_image
 from ..data.source import Source, open_source
 from ..errors import DataError
-from ..types import Floats
+from ..types import Face, Floats, Image
+from .alignment import align, zoom
+from .template import Template
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,24 @@ class Photographs:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One encoded photograph, and its decode at the size that detection needs."""
+
+    name: str
+    data: bytes
+    reduced: Reduced
+
+    def crop(self, face: Face, template: Template) -> Image:
+        """The aligned crop, from a larger decode where the reduced one has fewer pixels than it can use."""
+        reduced, landmarks = self.reduced, face.landmarks
+        fine = zoom(template.fit(landmarks))
+        if fine < 1 < reduced.factor:
+            reduced = decode_reduced(self.data, self.name, math.ceil(min(reduced.image.shape[:2]) / fine))
+            landmarks = reduced.to_reduced(self.reduced.to_whole(landmarks))
+        return align(reduced.image, landmarks, template)
 
 
 def open_photographs(path: str | Path) -> Photographs:

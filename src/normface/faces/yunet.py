@@ -14,7 +14,7 @@ from cv2.utils import logging
 from ..errors import ModelError
 from ..types import Face, Image
 from . import DETECTORS
-from .align import check_photograph
+from .alignment import check_photograph
 
 _WHERE = "give the ONNX file of YuNet (github ShiqiYu/libfacedetection.train): --weights FILE"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..registry import Registry
-from .canvas import Drawing, Progress, write
+from .drawing import Drawing, Progress, write
 
 __all__ = ["FIGURES", "Drawing", "Progress", "write"]
 

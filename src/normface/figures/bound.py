@@ -9,7 +9,7 @@ import numpy as np
 from .. import theory
 from ..report.plots import COLOURS, STYLES
 from . import FIGURES
-from .canvas import INK, Drawing, Progress, panels
+from .drawing import INK, Drawing, Progress, panels
 
 CLASSES = (10, 100, 1_000, 10_000, 100_000)
 SCALES = np.arange(0.5, 40.01, 0.5)

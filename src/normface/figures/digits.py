@@ -14,7 +14,7 @@ from ..losses import LOSSES
 from ..ops import l2_normalize
 from ..protocols.intervals import proportion
 from . import FIGURES, mnist
-from .canvas import DIGITS, Drawing, Progress, Sphere, panels, title
+from .drawing import DIGITS, Drawing, Progress, Sphere, panels, title
 
 EPOCHS, TUNING = 10, 4  # of a softmax model; of a variant that goes on from one
 TUNING_RATE = 1e-3
@@ -79,7 +79,7 @@ def measure(features: Tensor, labels: Tensor, agents: Tensor) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Trained:
+class SphereRun:
     """A network with 3-D features and its loss, trained on the digits."""
 
     model: nn.Module
@@ -104,7 +104,9 @@ class Trained:
             return float(self.loss(mnist.features(self.model, data.train), data.train_labels))
 
 
-def trained(variant: Variant, *, epochs: int, rate: float, progress: Progress, start: Trained | None = None) -> Trained:
+def train_on_sphere(
+    variant: Variant, *, epochs: int, rate: float, progress: Progress, start: SphereRun | None = None
+) -> SphereRun:
     """Train a variant: from scratch, or going on from the network and with the agents of `start`."""
     torch.manual_seed(0)
     name, options = variant
@@ -113,7 +115,7 @@ def trained(variant: Variant, *, epochs: int, rate: float, progress: Progress, s
         model.load_state_dict(start.model.state_dict())
         loss.load_state_dict({**loss.state_dict(), "weight": start.agents})
     mnist.fit(model, loss, epochs=epochs, seed=0, progress=progress, rate=rate)
-    return Trained(model, loss)
+    return SphereRun(model, loss)
 
 
 @FIGURES.register
@@ -127,7 +129,7 @@ def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
     figure, axes = panels(1, len(PAPER), 12, 3.3)
     for (scale, paper), ax in zip(PAPER.items(), axes[0], strict=True):
         variant = ("CosineSoftmax", {"scale": float(scale), "learn_scale": False})
-        run = trained(variant, epochs=epochs, rate=mnist.RATE, progress=advance)
+        run = train_on_sphere(variant, epochs=epochs, rate=mnist.RATE, progress=advance)
         found, loss = measure(run.test, labels, run.agents), run.loss_on_training_digits()
         least = theory.loss_lower_bound(mnist.CLASSES, scale)
         numbers[str(scale)] = {
@@ -155,14 +157,15 @@ def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> D
     for ax in axes.ravel():
         ax.axis("off")
     softmax = {
-        name: trained(variant, epochs=epochs, rate=mnist.RATE, progress=advance) for name, variant in SOFTMAX.items()
+        name: train_on_sphere(variant, epochs=epochs, rate=mnist.RATE, progress=advance)
+        for name, variant in SOFTMAX.items()
     }
     free = iter(axes)
     for family, variants in FAMILIES.items():
         numbers[family] = {}
         own = [ax for _ in range(rows[family]) for ax in next(free)]
         for ax, (name, variant) in zip(own, variants.items(), strict=False):
-            run = softmax.get(name) or trained(
+            run = softmax.get(name) or train_on_sphere(
                 variant, epochs=tuning, rate=TUNING_RATE, progress=advance, start=softmax[START]
             )
             found = measure(run.test, labels, run.agents)
@@ -180,7 +183,7 @@ def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> D
     return Drawing(figure, caption, {"variants": numbers, "start": START, **training})
 
 
-def _draw(axes: Any, run: Trained) -> None:
+def _draw(axes: Any, run: SphereRun) -> None:
     ball, directions, labels = Sphere(axes), l2_normalize(run.test).numpy(), mnist.digits().test_labels.numpy()
     for digit, colour in enumerate(DIGITS):
         ball.scatter(directions[labels == digit], colour)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import require
-from .canvas import Progress
+from .drawing import Progress
 
 CLASSES, PER_CLASS, TRAINING = 10, 500, 400  # images of a digit: in all, for training (the others test)
 BATCH, RATE = 64, 5e-3

@@ -28,14 +28,14 @@ from .base import (
     unit_query,
     unknown,
 )
+from .encryption import KEY_VARIABLE, Plain, Seal, Sealed, master_key
 from .index import Index
 from .migration import EmbeddedMigration
 from .rows import EXPORT, ROWS, Row, Rows
-from .seal import KEY_VARIABLE, Plain, Seal, Sealed, master_key
 from .store import Store
 
 EXACT_UP_TO = 1_000_000  # templates; more are searched by their sketches unless exact=True
-PART = 256  # rows read at once: they stay in a core's cache until they are checked and coded
+ROWS_AT_ONCE = 256  # rows read at once: they stay in a core's cache until they are checked and coded
 EXPORTED = 4096  # rows
 
 
@@ -129,7 +129,7 @@ class EmbeddedGallery(Gallery):
     ) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Rows of a query that begins with ROWS, in parts, with their vectors [N, D]."""
         found = db.execute(query, values)
-        while rows := found.fetchmany(PART):
+        while rows := found.fetchmany(ROWS_AT_ONCE):
             yield rows, self._rows.opened(rows, self._version)
 
     def _fetch(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:

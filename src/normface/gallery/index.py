@@ -27,7 +27,7 @@ from ..errors import require
 BLOCK = 256  # templates whose greatest score is looked at together
 TASKS = 8  # of a thread in a scan, alike in size: one that ends early takes one more, and starting them costs little
 BITS = 512  # of a sketch
-PART = 4096  # templates sketched at once
+SKETCHED_AT_ONCE = 4096  # templates sketched at once
 SHORT_LIST = 1000  # sketches nearest to the query's that are looked at again
 FETCH = 1024  # vectors read from the store at once
 
@@ -131,7 +131,7 @@ class Index:
         faiss = require("faiss", "gallery")
         if self._sketched is None:
             self._sketched = np.zeros((len(self._ids), BITS // 8), np.uint8)
-            list(self._pool.map(self._sketch_rows, range(0, self._count, PART)))
+            list(self._pool.map(self._sketch_rows, range(0, self._count, SKETCHED_AT_ONCE)))
         sketches: NDArray[np.uint8] = self._sketched
         sketch, step, length = _sketch(probe), -(-self._count // self._threads), -(-length // self._threads)
 
@@ -182,7 +182,7 @@ class Index:
         return sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
 
     def _sketch_rows(self, start: int) -> None:
-        rows = slice(start, min(start + PART, self._count))
+        rows = slice(start, min(start + SKETCHED_AT_ONCE, self._count))
         assert self._sketched is not None
         self._sketched[rows] = _sketch(self._codes[rows])
 

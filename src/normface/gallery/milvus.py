@@ -33,9 +33,9 @@ from .base import (
     unit_query,
     unknown,
 )  # fmt: skip
+from .encryption import KEY_VARIABLE
 from .milvus_migration import MilvusMigration
-from .milvus_store import AUDIT, CURRENT, NEXT, PART, TEMPLATES, MilvusStore, subject
-from .seal import KEY_VARIABLE
+from .milvus_store import AUDIT, CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
 
 
 class MilvusGallery(Gallery):
@@ -154,7 +154,7 @@ class MilvusGallery(Gallery):
         part: list[dict[str, Any]] = []
         for row in self._store.rows(self._current()[0], ["person", "quality", "time", "consent", "vector"]):
             part.append(row)
-            if len(part) == PART:
+            if len(part) == QUERY_LIMIT:
                 yield _gathered(part)
                 part = []
         if part:

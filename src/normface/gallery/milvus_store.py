@@ -21,7 +21,7 @@ from .base import Enrolments
 CURRENT, NEXT = "normface_current", "normface_next"  # aliases
 TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
 MODEL, TEXT = "normface.model", 2000
-PART = 1000
+QUERY_LIMIT = 1000
 
 
 class MilvusStore:
@@ -98,7 +98,7 @@ class MilvusStore:
         while collection:
             with self.in_words():
                 query = f"({where}) and id > {last}"
-                found = self.client.query(collection, filter=query, output_fields=["id", *fields], limit=PART)
+                found = self.client.query(collection, filter=query, output_fields=["id", *fields], limit=QUERY_LIMIT)
             rows = sorted(found, key=lambda row: row["id"])
             if not rows:
                 return

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Enrolments, checked_dim, unknown
-from .seal import Damaged, Seal
+from .encryption import Damaged, Seal
 from .store import Store
 
 JOINED = (

@@ -15,7 +15,7 @@ from ..ops import Impl, Margin
 from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
 from ..types import ClassShard
 from . import LOSSES, margins
-from .sampling import sampled
+from .partial_fc import sampled
 from .weights import class_weights
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability

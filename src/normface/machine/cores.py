@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..probe import UNKNOWN, probe
+from ..system_facts import UNKNOWN, or_unknown
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 MIB = 1 << 20
@@ -22,14 +22,14 @@ def limits(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
     `usable_cores`: what affinity and the container leave, at least 1. `load`: how many processes wanted a core during
     the last minute, on average; speeds measured beside other work say little.
     """
-    affinity = probe(_affinity)
-    cpus, memory = probe(lambda: _cpus(proc, cgroup)), probe(lambda: _memory(proc, cgroup))
+    affinity = or_unknown(_affinity)
+    cpus, memory = or_unknown(lambda: _cpus(proc, cgroup)), or_unknown(lambda: _memory(proc, cgroup))
     counts = [math.ceil(n) for n in (os.cpu_count(), affinity, cpus) if isinstance(n, int | float) and n < math.inf]
     return {
         "cores": os.cpu_count() or UNKNOWN, "affinity": affinity, "container_cpus": None if cpus == math.inf else cpus,
         "usable_cores": max(1, min(counts)) if counts else UNKNOWN,
-        "memory_mib": probe(lambda: _total(proc)), "available_memory_mib": probe(lambda: _available(proc)),
-        "container_memory_mib": None if memory == math.inf else memory, "load": probe(_load),
+        "memory_mib": or_unknown(lambda: _total(proc)), "available_memory_mib": or_unknown(lambda: _available(proc)),
+        "container_memory_mib": None if memory == math.inf else memory, "load": or_unknown(_load),
     }  # fmt: skip
 
 

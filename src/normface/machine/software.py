@@ -14,7 +14,7 @@ from typing import Any
 from ..embed.loading import DEFAULT
 from ..embed.network import SHA_KEY, certificate
 from ..embed.weights import fingerprint
-from ..probe import UNKNOWN, command, probe
+from ..system_facts import UNKNOWN, or_unknown, output_of
 from ..types import OperatingPoint
 
 PROJECT = "normface"
@@ -26,7 +26,7 @@ NAMED = (  # what is told where it is installed, besides what the project requir
 def versions() -> dict[str, str]:
     """Return the versions of normface, Python, the system and the packages that compute."""
     found = {
-        PROJECT: probe(lambda: metadata.version(PROJECT)),
+        PROJECT: or_unknown(lambda: metadata.version(PROJECT)),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "libc": " ".join(platform.libc_ver()).strip() or UNKNOWN,
@@ -40,7 +40,7 @@ def extras() -> dict[str, dict[str, Any]]:
     Read from the package's own metadata, so it is right for whatever version is installed. A value is
     `{"installed": bool, "missing": {requirement: version found, or None}, "install": command}`.
     """
-    found = probe(_extras)
+    found = or_unknown(_extras)
     return found if isinstance(found, dict) else {}
 
 
@@ -83,13 +83,13 @@ def _version(name: str) -> str | None:
 
 def providers() -> Any:
     """Return the execution providers of the installed ONNX Runtime, best first."""
-    return probe(lambda: list(import_module("onnxruntime").get_available_providers()))
+    return or_unknown(lambda: list(import_module("onnxruntime").get_available_providers()))
 
 
 def gpus() -> list[str]:
     """Return the GPUs that torch or the NVIDIA driver sees: name, memory, versions."""
     for source in (_of_torch, _of_the_driver):
-        found = probe(source)
+        found = or_unknown(source)
         if found != UNKNOWN and found:
             return list(found)
     return []
@@ -113,7 +113,7 @@ def _of_the_driver() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    return command(query).splitlines()
+    return output_of(query).splitlines()
 
 
 def default_model() -> dict[str, Any]:
@@ -123,13 +123,13 @@ def default_model() -> dict[str, Any]:
     """
     if not DEFAULT.is_file():
         return {"file": "missing: install normface again"}
-    named = probe(_named)
-    card = probe(lambda: re.search(r"SHA-256[^|]*\|\s*`([0-9a-f]{64})`", _card())[1])  # type: ignore[index]
-    point = probe(lambda: OperatingPoint.from_json(certificate(DEFAULT).read_bytes()).model_sha256)
+    named = or_unknown(_named)
+    card = or_unknown(lambda: re.search(r"SHA-256[^|]*\|\s*`([0-9a-f]{64})`", _card())[1])  # type: ignore[index]
+    point = or_unknown(lambda: OperatingPoint.from_json(certificate(DEFAULT).read_bytes()).model_sha256)
     return {
         "file": DEFAULT.name, "bytes": DEFAULT.stat().st_size,
-        "file_sha256": probe(lambda: hashlib.sha256(DEFAULT.read_bytes()).hexdigest()),
-        "weights_sha256": named, "weights_intact": probe(lambda: _computed() == named),
+        "file_sha256": or_unknown(lambda: hashlib.sha256(DEFAULT.read_bytes()).hexdigest()),
+        "weights_sha256": named, "weights_intact": or_unknown(lambda: _computed() == named),
         "matches_its_card": _agree(named, card), "matches_its_certificate": _agree(named, point),
     }  # fmt: skip
 

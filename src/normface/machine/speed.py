@@ -15,7 +15,7 @@ import numpy as np
 from ..data.synthetic import photograph
 from ..embed import Embedder
 from ..errors import MissingDependency, require
-from ..probe import UNKNOWN
+from ..system_facts import UNKNOWN
 from ..types import Image
 
 CROPS, PHOTOGRAPHS = 64, 4

@@ -16,7 +16,7 @@ from ..errors import InputError, require
 from ..types import ClassShard
 from . import reference, softmax
 from .agents import Agents, Dense, Streamed, c_contrastive, c_triplet
-from .blockwise import products as by_blocks
+from .blockwise import blockwise_products
 from .head import Head
 from .margin import Margin
 from .products import COSINES, Products, RowRule
@@ -160,7 +160,7 @@ def _products(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Pr
 
         impl = Kernels()
     if isinstance(impl, str):
-        return by_blocks
+        return blockwise_products
     impl.check(x, w, subcenters)
     return impl
 
@@ -170,7 +170,12 @@ def _whole(impl: Impl | Kernels, x: Tensor, w: Tensor) -> bool:
 
 
 def _head(
-    x: Tensor, w: Tensor, y: Tensor, shard: ClassShard | None, rule: RowRule = COSINES, products: Products = by_blocks
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    shard: ClassShard | None,
+    rule: RowRule = COSINES,
+    products: Products = blockwise_products,
 ) -> Head:
     return Head(x, w, y, rule, products) if shard is None else Sharded(x, w, y, shard, rule, products)
 

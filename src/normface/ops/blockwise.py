@@ -23,7 +23,7 @@ KEEP = 96 * 2**20  # bytes of slopes kept from the forward to the backward pass
 PIECE = 8  # of them in one piece of memory: glibc uses up to 32 MB again without the kernel's help
 
 
-def products(
+def blockwise_products(
     x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """See `products.Products`."""

@@ -1,6 +1,6 @@
 """A batch before the classes: what a softmax and losses of agents ask of it, whoever holds the classes.
 
-The products with the class weights are a callable's (`products.Products`): `blockwise.products` or `triton.Kernels`.
+The products with the class weights are a callable's (`products.Products`): `blockwise_products` or `triton.Kernels`.
 `sharded.Sharded` is the same head where ranks share the classes.
 """
 
@@ -34,7 +34,7 @@ class Head:
         w_RD: Tensor,
         y_B: Tensor,
         rule: RowRule = COSINES,
-        products: Products = blockwise.products,
+        products: Products = blockwise.blockwise_products,
     ) -> None:
         self.x_BD, self.y_B = widened(x_BD), y_B
         self.w_RD = w_RD.to(self.x_BD.dtype)

@@ -45,7 +45,7 @@ class Sharded(Head):
 
     def __init__(
         self, x_bD: Tensor, w_rD: Tensor, y_b: Tensor, shard: ClassShard, rule: RowRule = COSINES,
-        products: Products = blockwise.products,
+        products: Products = blockwise.blockwise_products,
     ) -> None:  # fmt: skip
         rows = (shard.stop - shard.start) * rule.subcenters
         if len(w_rD) != rows:

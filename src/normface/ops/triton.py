@@ -1,6 +1,6 @@
 """Triton kernels for the head on NVIDIA GPUs: products, lengths of the weights, softmax and its gradient, tile by tile.
 
-What `blockwise.products` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward,
+What `blockwise_products` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward,
 a block of classes at a time is computed again; its slopes, the softmax over the weights' lengths, stay in the L2 cache
 for the two products that need them. Every number is summed by one program in a fixed order: results repeat exactly.
 Shapes as in `blockwise`; N classes of a block, S parts that a sum is split in.
@@ -234,7 +234,7 @@ class Kernels:
             return _Kernels.apply(x_BD, w_RD, rows_B, reduce, rule, compute, self)  # type: ignore[no-any-return]
         if self.update is not None:
             raise InputError("no curriculum and no exclude_above with FusedSGD", "one of them", "drop one")
-        return blockwise.products(x_BD, w_RD, rows_B, reduce, rule, compute)
+        return blockwise.blockwise_products(x_BD, w_RD, rows_B, reduce, rule, compute)
 
 
 class _Kernels(torch.autograd.Function):

@@ -9,19 +9,19 @@ __all__ = [
 ]  # fmt: skip
 
 from .bins import agedb_30, calfw, cfp_ff, cfp_fp, cplfw, lfw_bin, read_bin_pairs
-from .blufr import blufr, read_blufr
+from .blufr_trials import blufr, read_blufr
 from .calibration import calibrate
-from .compare import compare
 from .comparisons import Comparisons, every_pair, of_list
 from .csv_pairs import pairs_csv, read_pairs_csv
-from .detail import certified, detailed
-from .everyone import all_pairs, distractors
-from .gate import gate
-from .identification import identification, read_roles
+from .diagnostics import certified, detailed
+from .exhaustive import all_pairs, distractors
+from .group_rates import few_groups, read_groups, slices
 from .ijb import ijb_identification, ijb_verification, read_media
 from .inputs import PROTOCOLS, Inputs, inputs_of, reads
-from .lookup import NamedPairs
-from .operating_point import operating_point
+from .named_pairs import NamedPairs
+from .non_inferiority import gate
+from .open_set import identification, read_roles
 from .pairs import lfw, lfw_view1, read_lfw_pairs, scores
-from .slices import few_groups, read_groups, slices
-from .ytf import read_ytf, ytf
+from .system_comparison import compare
+from .thresholds import operating_point
+from .ytf_videos import read_ytf, ytf

@@ -17,7 +17,7 @@ from ..data.bins import read_bin
 from ..errors import DataError
 from ..types import Embeddings, Result
 from .inputs import PROTOCOLS, reads
-from .lookup import NamedPairs
+from .named_pairs import NamedPairs
 from .pairs import judge
 
 PAIRS = {"lfw_bin": 6000, "cfp_fp": 7000, "cfp_ff": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}

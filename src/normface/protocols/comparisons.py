@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Floats, Ints, ScoreSet
-from .lookup import NamedPairs, people
 from .metrics import Roc, roc
+from .named_pairs import NamedPairs, people
 from .pairs import joined, scores
-from .rates import Between, Listed, Trials
+from .rates import STEADY, Between, Listed, Rate, Trials, commonest, rate
 from .tally import binned, triangle
 
 _BINS = 20_000  # on [-1, 1], of impostor scores that are only counted
@@ -70,6 +70,8 @@ class Comparisons:
     def trials(self, chosen: Bools) -> Listed:
         """Some of the listed comparisons [K], by their people."""
         left, right = (self.subjects[side[chosen]] for side in (self.left, self.right))
+        if np.array_equal(left, right):
+            right = left  # genuine ones are counted sooner
         return Listed.of(left, right, self.n_subjects)
 
     def impostors(self, one: Bools, other: Bools) -> Trials:
@@ -81,6 +83,32 @@ class Comparisons:
         if np.array_equal(one, other):
             return Between(first, first)
         return Between(first, np.bincount(self.subjects[other], minlength=self.n_subjects))
+
+    def false_accepts(self, accepted: Bools, chosen: Bools) -> tuple[Listed, Listed]:
+        """Of chosen impostor comparisons [K] those accepted, and those with the STEADY next likest: see `rate`."""
+        rows = np.flatnonzero(chosen & ~self.same)
+        few = accepted[rows]
+        more = min(int(few.sum()) + STEADY, len(rows))
+        likest = np.zeros(len(self.scores), bool)
+        if more:
+            likest[rows[np.argpartition(self.scores[rows], len(rows) - more)[-more:]]] = True
+        return self.trials(chosen & ~self.same & accepted), self.trials(likest)
+
+    def rates(self, threshold: float, *, per_person: bool = False) -> tuple[Rate, Rate]:
+        """FAR and TAR at a fixed threshold."""
+        accepted, everyone = self.accepted(threshold), np.ones(len(self.ids), bool)
+        few, more = self.false_accepts(accepted, np.ones(len(self.scores), bool))
+        impostors = self.impostors(everyone, everyone)
+        far = rate(few, impostors, per_person=per_person, longer=more)
+        tar = rate(self.trials(accepted & self.same), self.trials(self.same), per_person=per_person)
+        assert far
+        assert tar
+        return far, tar
+
+    @property
+    def commonest_five(self) -> float:
+        """The share of genuine comparisons that the five people with the most of them hold."""
+        return commonest(np.bincount(self.subjects[self.left[self.same]]))
 
     def hardest(self, threshold: float, most: int = 12) -> dict[str, list[list[Any]]]:
         """The worst errors: `false_accepts` and `false_rejects`, each [id, id, score], the worst first."""
@@ -129,7 +157,7 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
         tile[~_impostor(tile, start, first)] = -np.inf
         counts += binned(tile, _BINS)
     reached = np.cumsum(counts[::-1])[::-1]
-    lowest = int(np.flatnonzero(reached >= min(2 * far * impostors + 1, impostors))[-1])
+    lowest = int(np.flatnonzero(reached >= min(2 * far * impostors + 2 * STEADY, impostors))[-1])
     edge = np.float32(-1 + 2 * lowest / _BINS)
     found = []
     for start, tile in triangle(vectors):

@@ -15,10 +15,10 @@ from . import metrics
 from .inputs import PROTOCOLS, reads
 from .intervals import percentiles, resampled_pairs
 from .lists import read_table
-from .lookup import NamedPairs
+from .named_pairs import NamedPairs
 from .pairs import joined, judge, scores
 from .tally import bounded
-from .verification import FARS, curves, rates, separation
+from .verification import curves, rates, separation
 
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -71,12 +71,12 @@ def pairs_csv(
         embeddings: of every image the list names.
         pairs_file: `a, b, same[, fold][, group…]`; see `read_pairs_csv`.
         pca, partial: as for `lfw`; a PCA needs folds.
-        replicates: of the bootstrap over people.
+        replicates: of the bootstrap over people, for EER and AUC.
         conditions: recorded among the facts.
 
     Returns:
-        eer, auc, tar@far=…, and with folds accuracy. People are who genuine pairs join; intervals are by
-        bootstrap over them, with folds Student's for accuracy, EER and AUC.
+        eer, auc, tar@far=…, tar_per_person@far=…, and with folds accuracy. People are who genuine pairs join;
+        intervals are over them, with folds Student's for accuracy, EER and AUC.
 
     Raises:
         DataError: a malformed or contradictory list, ids without vectors, folds of unequal size.
@@ -109,11 +109,11 @@ def pairs_csv(
         name: bounded(float(values[i]), float(lows[i]), float(highs[i]), len(pooled.same))
         for i, name in enumerate(("eer", "auc"))
     }
-    tars, notes = rates(pooled, people, FARS, replicates)
-    notes.append("no folds: no accuracy, for a threshold may not be judged on the pairs that chose it")
+    tars, of_tars = rates(pooled, people)
+    of_tars["notes"].append("no folds: no accuracy, for a threshold may not be judged on the pairs that chose it")
     facts |= {
         "pairs": len(pooled.same), "people": len(np.unique([*people[0], *people[1]])), "d_prime": separation(pooled),
-        "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
+        "pairs_sha256": named.sha256, **of_tars, **(conditions or {}),
     }  # fmt: skip
     return Result("pairs_csv", found | tars, curves(pooled), facts)
 

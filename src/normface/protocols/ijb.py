@@ -1,6 +1,6 @@
 """IJB-B and IJB-C: templates of many images against each other, 1:1 and 1:N (Whitelam 2017, Maze 2018).
 
-A template is the sum of its media's means, normalised; an image weighs by its norm, which follows quality in some networks.
+A template is the sum of its media's means, normalized; an image weighs by its norm (a sign of quality in some models).
 Lists in the two forms that are about: InsightFace's `meta` (`image template medium`; `template template label`) and
 the official protocols (CSV with TEMPLATE_ID, SUBJECT_ID, FILENAME, SIGHTING_ID; pairs of template numbers).
 """
@@ -18,14 +18,14 @@ import numpy as np
 
 from ..errors import DataError, reason
 from ..types import Bools, Embeddings, Floats, Ints, Result, ScoreSet, Templates
-from .identification import Search, estimates
 from .inputs import PROTOCOLS, reads
 from .lists import read_text
-from .lookup import Ids, partly, present, rows_of
+from .named_pairs import Ids, partly, present, rows_of
+from .open_set import Search, estimates
 from .pairs import joined
 from .verification import cosines, curves, rates, separation
 
-FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+IJB_FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 WANTED = "a list of IJB's"
 _COLUMNS = "TEMPLATE_ID", "SUBJECT_ID", "FILENAME", "SIGHTING_ID"
 
@@ -176,10 +176,10 @@ def judge_templates(
     vectors = pool(embeddings, _templates(media, numbers, embeddings), norms=norms)
     a, b = _places(numbers, left), _places(numbers, right)
     pooled = ScoreSet(cosines(vectors, a, b), same, np.zeros(len(same), np.int8))
-    found, notes = rates(pooled, joined(a, b, same, len(numbers)), FARS)
+    found, of_tars = rates(pooled, joined(a, b, same, len(numbers)), IJB_FARS)
     facts = {
         "templates": len(numbers), "images": len(media.ids), "genuine_pairs": int(same.sum()),
-        "impostor_pairs": int((~same).sum()), "norms": norms, "d_prime": separation(pooled), "notes": notes,
+        "impostor_pairs": int((~same).sum()), "norms": norms, "d_prime": separation(pooled), **of_tars,
     }  # fmt: skip
     return Result("ijb_verification", found, curves(pooled), facts)
 

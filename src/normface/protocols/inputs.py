@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..registry import Registry
 from ..types import Bools, Result
-from .lookup import Ids, NamedPairs
+from .named_pairs import Ids, NamedPairs
 
 F = TypeVar("F", bound=Callable[..., Any])
 CROPS = ("-112x112.zip", "-112x96.zip", "-112x112", "-112x96")  # what follows the set's name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -16,14 +17,20 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 
     Raises InputError unless 0 ≤ successes ≤ n and n ≥ 1.
     """
-    from scipy.special import betaincinv
-
     if not 0 <= successes <= n or n < 1:
         raise InputError("0 ≤ successes ≤ n, n ≥ 1", f"{successes} of {n}", "correct the counts")
-    tail = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    low, high = exact(successes / n, n, confidence)
     return Estimate(successes / n, low, high, n)
+
+
+def exact(value: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a share of n independent trials; n need not be a whole number."""
+    from scipy.special import betaincinv
+
+    tail, successes = (1 - confidence) / 2, value * n
+    low = 0.0 if value <= 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if value >= 1 else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    return low, high
 
 
 def standard_error(values: Floats) -> float:
@@ -77,3 +84,9 @@ def percentiles(samples: Floats, confidence: float = 0.95) -> tuple[Floats, Floa
     tail = 50 * (1 - confidence)
     low, high = np.nanpercentile(samples, [tail, 100 - tail], axis=0)
     return low, high
+
+
+def unused(replicates: int | None) -> None:
+    """Warn of the argument `replicates` where intervals no longer come from a bootstrap."""
+    if replicates is not None:
+        warnings.warn("replicates has no effect: these intervals need no bootstrap", DeprecationWarning, stacklevel=3)

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError
 from ..types import Bools, Floats, Ints, ScoreSet
 
-POINTS = 2000  # of a curve to draw
+CURVE_POINTS = 2000  # of a curve to draw
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,11 @@ def at_far(curve: Roc, far: float) -> int:
     Raises DataError where the impostor comparisons cannot resolve `far`.
     """
     resolve(far, curve.n_impostor)
-    allowed = int(far * curve.n_impostor * (1 + 1e-12))  # whole impostors, whatever the rounding of far
+    return at_count(curve, int(far * curve.n_impostor * (1 + 1e-12)))  # whole impostors, whatever the rounding of far
+
+
+def at_count(curve: Roc, allowed: int) -> int:
+    """As `at_far`, by the number of false accepts."""
     last = int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
     return int(np.searchsorted(curve.true_accepts, curve.true_accepts[last]))
 
@@ -147,7 +151,7 @@ def d_prime(scores: ScoreSet) -> float:
 def corners(curve: Roc) -> dict[str, list[float]]:
     """FAR and TAR of the points that draw the same staircase: those inside a straight run are left out.
 
-    Of more than POINTS corners those remain that come last before as many rates, evenly spaced in logarithm.
+    Of more than CURVE_POINTS corners those remain that come last before as many rates, evenly spaced in logarithm.
     """
     far, tar = curve.far, curve.tar
     straight = np.zeros(len(far), bool)
@@ -155,8 +159,8 @@ def corners(curve: Roc) -> dict[str, list[float]]:
         (tar[1:-1] == tar[:-2]) & (tar[1:-1] == tar[2:])
     )
     far, tar = far[~straight], tar[~straight]
-    if len(far) > POINTS:
-        rates = np.geomspace(1 / curve.n_impostor, 1, POINTS)
+    if len(far) > CURVE_POINTS:
+        rates = np.geomspace(1 / curve.n_impostor, 1, CURVE_POINTS)
         kept = np.unique([0, *(np.searchsorted(far, rates, side="right") - 1), len(far) - 1])
         far, tar = far[kept], tar[kept]
     return {"far": far.tolist(), "tar": tar.tolist()}

@@ -14,7 +14,7 @@ from . import metrics
 from .inputs import PROTOCOLS, reads
 from .intervals import proportion
 from .lists import read_text
-from .lookup import NamedPairs
+from .named_pairs import NamedPairs
 from .verification import cosines, curves, folded, rates, separation
 
 
@@ -86,8 +86,8 @@ def lfw(
 
     Returns:
         accuracy (mean over folds), eer, auc, tar@far=…; ROC and histograms. ROC, EER, AUC and TAR pool all folds'
-        scores and take no PCA. Intervals: of TAR by bootstrap over people, of the others Student's over the folds, in
-        which no person appears twice.
+        scores and take no PCA; tar_per_person@far=… is the mean over people. Intervals: of TAR over people and the
+        threshold's own uncertainty, of the others Student's over the folds, in which no person appears twice.
 
     Raises:
         DataError: a malformed list, ids without vectors, fewer than 2 folds.
@@ -112,10 +112,10 @@ def judge(
     pairs = named.within(embeddings)
     pooled = scores(embeddings, pairs)
     found, of_folds = folded(embeddings, pairs, pooled, pca=pca, equal=not facts)
-    tars, notes = rates(pooled, named.people if people == "ids" else people)
+    tars, of_tars = rates(pooled, named.people if people == "ids" else people)
     facts |= {
         "pairs": len(pairs.same), "images": len(np.unique(np.concatenate([pairs.left, pairs.right]))), **of_folds,
-        "d_prime": separation(pooled), "pairs_sha256": named.sha256, "notes": notes, **(conditions or {}),
+        "d_prime": separation(pooled), "pairs_sha256": named.sha256, **of_tars, **(conditions or {}),
     }  # fmt: skip
     return Result(protocol, found | tars, curves(pooled), facts)
 
@@ -142,7 +142,7 @@ def lfw_view1(
         conditions: recorded among the facts.
 
     Returns:
-        accuracy with Clopper and Pearson's interval (pairs taken as independent), tar@far=… (bootstrap over people);
+        accuracy with Clopper and Pearson's interval (pairs taken as independent), tar@far=… and its mean over people;
         ROC and histograms.
 
     Raises:
@@ -157,11 +157,12 @@ def lfw_view1(
     known = scores(embeddings, training.within(embeddings))
     pooled = scores(embeddings, testing.within(embeddings))
     threshold = metrics.accuracy_threshold(known.scores, known.same)
-    found, notes = rates(pooled, testing.people)
+    found, of_tars = rates(pooled, testing.people)
     right, count = int(((pooled.scores >= threshold) == pooled.same).sum()), len(pooled.same)
     facts |= {
         "pairs": count, "training_pairs": len(training.same), "threshold": threshold, "d_prime": separation(pooled),
-        "pairs_sha256": testing.sha256, "training_pairs_sha256": training.sha256, "notes": notes, **(conditions or {}),
+        "pairs_sha256": testing.sha256, "training_pairs_sha256": training.sha256, **of_tars,
+        **(conditions or {}),
     }  # fmt: skip
     return Result("lfw_view1", {"accuracy": proportion(right, count), **found}, curves(pooled), facts)
 

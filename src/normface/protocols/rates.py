@@ -1,28 +1,49 @@
-"""Error rates of comparisons that share people, with intervals that know it."""
+"""Error rates of comparisons that share people, with intervals that know it.
+
+A person's comparisons stand or fall together, so their number says too much. The variance of a rate is summed over
+people, and each comparison of two people is counted once (Fafchamps and Gubert 2007; Aronow, Samii and Assenova 2015);
+a person's influence is that of leaving them out. Independent comparisons of the same variance are the *effective*
+number, and the interval is Clopper and Pearson's for so many (Korn and Graubard 1998). No random numbers are drawn.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from ..types import Estimate, Floats, Ints
-from .intervals import proportion, resampled
+from .intervals import exact
+
+STEADY = 100  # false accepts from which people's influence is known well enough
+_CELLS = 10_000_000  # of a table of people against people
 
 
 class Trials(Protocol):
-    """Comparisons as a bootstrap over subjects sees them."""
+    """Comparisons by the people in them: `each` [S] and `total` count them, `own` is True for genuine ones."""
+
+    @property
+    def own(self) -> bool:
+        """Whether each comparison is of one person alone."""
 
     @property
     def total(self) -> int:
         """How many there are."""
 
     @property
-    def people(self) -> int:
-        """How many subjects are in them."""
+    def each(self) -> Floats:
+        """How many each subject is in [S]."""
+
+    def toward(self, weights: Floats) -> Floats:
+        """The sum of the other subjects' weights over the comparisons of each subject [S]; nothing for genuine ones."""
+
+    def between(self, left: Ints, right: Ints) -> Floats:
+        """How many there are of each pair of subjects [K]."""
+
+    def squares(self, weights: Floats) -> float:
+        """The sum over pairs of subjects of (number of comparisons · sum of both weights)²."""
 
     def weigh(self, weights: Floats) -> float:
         """How many there are when each subject was drawn so often [S]."""
@@ -30,27 +51,65 @@ class Trials(Protocol):
 
 @dataclass(frozen=True)
 class Listed:
-    """Comparisons one by one, gathered by the two subjects; `left` = `right` where they are genuine; all [K]."""
+    """Comparisons one by one, gathered by the two subjects, `left` ≤ `right` [K]; `subjects`: S."""
 
     left: Ints
     right: Ints
     count: Ints
+    subjects: int
 
     @classmethod
     def of(cls, left: Ints, right: Ints, subjects: int) -> Listed:
-        """From the subjects of each comparison [M]."""
-        codes, count = np.unique(left.astype(np.int64) * subjects + right, return_counts=True)
-        return cls(codes // subjects, codes % subjects, count)
+        """From the subjects of each comparison [M]; of genuine ones both sides may be one array."""
+        if left is right:
+            each = np.bincount(left, minlength=subjects)
+            met = np.flatnonzero(each)
+            return cls(met, met, each[met], subjects)
+        codes = np.minimum(left, right).astype(np.int64) * subjects + np.maximum(left, right)
+        if len(codes) > subjects**2 / 20 and subjects**2 <= _CELLS:  # counted sooner than sorted
+            table = np.bincount(codes, minlength=subjects**2)
+            codes = np.flatnonzero(table)
+            count = table[codes]
+        else:
+            codes, count = np.unique(codes, return_counts=True)
+        return cls(codes // subjects, codes % subjects, count, subjects)
 
-    @property
+    @cached_property
+    def own(self) -> bool:
+        """Whether each comparison is of one person alone."""
+        return bool((self.left == self.right).all())
+
+    @cached_property
     def total(self) -> int:
         """How many there are."""
         return int(self.count.sum())
 
-    @property
-    def people(self) -> int:
-        """How many subjects are in them."""
-        return len(np.union1d(self.left, self.right))
+    @cached_property
+    def each(self) -> Floats:
+        """How many each subject is in [S]."""
+        found = np.bincount(self.left, self.count, self.subjects).astype(float)
+        return found if self.own else found + np.bincount(self.right, self.count, self.subjects)
+
+    def toward(self, weights: Floats) -> Floats:
+        """The sum of the other subjects' weights over the comparisons of each subject [S]; nothing for genuine ones."""
+        if self.own:
+            return np.zeros(self.subjects)
+        found = np.zeros(self.subjects)
+        found += np.bincount(self.left, self.count * weights[self.right], self.subjects)
+        found += np.bincount(self.right, self.count * weights[self.left], self.subjects)
+        return found
+
+    def between(self, left: Ints, right: Ints) -> Floats:
+        """How many there are of each pair of subjects [K]."""
+        codes, wanted = self.left * self.subjects + self.right, left * self.subjects + right
+        if not len(codes):
+            return np.zeros(len(wanted))
+        place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+        return np.where(codes[place] == wanted, self.count[place], 0).astype(float)
+
+    def squares(self, weights: Floats) -> float:
+        """The sum over pairs of subjects of (number of comparisons · sum of both weights)²."""
+        return float(np.sum((self.count * (weights[self.left] + weights[self.right])) ** 2))
 
     def weigh(self, weights: Floats) -> float:
         """Both subjects' weights multiplied; a genuine comparison counts as often as its subject."""
@@ -67,16 +126,40 @@ class Between:
 
     first: Ints
     second: Ints
+    own = False
 
-    @property
+    @cached_property
     def total(self) -> int:
         """How many there are."""
         return round(self.weigh(np.ones(len(self.first))))
 
-    @property
-    def people(self) -> int:
-        """How many subjects are in them."""
-        return int(np.count_nonzero(self.first + self.second))
+    @cached_property
+    def each(self) -> Floats:
+        """How many each subject is in [S]."""
+        return self.toward(np.ones(len(self.first)))
+
+    def toward(self, weights: Floats) -> Floats:
+        """The sum of the other subjects' weights over the comparisons of each subject [S]."""
+        one, other = self.first.astype(float), self.second.astype(float)
+        if self.first is self.second:
+            return np.asarray(one * (one @ weights - one * weights))
+        return np.asarray(one * (other @ weights) + other * (one @ weights) - 2 * one * other * weights)
+
+    def between(self, left: Ints, right: Ints) -> Floats:
+        """How many there are of each pair of subjects [K]."""
+        one, other = self.first.astype(float), self.second.astype(float)
+        found = one[left] * other[right]
+        return np.asarray(found if self.first is self.second else found + one[right] * other[left])
+
+    def squares(self, weights: Floats) -> float:
+        """The sum over pairs of subjects of (number of comparisons · sum of both weights)².
+
+        Somewhat less where a subject has images in both of two groups.
+        """
+        x, y = self.first.astype(float) ** 2, self.second.astype(float) ** 2
+        w = weights
+        twice = (w * w) @ x * y.sum() + (w * w) @ y * x.sum() + 2 * (w @ x) * (w @ y) - 4 * (w * w) @ (x * y)
+        return float(twice) / (2 if self.first is self.second else 1)
 
     def weigh(self, weights: Floats) -> float:
         """All pairs of images less those of one subject, by the subjects' weights."""
@@ -84,46 +167,89 @@ class Between:
         return float(one.sum() * other.sum() - one @ other) / (2 if self.first is self.second else 1)
 
 
-def rates(
-    pairs: Sequence[tuple[Trials, Trials]], subjects: int, replicates: int = 1000
-) -> tuple[list[Estimate | None], Floats]:
-    """The share of each (hits, trials), None where there are no trials; and the bootstrap's shares [R, K].
+@dataclass(frozen=True)
+class Rate:
+    """A share of comparisons, and how well it is known.
 
-    The interval holds both that of Clopper and Pearson and that of a bootstrap over subjects: the first knows that no
-    error among n is not no error at all, the second that comparisons share people. The latter is Student's on the
-    log-odds, with the bootstrap's spread: percentiles of small rates, being skewed, cover too little.
+    Attributes:
+        value: of all comparisons, or the mean over people of each one's own.
+        n: comparisons, or people.
+        independent: comparisons of strangers that would vary as much; `n` or fewer.
+        effect: how many times the variance is that of independent comparisons; at least 1.
+        influence: what each subject adds to the deviation of `value` [S].
+        freedom: people less 1, counted by their shares of the comparisons.
     """
 
-    def shares(weights: Floats) -> Floats:
-        trials = np.array([trials.weigh(weights) for _, trials in pairs])
-        hits = np.array([hits.weigh(weights) for hits, _ in pairs])
-        with np.errstate(invalid="ignore"):
-            return np.where(trials > 0, hits / trials, np.nan)
+    value: float
+    n: int
+    independent: float
+    effect: float
+    influence: Floats
+    freedom: float
 
-    draws = resampled(shares, subjects, replicates)
-    found: list[Estimate | None] = []
-    for (hits, trials), column in zip(pairs, draws.T, strict=True):
-        if not trials.total:
-            found.append(None)
-            continue
-        exact = proportion(hits.total, trials.total)
-        low, high = exact.low, exact.high
-        if 0 < exact.value < 1:
-            odds = exact.value / (1 - exact.value)
-            factor = math.exp(student(trials.people) * float(np.nanstd(log_odds(column, trials.total), ddof=1)))
-            low, high = min(low, odds / factor / (1 + odds / factor)), max(high, odds * factor / (1 + odds * factor))
-        found.append(Estimate(exact.value, low, high, exact.n))
-    return found, draws
+    def effective(self, confidence: float = 0.95) -> float:
+        """Independent comparisons with as wide an interval: few people know less than the variance says."""
+        from scipy.special import ndtri, stdtrit
 
+        tail = (1 + confidence) / 2
+        return float(self.independent * (ndtri(tail) / stdtrit(self.freedom, tail)) ** 2)
 
-def log_odds(rates: Floats, n: int) -> Floats:
-    """Of rates of n trials, with half an error more of either kind: finite where there was none."""
-    hits = rates * n
-    return np.log((hits + 0.5) / (n - hits + 0.5))
+    @property
+    def estimate(self) -> Estimate:
+        """With its 95 % interval."""
+        low, high = exact(self.value, self.effective())
+        return Estimate(self.value, min(low, self.value), max(high, self.value), self.n)
 
 
-def student(people: int) -> float:
-    """How many standard errors make half a 95 % interval of so many independent people."""
-    from scipy.special import stdtrit
+def rate(hits: Listed, trials: Trials, *, per_person: bool = False, longer: Listed | None = None) -> Rate | None:
+    """The share of `hits` among `trials`; None where there are no trials.
 
-    return float(stdtrit(max(people - 1, 1), 0.975))
+    Args:
+        per_person: each person counts once: the mean of their own shares (an impostor comparison is in two).
+        longer: where hits are few, more of the likest comparisons, hits among them: how much people matter is seen
+            better there, and grows with the number of hits.
+    """
+    if not trials.total:
+        return None
+    weights = _weights(trials, per_person)
+    value = float(weights @ hits.each) if per_person else hits.total / trials.total
+    shares = weights * trials.each + trials.toward(weights)
+    freedom = max(float(shares.sum() ** 2 / (shares @ shares)) - 1, 1.0)
+    single = 1 / float((weights**2) @ trials.each + weights @ trials.toward(weights))  # as many of equal weight
+    effect, influence = _effect(hits, trials, weights, shares, value, single)
+    if longer is not None and (found := longer.total) > (few := max(hits.total, 1)):
+        beyond = _effect(longer, trials, weights, shares, float(weights @ longer.each), single)[0]
+        effect = max(effect, 1 + (beyond - 1) * few / found)
+    if trials.own and value in (0, 1):
+        effect = max(effect, single / max(int(np.count_nonzero(trials.each)), 1))  # of one person all may be alike
+    n = int(np.count_nonzero(trials.each)) if per_person else trials.total
+    return Rate(value, n, single / effect, effect, influence, freedom)
+
+
+def _weights(trials: Trials, per_person: bool) -> Floats:
+    """What a comparison counts for being of a subject [S]; the weights of all comparisons' subjects add up to 1."""
+    each = trials.each
+    if not per_person:
+        return np.full(len(each), 1 / each.sum())
+    return np.where(each > 0, 1 / (np.count_nonzero(each) * np.maximum(each, 1)), 0.0)
+
+
+def _effect(
+    hits: Listed, trials: Trials, weights: Floats, shares: Floats, value: float, single: float
+) -> tuple[float, Floats]:
+    """How many times the variance is that of independent comparisons, at least 1; and each subject's influence [S]."""
+    influence = weights * (hits.each - value * trials.each)
+    influence += hits.toward(weights) - value * trials.toward(weights)
+    influence /= np.maximum(1 - shares, 1e-9)
+    variance = float(influence @ influence)
+    if not trials.own:  # what two people share was counted for both
+        both, count = weights[hits.left] + weights[hits.right], trials.between(hits.left, hits.right)
+        variance -= float(np.sum(both**2 * ((hits.count - value * count) ** 2 - (value * count) ** 2)))
+        variance -= value**2 * trials.squares(weights)
+    chance = value * (1 - value) / single
+    return max(variance / chance, 1.0) if chance > 0 else 1.0, influence
+
+
+def commonest(genuine: Ints, people: int = 5) -> float:
+    """The share of genuine comparisons that the people with the most of them hold; `genuine` counts them [S]."""
+    return float(np.sort(genuine)[-people:].sum() / genuine.sum())

@@ -1,4 +1,4 @@
-"""Low false accept rates from any number of comparisons, exact, in little memory; and their bootstrap over subjects.
+"""Low false accept rates from any number of comparisons, exact, in little memory; and their intervals.
 
 Every genuine score is kept, and of the impostors' the highest: their tail decides every threshold up to the largest
 rate asked for, so its rates are those of one sort of all scores. The body of the impostors is a histogram.
@@ -8,19 +8,23 @@ Shape suffixes: G genuine comparisons, T tail, S subjects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .. import cosine
 from ..types import Estimate, Floats, Ints, ScoreSet
 from . import metrics
-from .intervals import percentiles, proportion, resampled
+from .intervals import proportion
+from .order_statistics import MEDIAN, at_ranks, mixture, ranks
+from .rates import STEADY, Between, Listed, Rate, Trials, commonest, rate
 
 BINS = 2000  # of the impostors' histogram on [-1, 1]
-SPARE = 2  # times the tail that the rates need: thresholds of the bootstrap then lie in it too
+SPARE = 2  # times the tail that the rates need: what the threshold may be then lies in it too
+SHARED = "intervals of TAR: over people, the threshold's own uncertainty inside"
 _CELLS = 1 << 20  # of a tile of cosines, which then stays in the processor's cache
 
 
@@ -33,7 +37,7 @@ class Tally:
         tail: [T] the highest impostor scores, falling; `tail_subjects` [T, 2] whose.
         impostors: how many there are in all.
         body: [BINS] counts of all impostor scores on [-1, 1].
-        mass: of a weight for each subject [S], the impostor comparisons' weights in all.
+        trials: all impostor comparisons by their people.
         subjects: S, of those met; weights may go on with others.
     """
 
@@ -43,7 +47,7 @@ class Tally:
     tail_subjects: Ints
     impostors: int
     body: Ints
-    mass: Callable[[Floats], float]
+    trials: Trials
     subjects: int
 
     def threshold(self, far: float, weights: Floats | None = None) -> float:
@@ -73,13 +77,57 @@ class Tally:
             return float(weights[self.genuine_subject[:reached]].sum()) / total
         return 1 - float(weights[self.genuine_subject[reached:]].sum()) / total
 
-    def tar(self, fars: Sequence[float], *, replicates: int = 200) -> dict[str, Estimate]:
-        """`tar@far=…` by the conservative rule, with bootstrap intervals over subjects."""
-        lows, highs = percentiles(resampled(lambda weights: self.rates(fars, weights), self.subjects, replicates))
-        return {
-            f"tar@far={far:g}": bounded(value, low, high, len(self.genuine))
-            for far, value, low, high in zip(fars, self.rates(fars), lows, highs, strict=True)
+    def tar(self, fars: Sequence[float]) -> dict[str, Estimate]:
+        """`tar@far=…`, of genuine comparisons, and `tar_per_person@far=…`, the mean over people; conservative.
+
+        The intervals know that comparisons share people, and that the threshold comes from the impostors measured.
+        """
+        found = {}
+        for far in fars:
+            known = self._law(far)
+            for name, per_person in (("tar", False), ("tar_per_person", True)):
+                found[f"{name}@far={far:g}"] = self._tar(self.threshold(far), per_person, *known)
+        return dict(sorted(found.items(), key=lambda item: item[0].startswith("tar_")))  # of one kind together
+
+    def _law(self, far: float) -> tuple[Floats, float, Floats]:
+        """Thresholds that may be the true one, rising in rank; the middle one; people's influence on FAR there."""
+        allowed = far * self.impostors
+        left, right = self.tail_subjects.T
+        few, more = (Listed.of(left[:n], right[:n], self.subjects) for n in (round(allowed), round(allowed) + STEADY))
+        found = rate(few, self.trials, longer=more)
+        steady = rate(more, self.trials)
+        assert found
+        assert steady
+        middle = float(at_ranks(np.array([allowed + MEDIAN]), self.tail)[0])
+        return at_ranks(ranks(allowed, found.effect), self.tail), middle, steady.influence
+
+    def _tar(self, threshold: float, per_person: bool, drawn: Floats, middle: float, influence: Floats) -> Estimate:
+        known = self.accepts(middle, per_person)
+        spread = np.sqrt((known.influence @ known.influence) * (influence @ influence))
+        correlation = float(np.clip(known.influence @ influence / spread, -0.9, 0.9)) if spread else 0.0
+        weights = 1 / np.maximum(self._genuine_of, 1) if per_person else np.ones(self.subjects)
+        summed = np.append(0, np.cumsum(weights[self.genuine_subject]))  # falling scores
+        reached = len(self.genuine) - np.searchsorted(self._rising, np.append(drawn, threshold))
+        *shares, value = (summed[reached] / summed[-1]).tolist()
+        low, high = mixture(np.array(shares), known.effective(), correlation)
+        return Estimate(value, min(low, value), max(high, value), known.n)
+
+    def accepts(self, threshold: float, per_person: bool = False) -> Rate:
+        """TAR at a fixed threshold."""
+        whose = self.genuine_subject
+        hits = whose[: len(self.genuine) - int(np.searchsorted(self._rising, threshold))]
+        everyone, some = (Listed.of(each, each, self.subjects) for each in (whose, hits))
+        found = rate(some, everyone, per_person=per_person)
+        assert found
+        return found
+
+    def facts(self, fars: Sequence[float]) -> dict[str, Any]:
+        """`false_accepts` at each FAR, and `commonest_five`: the five commonest people's share of the genuine ones."""
+        accepted = {
+            f"far={far:g}": int(np.searchsorted(-self.tail, -threshold, side="right"))
+            for far, threshold in zip(fars, self.thresholds(fars), strict=True)
         }
+        return {"false_accepts": accepted, "commonest_five": commonest(self._genuine_of)}
 
     def thresholds(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> list[float]:
         """Of each FAR, by the rules of `rates`. Raises DataError where so few impostors cannot resolve one."""
@@ -92,7 +140,7 @@ class Tally:
         else:
             left, right = self.tail_subjects.T
             reached = np.cumsum(weights[left] * weights[right])
-            allowed = np.array(fars) * self.mass(weights)
+            allowed = np.array(fars) * self.trials.weigh(weights[: self.subjects])
             if kth:
                 return [at_kth(self.tail, place) for place in np.searchsorted(reached, allowed).tolist()]
             places = np.searchsorted(reached, allowed * (1 + 1e-12), side="right").tolist()
@@ -159,7 +207,7 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     """A tally of listed comparisons [M]; `left`, `right`: whose; `far`: the largest rate to be asked for."""
     impostor = np.flatnonzero(~scores.same)
     values = scores.scores[impostor]
-    keep = min(int(SPARE * far * len(impostor)) + 2, len(impostor))
+    keep = _kept(far, len(impostor))
     top = np.argpartition(values, len(values) - keep)[-keep:]
     top = top[np.argsort(values[top])[::-1]]
     one, other = left[impostor], right[impostor]
@@ -168,11 +216,11 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     genuine = genuine[np.argsort(scores.scores[genuine])[::-1]]
     return Tally(
         scores.scores[genuine], left[genuine], values[top], np.stack([one[top], other[top]], 1), len(impostor),
-        binned(values), _bilinear(one, other, count), count,
+        binned(values), Listed.of(one, other, count), count,
     )  # fmt: skip
 
 
-def all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
+def tally_all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
     """Every pair of N images once: vectors [N, D] unit rows, subjects [N] from 0."""
     order = np.argsort(subjects, kind="stable")
     vectors, subjects = vectors[order], subjects[order]
@@ -184,11 +232,7 @@ def all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
             some = slice(start, start + len(tile))
             yield tile, rows[some], first[some], rows[some]
 
-    def mass(weights: Floats) -> float:
-        each = weights[: len(sizes)] * sizes
-        return float((each.sum() ** 2 - (each**2).sum()) / 2)
-
-    return _gather(tiles(), subjects, subjects, int(first.sum()), mass, len(sizes), far)
+    return _gather(tiles(), subjects, subjects, Between(sizes, sizes), far)
 
 
 def triangle(vectors: Floats) -> Iterator[tuple[int, Floats]]:
@@ -220,25 +264,19 @@ def across(left: Floats, left_subjects: Ints, right: Floats, right_subjects: Int
             some = slice(start, start + step)
             yield cosine.matrix(left[some], right), np.arange(len(left))[some], low[some], high[some]
 
-    def mass(weights: Floats) -> float:
-        one, two = weights[:count] * a, weights[:count] * b
-        return float(one.sum() * two.sum() - one @ two)
-
-    impostors = len(left) * len(right) - int((high - low).sum())
-    return _gather(tiles(), left_subjects, right_subjects, impostors, mass, count, far)
+    return _gather(tiles(), left_subjects, right_subjects, Between(a, b), far)
 
 
 def _gather(
     tiles: Iterator[tuple[Floats, Ints, Ints, Ints]],
     left: Ints,
     right: Ints,
-    impostors: int,
-    mass: Callable[[Floats], float],
-    subjects: int,
+    trials: Between,
     far: float,
 ) -> Tally:
     """From tiles of cosines with their rows; in each row the columns from low to high are genuine."""
-    keep = min(int(SPARE * far * impostors) + 2, impostors)
+    impostors, subjects = trials.total, len(trials.first)
+    keep = _kept(far, impostors)
     tails: list[tuple[Floats, Ints]] = []
     bound, held, genuine, whose, body = -np.inf, 0, [], [], np.zeros(BINS, np.int64)
     for tile, rows, low, high in tiles:
@@ -259,7 +297,12 @@ def _gather(
     tail, owners = _highest(tails, keep)
     scores = np.concatenate(genuine)
     down = np.argsort(scores)[::-1]
-    return Tally(scores[down], np.concatenate(whose)[down], tail, owners, impostors, body, mass, subjects)
+    return Tally(scores[down], np.concatenate(whose)[down], tail, owners, impostors, body, trials, subjects)
+
+
+def _kept(far: float, impostors: int) -> int:
+    """How many of the highest impostor scores are kept."""
+    return min(int(SPARE * far * impostors) + 2 * STEADY, impostors)
 
 
 def _highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, Ints]:
@@ -279,13 +322,3 @@ def binned(scores: Floats, bins: int = BINS) -> Ints:
     found[2] += found[1]
     found[bins + 1] += found[bins + 2]
     return found[2 : bins + 2]
-
-
-def _bilinear(one: Ints, other: Ints, count: int) -> Callable[[Floats], float]:
-    from scipy.sparse import coo_array
-
-    if count**2 <= 10_000_000:
-        dense = np.bincount(one * count + other, minlength=count**2).reshape(count, count).astype(float)
-        return lambda weights: float(weights[:count] @ dense @ weights[:count])
-    sparse = coo_array((np.ones(len(one)), (one, other)), shape=(count, count)).tocsr()
-    return lambda weights: float(weights[:count] @ (sparse @ weights[:count]))

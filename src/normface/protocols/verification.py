@@ -11,10 +11,10 @@ from .. import cosine
 from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Pairs, ScoreSet
 from . import metrics
-from .intervals import over_folds, proportion, standard_error
-from .tally import of_pairs
+from .intervals import over_folds, standard_error
+from .tally import SHARED, of_pairs
 
-FARS = (0.01, 0.001)
+PAIR_FARS = (0.01, 0.001)
 _ROWS, _MANY, _CELLS = 256, 100_000, 1 << 24
 _DENSE = 1 / 40  # a matrix product costs a cell so much less than a single cosine
 
@@ -102,25 +102,29 @@ def folded(
 
 
 def rates(
-    pooled: ScoreSet, people: tuple[Ints, Ints] | None, fars: Sequence[float] = FARS, replicates: int = 200
-) -> tuple[dict[str, Estimate], list[str]]:
-    """TAR at each FAR that the pairs resolve, and notes: of those that they do not, and of what the intervals are.
+    pooled: ScoreSet, people: tuple[Ints, Ints] | None, fars: Sequence[float] = PAIR_FARS
+) -> tuple[dict[str, Estimate], dict[str, Any]]:
+    """TAR at each FAR that the pairs resolve, and facts: `false_accepts` at each, `commonest_five`, and `notes`.
 
-    `people`: who is on either side of each pair; None where that is unknown, and pairs must pass as independent.
+    `people`: who is on either side of each pair; None where that is unknown: then pairs pass as independent, and
+    there is no TAR per person.
     """
     able, notes = metrics.resolvable(fars, len(pooled.impostor))
+    facts: dict[str, Any] = {"notes": notes}
     if not able:
-        return {}, notes
+        return {}, facts
     if people is not None:
-        notes.append("intervals of TAR: bootstrap over people")
-        return of_pairs(pooled, *people, max(able)).tar(able, replicates=replicates), notes
-    notes.append("intervals of TAR: Clopper and Pearson's, for pairs taken as independent")
-    curve = metrics.roc(pooled)
-    found = {}
-    for far in able:
-        accepted = int(curve.true_accepts[metrics.at_far(curve, far)])
-        found[f"tar@far={far:g}"] = proportion(accepted, curve.n_genuine)
-    return found, notes
+        tally = of_pairs(pooled, *people, max(able))
+        facts |= tally.facts(able)
+        notes.append(SHARED)
+        return tally.tar(able), facts
+    each = np.arange(2 * len(pooled.scores))  # of an impostor pair two people, who are in no other
+    left = each[: len(pooled.scores)]
+    right = np.where(pooled.same, left, each[len(pooled.scores) :])
+    tally = of_pairs(pooled, left, right, max(able))
+    notes.append("intervals of TAR: pairs taken as independent; that of the threshold's own uncertainty is inside")
+    found = {name: each for name, each in tally.tar(able).items() if name.startswith("tar@")}
+    return found, facts | {"false_accepts": tally.facts(able)["false_accepts"]}
 
 
 def curves(pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:

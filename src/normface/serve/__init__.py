@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import require
-from .keys import KeyFile, new_key
+from .keys import Key, KeyFile, new_key, read_keys, revoke_key
 from .settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["KeyFile", "Settings", "create_app", "new_key", "run"]
+__all__ = ["Key", "KeyFile", "Settings", "create_app", "new_key", "read_keys", "revoke_key", "run"]
 
 
 def create_app(settings: Settings) -> FastAPI:

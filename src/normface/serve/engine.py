@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..data.decode import decode, decode_reduced
+from ..data.decoding import decode, decode_reduced
 from ..embed import Embedder, Portrait, Seen
 from ..errors import DataError, FaceError
 from ..faces import central
-from ..faces.align import retarget
-from ..faces.batch import Photograph
+from ..faces.alignment import retarget
+from ..faces.photographs import Photograph
 from ..faces.template import find_template
 from ..types import Face, Image
 

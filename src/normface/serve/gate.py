@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NormfaceError
 from .keys import KeyFile, Scope
-from .limits import Busy, Rate, Room, caller
+from .limits import Busy, RateLimit, Room, caller
 from .settings import Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Gate:
     ) -> None:
         self.app, self.settings, self.engine, self.metrics = app, settings, engine, metrics
         self.keys = keys
-        self.rate, self.room = Rate(settings.rate), Room(settings.queue)
+        self.rate, self.room = RateLimit(settings.rate), Room(settings.queue)
         metrics.watch("normface_waiting_photographs", "Photographs that nobody works on yet.", lambda: engine.waiting)
         metrics.watch("normface_requests_inside", "Requests that are read or worked on.", lambda: self.room.taken)
 

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,10 +96,32 @@ def new_key(path: str | Path, scopes: tuple[str, ...], expires: str | None = Non
     id = secrets.token_hex(4)
     token = f"nf_{id}_{secrets.token_hex(32)}"
     known.append(Key(id, tuple(scopes), _hash(token), f"{datetime.now(UTC):%Y-%m-%d}", day))
+    _write(path, known)
+    return token
+
+
+def read_keys(path: str | Path) -> list[Key]:
+    """The keys in a file, in its order. Raises ConfigError where it cannot be read."""
+    return list(_read(Path(path)).values())
+
+
+def revoke_key(path: str | Path, id: str) -> Key:
+    """Remove a key from a file by its id, and return it; a service that runs refuses it from then on.
+
+    Raises ConfigError where the file cannot be read or has no such key.
+    """
+    path, known = Path(path), _read(Path(path))
+    if id not in known:
+        raise ConfigError(f"the id of a key in {path}", repr(id), f"see them: normface keys list --keys {path}")
+    revoked = known.pop(id)
+    _write(path, known.values())
+    return revoked
+
+
+def _write(path: Path, keys: Iterable[Key]) -> None:
     with replacing(path) as temporary:
         temporary.touch(0o600)
-        temporary.write_text("".join(json.dumps(asdict(key)) + "\n" for key in known), "utf-8")
-    return token
+        temporary.write_text("".join(json.dumps(asdict(key)) + "\n" for key in keys), "utf-8")
 
 
 def _hash(token: str) -> str:
@@ -111,7 +134,7 @@ def _read(path: Path) -> dict[str, Key]:
         keys = [_parse(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"a file of API keys at {path}", f"'{error!r}'", "make one with: normface serve --keys FILE --new-key read"
+            f"a file of API keys at {path}", f"'{error!r}'", "make one: normface keys add read --keys FILE"
         ) from error
     return {key.id: key for key in keys}
 

@@ -20,7 +20,7 @@ class Busy(Exception):
         self.seconds, self.limit = max(1, math.ceil(seconds)), limit
 
 
-class Rate:
+class RateLimit:
     """A token bucket for each caller: `rate` requests a second, twice as many (at least one) at once."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:

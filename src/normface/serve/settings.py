@@ -57,7 +57,7 @@ class Settings:
         if self.keys is None and not is_loopback(self.host):
             raise ConfigError(
                 f"API keys for a service on {self.host}, which others can reach", "none",
-                "make one with: normface serve --keys FILE --new-key read, or stay on 127.0.0.1",
+                "make one: normface keys add read --keys FILE, or stay on 127.0.0.1",
             )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from ..checkpoint import Checkpoint
 from ..embed import Embedder
 from ..embed.network import operating_point
 from ..embed.pytorch import load_model
-from .adopt import adopt
+from .adoption import adopt
 from .config import TrainConfig, load_config
 from .doctor import Diagnosis, Run, diagnose
 from .loop import Outcome, train

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..ahead import ahead
 from ..data import Reader
 from ..errors import ConfigError, DataError
 from ..faces import retarget
+from ..prefetch import map_ahead
 from ..types import Floats, Image, InputSpec, Ints
 from .augment import draw, move
 from .config import DataConfig
@@ -134,7 +134,7 @@ class Batches:
                 move(batch.images, batch.numbers, self.config)
                 return batch
 
-            for batch in ahead(moved, range(start, stop)):
+            for batch in map_ahead(moved, range(start, stop)):
                 yield tuple(map(torch.from_numpy, batch))
             return
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -145,7 +145,7 @@ class Batches:
                 return copies, stream.record_event()
 
         threads = max(1, min(8, (os.cpu_count() or 2) // torch.cuda.device_count() - 1))
-        for copies, copied in ahead(load, range(start, stop), depth=2 * threads, threads=threads):
+        for copies, copied in map_ahead(load, range(start, stop), depth=2 * threads, threads=threads):
             computing = torch.cuda.current_stream(device)
             computing.wait_event(copied)
             for copy in copies:

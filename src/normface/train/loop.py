@@ -270,7 +270,7 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
         if config.start.agents and {**origin.facts, **facts} != origin.facts:
             raise DataError(
                 f"the people of {config.start.run} ({origin.facts['classes']})", f"others ({facts['classes']})",
-                "train on the same --data, or set start.agents=false",
+                "train on the same --crops, or set start.agents=false",
             )  # fmt: skip
         state.start_from(origin, agents=config.start.agents)
         facts = facts | _origin(origin)

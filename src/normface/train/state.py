@@ -16,14 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import dist, models
-from ..checkpoint import Checkpoint, Rows, check_fit, load_state, write
+from ..checkpoint import Checkpoint, RowShard, check_fit, load_state, write
 from ..cpu import processor
 from ..errors import ConfigError, ModelError, TrainingError
 from ..losses import LOSSES
 from ..models import Model
 from ..types import ClassShard
 from .config import OptimConfig, TrainConfig
-from .ranks import over_ranks
+from .data_parallel import data_parallel
 from .sgd import RowSGD
 
 
@@ -44,7 +44,7 @@ class State:
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
-        self.net: nn.Module = over_ranks(self.model)
+        self.net: nn.Module = data_parallel(self.model)
         if config.compile:
             if dist.world() > 1:
                 raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
@@ -117,7 +117,7 @@ class State:
     def _clip(self, limit: float) -> None:
         """Shorten the gradient of all parameters together, those of all ranks' classes too, to `limit` at most."""
         whole, shared = (torch.zeros((), device=self.device) for _ in range(2))
-        sharded = {name for name, t in self.tensors().items() if isinstance(t, Rows)}
+        sharded = {name for name, t in self.tensors().items() if isinstance(t, RowShard)}
         found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         for name, gradient in found.items():
             square = (gradient.coalesce().values() if gradient.is_sparse else gradient).float().square().sum()
@@ -129,9 +129,9 @@ class State:
         for gradient in found.values():
             gradient.mul_((limit / length).clamp(max=1))
 
-    def tensors(self) -> dict[str, Tensor | Rows]:
+    def tensors(self) -> dict[str, Tensor | RowShard]:
         """All that a checkpoint keeps, as it stands: "model.…", "loss.…" and "momentum.…"."""
-        found: dict[str, Tensor | Rows] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        found: dict[str, Tensor | RowShard] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
         if self.average:
             found |= {f"average.{name}": t for name, t in self.average.module.state_dict().items()}
@@ -149,7 +149,7 @@ class State:
                     rows = found[name]
                     assert isinstance(rows, Tensor)
                     each = len(rows) // (shard.stop - shard.start)
-                    found[name] = Rows(rows, shard.start * each, shard.total * each)
+                    found[name] = RowShard(rows, shard.start * each, shard.total * each)
         return found
 
     def save(self, run: Path, step: int, facts: Mapping[str, Any]) -> None:
@@ -157,7 +157,7 @@ class State:
         tensors = self.tensors()
         with dist.together():
             for name, t in tensors.items():
-                if not (t.tensor if isinstance(t, Rows) else t).isfinite().all():
+                if not (t.tensor if isinstance(t, RowShard) else t).isfinite().all():
                     raise TrainingError(
                         "finite weights", f"NaN or infinity in {name} after step {step}",
                         f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",

@@ -11,7 +11,7 @@ import numpy as np
 from ..checkpoint import Checkpoint, finished
 from ..data import Reader
 from ..embed import Embedder, Network
-from ..embed.pytorch import runner
+from ..embed.pytorch import torch_runner
 from ..errors import DataError
 from ..protocols import metrics
 from ..types import ScoreSet
@@ -69,7 +69,7 @@ class Validation:
         model = state.best
         training = model.training
         model.eval()
-        network = Network(runner(model), state.model.spec, sha256="")
+        network = Network(torch_runner(model), state.model.spec, sha256="")
         vectors = Embedder(network).embed(self.reader, mirror="none").vectors
         model.train(training)
         one, other = self.pairs

@@ -1,0 +1,241 @@
+"""Bytes of a photograph → RGB pixels. A damaged file is an error that names it, never grey rubbish."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import simplejpeg
+
+from ..errors import DataError
+from ..types import Floats, Image
+
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm")
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # not all of Pillow's: EPS, say, would start Ghostscript
+_SOI, _SOS, _EXIF = b"\xff\xd8", b"\xff\xda", b"Exif\0\0"
+_TURNS: dict[int, Any] = {  # Exif orientation → what to take of the image; from 5 on, of the transposed image
+    2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1],
+    5: np.s_[:], 6: np.s_[:, ::-1], 7: np.s_[::-1, ::-1], 8: np.s_[::-1],
+}  # fmt: skip
+_warning_filters = threading.Lock()  # they are global; Pillow decodes outside
+
+
+class Reduced(NamedTuple):
+    """An image at 1/`factor` of its size: (x, y) in it lies at ((x, y) + ½)·factor − ½ + `offset` in the whole one.
+
+    `size` is (height, width) of the whole one.
+    """
+
+    image: Image
+    factor: int
+    offset: tuple[int, int]
+    size: tuple[int, int]
+
+    def to_whole(self, points: Floats) -> Floats:
+        """Where points [N, 2] of the reduced image lie in the whole one."""
+        return np.asarray((points + 0.5) * self.factor - 0.5 + self.offset)
+
+    def to_reduced(self, points: Floats) -> Floats:
+        """Where points [N, 2] of the whole image lie in the reduced one."""
+        return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
+
+
+def decode(data: bytes, name: object, out: Image | None = None, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """The image in `data`, upright, as RGB [H, W, 3]: in `out` itself where that has its shape.
+
+    `str(name)` is for messages only.
+
+    JPEG, PNG, WebP, BMP, GIF, PGM and PPM; the Exif orientation is applied; 16 bits become the upper 8,
+    transparency is laid on white, an animation gives its first frame.
+
+    Raises DataError for anything else: empty, truncated or damaged files, more than `max_pixels`, which are refused
+    before they are decoded. Its `got` is the reason alone.
+    """
+    if out is not None and _placed(data, out):
+        return out
+    image = _decoded(data, name, None, max_pixels).image
+    if out is None or image.shape != out.shape:
+        return image
+    out[:] = image
+    return out
+
+
+def decode_reduced(data: bytes, name: object, shorter: int, *, max_pixels: int = MAX_PIXELS) -> Reduced:
+    """As `decode`, but at a half, a quarter or an eighth of its size, where the shorter side keeps `shorter` pixels.
+
+    A JPEG is decoded at that size, in a fraction of the time; others are decoded whole and averaged.
+    """
+    return _decoded(data, name, shorter, max_pixels)
+
+
+def extension(data: bytes) -> str:
+    """The ending that suits an image's first bytes, `.jpg` for unknown ones."""
+    known = {b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"P5": ".pgm", b"P6": ".ppm"}
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    return next((ending for start, ending in known.items() if data.startswith(start)), ".jpg")
+
+
+def as_ppm(image: Image) -> bytes:
+    """An RGB image [H, W, 3] as a binary PPM (P6): a short header, then its pixels, which `decode` only copies."""
+    return _ppm_header(image.shape) + image.tobytes()
+
+
+def read_image(path: str | Path) -> Image:
+    """The image in a file, as `decode` gives it. Raises DataError where it is missing or no image."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        got = error.strerror or repr(error)
+        raise DataError(f"{path} to be an image file", got, "give the path of one image") from error
+    return decode(data, str(path))
+
+
+def _placed(data: bytes, out: Image) -> bool:
+    """The short way, for training: whether this was `as_ppm` or a JPEG of just that size, without Exif, and whole."""
+    if data.startswith(b"P6"):
+        head = _ppm_header(out.shape)
+        if not data.startswith(head) or len(data) - len(head) != out.size:
+            return False  # comments, other depths, cut short, bytes behind: Pillow judges
+        out[:] = np.frombuffer(data, np.uint8, offset=len(head)).reshape(out.shape)
+        return True
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width, 3) != out.shape or data.find(_EXIF, 0, data.find(_SOS)) >= 0 or not out.flags.c_contiguous:
+            return False
+        simplejpeg.decode_jpeg(data, strict=True, buffer=out)
+    except ValueError:
+        return False
+    return True
+
+
+def _ppm_header(shape: tuple[int, ...]) -> bytes:
+    return b"P6\n%d %d\n255\n" % (shape[1], shape[0])
+
+
+def _decoded(data: bytes, name: object, shorter: int | None, limit: int) -> Reduced:
+    try:
+        found = _jpeg(data, shorter, limit) or _other(data, shorter, limit)
+        return _upright(*found)
+    except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
+        raise DataError(
+            f"{name} to be an image (JPEG, PNG, WebP, BMP, GIF, PGM, PPM)",
+            str(error) or repr(error),
+            "replace the file or leave it out",
+        ) from error
+
+
+def _factor(height: int, width: int, shorter: int | None) -> int:
+    """How many times smaller an image may be."""
+    return next((k for k in (8, 4, 2) if min(height, width) // k >= shorter), 1) if shorter else 1
+
+
+def _jpeg(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes] | None:
+    """Pixels, factor, whole size and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
+    if not data.startswith(_SOI):
+        return None
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:  # also valid files of rare chroma subsampling
+        return None
+    _check_size(width, height, limit)
+    try:
+        factor = _factor(height, width, shorter)
+        image: Image = simplejpeg.decode_jpeg(
+            data, strict=True, min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
+        )
+    except ValueError as error:
+        if "Invalid SOS" in str(error):  # harmless, some phones write it: Pillow passes over it
+            return None
+        raise
+    # Exif stands in the header: behind it may be a second picture with its own
+    start = data.find(_EXIF, 0, data.find(_SOS))
+    # libjpeg rounds the sides up: a pixel that stands for part of a block is cut off
+    image = image[: height // factor, : width // factor]
+    return image, factor, (height, width), data[start : start + 0xFFFF] if start >= 0 else b""
+
+
+def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
+    """Pixels, factor, whole size and Exif by Pillow."""
+    from PIL import Image as pillow  # not for JPEG: its import takes as long as decoding one
+
+    whole, exif = _whole(data, limit)
+    height, width = whole.shape[:2]
+    factor = _factor(height, width, shorter)
+    if factor > 1:
+        part = pillow.fromarray(whole[: height // factor * factor, : width // factor * factor])
+        return np.asarray(part.reduce(factor)), factor, (height, width), exif
+    return whole, factor, (height, width), exif
+
+
+def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
+    """Pixels and Exif by Pillow."""
+    from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
+
+    if not data:
+        raise ValueError("an empty file")
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = pillow.open(io.BytesIO(data), formats=_FORMATS)
+        except pillow.DecompressionBombError as error:
+            raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
+        except UnidentifiedImageError as error:
+            raise ValueError("a damaged JPEG" if data.startswith(_SOI) else "bytes that are none of these") from error
+    _check_size(*image.size, limit)
+    image.load()
+    exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise ValueError("more than 16 bits a pixel")
+        return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2), exif
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if image.has_transparency_data:
+        white = pillow.new("RGBA", image.size, "white")
+        return np.array(pillow.alpha_composite(white, image.convert("RGBA")).convert("RGB")), exif
+    return np.array(image.convert("RGB")), exif
+
+
+def _check_size(width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise ValueError(f"{width} × {height} pixels, more than {limit:,}")
+
+
+def _upright(image: Image, factor: int, size: tuple[int, int], exif: bytes) -> Reduced:
+    """The image turned as its Exif block says."""
+    orientation = _orientation(exif)
+    if orientation == 1:
+        return Reduced(np.ascontiguousarray(image), factor, (0, 0), size)
+    rest = tuple(side % factor for side in size)  # (below, right): cut off
+    if orientation > 4:
+        image, size, rest = image.swapaxes(0, 1), size[::-1], rest[::-1]
+    turn = _TURNS[orientation]
+    steps = [part.step for part in turn] if isinstance(turn, tuple) else [turn.step]
+    below, right = (left if step == -1 else 0 for left, step in zip(rest, (*steps, None)[:2], strict=True))
+    return Reduced(np.ascontiguousarray(image[turn]), factor, (right, below), size)
+
+
+def _orientation(exif: bytes) -> int:
+    """Of an Exif block; 1, upright, for a broken one."""
+    exif = exif.removeprefix(_EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        entries = (struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * i) for i in range(count))
+        orientation = next((value for tag, _, _, value in entries if tag == 0x0112), 1)
+    except struct.error:
+        return 1
+    return orientation if orientation in _TURNS else 1

@@ -1,0 +1,119 @@
+"""The first screen of the demo's report: what was done, what came of it, and what to do next, for a newcomer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..types import Estimate, Match
+from . import pages
+from .plots import COLOURS, GREY, STYLES, single, svg
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training, and what came of it.
+
+    Attributes:
+        name, idea: what it is called, and what it does in one sentence.
+        accuracy: the share of pairs decided rightly.
+        difference: of that share from the first row's, on the same pairs; None for the first row.
+        losses: of the training steps, in order; `batch` images each.
+        bound: what the loss cannot fall below (Proposition 2), where that is the point of the row.
+        compared: whether the losses are drawn beside the others' (a margin makes them incomparable).
+    """
+
+    name: str
+    idea: str
+    accuracy: Estimate
+    difference: Estimate | None
+    losses: Sequence[float]
+    batch: int
+    bound: float | None = None
+    compared: bool = True
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Two photographs as JPEGs, what the network decided, and whether both show one person."""
+
+    left: bytes
+    right: bytes
+    match: Match
+    threshold: float
+    same: bool
+
+
+def story(introduction: str, rows: Sequence[Row], saw: str, following: str, verified: Sequence[Verified]) -> str:
+    """HTML for the top of a page: see `render_html(opening=…)`."""
+    head = ["Trained with", "What it does", "Pairs decided rightly", "Difference from the first row"]
+    cells = [
+        [row.name, row.idea, percent(row.accuracy), points(row.difference) if row.difference else "–"] for row in rows
+    ]
+    return pages.render(
+        "story.html",
+        introduction=introduction,
+        results=[head, *cells],
+        saw=saw,
+        pictures=[accuracies(rows), losses(rows)],
+        verified=verified,
+        following=following,
+    )
+
+
+def accuracies(rows: Sequence[Row]) -> str:
+    """SVG: the accuracy of each row with its interval."""
+    figure, axes = single("Pairs decided rightly (%)", "", width=5.4)
+    places = np.arange(len(rows))[::-1]
+    for i, (place, row) in enumerate(zip(places, rows, strict=True)):
+        low, value, high = (100 * each for each in (row.accuracy.low, row.accuracy.value, row.accuracy.high))
+        spread = [[value - low], [high - value]]
+        axes.errorbar(value, place, xerr=spread, fmt="o", color=COLOURS[i % 6], capsize=4)
+    axes.set_yticks(places, [row.name.replace(" with", "\nwith") for row in rows])
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.set_title("On new people, with 95 % intervals", color=GREY, fontsize=11)
+    return svg(figure, "The accuracy of each way of training, with 95 % intervals")
+
+
+def losses(rows: Sequence[Row]) -> str:
+    """SVG: the loss during training, and beside it what Proposition 2 says that it cannot fall below."""
+    figure, axes = single("Images seen in training", "Loss", width=5.4)
+    for i, row in enumerate(rows):
+        if not row.compared:
+            continue
+        smooth = _smooth(row.losses)
+        axes.plot(
+            row.batch * np.arange(1, len(smooth) + 1), smooth, STYLES[i % 4], color=COLOURS[i % 6], label=row.name
+        )
+        if row.bound is not None:
+            axes.axhline(row.bound, color=COLOURS[i % 6], linestyle=":", linewidth=1)
+            axes.annotate(
+                f"no lower without a scale: {row.bound:.2f}", (1, row.bound), (0, -12), color=GREY, fontsize=9,
+                xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+            )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_title("How the loss falls, and where it cannot", color=GREY, fontsize=11)
+    axes.legend(frameon=False, labelcolor=GREY, fontsize=9)
+    return svg(figure, "The loss during training, and its lower bound without a scale")
+
+
+def percent(share: Estimate) -> str:
+    """`93.8 % [92.1, 95.5]`."""
+    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+def points(difference: Estimate) -> str:
+    """`+3.2 [+1.4, +5.0]`, in percentage points."""
+    value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]".replace("-", "−")
+
+
+def _smooth(values: Sequence[float]) -> Any:
+    """Averages of up to 25 steps, so that the line can be read."""
+    sums = np.cumsum(np.insert(np.asarray(values, float), 0, 0))
+    ends = np.arange(1, len(sums))
+    starts = np.maximum(ends - 25, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)

@@ -1,0 +1,62 @@
+"""The HTML pages, as Jinja templates beside this file; values are escaped unless a template says otherwise."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Fill a template of this folder, such as `report.html`."""
+    from markupsafe import Markup
+
+    return Markup(_environment().get_template(template).render(values))
+
+
+@cache
+def _environment() -> Environment:
+    # Imported here: few verbs write a page, and all start faster without Jinja.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "base64": _base64,
+        "breakable": _breakable,
+        "commands": _commands,
+        "printable": _printable,
+    }
+    return environment
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).decode()
+
+
+def _breakable(id: str) -> Markup:
+    """An image's name that may break where words end, without a folder of the same name."""
+    from markupsafe import Markup, escape
+
+    folder, _, file = id.rpartition("/")
+    name = escape(_printable(file if folder and file.startswith(folder) else id))
+    return name.replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>"))
+
+
+def _commands(text: str) -> Markup:
+    """Text whose commands stand between backticks."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _printable(text: str) -> str:
+    """Text whose bytes that are not UTF-8, and line ends, are shown as escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
