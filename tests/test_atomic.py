@@ -39,7 +39,7 @@ def test_a_full_disk_is_said(tmp_path):
             temporary.write_text("half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(DataError, match=r"to write .*No space left on device.*free some space"):
+    with pytest.raises(DataError, match=r"to write .*No space left on device.*free disk space"):
         write()
     assert os.listdir(tmp_path) == []
 

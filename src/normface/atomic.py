@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, then renamed onto it."""
+"""Atomic file replacement: write next to the target, then rename onto it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .errors import DataError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
+    """Yield a temporary path next to `path`; when the block succeeds, rename it to `path`.
 
-    Missing parent folders are made. When the block fails nothing is left behind and an older `path` stays as it was;
-    an OSError (full disk, no permission) becomes a DataError that says so.
+    Creates missing parent folders. If the block fails, nothing is left behind and an existing `path` is unchanged; an
+    OSError (full disk, no permission) becomes a DataError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,9 +27,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        remedy = "free some space" if error.errno == errno.ENOSPC else "choose a place that can be written"
+        remedy = "free disk space" if error.errno == errno.ENOSPC else "choose a writable folder"
         raise DataError(
-            f"to write {path}", f"'{error.strerror or error}'", f"{remedy}; {path.name} is as it was before"
+            f"to write {path}", f"'{error.strerror or error}'", f"{remedy}; {path.name} is unchanged"
         ) from error
     finally:
         with suppress(OSError):

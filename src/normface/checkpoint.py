@@ -1,7 +1,7 @@
-"""Checkpoints by torch.distributed.checkpoint, in safetensors, no pickle; there whole or not at all.
+"""Checkpoints by torch.distributed.checkpoint in safetensors, without pickle, written atomically.
 
-A folder `RUN/checkpoint/step-00000200` holds one file a rank that wrote it, and `run.json`, which is written last: a
-folder without one was never finished. Any number of ranks, or none, reads what any number wrote.
+A folder `RUN/checkpoint/step-00000200` holds one file per rank that wrote it, and `run.json`, which is written last:
+a folder without it is incomplete. Any number of ranks can read a checkpoint, whatever number wrote it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ ORIGIN = "origin"  # among the facts: who trained the weights that a run goes ba
 
 
 class RowShard:
-    """RowShard of a tensor [total, …] from `start` on; other ranks hold the others. `tensor` holds these.
+    """RowShard of a tensor [total, …] from `start` on, in `tensor`; other ranks hold the rest.
 
-    The two methods are torch.distributed.checkpoint's protocol for parts of something larger (DTensor has it too, but
-    shares out rows in its own way, which can leave a rank none).
+    The two methods implement torch.distributed.checkpoint's protocol for sharded tensors. DTensor is not used: it
+    splits rows in its own way, which can leave a rank without any.
     """
 
     def __init__(self, tensor: Tensor, start: int, total: int) -> None:
@@ -52,7 +52,7 @@ class RowShard:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the whole."""
+        """Shape of the whole tensor."""
         return torch.Size((self.total, *self.tensor.shape[1:]))
 
     def __create_chunk_list__(self) -> list[Any]:
@@ -90,10 +90,10 @@ class Checkpoint:
     """The state of a run after `step` steps, on disk.
 
     Attributes:
-        folder: where it lies.
+        folder: its location.
         config: of the run, as JSON; its `model` holds the `name` and `options` of `models.build`.
         step: steps done.
-        facts: of the data: number of classes and images, SHA-256 of the list of images; of the weights' `ORIGIN`.
+        facts: about the data (number of classes and images, SHA-256 of the list of images) and the weights' `ORIGIN`.
         layout: "model.…", "average.…", "loss.…", "momentum.…" → shape and dtype of the whole, on the device "meta".
     """
 
@@ -104,14 +104,14 @@ class Checkpoint:
     layout: Mapping[str, Tensor]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The whole tensors whose name begins with `prefix` and a dot, without it."""
+        """Read the whole tensors whose names begin with `prefix` and a dot; the names returned lack it."""
         names = [name for name in self.layout if name.startswith(f"{prefix}.")]
         chosen = {name: torch.empty_like(self.layout[name], device="cpu") for name in names}
         self.fill(chosen)
         return {name[len(prefix) + 1 :]: t for name, t in chosen.items()}
 
     def fill(self, tensors: Mapping[str, Tensor | RowShard]) -> None:
-        """Read these into their places. Raises ModelError where the files are damaged."""
+        """Read these tensors in place. Raises ModelError if the files are damaged."""
 
         with _readable(self.folder), _alone():
             reader = HuggingFaceStorageReader(str(self.folder))
@@ -119,7 +119,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | Path) -> Checkpoint:
-        """The last whole one of a run folder, or the one in that folder itself. Raises ModelError for anything else."""
+        """Open the last complete checkpoint of a run folder, or a checkpoint folder. Raises ModelError otherwise."""
 
         folder = Path(path) if (Path(path) / HEADER).is_file() else _last(Path(path))
         if folder is None:
@@ -156,9 +156,9 @@ def write(
     step: int,
     facts: Mapping[str, Any],
 ) -> None:
-    """Save a state into the folder `run`, every rank what it holds, and remove the ones before.
+    """Save a state into the folder `run`, each rank its part, and remove earlier checkpoints.
 
-    Raises DataError (TrainingError on ranks that did not fail) where that fails; the checkpoint before still stands.
+    On failure raises DataError (TrainingError on ranks that did not fail) and keeps the previous checkpoint.
     """
 
     folder = run / FOLDER / f"step-{step:08d}"
@@ -184,7 +184,7 @@ def write(
 
 
 def finished(run: Path) -> bool:
-    """Whether a run folder holds a whole checkpoint."""
+    """Return True if a run folder holds a complete checkpoint."""
     return _last(run) is not None
 
 
@@ -214,7 +214,7 @@ def _written(folder: Path) -> Iterator[None]:
         causes = [cause for cause, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
         raise DataError(
             f"to write {folder}", f"'{causes[0]}'",
-            "free some space, or choose a place that can be written; the checkpoint before still stands",
+            "free disk space, or choose another --out; the previous checkpoint is intact",
         ) from error  # fmt: skip
 
 
@@ -224,11 +224,11 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, CheckpointException, KeyError, ValueError) as error:
-        raise ModelError(f"whole safetensors in {folder}", f"'{error}'", "copy it again, or train again") from error
+        raise ModelError(f"intact safetensors in {folder}", f"'{error}'", "copy it again, or train again") from error
 
 
 def check_fit(what: str, own: Mapping[str, torch.Size], saved: Mapping[str, torch.Size]) -> None:
-    """Raise ModelError naming the first key or shape of a saved state that does not fit."""
+    """Raise ModelError with the first key or shape of a saved state that does not fit."""
     faults = [f"{key} is missing" for key in own if key not in saved]
     faults += [f"{key} is not known" for key in saved if key not in own]
     faults += [
@@ -244,7 +244,7 @@ def check_fit(what: str, own: Mapping[str, torch.Size], saved: Mapping[str, torc
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Strict load_state_dict. Raises ModelError naming the first key or shape that does not fit."""
+    """Load a state dict strictly. Raises ModelError with the first key or shape that does not fit."""
     shapes = ({name: t.shape for name, t in each.items()} for each in (module.state_dict(), state))
     check_fit(what, *shapes)
     module.load_state_dict(dict(state))

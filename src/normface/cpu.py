@@ -1,4 +1,4 @@
-"""The processor: its model, what it can do, and what the libraries make of it under the present environment."""
+"""The processor: its model, its instruction sets, and which of them libraries use in this environment."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _SYSCTL = {"FEAT_BF16": "bf16", "FEAT_I8MM": "i8mm", "AdvSIMD": "neon"}  # hw.op
 
 @dataclass(frozen=True)
 class Processor:
-    """The processor and what limits the use of it.
+    """The processor and the restrictions on its use.
 
     Attributes:
         name: its model, or "unknown".
         architecture: x86_64, arm64, …
         abilities: those of `ABILITIES` that it has.
-        restrictions: variables of the environment that limit what libraries use, with their values.
-        kind: what to compare speeds by: one of `PROCESSOR_KINDS`, "arm64", "arm64-bf16" or the architecture;
-            restrictions count.
+        restrictions: environment variables that limit the instructions that libraries use, with their values.
+        kind: class of processors with comparable speed: one of `PROCESSOR_KINDS`, "arm64", "arm64-bf16" or the
+            architecture; takes restrictions into account.
     """
 
     name: str
@@ -66,16 +66,16 @@ class Processor:
 
     @property
     def has_bf16(self) -> bool:
-        """Whether bfloat16 products are computed by the processor, not emulated."""
+        """Whether the processor multiplies bfloat16 natively."""
         return self.kind in ("avx512-bf16", "avx512-amx", "arm64-bf16")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Convert to JSON values."""
         return {**asdict(self), "abilities": list(self.abilities), "has_bf16": self.has_bf16}
 
 
 def processor(environment: Mapping[str, str] | None = None) -> Processor:
-    """Describe this processor under `environment`, by default the process's own."""
+    """Describe this processor under `environment`, by default that of the process."""
     environment = os.environ if environment is None else environment
     able = or_unknown(_abilities)
     held = tuple(name for name in ABILITIES if name in able) if able != UNKNOWN else ()
@@ -85,7 +85,7 @@ def processor(environment: Mapping[str, str] | None = None) -> Processor:
 
 
 def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[str, str]) -> str:
-    """Name the kind of processor that libraries see: the lowest of what it has and what restrictions leave."""
+    """Return the kind of processor that libraries see, restrictions included."""
     if architecture != "x86_64":
         return f"{architecture}-bf16" if architecture == "arm64" and "bf16" in abilities else architecture
     steps = {"avx2": "avx2", "avx512f": "avx512", "avx512_bf16": "avx512-bf16", "amx_bf16": "avx512-amx"}
@@ -99,7 +99,7 @@ def kind(architecture: str, abilities: tuple[str, ...], restrictions: Mapping[st
 
 
 def libraries() -> dict[str, Any]:
-    """Tell which instructions NumPy's BLAS, ATen and oneDNN really use here. Imports torch where it is installed."""
+    """Return the instruction sets that NumPy's BLAS, ATen and oneDNN use here. Imports torch if installed."""
     found = {"numpy_blas": or_unknown(_blas), "onnxruntime": "chooses by the processor; no variable restricts it"}
     if find_spec("torch") is not None:
         found |= {"aten": or_unknown(_aten), "aten_threads": or_unknown(_aten_threads), "onednn": or_unknown(_onednn)}

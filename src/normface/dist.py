@@ -1,8 +1,8 @@
-"""Ranks that compute one loss together: gathering and summing, with the gradients that this needs.
+"""Collectives with gradients, for ranks that compute one loss together.
 
-Every rank ends with the same loss and differentiates it for its own part: the sum of the ranks' gradients is the
-gradient. So a sum's gradient goes back to each summand as it is, what was gathered gets back the sum of what the ranks
-found, and what all ranks hold alike (`shared`) counts once. All raises of torch.distributed (a rank that died, a
+Every rank computes the same loss and differentiates it with respect to its own part; the sum over ranks is the
+gradient. So the gradient of `total` goes back to each summand unchanged, the gradient of `gather` is summed over ranks,
+and that of a replicated value (`shared`) is divided by the world size. Errors of torch.distributed (a rank that died, a
 timeout) become TrainingError.
 """
 
@@ -26,10 +26,10 @@ TIMEOUT = timedelta(minutes=5)  # a rank that has said nothing for so long is ta
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """A process group for the block, where `torchrun` (its environment variables) says there are several ranks.
+    """Join the process group of `torchrun` for the block; without its environment variables, do nothing.
 
-    Tensors on CPUs travel by gloo, on GPUs by NCCL; each rank takes the GPU of its local number.
-    Raises TrainingError where the others cannot be reached.
+    Uses gloo for CPU tensors and NCCL for GPU tensors; each rank uses the GPU of its local rank.
+    Raises TrainingError if the other ranks cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or td.is_initialized():
         yield
@@ -46,7 +46,7 @@ def joined() -> Iterator[None]:
 
 @contextmanager
 def together(group: Any = None) -> Iterator[None]:
-    """A block that ends once every rank has done it. Raises TrainingError where another rank failed in it."""
+    """Wait at the end of the block for all ranks. Raises TrainingError if another rank failed in it."""
     failed = True
     try:
         yield
@@ -54,44 +54,44 @@ def together(group: Any = None) -> Iterator[None]:
     finally:
         elsewhere = bool(maximum(torch.tensor(float(failed)), group))
     if elsewhere:
-        raise TrainingError("every rank to succeed", "another rank's failure", "look at the other ranks' messages")
+        raise TrainingError("every rank to succeed", "a failure on another rank", "see the other ranks' logs")
 
 
 def rank(group: Any = None) -> int:
-    """This process's place in the group; 0 where nothing is distributed."""
+    """Rank of this process in the group; 0 without a process group."""
     return td.get_rank(group) if td.is_available() and td.is_initialized() else 0
 
 
 def world(group: Any = None) -> int:
-    """Processes in the group; 1 where nothing is distributed."""
+    """World size of the group; 1 without a process group."""
     return td.get_world_size(group) if td.is_available() and td.is_initialized() else 1
 
 
 def class_shard(classes: int, group: Any = None) -> ClassShard:
-    """This rank's even share of the classes. Raises ConfigError for fewer classes than ranks."""
+    """Return this rank's even share of the classes. Raises ConfigError for fewer classes than ranks."""
     ranks, me = world(group), rank(group)
     if classes < ranks:
-        raise ConfigError(f"a class for each of {ranks} ranks", f"{classes}", "use fewer ranks")
+        raise ConfigError(f"at least {ranks} classes, one per rank", f"{classes}", "use fewer ranks")
     return ClassShard(me * classes // ranks, (me + 1) * classes // ranks, classes, group)
 
 
 def gather(x: Tensor, group: Any = None) -> Tensor:
-    """Tensors [b, …] of all ranks, in their order [world·b, …]; equal shapes. The gradient is summed over ranks."""
+    """Gather equally shaped tensors [b, …] of all ranks as [world·b, …]. The gradient is summed over ranks."""
     return x if world(group) == 1 else _Gather.apply(x, group)  # type: ignore[no-untyped-call]
 
 
 def total(x: Tensor, group: Any = None) -> Tensor:
-    """The sum over ranks. The gradient of the common loss goes back to every summand unchanged."""
+    """Sum over ranks. The gradient goes back to every summand unchanged."""
     return x if world(group) == 1 else _Total.apply(x, group)  # type: ignore[no-untyped-call]
 
 
 def shared(x: Tensor, group: Any = None) -> Tensor:
-    """What all ranks hold and use alike: the gradient is divided by their number, as all of them give it."""
+    """Mark a value as replicated: its gradient is divided by the world size."""
     return x if world(group) == 1 else x.detach() + (x - x.detach()) / world(group)
 
 
 def maximum(x: Tensor, group: Any = None) -> Tensor:
-    """The largest over ranks, element by element; without gradient."""
+    """Elementwise maximum over ranks; without gradient."""
     x = x.detach()
     if world(group) > 1:
         x = x.clone()
@@ -134,5 +134,5 @@ def _told(work: Callable[[], Any]) -> None:
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"all {world()} ranks to answer", f"'{error}' on rank {rank()}",
-            "look at the other ranks' messages; --resume goes on from the last checkpoint",
+            "see the other ranks' logs; --resume continues from the last checkpoint",
         ) from error  # fmt: skip

@@ -1,15 +1,15 @@
-"""The errors a user can meet; the command line turns each into one line and exit code 2.
+"""Errors for users; the command line prints each as one line and exits with code 2.
 
     NormfaceError
-    ├── InputError          an argument, file or folder is not what it must be   (also a ValueError)
+    ├── InputError          an invalid argument, file or folder                  (also a ValueError)
     │   ├── DataError       photographs, archives, protocol lists, embeddings
     │   ├── FaceError       no usable face in a photograph
-    │   ├── ConfigError     a recipe, an option, a name that is in no registry
+    │   ├── ConfigError     a recipe, an option, an unknown name
     │   └── ModelError      a checkpoint or an ONNX file that does not fit
-    ├── TrainingError       the run cannot go on (its loss or its weights are not finite)
-    └── MissingDependency   an optional package is absent                        (also an ImportError)
+    ├── TrainingError       the run cannot continue (its loss or weights are not finite)
+    └── MissingDependency   an optional package is not installed                 (also an ImportError)
 
-Every message says what was expected, what was got and what to do.
+Every message says what was expected, what was found and what to do: `expected …, got …; do …`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import ModuleType
 
 
 class NormfaceError(Exception):
-    """Base of all errors raised on purpose; its text is `expected …, got …; do …` on one line."""
+    """Base class of all errors of this package; its text is `expected …, got …; do …` on one line."""
 
     def __init__(self, expected: str, got: str, do: str) -> None:
         super().__init__(expected, got, do)
@@ -30,11 +30,11 @@ class NormfaceError(Exception):
 
 
 class InputError(NormfaceError, ValueError):
-    """An argument, file or folder is not what it must be."""
+    """An invalid argument, file or folder."""
 
 
 class DataError(InputError):
-    """Photographs, archives, protocol lists or embeddings that cannot be used."""
+    """Unusable photographs, archives, protocol lists or embeddings."""
 
 
 class FaceError(InputError):
@@ -42,7 +42,7 @@ class FaceError(InputError):
 
 
 class ConfigError(InputError):
-    """A recipe, an option, or a name that is in no registry."""
+    """An invalid recipe or option, or an unknown name."""
 
 
 class ModelError(InputError):
@@ -50,22 +50,22 @@ class ModelError(InputError):
 
 
 class TrainingError(NormfaceError):
-    """The run cannot go on."""
+    """A training run that cannot continue."""
 
 
 class MissingDependency(NormfaceError, ImportError):
-    """An optional package is absent."""
+    """An optional package that is not installed."""
 
 
 def reason(error: Exception) -> str:
-    """What another's exception says, for a message that names the file itself: `no such file or directory`."""
+    """Return an exception's text for a message that names the file itself: `no such file or directory`."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"'{error}'"
+    return "text that is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"'{error}'"
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional module, or raise MissingDependency naming the extra that installs it."""
+    """Import an optional module. Raises MissingDependency with the command that installs it."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562)."""
+"""Lazy imports of a package's names on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 
 
 def attach(package: str, **modules: str) -> Callable[[str], object]:
-    """A `__getattr__` for `package`: each of `modules` has the names, separated by blanks, that stand for it."""
+    """Return a `__getattr__` for `package`; `modules` maps each module to its names, separated by spaces."""
     places = {name: module for module, names in modules.items() for name in names.split()}
 
     def load(name: str) -> object:

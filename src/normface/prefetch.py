@@ -1,4 +1,4 @@
-"""Map a function over items in threads, ahead of need, in order, with a bounded number of results waiting."""
+"""Map a function over items in threads: ahead of use, in order, with a bounded number of results."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Out = TypeVar("Out")
 
 
 def map_ahead(work: Callable[[Item], Out], items: Iterable[Item], *, depth: int = 4, threads: int = 1) -> Iterator[Out]:
-    """Yield work(item) for each item in order, while threads are up to `depth` items ahead.
+    """Yield work(item) for each item in order, while threads work up to `depth` items ahead.
 
-    One thread where a network needs the other cores: decoders release the GIL. An error in `work` is raised at its
-    item's turn; what was not begun then is not done.
+    One thread is best if a network needs the other cores: decoders release the GIL. An error in `work` is raised when
+    its item is due; items not yet begun are then skipped.
     """
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Out]] = deque()

@@ -1,8 +1,8 @@
-"""Names for interchangeable parts: `@LOSSES.register` over a factory, `LOSSES.build(name, ...)` to use it.
+"""Registries of named factories: `@LOSSES.register` adds one, `LOSSES.build(name, ...)` calls it.
 
-Others add to the same registries by plug-ins: an entry point of the group `normface.plugins` names a module that
-registers something when it is imported. The entry point's name is the registry's kind, such as `loss`, or begins with
-it (`loss.circle`); only registries of that kind import the module (docs/plugins.md).
+Plug-ins add to the same registries: an entry point of the group `normface.plugins` names a module that registers
+something when it is imported. The entry point's name is the registry's kind, such as `loss`, or begins with it
+(`loss.circle`); only registries of that kind import the module (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("normface")
 
 
 class Registry(Generic[T]):
-    """Factories of one kind, from the modules of `package` and from plug-ins, imported when they are looked for."""
+    """Factories of one kind, from the modules of `package` and from plug-ins, imported on first look-up."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind, self.package = kind, package
@@ -37,12 +37,12 @@ class Registry(Generic[T]):
         self._loading = RLock()  # a second thread waits for the first one's look-up
 
     def register(self, factory: F) -> F:
-        """Decorate a factory; its `__name__` is the public name. Raises ConfigError where another has that name."""
+        """Register a factory under its `__name__` (a decorator). Raises ConfigError if the name is taken."""
         name = factory.__name__
         known = self._entries.get(name)
         if known is not None and known.__module__ != factory.__module__:
             raise ConfigError(
-                f"a new name for the {self.kind} of {factory.__module__}", f"{name!r}, which {known.__module__} has",
+                f"an unused name for the {self.kind} of {factory.__module__}", f"{name!r} of {known.__module__}",
                 "rename it",
             )  # fmt: skip
         self._entries[name] = factory
@@ -57,17 +57,17 @@ class Registry(Generic[T]):
         return iter(sorted(self._entries))
 
     def __getitem__(self, name: str) -> Callable[..., T]:
-        """The factory called `name`. Raises ConfigError for a name it does not have."""
+        """Return the factory called `name`. Raises ConfigError for an unknown name."""
         if name not in self:
             raise ConfigError(f"a {self.kind} among {', '.join(self)}", repr(name), meant(name, self._entries))
         return self._entries[name]
 
     def about(self, name: str) -> str:
-        """The first line of a factory's docstring; empty where it has none."""
+        """Return the first line of a factory's docstring, or an empty string."""
         return (self[name].__doc__ or "").strip().partition("\n")[0]
 
     def build(self, name: str, *args: Any, **kwargs: Any) -> T:
-        """Call the factory called `name`. Raises ConfigError for a name or an argument it does not have."""
+        """Call the factory called `name`. Raises ConfigError for an unknown name or argument."""
         from inspect import signature
 
         factory = self[name]
@@ -94,11 +94,11 @@ class Registry(Generic[T]):
                 try:
                     point.load()
                 except Exception as error:  # another's code may raise anything; ours goes on without it
-                    _log.warning("the plug-in %s (%s) is left out: %r", point.name, point.value, error)
+                    _log.warning("plug-in %s (%s) skipped: %r", point.name, point.value, error)
 
 
 def meant(name: str, known: Any) -> str:
-    """What to do about a name that is not among `known`: the one that it is nearly, if there is one."""
+    """Suggest what to do about an unknown name: the nearest name among `known`, if one is near."""
     nearest = get_close_matches(name, known, n=1, cutoff=NEAR)
     return f"did you mean {nearest[0]!r}?" if nearest else "choose one of them"
 
@@ -112,7 +112,7 @@ def _entry_points() -> tuple[Any, ...]:
     for point in found:
         if point.name.partition(".")[0] not in REGISTRY_KINDS:
             _log.warning(
-                "the plug-in %s (%s) is left out: its name must begin with one of %s",
+                "plug-in %s (%s) skipped: its name must begin with one of %s",
                 point.name, point.value, ", ".join(REGISTRY_KINDS),
             )  # fmt: skip
     return found

@@ -1,4 +1,4 @@
-"""Ask this machine something that may fail: the answer, or "unknown"."""
+"""Queries to this machine that may fail and then give "unknown"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNKNOWN = "unknown"
 
 
 def or_unknown(ask: Callable[[], Any]) -> Any:
-    """Return what `ask` returns, or "unknown" where it raises an error or finds nothing."""
+    """Return what `ask` returns, or "unknown" if it raises an error or finds nothing."""
     try:
         found = ask()
     except Exception:  # whatever a foreign library or system raises: a report with a gap is better than none
@@ -19,6 +19,6 @@ def or_unknown(ask: Callable[[], Any]) -> Any:
 
 
 def output_of(words: Sequence[str], seconds: float = 10) -> str:
-    """Return what a program prints. Raises OSError or subprocess.SubprocessError where it cannot."""
+    """Return a program's output. Raises OSError or subprocess.SubprocessError on failure."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=True)
     return done.stdout.strip()

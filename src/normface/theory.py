@@ -1,4 +1,4 @@
-"""What the paper proves about the loss of normalised features, as plain functions of numbers."""
+"""The paper's results on the loss of normalized features, as plain functions of numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KISSING = {3: 12, 4: 24, 8: 240, 24: 196_560}
 
 
 def loss_lower_bound(num_classes: int, scale: float) -> float:
-    """Least mean scaled-softmax loss on balanced classes, in nats (Proposition 2, with scale = ℓ²).
+    """Lower bound of the mean scaled-softmax loss on balanced classes, in nats (Proposition 2, with scale = ℓ²).
 
     log(1 + (n - 1)·exp(-n·scale / (n - 1))); a regular simplex of class weights attains it.
     Raises InputError unless num_classes ≥ 2 and scale is finite and positive.
@@ -27,26 +27,26 @@ def loss_lower_bound(num_classes: int, scale: float) -> float:
 
 
 def scale_for_probability(num_classes: int, probability: float) -> float:
-    """Least scale at which a well-classified sample can reach `probability`: the bound inverted.
+    """Smallest scale at which a well-classified sample can reach `probability`: the inverse of the bound.
 
     (n - 1)/n · log((n - 1)·P / (1 - P)), never below 0 (any scale reaches P ≤ 1/n).
     Raises InputError unless num_classes ≥ 2 and 0 < probability < 1.
     """
     _check_classes(num_classes)
     if not 0 < probability < 1:
-        raise InputError("a probability between 0 and 1, both excluded", str(probability), "correct it")
+        raise InputError("a probability between 0 and 1, both excluded", str(probability), "correct the probability")
     n = num_classes
     return max(0.0, (n - 1) / n * (math.log(n - 1) + math.log(probability) - math.log1p(-probability)))
 
 
 def initial_loss(num_classes: int, scale: float, dim: int = 512) -> float:
-    """Expected scaled-softmax loss of random unit features and class weights, in nats: where training starts.
+    """Expected scaled-softmax loss of random unit features and class weights, in nats: the loss at initialization.
 
     Given its feature, a sample's cosines are independent, and log Σ_j exp(s·cos_j) = E max_j(s·cos_j + G_j) - γ with
     standard Gumbel G (the own class's logit is 0 on average). With F(v) = E exp(-exp(s·cos - v)), the distribution of
-    one term, that is ∫ exp(-e^-v) - F(v)ⁿ dv: exact, here to 1e-6 for scales up to 1000. For s² ≪ dim it is near
-    log n + s²/(2·dim); beyond that (the scale 64, say) this plain mean over Σ is too high.
-    A batch of B samples strays from it by about s/√(dim·B).
+    one term, this equals ∫ exp(-e^-v) - F(v)ⁿ dv, computed to 1e-6 for scales up to 1000. For s² ≪ dim it is close to
+    log n + s²/(2·dim); at larger scales (such as 64) that approximation is too high.
+    The loss of a batch of B samples deviates by about s/√(dim·B).
     Raises InputError unless num_classes ≥ 2, scale is finite and positive, and dim ≥ 2.
     """
     _check_classes(num_classes)
@@ -65,13 +65,13 @@ def initial_loss(num_classes: int, scale: float, dim: int = 512) -> float:
 
 
 def equilibrium_norm(lr: float, weight_decay: float, gradient_norm: float) -> float:
-    """Norm at which SGD with weight decay leaves a vector that is normalised before use: (lr·g² / (2·decay))^¼.
+    """Equilibrium norm under SGD with weight decay of a vector that is normalized before use: (lr·g² / (2·decay))^¼.
 
-    The gradient at norm r is tangent to the sphere and g/r long (eq. 4), so a step adds (lr·g/r)² to r², and
-    decay takes 2·lr·decay·r². With momentum m give lr / (1 - m).
+    The gradient at norm r is tangent to the sphere and has length g/r (eq. 4), so a step adds (lr·g/r)² to r², and
+    decay subtracts 2·lr·decay·r². With momentum m, pass lr / (1 - m).
 
     Args:
-        gradient_norm: g, root mean square length of the tangential gradient at unit norm.
+        gradient_norm: g, the root mean square length of the tangential gradient at unit norm.
 
     Raises InputError unless all are finite and positive.
     """
@@ -81,18 +81,19 @@ def equilibrium_norm(lr: float, weight_decay: float, gradient_norm: float) -> fl
 
 
 def separable_vectors(dim: int, distance: float) -> tuple[float, float]:
-    """How many unit vectors can lie pairwise at a squared distance of `distance` or more: (at least, at most).
+    """Bounds (lower, upper) on the number of unit vectors with pairwise squared distances of at least `distance`.
 
-    Both are one number where it is known: above 2 (a simplex: at most dim + 1 however near 2), at 2 (2·dim, ± an
+    Both bounds are equal where the number is known: above 2 (a simplex, at most dim + 1) and at 2 (2·dim, ± an
     orthonormal basis; both Rankin 1955), in 2 dimensions, and at 1 (the margin of C-contrastive) in 3, 4, 8 and 24
-    dimensions, the kissing numbers. Otherwise at least 2·dim, and as many as caps of that radius are needed to cover
-    the sphere (vectors can be added until they do: Gilbert's argument); at most as many as caps of half the angle fit.
-    Infinite where distance ≤ 0, or where the number exceeds all floats.
+    dimensions, the kissing numbers. Otherwise the lower bound is 2·dim or the number of caps of that radius that cover
+    the sphere (Gilbert's argument: vectors can be added until they do), whichever is larger; the upper bound is the
+    number of disjoint caps of half the angle.
+    Infinite if distance ≤ 0, or if the number exceeds the range of floats.
     Raises InputError unless dim ≥ 2 and distance is a number.
     """
     _check_dim(dim)
     if math.isnan(distance):
-        raise InputError("a squared distance", str(distance), "correct it")
+        raise InputError("a squared distance that is a number", str(distance), "correct distance")
     cosine = 1 - distance / 2
     if distance <= 0:
         return math.inf, math.inf
@@ -116,7 +117,7 @@ def separable_vectors(dim: int, distance: float) -> tuple[float, float]:
 
 
 def near_probability(dim: int, distance: float) -> float:
-    """Probability that two random unit vectors lie at a squared distance below `distance`.
+    """Probability that the squared distance of two random unit vectors is below `distance`.
 
     A quarter of the squared distance is Beta((dim - 1)/2, (dim - 1)/2)-distributed: mean 2, deviation 2/√dim.
     Raises InputError unless dim ≥ 2.
@@ -126,12 +127,12 @@ def near_probability(dim: int, distance: float) -> float:
 
 
 def expected_active_negatives(num_classes: int, dim: int, margin: float, *, own_distance: float | None = 0.0) -> float:
-    """Other classes' agents that push a sample at the start, all vectors being random: (n - 1)·P(d < margin + own).
+    """Expected number of other agents that push a sample at random initialization: (n - 1)·P(d < margin + own).
 
     Args:
         margin: of squared distance.
-        own_distance: of the sample to its own agent. 0 gives C-contrastive's condition (eq. 10), which has no such
-            term; None draws it at random too: C-triplet's (eq. 11) at the start.
+        own_distance: squared distance of the sample to its own agent. 0 gives the condition of C-contrastive (eq. 10),
+            which has no such term; None treats it as random too: C-triplet (eq. 11) at initialization.
 
     Raises InputError unless num_classes ≥ 2 and dim ≥ 2.
     """
@@ -165,7 +166,7 @@ def _cosines(dim: int, count: int, spacing: float) -> tuple[NDArray[np.float64],
 
 def _check_positive(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"a positive, finite {name}", str(value), "correct it")
+        raise InputError(f"a positive, finite {name}", str(value), f"correct {name}")
 
 
 def _check_dim(dim: int) -> None:

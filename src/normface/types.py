@@ -1,4 +1,4 @@
-"""The central types: frozen, NumPy only, checked when they are made. Scores are cosines: higher is more alike."""
+"""The central types: frozen, NumPy only, validated on construction. Scores are cosines: higher is more similar."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RATES = ("accuracy", "far", "frr", "tar", "vr", "dir", "cmc", "rank1")  # whose 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network wants to be fed: one preprocessing for training, evaluation, export and serving.
+    """Input specification of a network: one preprocessing for training, evaluation, export and serving.
 
     Attributes:
         height, width: of the aligned crop, in pixels.
-        channels: 3 (colour) or 1 (grey, ITU-R 601 luma).
-        order: of the colour channels the network was trained with.
+        channels: 3 (color) or 1 (gray, ITU-R 601 luma).
+        order: of the color channels that the network was trained with.
         mean, std: one per channel, in pixel values 0 to 255: the network sees (pixel - mean) / std.
         template: name of the five-point template the crops are aligned to (`faces.TEMPLATES`).
     """
@@ -60,9 +60,9 @@ class InputSpec:
             )  # fmt: skip
 
     def prepare(self, images: Image) -> NDArray[np.float32]:
-        """RGB crops [N, height, width, 3] uint8 → network input [N, channels, height, width] float32.
+        """Convert RGB crops [N, height, width, 3] uint8 to network input [N, channels, height, width] float32.
 
-        Raises InputError where shape or dtype differ: a crop is never resized silently.
+        Raises InputError for another shape or dtype: crops are never resized silently.
         """
         expected = (self.height, self.width, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
@@ -80,7 +80,7 @@ class InputSpec:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
     def to_json(self) -> str:
-        """One line of JSON, as kept in checkpoints, in ONNX metadata and in `model.spec.json`."""
+        """Serialize as one line of JSON, as in checkpoints, ONNX metadata and `model.spec.json`."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -97,12 +97,12 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Unit vectors with their names; the constructor normalizes them and keeps the norms.
+    """Embeddings: unit vectors with ids. The constructor normalizes them and keeps the norms.
 
     Attributes:
         vectors: [N, D] floating point; rows have norm 1 after construction.
         ids: [N] strings, unique, such as `Name/Name_0001.jpg`.
-        norms: [N] the lengths before normalization: a sign of quality in some networks, not in the default model.
+        norms: [N] lengths before normalization: a quality signal in some networks, not in the default model.
     """
 
     vectors: Floats
@@ -120,7 +120,7 @@ class Embeddings:
             raise DataError(
                 "floating-point vectors",
                 str(vectors.dtype),
-                "convert them, quantised ones by their scale: vectors.astype('f4')",
+                "convert them: vectors.astype('f4'), times the scale if they are quantized",
             )
         if vectors.dtype not in (np.float32, np.float64):
             vectors = vectors.astype(np.float32)
@@ -149,15 +149,15 @@ class Embeddings:
         return len(self.ids)
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz with `vectors`, `norms` and `ids`."""
+        """Save as .npz with `vectors`, `norms` and `ids`."""
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, vectors=self.vectors, norms=self.norms, ids=self.ids)
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Read an .npz with `vectors` and `ids` (and `norms` where present), from any system.
+        """Load an .npz with `vectors`, `ids` and optionally `norms`, written by any system.
 
-        Raises DataError for a missing, foreign or pickled file.
+        Raises DataError for a missing, unsuitable or pickled file.
         """
         want = "an .npz file with the arrays 'vectors' [N, D] and 'ids' [N] of strings"
         try:
@@ -166,7 +166,7 @@ class Embeddings:
         except OSError as error:
             raise DataError(want, f"{path}: {reason(error)}", "correct the path") from error
         except Exception as error:  # zipfile and numpy each have their own
-            raise DataError(want, f"{path}, damaged or with other things in it", "write it with numpy.savez") from error
+            raise DataError(want, f"{path}, damaged or with other contents", "write it with numpy.savez") from error
         if not {"vectors", "ids"} <= arrays.keys():
             held = ", ".join(arrays) or "no named arrays"
             raise DataError(want, f"{path} with {held}", "write one with numpy.savez(path, vectors=…, ids=…)")
@@ -179,8 +179,8 @@ class Pairs:
 
     Attributes:
         left, right: [M] integers.
-        same: [M] True where both show one person.
-        fold: [M] integers from 0; the part of a cross-validation a pair belongs to.
+        same: [M] True for genuine pairs.
+        fold: [M] integers from 0: the cross-validation fold of each pair.
     """
 
     left: Ints
@@ -194,7 +194,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Templates:
-    """Images pooled into templates: image `item[i]` of medium `medium[i]` belongs to `template[i]`; all [M], from 0."""
+    """Templates of several images: image `item[i]` of medium `medium[i]` belongs to `template[i]`; all [M], from 0."""
 
     item: Ints
     template: Ints
@@ -223,7 +223,7 @@ class ScoreSet:
     def __post_init__(self) -> None:
         _same_length(self, "scores", "same", "fold")
         if not np.isfinite(self.scores).all():
-            raise DataError("finite scores", "NaN or infinity", "look for broken embeddings")
+            raise DataError("finite scores", "NaN or infinity", "check the embeddings for NaN and infinity")
         if self.same.all() or not self.same.any():
             raise DataError(
                 "genuine and impostor comparisons", f"only {'genuine' if self.same.any() else 'impostor'} ones",
@@ -232,18 +232,18 @@ class ScoreSet:
 
     @cached_property
     def genuine(self) -> Floats:
-        """Scores of one person with herself."""
+        """Scores of genuine comparisons."""
         return self.scores[self.same]
 
     @cached_property
     def impostor(self) -> Floats:
-        """Scores of two different people."""
+        """Scores of impostor comparisons."""
         return self.scores[~self.same]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval [low, high] and the number `n` of trials behind it."""
+    """An estimated value with its 95 % interval [low, high] and its number `n` of trials."""
 
     value: float
     low: float
@@ -253,7 +253,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result:
-    """What a protocol found: the only input of `report`.
+    """Result of a protocol: the only input of `report`.
 
     Attributes:
         protocol: its name.
@@ -286,7 +286,7 @@ class Result:
         return found
 
     def to_json(self) -> str:
-        """The whole result as JSON."""
+        """Serialize as JSON."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
@@ -299,14 +299,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Score → log-likelihood ratio: how much more probable a score is of one person than of two. Natural logarithms.
+    """Map from scores to natural log-likelihood ratios: how much more likely a score is for the same person.
 
     Attributes:
-        slope, intercept: of the logistic map, least `cllr` of all lines; the slope is never negative.
-        pav_scores, pav_llrs: the best rising map (pool adjacent violators), in steps: from `pav_scores[i]` on it
-            is `pav_llrs[i]`. One more error at either end keeps it finite: its ends are the most that the data support.
-        cllr, min_cllr: cost of the logistic map and of the best rising one, in bits (Brümmer and du Preez 2006); 0 is
-            perfect, 1 knows nothing. Measured on the comparisons that the maps were fitted to.
+        slope, intercept: of the logistic map with the lowest `cllr`; the slope is never negative.
+        pav_scores, pav_llrs: the best monotonic map (pool adjacent violators), a step function: from `pav_scores[i]`
+            on it is `pav_llrs[i]`. One additional error at either end keeps it finite; its ends bound what the data
+            support.
+        cllr, min_cllr: cost of the logistic and of the best monotonic map, in bits (Brümmer and du Preez 2006); 0 is
+            perfect, 1 is uninformative. Measured on the comparisons that the maps were fitted to.
     """
 
     slope: float
@@ -321,30 +322,30 @@ class Calibration:
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         steps = len(self.pav_llrs) == len(self.pav_scores)
         if not steps or any(list(each) != sorted(each) for each in (self.pav_scores, self.pav_llrs)):
-            raise ConfigError("rising pav_scores and as many rising pav_llrs", "others", "calibrate again")
+            raise ConfigError("rising pav_scores and as many rising pav_llrs", "others", "run normface calibrate again")
 
     def llr(self, score: float) -> float:
-        """The logistic map, within what the data support (the ends of PAV's steps)."""
+        """Log-likelihood ratio by the logistic map, clipped to what the data support (the ends of the PAV map)."""
         line = self.slope * score + self.intercept
         return min(max(line, self.pav_llrs[0]), self.pav_llrs[-1]) if self.pav_llrs else line
 
     def probability(self, score: float, prior: float = 0.5) -> float:
-        """That both are one person, if that had probability `prior` before they were compared.
+        """Posterior probability that both are the same person, given the probability `prior` before the comparison.
 
         Raises InputError unless 0 < prior < 1.
         """
         if not 0 < prior < 1:
-            raise InputError("a prior probability between 0 and 1", str(prior), "correct it")
+            raise InputError("a prior probability between 0 and 1", str(prior), "correct prior")
         return 0.5 + 0.5 * math.tanh((self.llr(score) + math.log(prior / (1 - prior))) / 2)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A certificate: this threshold, on this model, made these errors on these data.
+    """Operating point: a threshold with the error rates it had for one model on one data set.
 
     Attributes:
-        threshold: accept where cosine ≥ threshold.
-        target_far: the false accept rate asked for; None where the threshold of best accuracy was taken.
+        threshold: accept if cosine ≥ threshold.
+        target_far: the false accept rate requested; None for the threshold of best accuracy.
         far, tar: measured at the threshold, with intervals and counts (impostor and genuine comparisons).
         protocol: name and conditions, such as `lfw, mirror sum`.
         model_sha256, data_sha256: of the model's weights and of the comparison list.
@@ -371,11 +372,11 @@ class OperatingPoint:
     conditions: Conditions | None = None
 
     def accepts(self, score: float) -> bool:
-        """The decision for one comparison."""
+        """Decide one comparison."""
         return bool(score >= self.threshold)
 
     def to_json(self) -> str:
-        """One line of JSON, as kept beside models and in ONNX metadata."""
+        """Serialize as one line of JSON, as in files next to models and in ONNX metadata."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -390,7 +391,7 @@ class OperatingPoint:
                 rates[name] = Estimate(**raw[name]) if raw.get(name) else None
             return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
-            raise ConfigError("an operating point as JSON", f"'{error}'", "make one: normface calibrate") from error
+            raise ConfigError("an operating point as JSON", f"'{error}'", "create one: normface calibrate") from error
 
 
 @dataclass(frozen=True)
@@ -398,7 +399,7 @@ class Face:
     """A detected face: `box` (x0, y0, x1, y1) and `landmarks` [5, 2] (x, y) in pixels, `score` in [0, 1].
 
     Landmarks as seen in the image: left eye, right eye, nose, left mouth corner, right mouth corner.
-    A pixel's centre has integer coordinates; the first is (0, 0).
+    Pixel centers have integer coordinates; the first is (0, 0).
     """
 
     box: tuple[float, float, float, float]
@@ -433,7 +434,7 @@ class Match:
 
 @dataclass(frozen=True)
 class ClassShard:
-    """The classes [start, stop) of `total` that this rank owns within a process `group`."""
+    """The classes [start, stop) of `total` that this rank holds within a process `group`."""
 
     start: int
     stop: int
@@ -442,7 +443,7 @@ class ClassShard:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= self.total:
-            raise InputError("0 ≤ start < stop ≤ total", f"{self.start}, {self.stop}, {self.total}", "correct it")
+            raise InputError("0 ≤ start < stop ≤ total", f"{self.start}, {self.stop}, {self.total}", "correct them")
 
 
 def _same_length(record: Any, *names: str) -> None:

@@ -79,7 +79,7 @@ class TestHelp:
             (["bound", "--classes", "ten"], ["--classes to be a valid integer"]),
             (["bound", "--classes"], ["a value for --classes, got none"]),
             (["verify", "a.jpg"], ["expected B, got nothing"]),
-            (["verify", "a", "b", "c"], ["what normface verify takes", "(c)"]),
+            (["verify", "a", "b", "c"], ["valid arguments of normface verify, got unexpected", "(c)"]),
             (["search", "a", "-k", "0"], ["-k to be greater than or equal to 1"]),
         ],
     )
@@ -131,12 +131,12 @@ class TestDoctorOfTheMachine:
         monkeypatch.setattr(speed, "measure", lambda **_: measured)
         found = json.loads(run("doctor", "--machine", "--json")[1])["speed"]
         assert [row["here"] for row in found["rows"]] == [20.0, "unknown"]
-        assert "left out: train_per_second: no torch" in run("doctor", "--machine")[1]
+        assert "skipped: train_per_second: no torch" in run("doctor", "--machine")[1]
 
     def test_mistakes(self, run, tmp_path):
         assert one_line(run("doctor")[2], "either the folder of a run or --machine", "got neither")
         assert one_line(run("doctor", tmp_path, "--machine")[2], "got both")
-        assert one_line(run("doctor", "--machine", "--plot", "m.svg")[2], "leave --plot out")
+        assert one_line(run("doctor", "--machine", "--plot", "m.svg")[2], "drop --plot")
 
 
 class TestBound:
@@ -224,12 +224,12 @@ class TestDoctor:
         (folder / "metrics.jsonl").write_text(text.replace("5.908", "0.01"))
         code, out, _ = run("doctor", folder)
         assert code == 0
-        assert "nothing wrong was found" in out
+        assert "no problems found" in out
 
     def test_mistakes(self, run, folder, tmp_path):
         code, _, err = run("doctor", tmp_path)
         assert code == 2
-        assert one_line(err, "config.json", "train --out")
+        assert one_line(err, "config.json", "--out folder of normface train")
         assert one_line(run("doctor", folder, "--plot", "m.pdf")[2], ".svg or .png")
 
 

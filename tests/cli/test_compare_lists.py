@@ -48,5 +48,12 @@ def test_on_pairs_of_ones_own(run, tmp_path):
     assert right["good"] > right["bad"]
     assert found["metrics"]["accuracy_difference"]["value"] == pytest.approx(right["good"] - right["bad"])
     assert found["facts"]["pairs"] == 80
+    tars = []
+    for name in ("good", "bad"):
+        first, second = Embeddings.load(tmp_path / f"{name}.npz").vectors.reshape(40, 2, 64).swapaxes(0, 1)
+        refused = np.sort(np.sum(first * np.roll(second, 1, axis=0), axis=1))[-1 - 2]  # of 40 impostors 2 are 5 %
+        tars.append(np.mean(np.sum(first * second, axis=1) > refused))
+    assert found["facts"]["far"] == 0.05
+    assert found["metrics"]["tar_difference"]["value"] == pytest.approx(tars[0] - tars[1])
     assert found["facts"]["p_tar"] < 1e-3
     assert "p < 1e-06)" in kept["report.md"] or f"p = {found['facts']['p_tar']:.2g})" in kept["report.md"]

@@ -39,12 +39,12 @@ def test_a_model_that_loses_nothing_gets_its_own_certificate(drawn):
     point, found = judge(full, embedder(0, "small"), drawn)
     assert (point.target_far, found.facts["far"]) == (None, 0.1)
     assert judge(full, embedder(0, "small"), drawn, far=0.5)[1].facts["far"] == 0.5
-    with pytest.raises(ConfigError, match=r"--far, or a run whose operating point"):
+    with pytest.raises(ConfigError, match=r"--far, or a run with an operating point"):
         judge(embedder(0, "full", target=None, far=0), embedder(0, "small"), drawn)
 
 
 def test_a_model_that_loses_is_refused_with_the_numbers(drawn):
-    words = r"at most 0\.005 .* got TAR \d\.\d+ → \d\.\d+ at FAR 0\.25, loss \+0\.\d+ \[.*over 12 genuine pairs"
+    words = r"ends at 0\.005 or less, got TAR \d\.\d+ → \d\.\d+ at FAR 0\.25, loss \+0\.\d+ \[.*over 12 genuine pairs"
     with pytest.raises(ModelError, match=words):
         judge(embedder(0, "full"), embedder(5, "small"), drawn)
 
@@ -54,6 +54,6 @@ def test_mistakes(run, tmp_path):
     assert one_line(run(*words, "--int8", "--fp16")[2], "both")
     assert one_line(run(*words, "--gate", "lfw", "--data", tmp_path)[2], "--gate with --int8 or --fp16")
     assert one_line(run(*words, "--int8", "--gate", "lfw")[2], "--gate lfw with --data")
-    assert one_line(run(*words, "--int8", "--far", 0.1)[2], "--gate lfw with --data")
+    assert one_line(run(*words, "--int8", "--far", 0.1)[2], "--far with --gate lfw")
     assert run(*words, "--int8", "--gate", "cfp", "--data", tmp_path)[0] == 2
     assert not (tmp_path / "m.onnx").exists()

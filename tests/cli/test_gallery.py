@@ -137,5 +137,5 @@ def test_mistakes(run, model, place, drawn, tmp_path, monkeypatch):
     Embeddings(np.eye(2, 126), np.array(["A", "B"])).save(tmp_path / "v.npz")
     assert one_line(run("enrol", "--embeddings", tmp_path / "v.npz")[2], "Name/0001.jpg")
     monkeypatch.setenv("NORMFACE_GALLERY_KEY", "ab" * 32)
-    assert one_line(run("people")[2], "made without one")
+    assert one_line(run("people")[2], "is not encrypted")
     assert one_line(run("people", "--gallery", f"milvus:{tmp_path / 'm.db'}")[2], "no key")

@@ -39,7 +39,7 @@ def test_keys(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--new-key", "read"], "the file for the key"),
+        (["--new-key", "read"], "--new-key with --keys FILE"),
         (["--keys", "k", "--new-key", "root"], "read, enrol, admin"),
         (["--host", "0.0.0.0"], "API keys for a service on 0.0.0.0"),
         (["--keys", "none.jsonl"], "a file of API keys at none.jsonl"),

@@ -119,7 +119,7 @@ class TestPack:
     def test_another_folder_is_left_alone(self, tmp_path):
         (tmp_path / "there").mkdir()
         (tmp_path / "there" / "mine.txt").write_text("mine")
-        with pytest.raises(ConfigError, match="something in it"):
+        with pytest.raises(ConfigError, match="files in it"):
             write_pack(RECORDS, tmp_path / "there")
         with pytest.raises(DataError, match="a pack of format"):
             write_pack(RECORDS, tmp_path / "there", append=True)

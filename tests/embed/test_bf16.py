@@ -116,7 +116,7 @@ def test_auto_takes_it_where_it_pays(dense, tmp_path, processor):
 @pytest.mark.usefixtures("processor")
 def test_too_inexact_is_refused(dense, monkeypatch):
     monkeypatch.setattr(bf16, "COSINE", 1.1)
-    with pytest.raises(ModelError, match=r"use precision fp32"):
+    with pytest.raises(ModelError, match=r"use --precision fp32"):
         Embedder.load(dense, precision="bf16")
     kept = Embedder.load(dense, precision="auto")
     assert kept.precision == "fp32"

@@ -53,7 +53,7 @@ class TestLocal:
         assert not source.photographs
         seen = []
         refused = embed_all(source, tmp_path, partial(Embedder.load, model), progress=lambda *p: seen.append(p))
-        assert refused == [(BROKEN, "bytes that are none of these")]
+        assert refused == [(BROKEN, "bytes of none of these formats")]
         assert seen == [(0, 97), (20, 97), (40, 97), (60, 97), (80, 97), (97, 97)]
         expected = Embedder.load(model).embed(drawn / "train" / "faces-112.zip")
         found = gather(tmp_path)
@@ -85,7 +85,7 @@ class TestLocal:
         embed_all(source, tmp_path / "a", load)
         with pytest.raises(ConfigError, match=r"of another \(mirror\)"):
             embed_all(source, tmp_path / "a", load, mirror="none")
-        with pytest.raises(ConfigError, match="of something else"):
+        with pytest.raises(ConfigError, match="with other files"):
             embed_all(source, model.parent, load)
         with pytest.raises(ConfigError, match="local, ray"):
             embed_all(source, tmp_path / "c", load, engine="spark")

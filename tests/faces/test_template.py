@@ -30,7 +30,7 @@ def test_light_cnns_rule(name, row):
     "points", [LANDMARKS[[0, 1, 2, 0, 1]], LANDMARKS[[3, 4, 2, 0, 1]], LANDMARKS[[0, 0, 2, 3, 4]], LANDMARKS * np.nan]
 )
 def test_light_cnn_needs_eyes_above_a_mouth(points):
-    with pytest.raises(FaceError, match="detect the face again"):
+    with pytest.raises(FaceError, match="use another photograph"):
         TEMPLATES["144x144"].fit(points)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from normface import theory
 from normface.figures import bound, sphere_geometry
 
 
@@ -16,9 +15,12 @@ class TestBound:
     def at(self, classes, scale):
         return self.CURVES["loss_lower_bound"][str(classes)][self.CURVES["scale"].index(scale)]
 
-    def test_equals_theory(self):
-        for classes, curve in self.CURVES["loss_lower_bound"].items():
-            assert curve == [theory.loss_lower_bound(int(classes), scale) for scale in self.CURVES["scale"]]
+    def test_is_proposition_2(self):
+        assert self.CURVES["scale"] == [k / 2 for k in range(1, 81)]
+        n = np.array([[10], [100], [1_000], [10_000], [100_000]])
+        assert list(self.CURVES["loss_lower_bound"]) == [str(each) for each in n.ravel()]
+        expected = np.log1p((n - 1) * np.exp(-n / (n - 1) * self.CURVES["scale"]))
+        np.testing.assert_allclose(list(self.CURVES["loss_lower_bound"].values()), expected, rtol=1e-12)
 
     @pytest.mark.parametrize(
         ("classes", "scale", "value", "digits"),

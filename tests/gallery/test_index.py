@@ -79,3 +79,33 @@ def test_the_best_of_many_alike(dim):
         assert [owner for owner, _ in found] == np.lexsort((np.arange(TEMPLATES), -exact))[:10].tolist()
         assert {owner for owner, _ in found} == set(expected.tolist())
     index.close()
+
+
+def test_the_approximate_search_finds_whom_it_is_near_to():
+    """Cosine 0.9, where signs of 512 projections differ in 74 places, and in 256 ± 11 from each of the others."""
+    dim, later, rng = 128, 500, np.random.default_rng(2)
+    vectors = unit(rng.normal(size=(TEMPLATES, dim)))
+    index = Index(dim, lambda ids: vectors[ids])
+    parts = np.split(np.arange(TEMPLATES), [TEMPLATES - later])
+    index.add(parts[0], parts[0], vectors[parts[0]])
+
+    def check(row, there=True):
+        noise = rng.normal(size=dim)
+        noise -= noise @ vectors[row] * vectors[row]
+        query = unit(0.9 * vectors[row] + np.sqrt(1 - 0.9**2) * noise / np.linalg.norm(noise)).astype(np.float64)
+        found = index.search(query, 3, exact=False)
+        owners, scores = zip(*found, strict=True)
+        assert (owners[0] == row) == there
+        assert len(set(owners)) == 3
+        assert sorted(scores, reverse=True) == list(scores)
+        assert list(scores) == pytest.approx(vectors[list(owners)].astype(np.float64) @ query, abs=1e-7)
+
+    check(7)
+    index.add(parts[1], parts[1], vectors[parts[1]])  # after the first search has made the sketches
+    for row in (7, *parts[1][:3], TEMPLATES - 1):
+        check(row)
+    assert index.remove(7) == 1  # the last template takes its place
+    assert len(index) == TEMPLATES - 1
+    check(7, there=False)
+    check(TEMPLATES - 1)
+    index.close()

@@ -62,4 +62,4 @@ def test_the_site_builds(tmp_path):
     assert "0.9221" in page  # the part of the README that the first page shows
     assert not re.findall(r"(?:src|href)=\"https?:[^\"]*\.(?:js|css|woff2?)", page)  # nothing from a network
     losses = (tmp_path / "build" / "site" / "api" / "losses.html").read_text("utf-8")
-    assert "lets a sample reach probability 0.99" in losses  # a docstring
+    assert "at which a sample can reach probability 0.99" in losses  # a docstring

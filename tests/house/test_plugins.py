@@ -113,7 +113,7 @@ def points(monkeypatch, tmp_path):
 def test_a_broken_plugin_is_named_and_left_out(points, caplog):
     detectors = points(broken="raise RuntimeError('no licence')")
     assert list(detectors) == []
-    assert "detector.broken (broken) is left out: RuntimeError('no licence')" in caplog.text
+    assert "detector.broken (broken) skipped: RuntimeError('no licence')" in caplog.text
 
 
 def test_plugins_are_imported_only_for_names_that_do_not_ship(points, caplog):
@@ -138,7 +138,7 @@ def test_a_name_is_given_once():
     detectors.register(mine)  # the same again, as by a module imported twice
     other = type(mine)(mine.__code__, {}, "mine")
     other.__module__ = "elsewhere"
-    with pytest.raises(ConfigError, match="a new name for the detector of elsewhere, got 'mine'"):
+    with pytest.raises(ConfigError, match="an unused name for the detector of elsewhere, got 'mine'"):
         detectors.register(other)
     assert detectors.about("mine") == "Made here."
 
@@ -166,4 +166,4 @@ def test_an_entry_point_of_no_kind_is_told(monkeypatch, caplog):
     registry._entry_points.cache_clear()
     registry._entry_points()
     registry._entry_points.cache_clear()
-    assert "the plug-in mine (mine) is left out: its name must begin with one of detector, figure" in caplog.text
+    assert "plug-in mine (mine) skipped: its name must begin with one of detector, figure" in caplog.text

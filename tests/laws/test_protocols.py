@@ -222,11 +222,7 @@ def test_random_vectors_score_chance(staged, judge):
 
 def test_equal_vectors_score_nothing(staged, judge):
     """Ties are no merit: whoever calls everybody the same is not first, and below no false accept rate."""
-    try:
-        found = values(judge(np.ones((len(staged[1].ids), DIM))))
-    except DataError:
-        return  # YTF centres them to nothing
-    for metric, value in found.items():
+    for metric, value in values(judge(np.ones((len(staged[1].ids), DIM)))).items():
         assert value <= 0.5, metric
 
 

@@ -92,7 +92,7 @@ def test_goes_on_from_its_state(batch):
 
 @pytest.mark.parametrize("sample", [0.0, -1.0, 1.5, float("nan")])
 def test_no_share(sample):
-    with pytest.raises(ConfigError, match="a share of the classes"):
+    with pytest.raises(ConfigError, match="0 < sample ≤ 1"):
         CosineSoftmax(C, D, sample=sample)
     with pytest.raises(ConfigError, match="weights='hard'|weights=\"hard\""):
         CosineSoftmax(C, D, sample=0.5, weights="hard")

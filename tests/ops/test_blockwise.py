@@ -12,6 +12,7 @@ from normface.ops.agents import Dense, Streamed, c_contrastive, c_triplet
 from normface.ops.head import Head
 from normface.ops.products import RowRule
 from normface.ops.reference import agent_distances
+from normface.types import ClassShard
 
 B, C, D = 9, 40, 6
 
@@ -164,3 +165,19 @@ def test_tensors_on_several_devices_are_refused(impl):
     x, w, y = draw()
     with pytest.raises(InputError, match="on one device"):
         ops.cosine_cross_entropy(x, w.detach().to("meta"), y, scale=1.0, impl=impl)
+
+
+class TestOneShard:
+    """A rank alone, whose shard is all the classes."""
+
+    def test_is_the_whole_head(self):
+        x, w, y = draw()
+        options = dict(scale=7.0, margin=Margin(angle=0.3))
+        found = ops.cosine_cross_entropy(x, w, y, impl="blockwise", shard=ClassShard(0, C, C), **options)
+        same(found, ops.cosine_cross_entropy(x, w, y, impl="reference", **options), (x, w))
+
+    @pytest.mark.parametrize("shard", [(0, C, C + 1), (1, C + 1, C + 1)])
+    def test_that_lacks_classes_is_refused(self, shard):
+        x, w, y = draw()
+        with pytest.raises(InputError, match=f"shards that make up {shard[2]} classes.*{shard[0]} to {shard[1]}"):
+            ops.cosine_cross_entropy(x, w, y, scale=7.0, impl="blockwise", shard=ClassShard(*shard))

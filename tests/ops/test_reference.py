@@ -42,13 +42,13 @@ class TestL2Normalize:
         torch.testing.assert_close((gradient * x).sum(1), eps * (x * u).sum(1) / norm**3)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-    def test_finite_at_zero(self, dtype):
+    def test_at_zero(self, dtype):
         x = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
         unit = ops.l2_normalize(x)
         unit.sum().backward()
-        assert unit.dtype == dtype
-        assert unit.isfinite().all()
-        assert x.grad.float().nan_to_num(nan=1, posinf=2).le(1e6 + 1).all() or dtype == torch.float16
+        torch.testing.assert_close(unit, torch.zeros(2, 3, dtype=dtype), atol=0, rtol=0)
+        # 1/√ε; float16 ends at 65,504 and rounds it to infinity.
+        torch.testing.assert_close(x.grad, torch.full((2, 3), 1e6).to(dtype))
 
     def test_half_precision_norms_do_not_overflow(self):
         x = torch.full((1, 512), 300.0, dtype=torch.float16)  # the sum of squares is far above 65504

@@ -45,13 +45,15 @@ def setting(tmp_path_factory):
 def literal(vectors, labels, trial, far, dir_far=0.01):
     """VR and DIR of one trial as the protocol's words have it."""
     test, gallery, probes = trial
-    genuine, impostor = [], []
+    genuine, impostor, whose = [], [], []
     for a, i in enumerate(test):
         for j in test[:a]:
             (genuine if labels[i] == labels[j] else impostor).append(float(np.float32(vectors[i] @ vectors[j])))
+            whose += [labels[i]] * int(labels[i] == labels[j])
     impostor.sort(reverse=True)
     threshold = impostor[max(round(far * len(impostor)), 1) - 1]
-    verification = np.mean([score >= threshold for score in genuine])
+    accepted = np.array([score >= threshold for score in genuine])
+    by_person = np.mean([accepted[np.array(whose) == person].mean() for person in set(whose)])
     best, found = [], []
     for probe in probes:
         scores = [float(np.float32(vectors[probe] @ vectors[g])) for g in gallery]
@@ -62,7 +64,8 @@ def literal(vectors, labels, trial, far, dir_far=0.01):
             best.append(max(scores))
     best.sort(reverse=True)
     bound = best[max(round(dir_far * len(best)), 1) - 1]
-    return [verification, *(np.mean([own >= bound and at <= rank for own, at in found]) for rank in (1, 10))]
+    identified = [np.mean([own >= bound and at <= rank for own, at in found]) for rank in (1, 10)]
+    return [accepted.mean(), by_person, *identified]
 
 
 def test_equals_the_definition(setting, monkeypatch):
@@ -74,8 +77,9 @@ def test_equals_the_definition(setting, monkeypatch):
         wanted = np.array([literal(embeddings.vectors, labels, trial, far) for trial in trials])
         by_trial = result.facts["by_trial"]
         np.testing.assert_allclose(by_trial[f"vr@far={far:g}"], wanted[:, 0], atol=1e-12)
-        np.testing.assert_allclose(by_trial["dir@far=0.01,rank=1"], wanted[:, 1], atol=1e-12)
-        np.testing.assert_allclose(by_trial["dir@far=0.01,rank=10"], wanted[:, 2], atol=1e-12)
+        np.testing.assert_allclose(by_trial[f"vr_per_person@far={far:g}"], wanted[:, 1], atol=1e-12)
+        np.testing.assert_allclose(by_trial["dir@far=0.01,rank=1"], wanted[:, 2], atol=1e-12)
+        np.testing.assert_allclose(by_trial["dir@far=0.01,rank=10"], wanted[:, 3], atol=1e-12)
         mean = result.metrics[f"vr@far={far:g}"]
         assert mean.value == pytest.approx(wanted[:, 0].mean())
         assert mean.low <= mean.value <= mean.high

@@ -119,3 +119,11 @@ def test_scores_that_fall_with_likeness_say_nothing():
 def test_one_kind_alone():
     with pytest.raises(DataError, match="both kinds"):
         calibrate(np.ones(3), np.ones(3), np.zeros(3))
+
+
+def test_pools_that_rounding_puts_in_the_wrong_order():
+    """These scores gave two neighbouring pools whose ratios fell by a rounding error, and no calibration."""
+    rng = np.random.default_rng(1179)
+    same = np.arange(6000) < 3000
+    made = calibrate(rng.normal(size=6000) + 3.5 * same, same, ~same)
+    assert (np.diff(made.pav_llrs) >= 0).all()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from normface.errors import ConfigError, DataError
 from normface.protocols import NamedPairs, comparisons, operating_point
@@ -190,15 +191,20 @@ def test_one_person_alone_says_little_however_often_she_is_accepted():
 
 
 def test_a_list_without_people_has_exact_intervals():
-    scores = ScoreSet(np.linspace(-1, 1, 200), np.arange(200) >= 100, np.zeros(200, int))
+    impostor, genuine = np.linspace(-1, 0.5, 100), np.linspace(-0.49, 1.01, 100)
+    scores = ScoreSet(np.r_[impostor, genuine], np.arange(200) >= 100, np.zeros(200, int))
     point = operating_point(scores, target_far=0.1, **CERTIFICATE)
+    for found, count in ((point.far, 10), (point.tar, np.sum(genuine > impostor[-11]))):
+        exact = binomtest(count, 100).proportion_ci(method="exact")
+        assert (found.value, found.n) == (count / 100, 100)
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high), rel=1e-9)
     assert point.calibration == calibrate(scores.scores, scores.same, ~scores.same)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("per_person", [False, True])
 def test_intervals_cover(per_person):
-    """Genuine comparisons alike within a person: nominal 95 % covers 93 to 97 %."""
+    """Genuine comparisons alike within a person: nominal 95 % covers 93 to 98 %."""
     rng, hits, rounds = np.random.default_rng(4), 0, 1000
     for _ in range(rounds):
         of = np.repeat(np.arange(120), rng.integers(1, 6, 120))
@@ -206,7 +212,7 @@ def test_intervals_cover(per_person):
         found = rate(Listed.of(some, some, 120), Listed.of(of, of, 120), per_person=per_person).estimate
         hits += found.low <= 0.672640 <= found.high  # Φ(0.5 / √1.25)
     print(f"covered {hits} of {rounds}")
-    assert 0.93 <= hits / rounds <= 0.97
+    assert 0.93 <= hits / rounds <= 0.98
 
 
 @pytest.mark.slow
@@ -222,4 +228,4 @@ def test_intervals_of_false_accepts_cover(per_person):
         found = rate(Listed.of(left[accepted], right[accepted], 50), everyone, per_person=per_person).estimate
         hits += found.low <= 0.041632 <= found.high  # 1 - Φ(√3)
     print(f"covered {hits} of {rounds}")
-    assert 0.93 <= hits / rounds <= 0.97
+    assert 0.93 <= hits / rounds <= 0.98

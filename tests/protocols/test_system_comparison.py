@@ -1,12 +1,14 @@
 """Differences of two systems: known answers, no false alarms, and McNemar's p against its sum."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
 from normface.errors import DataError
-from normface.protocols import compare
+from normface.protocols import compare, lfw, read_lfw_pairs
 from normface.protocols.system_comparison import mcnemar
 from normface.types import Embeddings
 
@@ -60,6 +62,52 @@ def test_the_other_way_round(listed):
         a, b = there.metrics[name], back.metrics[name]
         assert (a.value, a.low, a.high) == pytest.approx((-b.value, -b.high, -b.low))
     assert there.facts["p_mcnemar"] == back.facts["p_mcnemar"]
+
+
+def test_accuracies_are_those_of_lfw(listed):
+    path, names = listed
+    systems = system(names, 1.5), system(names, 3.0)
+    found = compare(*systems, path, far=0.05, replicates=100).metrics
+    for name, each in zip(("accuracy_first", "accuracy_second"), systems, strict=True):
+        assert astuple(found[name]) == pytest.approx(astuple(lfw(each, path).metrics["accuracy"]))
+
+
+def flipped(names, wrong):
+    """Near-perfect vectors, but of these people the second image points the other way: their pairs are refused."""
+    perfect = system(names, 0.1)
+    signs = np.ones((2 * len(names), 1))
+    signs[1 + 2 * np.array(wrong)] = -1
+    return Embeddings(perfect.vectors * signs, perfect.ids)
+
+
+def test_tar_is_compared_by_a_paired_t_test_of_people(listed):
+    """Where no genuine score is near the threshold; the jackknife's standard error is 1/240 larger than the test's."""
+    path, names = listed
+    wrong = [*range(10)], [*range(5, 29)]
+    hits = [~np.isin(np.arange(len(names)), each) for each in wrong]
+    expected = ttest_rel(*(each.astype(float) for each in hits))
+    interval = expected.confidence_interval(0.95)
+    result = compare(*(flipped(names, each) for each in wrong), path, far=0.05)
+    found = result.metrics["tar_difference"]
+    assert (found.value, found.n) == (pytest.approx(14 / 120), 120)
+    assert result.facts["p_tar"] == pytest.approx(expected.pvalue, rel=0.05)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=0.01)
+
+
+@pytest.mark.parametrize("far", [0.01, 0.05, 0.2])
+def test_tar_is_that_at_the_false_accept_rate_asked_for(listed, far):
+    path, names = listed
+    named = read_lfw_pairs(path)
+    tars = []
+    for each in (one := system(names, 1.5)), (two := system(names, 3.0)):
+        row = {i: k for k, i in enumerate(each.ids.tolist())}
+        left, right = ([row[i] for i in side] for side in (named.left.tolist(), named.right.tolist()))
+        cosines = np.sum(each.vectors[left] * each.vectors[right], axis=1)
+        refused = np.sort(cosines[~named.same])[::-1][int(far * 120)]  # the highest that must be
+        tars.append(np.mean(cosines[named.same] > refused))
+    result = compare(one, two, path, far=far)
+    assert result.facts["far"] == far
+    assert result.metrics["tar_difference"].value == pytest.approx(tars[0] - tars[1])
 
 
 def test_a_system_and_itself(listed):

@@ -167,10 +167,10 @@ class TestPeople:
         assert BAD not in [match["person"] for match in found["matches"]]
 
     def test_nobody_of_that_name(self, client, faces):
-        assert faulty(client.delete("/v1/people/Ann"), 404, "somebody enrolled")
-        assert faulty(client.delete("/v1/people/..%2F..%2Fetc%2Fpasswd"), 404, "somebody enrolled")
+        assert faulty(client.delete("/v1/people/Ann"), 404, "an enrolled person")
+        assert faulty(client.delete("/v1/people/..%2F..%2Fetc%2Fpasswd"), 404, "an enrolled person")
         told = client.post("/v1/verify", files={"a": faces[0][0]}, data={"person": "Ann"})
-        assert faulty(told, 404, "somebody enrolled")
+        assert faulty(told, 404, "an enrolled person")
 
     @pytest.mark.parametrize("name", ["", " ", "a\nb", "a\0b", "x" * 201, "\u202eevil"])
     def test_names_that_are_none(self, client, faces, name):
@@ -221,7 +221,7 @@ class TestKeys:
         assert guarded.get("/v1/people", headers=seen).status_code == 200
         lines = (tmp_path / "keys").read_text().splitlines()
         (tmp_path / "keys").write_text("\n".join(lines[1:]))  # withdrawn: what was overheard is worth nothing now
-        assert faulty(guarded.get("/v1/people", headers=seen), 401, "unknown, withdrawn or expired")
+        assert faulty(guarded.get("/v1/people", headers=seen), 401, "unknown, revoked or expired")
 
     def test_no_body_is_read_without_a_key(self, guarded):
         def never():
@@ -262,7 +262,7 @@ class TestGate:
             assert statuses[:4] == [422] * 4
             assert set(statuses[4:]) <= {422, 429}
             refused = client.post("/v1/embed")
-            assert faulty(refused, 429, "at most 2 requests a second")
+            assert faulty(refused, 429, "at most 2 requests per second")
             assert int(refused.headers["retry-after"]) >= 1
             assert client.get("/healthz").status_code == 200
 
@@ -293,7 +293,7 @@ class TestGate:
         monkeypatch.setattr("normface.serve.engine.Engine.see", broken)
         with caplog.at_level(logging.INFO, "normface.serve"):
             response = verify(client, faces[0][0], faces[0][1])
-        assert faulty(response, 500, "an error of the service")
+        assert faulty(response, 500, "an internal error")
         assert "Secret" not in response.text
         from normface.serve.logs import Lines
 
@@ -321,5 +321,5 @@ def test_a_run_folder_or_nothing(tmp_path):
 
 def test_a_folder_that_is_not_onnxruntimes(model, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ConfigError, match="onnxruntime-web's ort.wasm.min.mjs"):
+        with pytest.raises(ConfigError, match="--ort-web with ort.wasm.min.mjs"):
             create_app(Settings(model=model, ort_web=folder))

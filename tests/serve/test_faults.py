@@ -185,7 +185,7 @@ def test_more_than_the_queue_is_told_to_come_back(listening, faces):
         while "normface_requests_inside 1.0" not in httpx.get(f"{url}/metrics", timeout=GUARD).text:
             time.sleep(0.01)
         refused = httpx.post(f"{url}/v1/verify", files=pair(faces), timeout=GUARD)
-        assert (refused.status_code, refused.json()["got"]) == (503, "as many waiting already")
+        assert (refused.status_code, refused.json()["got"]) == (503, "more")
         assert int(refused.headers["retry-after"]) >= 1
         assert 'normface_refused_total{limit="queue"} 1.0' in httpx.get(f"{url}/metrics", timeout=GUARD).text
         slow.sendall(b"cde")
@@ -228,7 +228,7 @@ def test_a_model_file_that_vanishes(tmp_path, faces):
         assert client.post("/v1/verify", files=pair(faces)).json()["same"] is not None
         state = client.get("/readyz")
         assert state.status_code == 200
-        assert "the model's file is gone" in state.json()["warnings"][0]
+        assert "the model's file is missing" in state.json()["warnings"][0]
 
 
 @pytest.mark.slow

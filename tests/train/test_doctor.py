@@ -142,7 +142,7 @@ class TestFolders:
             read(tmp_path)
         with pytest.raises(DataError, match="steps in .*, got none"):
             read(self.write(tmp_path, '{"step": 1}\n{"st'))
-        with pytest.raises(DataError, match="config.json as train writes it"):
+        with pytest.raises(DataError, match="config.json of normface train"):
             read(self.write(tmp_path, "", "{"))
         with pytest.raises(ConfigError, match="speed"):
             read(self.write(tmp_path, json.dumps(records()[0]) + "\n", '{"speed": 1}'))

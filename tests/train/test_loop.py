@@ -76,7 +76,7 @@ class TestRuns:
         assert found.sha256 == sha256
         with pytest.warns(DeprecationWarning, match=r"use Embedder\.load\(RUN\)"):
             assert embedder(tmp_path / "run").sha256 == sha256
-        with pytest.raises(ConfigError, match="export it first"):
+        with pytest.raises(ConfigError, match="export it: normface export"):
             Embedder.load(tmp_path / "run", precision="bf16")
 
     def test_same_seed_same_numbers(self, reader, tmp_path):
@@ -347,7 +347,7 @@ class TestCheckpoints:
     def test_damaged(self, copied):
         (file,) = copied.glob("*.safetensors")
         file.write_bytes(b"\xff" * file.stat().st_size)
-        with pytest.raises(ModelError, match="whole safetensors"):
+        with pytest.raises(ModelError, match="intact safetensors"):
             Checkpoint.read(copied.parents[1])
 
     def test_unfinished_ones_do_not_count(self, copied):

@@ -1,4 +1,4 @@
-"""The command `normface VERB`: one thin file a verb or a group, imported only when it (or --help) is asked for."""
+"""The command `normface VERB`: one file per verb or group, imported only when that verb (or --help) runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERBS = (
     "people gallery serve keys bound doctor figures"
 ).split()
 GROUPS = {
-    "data": ("Check sets of faces.", "check"),
+    "data": ("Check training data.", "check"),
     "gallery": (
         "Manage a gallery: list, log, back up, export, compact, migrate.", "list log backup export compact migrate",
     ),
@@ -36,7 +36,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class _Verb(TyperCommand):
-    """A command that knows its options' old spellings, and that needs pydantic only for values of richer types."""
+    """A command that accepts its options' old spellings, and imports pydantic only for types beyond str, Path, bool."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         renamed = RENAMED.get(self.name or "", {})
@@ -45,7 +45,7 @@ class _Verb(TyperCommand):
 
 
 class _Plain:
-    """Converts a word to a `str` or `Path`; a flag is a `bool` already."""
+    """Converts an argument to `str` or `Path`; a flag is a `bool` already."""
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
@@ -55,7 +55,7 @@ class _Plain:
 
 
 def _convert_plainly(parameters: list[Any]) -> None:
-    """Spare words and flags typer's conversion: it imports pydantic, a fifth of the time of `verify`."""
+    """Convert plain arguments without typer, whose conversion imports pydantic: a fifth of the time of `verify`."""
     for parameter in parameters:
         kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
         if kind in (str, Path, bool) and parameter.nargs == 1 and not parameter.multiple:
@@ -68,7 +68,7 @@ def _renamed(word: str, renamed: dict[str, str]) -> str:
 
 
 class _Commands(TyperGroup):
-    """Commands in modules that are imported when they are called: `module` holds one, or all of a group."""
+    """Commands whose modules are imported on use: one module per command, or `module` for a whole group."""
 
     names: tuple[str, ...] = tuple(VERBS)
     module = ""
@@ -126,14 +126,14 @@ def normface(
 ) -> None:
     """Train, evaluate and use face-verification embeddings on the unit hypersphere.
 
-    Start with `normface demo`: it does the whole job in a few minutes.
-    Each command explains itself: `normface COMMAND --help`.
+    Start with `normface demo`: it trains, evaluates and verifies in a few minutes.
+    For the options of a command: `normface COMMAND --help`.
     """
 
 
 def main() -> None:
-    """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):  # Windows' pipes take few of our signs: better another one than an end
+    """Run the command line; report a user's mistake in one line on stderr, with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # Windows pipes cannot encode every character: replace, don't crash
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     # Threads of OpenMP that wait for work leave their core to others, here to the thread that decodes images.
@@ -159,7 +159,7 @@ def _told(line: str) -> int:
 
 
 def _usage(error: TyperException) -> ConfigError:
-    """A mistake that the parser found, in our words."""
+    """Convert a parser error to a ConfigError."""
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     command = context.command_path if context else "normface"
     see = f"see: {command} --help"
@@ -177,4 +177,4 @@ def _usage(error: TyperException) -> ConfigError:
     if label:
         want = message.partition(": ")[2].removeprefix("Input should be ").partition(",")[0]
         return ConfigError(f"{label} to be {want or 'valid'}", "another value", see)
-    return ConfigError(f"what {command} takes", f"something else ({message})", see)
+    return ConfigError(f"valid arguments of {command}", message.removeprefix("Got "), see)

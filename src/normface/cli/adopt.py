@@ -11,20 +11,20 @@ from .terminal import Json, out
 
 
 def adopt(
-    file: Annotated[Path, typer.Argument(help="A state dict: .pt, .pth or .safetensors.")],
-    run: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
+    file: Annotated[Path, typer.Argument(help="State dict: .pt, .pth or .safetensors.")],
+    run: Annotated[Path, typer.Option("--out", help="Run folder to create.")],
     model: Annotated[
         str | None,
-        typer.Option(help="Which network it is of: lightcnn_b, iresnet18, … Files of `normface fetch` need none."),
+        typer.Option(help="Network of the weights, such as iresnet18. Not needed for files of `normface fetch`."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take over weights that others trained, as a run folder.
+    """Import pretrained weights from other projects as a run folder.
 
-    `normface export`, `normface evaluate --model RUN` and `normface train … --set start.run=RUN` go on from there.
-    Known are the authors' Light CNN (B and 29), InsightFace's arcface_torch (IResNet), and the weights that
-    `normface fetch` lists, these by their SHA-256. Whose they are, under which licence, and the file's SHA-256 go
-    along into all that is made of them. Nothing is executed.
+    Use the folder with `normface export`, `normface evaluate --model RUN` or `normface train … --set start.run=RUN`.
+    Supports the authors' Light CNN (B and 29), InsightFace's arcface_torch (IResNet), and the weights that
+    `normface fetch` lists, which it recognizes by SHA-256. Every model made from the file records its origin, license
+    and SHA-256. Reading the file executes no code.
 
     Example: `normface fetch mobilefacenet-foamliu --accept-terms`, then
     `normface adopt data/mobilefacenet-foamliu.pt --out runs/theirs`
@@ -39,4 +39,4 @@ def adopt(
         out.print_json(json.dumps({"run": str(run), "model": network, **told}))
     else:
         out.print(f"{run}: {network} of {told['name']} ({told['repository']})", soft_wrap=True)
-        out.print(f"licence of the weights: {told['licence']}", soft_wrap=True)
+        out.print(f"license of the weights: {told['licence']}", soft_wrap=True)

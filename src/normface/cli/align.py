@@ -26,29 +26,33 @@ PICTURES, SIDE = 200, 120  # of the refused photographs in the report; their lon
 
 
 def align(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder, a zip, or a text file of paths.")],
-    folder: Annotated[Path, typer.Argument(metavar="DST", help="A folder for the crops.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Photographs: folder, zip, or text file of paths.")],
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the crops.")],
     template: Annotated[
-        str, typer.Option(help="112x112, 112x96, 144x144 or 128x128 (Light CNN), or a JSON FILE of your own.")
+        str, typer.Option(help="112x112, 112x96, 144x144, 128x128 (Light CNN), or a JSON file with your own template.")
     ] = "112x112",
-    faces: Annotated[str, typer.Option(help="Of several faces in a photograph: center, largest or all.")] = "center",
+    faces: Annotated[
+        str, typer.Option(help="Which face to keep if a photograph shows several: center, largest or all.")
+    ] = "center",
     detector: Annotated[str, typer.Option(help="mtcnn, or yunet with --weights.")] = "mtcnn",
-    weights: Annotated[Path | None, typer.Option(help="The detector's ONNX file, where it brings none.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="ONNX file of the detector; mtcnn needs none.")] = None,
     landmarks: Annotated[
-        Path | None, typer.Option(help="Detect nothing: take the points from lines `name x1 … x5 y1 … y5`.")
+        Path | None, typer.Option(help="Skip detection: read landmarks from lines `name x1 … x5 y1 … y5`.")
     ] = None,
     format: Annotated[str, typer.Option(help="jpg (quality 95) or png.")] = "jpg",
     detail: Annotated[
-        int, typer.Option(help="Look at large photographs reduced, the shorter side this many pixels at least.")
+        int, typer.Option(help="Reduce large photographs for detection, to this shorter side in pixels or more.")
     ] = 500,
-    workers: Annotated[int | None, typer.Option(help="Threads; as many as there are cores by default.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of threads. Default: one per core.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the faces in photographs and cut them out, aligned, for training and evaluation.
+    """Detect faces in photographs and write aligned crops for training and evaluation.
 
-    Writes into DST the crops, in the tree of SRC; `align.jsonl`, which tells where each face lies, its score, eye
-    distance, pose and sharpness, or why a photograph was refused; and `report.html`, which shows the refused ones.
-    A run that was stopped or killed goes on with the same command.
+    Writes the crops into DST, in the folder structure of SRC; `align.jsonl` with each face's position, score, eye
+    distance, pose and sharpness, or the reason why a photograph was refused; and `report.html` with the refused ones.
+    To continue an interrupted run, run the same command again.
+
+    Example: `normface align photographs crops`.
     """
     began = time.perf_counter()
     goal = find_template(template)
@@ -85,7 +89,7 @@ def _sha256(path: Path | None) -> str | None:
 
 
 def summarise(entries: list[Entry]) -> dict[str, Any]:
-    """How many photographs, how many crops, and how many refused for which reason, commonest first."""
+    """Count photographs, crops, and refusals by reason, commonest first."""
     refused = Counter(kind(entry["refused"]) for entry in entries if "refused" in entry)
     crops = [len(entry["faces"]) for entry in entries if "faces" in entry]
     return {
@@ -94,7 +98,7 @@ def summarise(entries: list[Entry]) -> dict[str, Any]:
 
 
 def kind(reason: str) -> str:
-    """A reason without its particulars."""
+    """Return the kind of a reason, without file names and numbers."""
     known = ("no face found", "not in the file of landmarks", "degenerate landmarks", "a name that leads out")
     return next((each for each in known if reason.startswith(each)), "not readable as an image")
 
@@ -102,7 +106,7 @@ def kind(reason: str) -> str:
 def write_page(
     path: Path, source: Path, photographs: Photographs, entries: list[Entry], summary: dict[str, Any], settings: Any
 ) -> None:
-    """The report on the user's disk."""
+    """Write the HTML report."""
     refused = [(entry["photograph"], entry["refused"]) for entry in entries if "refused" in entry]
     shown = [(name, reason, thumbnail(photographs, name)) for name, reason in refused[:PICTURES]]
     eyes = [face["eye_distance"] for entry in entries for face in entry.get("faces", ())]
@@ -116,7 +120,7 @@ def write_page(
 
 
 def thumbnail(photographs: Photographs, name: str) -> bytes | None:
-    """A small JPEG of a photograph; None where it cannot be read."""
+    """Return a small JPEG of a photograph, or None if it cannot be read."""
     try:
         image = decode_reduced(photographs.source.read(name), name, SIDE).image
     except DataError:

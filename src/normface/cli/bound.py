@@ -17,27 +17,29 @@ USUAL = (0.9, 0.99, 0.9999)
 
 def bound(
     classes: Annotated[int, typer.Option(help="Number of classes (people) in training.")],
-    scale: Annotated[float | None, typer.Option(help="Scale s of the cosines: how low can the loss fall?")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Scale s of the cosines: print the lowest loss it allows.")
+    ] = None,
     probability: Annotated[
         float | None,
-        typer.Option(help="Probability a well-classified sample shall reach: which scale does it need?"),
+        typer.Option(help="Probability that a well-classified sample should reach: print the scale it needs."),
     ] = None,
-    dim: Annotated[int, typer.Option(help="Dimensions of the embedding: decide where the loss starts.")] = 512,
+    dim: Annotated[int, typer.Option(help="Dimensions of the embedding; they determine the initial loss.")] = 512,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the loss against the scale: FILE.svg or FILE.png.")
+        Path | None, typer.Option(metavar="FILE", help="Plot the loss against the scale: FILE.svg or FILE.png.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Which scale does the softmax on cosines need? (Proposition 2 of the paper.)
+    """Print the scale that a softmax on cosines needs, and the loss it can reach (Proposition 2 of the paper).
 
-    Cosines lie in [-1, 1], so without a large enough scale the loss cannot become small, however good the features.
-    Without --scale and --probability: a table of the usual choices.
+    Cosines lie in [-1, 1], so the loss cannot become small unless the scale is large enough, however good the features.
+    Without `--scale` and `--probability`: prints a table of the usual choices.
 
     Examples: `normface bound --classes 10572`, `normface bound --classes 10572 --scale 1 --plot bound.svg`,
     `normface bound --classes 10572 --probability 0.9999`.
     """
     if scale is not None and probability is not None:
-        raise ConfigError("--scale or --probability", "both", "give one, or neither for an overview")
+        raise ConfigError("--scale or --probability", "both", "give one, or neither for a table")
     asked = probability
     if asked is not None:
         scale = theory.scale_for_probability(classes, asked)
@@ -70,8 +72,8 @@ def bound(
 
 
 def at_scale(classes: int, scale: float, dim: int) -> dict[str, float]:
-    """What a scale allows: where the loss starts and ends at best, and the best probability."""
-    if scale == 0:  # what a probability of 1/n and less needs: all classes stay equally likely
+    """Return the initial loss, the lower bound and the best probability at a scale."""
+    if scale == 0:  # enough for a probability of 1/n or less: all classes stay equally likely
         least = start = math.log(classes)
     else:
         least, start = theory.loss_lower_bound(classes, scale), theory.initial_loss(classes, scale, dim)
@@ -79,8 +81,8 @@ def at_scale(classes: int, scale: float, dim: int) -> dict[str, float]:
 
 
 def overview(classes: int, dim: int) -> Table:
-    """The usual probabilities, AdaCos's scale and those that other losses take, with what each allows."""
-    table = Table("scale", "chosen for", "best probability", "first loss", "least loss")
+    """Return a table of the scales for the usual probabilities, of AdaCos and of other losses."""
+    table = Table("scale", "chosen for", "best probability", "initial loss", "lowest loss")
     table.title = f"{classes:,} classes, {dim} dimensions"
     chosen = {f"{100 * p:g} %": theory.scale_for_probability(classes, p) for p in USUAL}
     chosen |= {"plain cosines": 1.0, "AM-Softmax": 30.0, "CosFace, ArcFace": 64.0}
@@ -96,5 +98,5 @@ def overview(classes: int, dim: int) -> Table:
 
 
 def _probability(value: float, least: float) -> str:
-    """Written so that less than 1 does not read as 1."""
+    """Format a probability so that a value below 1 is not rounded to 1."""
     return f"{value:.4g}" if value < 0.99995 or not least else f"1 - {-math.expm1(-least):.1e}"

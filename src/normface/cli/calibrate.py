@@ -27,7 +27,7 @@ from ..protocols import (
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
 from .terminal import Json, Model, StrictRates, command, load_embedder, open_checked, out, progress
-from .vectors import System, judged_system, refuse_few_errors
+from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors
 
 
 def calibrate(
@@ -35,22 +35,12 @@ def calibrate(
         str,
         typer.Argument(help="Its comparisons: lfw, pairs_csv (yours), a .bin's; blufr, all_pairs: every pair."),
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with the lists and the aligned crops, as for evaluate.")
-    ] = None,
+    data: Lists = None,
     model: Model = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Anybody's vectors, .npz with `vectors` and `ids`; needs --out.")
-    ] = None,
-    named: Annotated[
-        list[Path] | None, typer.Option("--list", help="The protocol's list, where it is not under --data.")
-    ] = None,
-    crops: Annotated[
-        Path | None, typer.Option(help="Aligned crops for --model, where they are not under --data.")
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of refusing.")
-    ] = False,
+    embeddings: Vectors = None,
+    named: ListFiles = None,
+    crops: Crops = None,
+    partial: Partial = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
     ] = None,

@@ -27,29 +27,33 @@ KINDS = ("unreadable", "duplicate", "wrong label", "stranger", "overlap")
 def check(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Images in any format that `normface pack` reads.")],
     against: Annotated[
-        Path | None, typer.Option(metavar="TEST", help="A test set whose people and images must not be in SRC.")
+        Path | None, typer.Option(metavar="TEST", help="Test set whose people and images must not be in SRC.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A run or FILE.onnx: look for wrong labels and common people as well.")
+        Path | None, typer.Option(help="Run folder or FILE.onnx: also find wrong labels and people shared with TEST.")
     ] = None,
     cutoff: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="Cosine of one person; else the model's certified threshold."),
+        typer.Option(
+            min=-1, max=1, help="Cosine from which two faces count as the same person. Default: the model's threshold."
+        ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Folder of the report and of the list.")] = Path("data-check"),
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the reports and exclude.txt.")] = Path("data-check"),
     leave_out: Annotated[
-        str, typer.Option("--exclude", help=f"What goes into the list: any of {', '.join(KINDS)}.")
+        str, typer.Option("--exclude", help=f"Kinds of images to list in exclude.txt, of: {', '.join(KINDS)}.")
     ] = "unreadable,duplicate,overlap",
     as_json: Json = False,
 ) -> None:
-    """Look for unreadable images, duplicates, doubtful labels, and people of a test set.
+    """Find unreadable images, duplicates, doubtful labels, and people shared with a test set.
 
-    Writes `report.html` (with small pictures of what is doubtful: for this disk only), `report.json`, and
-    `exclude.txt`, which `normface pack --exclude` takes. Labels and people need `--model`; duplicates do not.
+    Writes `report.html` (it contains small pictures of people: do not publish it), `report.json`, and `exclude.txt`
+    for `normface pack --exclude`. Checking labels and shared people needs `--model`; finding duplicates does not.
+
+    Example: `normface data check crops`.
     """
     wanted = [kind.strip() for kind in leave_out.split(",") if kind.strip()]
     if unknown := [kind for kind in wanted if kind not in KINDS]:
-        raise ConfigError(f"kinds among {', '.join(KINDS)}", ", ".join(unknown), "correct --exclude")
+        raise ConfigError(f"--exclude with kinds of {', '.join(KINDS)}", ", ".join(unknown), "correct --exclude")
     embedder = None if model is None else load_embedder(model)
     limit = _cutoff(embedder, cutoff)
     reader, other = open_reader(source), None if against is None else open_reader(against)
@@ -91,8 +95,8 @@ def check(
     for kind in KINDS:
         out.print(f"  {told['marked'].get(kind, 0):6,} {kind}", soft_wrap=True)
     for key, words in {
-        "alike": "pairs of identities that may be one person",
-        "overlap": "people of the test set",
+        "alike": "pairs of identities that may be the same person",
+        "overlap": "people also in the test set",
     }.items():
         if key in told:
             out.print(f"  {len(told[key]):6,} {words}", soft_wrap=True)
@@ -103,12 +107,12 @@ def check(
 def _cutoff(embedder: Embedder | None, given: float | None) -> float | None:
     if embedder is None:
         if given is not None:
-            raise ConfigError("--cutoff with --model", "--cutoff alone", "name a model")
+            raise ConfigError("--cutoff with --model", "--cutoff alone", "add --model")
         return None
     if given is None and embedder.operating_point is None:
         raise ConfigError(
             "--cutoff, or a model with an operating point", f"{embedder.name} without one",
-            "certify it (normface calibrate), or give the cosine from which on two faces are one person",
+            "run normface calibrate, or give --cutoff",
         )  # fmt: skip
     return embedder.operating_point.threshold if given is None and embedder.operating_point else given
 
@@ -150,7 +154,7 @@ def _embed(embedder: Embedder, reader: Images, found: hygiene.Survey, words: str
 
 
 def _histogram(counts: Any) -> dict[str, int]:
-    """How many people have so many images: 1, 2 to 3, 4 to 7, …"""
+    """Count people by number of images: 1, 2 to 3, 4 to 7, and so on."""
     found: dict[str, int] = {}
     low = 1
     while low <= counts.max():
@@ -183,7 +187,7 @@ def _write(
     facts |= {f"people with {size} images": f"{count:,}" for size, count in told["images_a_person"].items()}
     facts |= {f"size {size}": f"{count:,}" for size, count in told["sizes"].items()}
     if told["cutoff"] is not None:
-        facts["cosine of one person"] = f"{told['cutoff']:.4f}"
+        facts["same person from cosine"] = f"{told['cutoff']:.4f}"
     facts |= {f"alike: {a}, {b}": f"{cosine:.3f}" for a, b, cosine in told.get("alike", [])[:50]}
     facts |= {f"in the test set: {a}": f"{b}, {cosine:.3f}" for a, b, cosine in told.get("overlap", [])[:50]}
     if told["differ_by_case"]:

@@ -44,17 +44,17 @@ NETWORKS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is planned for a kind of faces.
+    """The plan for drawn or for real faces.
 
     Attributes:
-        rows: which ways of training.
-        minutes: for the whole demo, where the user names none.
-        networks: which may be chosen, the largest first.
-        batch: images a step.
-        angle, scale, growth: ArcFace's margin in the last row, the scale in the end, and the share of the run in which
+        rows: the ways of training.
+        minutes: default duration of the whole demo.
+        networks: candidates, largest first.
+        batch: images per step.
+        angle, scale, growth: in the last row, ArcFace's margin, the final scale, and the share of the run during which
             both grow.
-        enough, least, most: passes over the faces: that a larger network must reach, and the limits.
-        each, rest: seconds that one row takes besides its training steps, and that all the rest takes.
+        enough, least, most: epochs that a larger network must reach, and the limits of the epochs.
+        each, rest: seconds that one row takes besides its training steps, and that everything else takes.
     """
 
     rows: tuple[str, ...]
@@ -82,21 +82,21 @@ PLANS = {
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(help="Real faces: a folder with train/faces-112.zip and lfw/, see docs/data.md."),
+        typer.Option(help="Train on real faces: a folder with train/faces-112.zip and lfw/ (docs/data.md)."),
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="A new folder for everything that is made.")] = Path("demo-out"),
+    folder: Annotated[Path, typer.Option("--out", help="New folder for all output.")] = Path("demo-out"),
     minutes: Annotated[
-        float | None, typer.Option(min=1, help="Plan the demo to take so long. Default: 3.25; with --data 25.")
+        float | None, typer.Option(min=1, help="Target duration in minutes. Default: 3.25, or 25 with --data.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training faces, instead of a plan.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs to train, instead of --minutes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what NormFace does: train a small face network in several ways, and judge each on new people.
+    """Train a small face network in several ways, evaluate each on new people, and write a report.
 
-    Draws synthetic faces (or takes real ones with `--data`), times the first training steps, plans the rest to
-    `--minutes`, and trains from one start: a plain softmax; unit vectors without a scale, which must fail; NormFace;
-    and NormFace with a growing margin. Then it exports the last network, verifies two pairs of photographs with it,
-    and writes `report.html`.
+    Draws synthetic faces (or uses real ones with `--data`), times the first training steps, and plans the rest to
+    take `--minutes`. Trains from one initialization: a plain softmax; unit vectors without a scale, which must fail;
+    NormFace; and NormFace with a growing margin. Then exports the last network, verifies two pairs of photographs with
+    it, and writes `report.html`.
 
     Examples: `normface demo`, `normface demo --minutes 10`, `normface demo --data DIR --out real-out`.
     """
@@ -104,9 +104,9 @@ def demo(
     require("matplotlib", "report")
     began = time.perf_counter()
     if any((folder / name).exists() for name in FOLDERS.values()):
-        raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or name another")
+        raise ConfigError("a new folder for --out", f"{folder} with an earlier demo", "remove it or give another --out")
     if minutes is not None and epochs is not None:
-        raise ConfigError("--minutes or --epochs", "both", "drop one of them")
+        raise ConfigError("--minutes or --epochs", "both", "give one of them")
     kind = PLANS["drawn" if data is None else "real"]
     faces_are = "drawn pictures" if data is None else "photographs"
     if data is None:
@@ -124,7 +124,7 @@ def demo(
         difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
         rows.append(row(name, run, results[name], difference))
         against = f", {report.points(difference)} points against plain softmax" if difference else ""
-        say(began, f"{name}: {report.percent(rows[-1].accuracy)} of pairs decided rightly{against}")
+        say(began, f"{name}: {report.percent(rows[-1].accuracy)} of pairs decided correctly{against}")
     page, exported = folder / "report.html", folder / "normface.onnx"
     say(began, f"exporting {exported} …")
     write_onnx(folder / FOLDERS[GROWING], exported)
@@ -147,7 +147,7 @@ def demo(
         }))  # fmt: skip
         return
     width = max(map(len, kind.rows))
-    out.print(f"\n{pairs:,} pairs of people never seen in training, decided rightly [95 % interval]:")
+    out.print(f"\n{pairs:,} pairs of people never seen in training, decided correctly [95 % interval]:")
     for each in rows:
         against = f"   difference {report.points(each.difference)} points" if each.difference else ""
         out.print(f"  {each.name:{width}}  {report.percent(each.accuracy)}{against}", soft_wrap=True, markup=False)
@@ -160,7 +160,7 @@ def demo(
 
 
 def check_inputs(data: Path) -> None:
-    """Open everything that will be needed, before hours of work."""
+    """Open every input, so that a missing one is reported before hours of work."""
     read_lfw_pairs(data / "lfw" / "pairs.txt")
     crops = inputs_of("lfw").find_crops(data)
     for place in (data / "train" / "faces-112.zip", crops, data / "lfw" / "lfw-raw-fold1.zip"):
@@ -168,7 +168,7 @@ def check_inputs(data: Path) -> None:
 
 
 def draw_faces(folder: Path) -> Path:
-    """Synthetic faces, laid out like the real data."""
+    """Draw synthetic faces into the folder structure of the real data."""
     from ..data.synthetic import write_dataset
 
     with progress("drawing faces", "images") as update:
@@ -177,7 +177,7 @@ def draw_faces(folder: Path) -> Path:
 
 
 def plan(kind: Plan, faces: Reader, minutes: float, epochs: float | None, began: float) -> tuple[dict[str, Any], float]:
-    """The network to train, and how many passes over the faces fit into the time that is left."""
+    """Choose the network, and the number of epochs that fit into the remaining time."""
     if epochs is not None:
         return kind.networks[-1], epochs
     from ..train.speed import images_per_second
@@ -194,14 +194,14 @@ def plan(kind: Plan, faces: Reader, minutes: float, epochs: float | None, began:
     seconds += len(kind.rows) * (kind.each + chosen * len(faces) / speed)
     say(
         began,
-        f"{speed:.0f} images/s here: {len(kind.rows)} trainings of {chosen:g} passes over {len(faces):,} images, "
-        f"about {seconds / 60:.1f} minutes in all ({minutes:g} minutes were asked for)",
+        f"{speed:.0f} images/s here: {len(kind.rows)} trainings of {chosen:g} epochs over {len(faces):,} images, "
+        f"about {seconds / 60:.1f} minutes in all (--minutes {minutes:g})",
     )
     return network, chosen
 
 
 def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Plan, epochs: float) -> TrainConfig:
-    """The recipe of a row: all but the loss is alike."""
+    """Return the recipe of a row; only the loss differs between rows."""
     from ..train import load_config
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
@@ -225,7 +225,7 @@ def train_row(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
     """Train a row into `run`."""
     from ..train import train as run_training
 
-    # The monitors warn of a loss without a scale; here it is meant.
+    # The monitors warn of a loss without a scale; here it is intended.
     quiet = logging.WARNING if name == UNSCALED else logging.NOTSET
     with training_progress(f"training {name}") as update:
         logging.disable(quiet)
@@ -238,7 +238,7 @@ def train_row(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
 
 
 def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
-    """The LFW protocol on a run, and the vectors; its operating point is kept there."""
+    """Evaluate a run by the LFW protocol and store its operating point in it. Returns the result and the embeddings."""
     model, pairs = Embedder.load(run), data / "lfw" / "pairs.txt"
     vectors = embed_pairs(model, data)
     result = lfw(vectors, pairs, conditions={"weights_sha256": model.sha256, "mirror": "sum"})
@@ -247,12 +247,12 @@ def judge(run: Path, data: Path) -> tuple[Result, Embeddings]:
 
 
 def gain(vectors: Embeddings, plain: Embeddings, data: Path) -> Estimate:
-    """How much larger a share of the pairs is decided rightly than by plain softmax."""
+    """Return the paired difference in accuracy to plain softmax."""
     return compare(vectors, plain, data / "lfw" / "pairs.txt", far=0.1).metrics["accuracy_difference"]
 
 
 def row(name: str, run: Path, result: Result, difference: Estimate | None) -> report.Row:
-    """What the report's first screen says of a run."""
+    """Return a run's row on the first screen of the report."""
     from ..train.doctor import read
 
     whole = read(run)
@@ -264,19 +264,19 @@ def row(name: str, run: Path, result: Result, difference: Estimate | None) -> re
 
 
 def introduction(images: int, people: int, pairs: int, faces_are: str) -> str:
-    """What was done, for somebody who has not read the paper."""
+    """Describe the experiment to a reader who has not read the paper."""
     return (
-        "A face network turns a picture of a face into a list of numbers, its embedding. Two pictures are taken to "
-        "show one person if their embeddings point in nearly the same direction: if the cosine of the angle between "
+        "A face network turns a picture of a face into a list of numbers, its embedding. Two pictures count as the "
+        "same person if their embeddings point in nearly the same direction: if the cosine of the angle between "
         f"them is high. Here one small network was trained on {images:,} {faces_are} of {people:,} people, several "
-        f"times from the same start, and then had to say of {pairs:,} pairs of pictures of other people whether both "
-        "show one person. Guessing is right for half of them. Only the loss differs, the number that training makes "
-        "small."
+        f"times from the same initialization. Then it had to decide for {pairs:,} pairs of pictures of other people "
+        "whether both show the same person. Guessing is right for half of them. Only the loss, the number that "
+        "training minimizes, differs."
     )
 
 
 def told(rows: list[report.Row], people: int) -> str:
-    """What the figures say, in two or three sentences."""
+    """Summarize the figures in two or three sentences."""
     by_name = {each.name: each for each in rows}
     sentences = []
     if unscaled := by_name.get(UNSCALED):
@@ -284,34 +284,34 @@ def told(rows: list[report.Row], people: int) -> str:
         sentences.append(
             f"Cosines lie between −1 and 1, so with {people:,} people the loss without a scale cannot fall below "
             f"{unscaled.bound:.2f}, however good the network (Proposition 2 of the NormFace paper, arXiv 1704.06369). "
-            f"It ended at {final:.2f}, where knowing nothing costs {np.log(people):.2f}, and the network learned too "
-            "little. With a scale it learns: this is NormFace."
+            f"It ended at {final:.2f}; guessing gives {np.log(people):.2f}, so the network learned little. With a "
+            "scale it learns: this is NormFace."
         )
     sentences += [f"{name} {_against(by_name[name].difference)}." for name in (NORMFACE, GROWING)]
-    return " ".join([*sentences, "Each was trained once; another start would change the figures a little."])
+    return " ".join([*sentences, "Each was trained once; another seed would change the figures a little."])
 
 
 def _against(difference: Estimate | None) -> str:
     assert difference is not None
     verdict = (
-        "decides more pairs rightly than plain softmax" if difference.low > 0
-        else "decides fewer pairs rightly than plain softmax" if difference.high < 0
-        else "cannot be told from plain softmax on these pairs"
+        "decides more pairs correctly than plain softmax" if difference.low > 0
+        else "decides fewer pairs correctly than plain softmax" if difference.high < 0
+        else "does not differ significantly from plain softmax on these pairs"
     )  # fmt: skip
     return f"{verdict} ({report.points(difference)} points)"
 
 
 def what_next(exported: Path) -> str:
-    """Where a newcomer may go on."""
+    """Suggest next steps to a newcomer."""
     return (
-        "Compare two photographs of your own with the model that ships: `normface verify a.jpg b.jpg`. Or train a "
-        "network on your own faces, in a folder of one folder a person: `normface align PHOTOGRAPHS CROPS`, then "
+        "Compare two photographs of your own with the built-in model: `normface verify a.jpg b.jpg`. Or train a "
+        "network on your own faces, with one folder per person: `normface align PHOTOGRAPHS CROPS`, then "
         f"`normface train scratch --crops CROPS --out RUN`. The last network of this demo is `{exported}`."
     )
 
 
 def verify_pair(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
-    """Verify two photographs as they were taken: the list's first pair of one person (or of two) with faces found."""
+    """Verify two unaligned photographs: the first genuine (or impostor) pair of the list in which faces are found."""
     pairs, reader = read_lfw_pairs(data / "lfw" / "pairs.txt"), open_reader(data / "lfw" / "lfw-raw-fold1.zip")
     place = {name: row for row, name in enumerate(reader.ids.tolist())}
     chosen = pairs.same == same
@@ -328,11 +328,11 @@ def verify_pair(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
             "a": left, "b": right, "left": photographs[0], "right": photographs[1], "match": match, "same": same,
             "threshold": embedder.operating_point.threshold,
         }  # fmt: skip
-    raise FaceError("a face in both photographs of a pair", "none in any", "look at lfw/lfw-raw-fold1.zip")
+    raise FaceError("a face in both photographs of a pair", "none in any pair", "check lfw/lfw-raw-fold1.zip")
 
 
 def words(pair: dict[str, Any]) -> dict[str, Any]:
-    """A verified pair for people and for JSON."""
+    """Return a verified pair as text and JSON values."""
     match = pair["match"]
     return {
         "a": pair["a"], "b": pair["b"], "score": match.score, "threshold": pair["threshold"],
@@ -342,10 +342,10 @@ def words(pair: dict[str, Any]) -> dict[str, Any]:
 
 
 def jpeg(photograph: Image) -> bytes:
-    """A photograph for the report, which lies on its owner's disk."""
+    """Encode a photograph for the report."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(photograph), quality=85))
 
 
 def say(began: float, text: str) -> None:
-    """Tell on stderr what is done, and when."""
+    """Print a progress line with the elapsed time on stderr."""
     err.print(f"[{time.perf_counter() - began:4.0f} s] {text}", soft_wrap=True, markup=False)

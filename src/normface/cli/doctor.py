@@ -16,36 +16,36 @@ from .terminal import Json, err, out
 
 def doctor(
     run: Annotated[
-        Path | None, typer.Argument(help="Folder of a training run: finished, stopped, broken or still going on.")
+        Path | None, typer.Argument(help="Folder of a training run: finished, stopped, failed or running.")
     ] = None,
     machine: Annotated[
         bool, typer.Option("--machine", help="Describe this machine and installation instead, for a bug report.")
     ] = False,
     speed: Annotated[
-        bool, typer.Option("--speed/--no-speed", help="With --machine: measure for some ten seconds.")
+        bool, typer.Option("--speed/--no-speed", help="With --machine: run a speed test of about ten seconds.")
     ] = True,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw what a run's monitors saw: FILE.svg or FILE.png.")
+        Path | None, typer.Option(metavar="FILE", help="Plot the run's monitored values: FILE.svg or FILE.png.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong with a training run, why, and what to do; or describe this machine.
+    """Diagnose a training run, or describe this machine for a bug report.
 
-    With RUN: reads `config.json` and `metrics.jsonl` and looks for a scale too small for the classes, collapsed
-    features, negatives that do not push, norms that grow, and a loss that does not fall or is not finite. Exits with 1
-    where it finds any of these.
+    With RUN: reads `config.json` and `metrics.jsonl` and reports a scale too small for the number of classes, collapsed
+    features, inactive negatives, growing norms, and a loss that does not fall or is not finite, each with its cause and
+    remedy. Exits with 1 if it finds any of these.
 
-    With `--machine`: prints versions, the processor and what libraries use of it, threads, memory, GPUs, the default
-    model, extras and how to install them, and a speed test beside the figures of the docs. It names no host, user or
-    folder, and works without PyTorch. Paste it into a bug report.
+    With `--machine`: prints versions, the processor and the instructions that libraries use, threads, memory, GPUs, the
+    default model, extras with their install commands, and a speed test next to the published figures. The output
+    contains no host, user or folder names. Works without PyTorch.
 
     Examples: `normface doctor RUN`, `normface doctor RUN --plot run.svg`, `normface doctor --machine --json`.
     """
     if machine == (run is not None):
         given = f"both {run} and --machine" if machine else "neither"
-        raise ConfigError("either the folder of a run or --machine", given, "give one: normface doctor --machine")
+        raise ConfigError("either the folder of a run or --machine", given, "give one of them")
     if machine and plot is not None:
-        raise ConfigError("--plot with the folder of a run", "--machine", "leave --plot out")
+        raise ConfigError("--plot with the folder of a run", "--machine", "drop --plot")
     if run is None:
         _machine(speed, as_json)
     else:
@@ -76,7 +76,7 @@ def _machine(with_speed: bool, as_json: bool) -> None:
         _speed(told["speed"], here.kind)
         load = told["limits"]["load"]
         if isinstance(load, float) and load > 0.5:
-            out.print(f"Other work ran on this machine (load {load:g}): measure again when it is idle.")
+            out.print(f"This machine was busy (load {load:g}): measure again when it is idle.")
 
 
 def _section(title: str, values: Mapping[str, Any]) -> None:
@@ -107,15 +107,15 @@ def _extras(extras: Mapping[str, Any]) -> None:
             lacks = ", ".join(
                 f"{what} (found {version})" if version else what for what, version in found["missing"].items()
             )
-            state = f"lacks {lacks}; install it with: {found['install']}"
+            state = f"missing {lacks}; install with: {found['install']}"
         out.print(f"  {name}: {escape(state)}", soft_wrap=True)
     if not extras:
-        out.print("  unknown: no metadata of an installed normface")
+        out.print("  unknown: normface is not installed as a package")
 
 
 def _speed(speed: Mapping[str, Any], kind: str) -> None:
     docs = f"docs, {kind}, {speed['docs']}" if speed["docs"] else f"docs: none for {kind}"
-    table = Table("speed", "here", docs, "times the docs")
+    table = Table("speed", "here", docs, "ratio to docs")
     for row in speed["rows"]:
         cells = ("–" if row[name] is None else f"{row[name]}" for name in ("here", "docs", "times_docs"))
         table.add_row(row["what"], *cells)
@@ -123,7 +123,7 @@ def _speed(speed: Mapping[str, Any], kind: str) -> None:
     if not speed["docs"]:
         out.print(f"The docs have figures for: {', '.join(speed['docs_know'])}.")
     for name, reason in speed["left_out"].items():
-        out.print(f"left out: {name}: {escape(reason)}", soft_wrap=True)
+        out.print(f"skipped: {name}: {escape(reason)}", soft_wrap=True)
 
 
 def _run(run: Path, plot: Path | None, as_json: bool) -> None:
@@ -135,7 +135,7 @@ def _run(run: Path, plot: Path | None, as_json: bool) -> None:
     if plot is not None:
         from ..report import plots
 
-        plots.save(plots.monitors(whole.looks, run.name), plot, f"What was monitored in the run {run.name}")
+        plots.save(plots.monitors(whole.looks, run.name), plot, f"Monitored values of the run {run.name}")
     healthy = not any(d.severity != "note" for d in found)
     key = summary(whole)
     if as_json:
@@ -144,7 +144,7 @@ def _run(run: Path, plot: Path | None, as_json: bool) -> None:
     else:
         for d in found:
             out.print(f"{d.severity}: {d.name}: {d}", soft_wrap=True)
-        verdict = "nothing wrong was found" if healthy else "see above"
+        verdict = "no problems found" if healthy else "problems found, see above"
         out.print(f"{run}: {verdict}. {key}", soft_wrap=True)
     if not healthy:
         raise typer.Exit(1)

@@ -24,35 +24,35 @@ _log = logging.getLogger("normface")
 def embed(
     source: Annotated[
         Path,
-        typer.Argument(metavar="SRC", help="A folder, a zip, a pack, … of crops or photographs, or a list of paths."),
+        typer.Argument(metavar="SRC", help="Crops or photographs: a folder, zip or pack, or a text file of paths."),
     ],
-    to: Annotated[Path, typer.Option("--out", help="FILE.npz, or a folder for one file of each 1024 images.")],
+    to: Annotated[Path, typer.Option("--out", help="FILE.npz, or a folder for one file per 1024 images.")],
     model: Model = None,
     images: Annotated[
         Literal["auto", "crops", "photographs"],
-        typer.Option(help="Aligned crops, or photographs to find faces in; auto looks at the first ones' sizes."),
+        typer.Option(help="Aligned crops, or photographs that need detection; auto decides by the images' sizes."),
     ] = "auto",
-    mirror: Annotated[Mirror, typer.Option(help="Add the mirrored image's features (sum) or not (none).")] = "sum",
+    mirror: Annotated[Mirror, typer.Option(help="Add the features of the mirror image (sum) or not (none).")] = "sum",
     precision: Annotated[
         RunPrecision,
-        typer.Option(help="fp32, bf16 (by PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 where it is faster."),
+        typer.Option(help="fp32, bf16 (runs on PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 if it is faster here."),
     ] = "fp32",
     engine: Annotated[
-        Engine, typer.Option(help="local, or ray: the cluster at RAY_ADDRESS, or this machine.")
+        Engine, typer.Option(help="local, or ray: the Ray cluster at RAY_ADDRESS, or Ray on this machine.")
     ] = "local",
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Turn images into embeddings: vectors, norms (lengths before normalization) and ids, in an .npz.
+    """Embed images: write vectors, norms (lengths before normalization) and ids into an .npz.
 
-    A run that was stopped or killed goes on with the same command. Images without a usable face are named and left out.
+    To continue an interrupted run, run the same command again. Images without a usable face are reported and skipped.
 
     Examples: `normface embed crops --model mine.onnx --out crops.npz`,
     `RAY_ADDRESS=head:6379 normface embed /shared/photographs --out /shared/vectors --engine ray`.
     """
     one = to.suffix == ".npz"
     if one and to.is_dir():
-        raise ConfigError("a file for --out", f"the folder {to}", "give another name")
+        raise ConfigError("a file for --out", f"the folder {to}", "give another --out")
     folder = to.with_name(f"{to.name}.parts") if one else to
     model = None if model is None else model.absolute()  # Ray's workers are elsewhere
     load = partial(load_embedder, model, certified=False, precision=precision)
@@ -72,13 +72,13 @@ def embed(
     if strict and refused:
         raise DataError(
             f"a usable face in every image of {source}", f"{len(refused)} refused (first: {': '.join(refused[0])})",
-            "replace them or leave them out, or run without --strict",
+            "remove them, or run without --strict",
         )  # fmt: skip
     total = len(found.ids)
     embedded = total - len(refused)
     if not embedded:
         raise DataError("at least one usable face", f"{total} images refused (first: {': '.join(refused[0])})",
-                        "look at the images")  # fmt: skip
+                        "check SRC, or give --images crops for aligned crops")  # fmt: skip
     if one:
         gather(folder).save(to)
         shutil.rmtree(folder)

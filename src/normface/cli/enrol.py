@@ -31,30 +31,30 @@ PART = 5000  # templates in one transaction
 
 
 def enrol(
-    person: Annotated[str | None, typer.Argument(help="Whom the images show.")] = None,
+    person: Annotated[str | None, typer.Argument(help="Name of the person in the photographs.")] = None,
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMG…", help="Photographs.")] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="SRC", help="Aligned crops, a folder a person (or a zip, a pack)."),
+        typer.Option("--from", metavar="SRC", help="Aligned crops: one folder per person, a zip of that, or a pack."),
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(metavar="F.npz", help="Vectors; who it is stands before the / in each id.")
+        Path | None, typer.Option(metavar="F.npz", help="Embeddings with ids PERSON/IMAGE, as `normface embed` writes.")
     ] = None,
     gallery: GalleryUrl = GALLERY,
     model: Model = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="The images are aligned crops: detect nothing.")] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     consent: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What was agreed to, when, and where it is written down.")
+        str | None, typer.Option(metavar="TEXT", help="Note on the consent given: to what, when, where it is filed.")
     ] = None,
     anyway: Anyway = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Enrol people into a gallery: one from photographs, or many from crops or from vectors.
+    """Enrol one person from photographs, or many people from crops or embeddings.
 
-    Both orientations are embedded; the length of a feature is kept beside it. The images are not kept.
-    Photographs that the model's certificate does not cover are refused, for strangers would match them; crops of
-    `--from` are left out, or refused with `--strict`. `--anyway` enrols them. Vectors are not checked.
+    Stores one template per image: the embedding of the face plus its mirror image, and its norm. The images are not
+    stored. Photographs that the model's certificate does not cover are refused, for strangers would match them; crops
+    of `--from` are skipped, or refused with `--strict`. `--anyway` enrols them. Embeddings are not checked.
 
     Examples: `normface enrol Ann ann1.jpg ann2.jpg --consent "form 12"`, `normface enrol --from crops`,
     `normface enrol --embeddings vectors.npz --gallery file:staff.db`.
@@ -65,7 +65,7 @@ def enrol(
         given = {"PERSON": person, "IMG…": shown, "--from": source, "--embeddings": embeddings}
         raise ConfigError(
             "PERSON and IMG…, or --from SRC, or --embeddings F.npz",
-            " and ".join(word for word, value in given.items() if value) or "nothing", "give one of the three",
+            " and ".join(word for word, value in given.items() if value) or "nothing", "give exactly one of the three",
         )  # fmt: skip
     point = None
     if embeddings is not None:
@@ -121,7 +121,7 @@ def enrol(
 def _before_slash(id: str, path: Path) -> str:
     name, slash, _ = id.partition("/")
     if not slash:
-        raise DataError("ids such as Name/0001.jpg", f"{id!r} in {path}", "name the person before the /")
+        raise DataError("ids such as Name/0001.jpg", f"{id!r} in {path}", "put the person's name and a / first")
     return name
 
 

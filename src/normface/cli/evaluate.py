@@ -15,53 +15,40 @@ from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, 
 from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
 from .terminal import Json, Model, StrictRates, command, out
-from .vectors import judged_system, refuse_few_errors
+from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors
 
 
 def evaluate(
     protocol: Annotated[str, typer.Argument(help=f"Which protocol: {', '.join(PROTOCOLS)}.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the lists (lfw/pairs.txt) and the aligned crops lfw/lfw-112x96.zip."),
-    ] = None,
+    data: Lists = None,
     model: Model = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Judge anybody's vectors: an .npz with `vectors` [N, D] and `ids` [N].")
-    ] = None,
+    embeddings: Vectors = None,
     mirror: Annotated[
-        Mirror | None, typer.Option(help="How the mirrored image's features are merged. Default: sum.")
+        Mirror | None, typer.Option(help="How to merge features of the image and its mirror image. Default: sum.")
     ] = None,
-    named: Annotated[
-        list[Path] | None, typer.Option("--list", help="The protocol's lists, where they are not under --data.")
-    ] = None,
-    crops: Annotated[
-        Path | None, typer.Option(help="Aligned crops for --model, where they are not under --data.")
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of refusing.")
-    ] = False,
+    named: ListFiles = None,
+    crops: Crops = None,
+    partial: Partial = False,
     pca: Annotated[float | None, typer.Option(help="PCA fitted on the other folds, keeping this variance.")] = None,
     certified: Annotated[
-        bool, typer.Option("--certify", help="Keep the operating point beside the model, for verify and export.")
+        bool, typer.Option("--certify", help="Store the operating point with the model, for verify and export.")
     ] = False,
     far: Annotated[
-        float | None, typer.Option(help="False accept rate of the operating point; without it: best accuracy.")
+        float | None, typer.Option(help="False accept rate of the operating point. Default: best accuracy.")
     ] = None,
-    groups: Annotated[
-        Path | None, typer.Option(help="CSV `id,sex,age,…`: error rates of each group, of pairs in a list.")
-    ] = None,
+    groups: Annotated[Path | None, typer.Option(help="CSV `id,sex,age,…`: report error rates for each group.")] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
     strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
-    """Judge a model, or anybody's vectors, by a published protocol.
+    """Evaluate a model, or embeddings of any system, by a published protocol.
 
     `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine. `lfw_view1`: 1000 pairs with the
-    threshold of 2200 others (pairsDevTest.txt, pairsDevTrain.txt); choose models by this one, and report the first.
+    threshold of 2200 others (pairsDevTest.txt, pairsDevTrain.txt); select models with it, and report `lfw`.
     `blufr`: all pairs of 10 trials at FAR 0.1 % and 0.01 %, and open-set identification (blufr_lfw_config.mat).
-    `pairs_csv`, `identification`, `distractors`, `all_pairs`: your own images. docs/evaluation.md tells of all.
+    `pairs_csv`, `identification`, `distractors`, `all_pairs`: your own images. docs/evaluation.md describes all.
 
     Examples: `normface evaluate lfw --data DATA --model RUN --out report`,
     `normface evaluate lfw --data DATA --embeddings F.npz --json`,
@@ -70,7 +57,7 @@ def evaluate(
     if embeddings is not None and mirror is not None:
         raise ConfigError("--mirror with --model", "it with --embeddings", "drop it")
     mirror = mirror or "sum"
-    reads = inputs_of(protocol)  # says which protocols there are
+    reads = inputs_of(protocol)  # raises for an unknown protocol
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
     options = _options(protocol, pca=pca, partial=partial or None)
     if folder is not None:
@@ -105,20 +92,20 @@ def evaluate(
 
 
 def _can_certify(asked: bool, far: float | None, protocol: str, *, model: Path | None, as_verify: bool) -> None:
-    """Raise ConfigError where --certify or --far do not fit the other options."""
+    """Raise ConfigError if --certify or --far do not fit the other options."""
     if far is not None and not asked:
         raise ConfigError("--far with --certify", "--far alone", "add --certify, or drop --far")
     if asked and protocol not in ("lfw", "lfw_view1"):
         raise ConfigError("--certify with lfw", protocol, f"use: normface calibrate {protocol}")
     if asked and (model is None or not as_verify):
         raise ConfigError(
-            "--certify with --model, --mirror sum and no --pca, as verify compares", "something else",
-            "drop the others",
+            "--certify with --model, --mirror sum and no --pca (as verify compares)", "other options",
+            "give --model, and drop --mirror and --pca",
         )  # fmt: skip
 
 
 def _options(protocol: str, **given: Any) -> dict[str, Any]:
-    """Those that are not None. Raises ConfigError for one that the protocol does not have."""
+    """Return the options that are not None. Raises ConfigError for one that the protocol does not have."""
     options = {name: value for name, value in given.items() if value is not None}
     known = signature(PROTOCOLS[protocol]).parameters
     if strange := [name for name in options if name not in known]:
@@ -129,7 +116,7 @@ def _options(protocol: str, **given: Any) -> dict[str, Any]:
 def _with_details(
     result: Result, vectors: Embeddings, pairs: NamedPairs, columns: Mapping[str, Ids], groups: Path | None
 ) -> Result:
-    """The result with calibration, the hardest errors and rates by group, at the protocol's threshold."""
+    """Add calibration, the hardest errors and rates by group, at the protocol's threshold."""
     comparisons = of_list(vectors, pairs.available(vectors)[0])
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = {} if "partial" in result.facts else few_groups(columns)

@@ -19,49 +19,54 @@ if TYPE_CHECKING:
     from ..embed.export import Exported, Judge
     from ..embed.precision import StoredPrecision
 
-MAX_LOSS = 0.01  # what 3,000 genuine and as many impostor pairs can exclude, as docs/decisions/0006 shows
+MAX_LOSS = 0.01  # the smallest loss that 3,000 genuine and 3,000 impostor pairs can exclude: docs/decisions/0006
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    file: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Weights in 8 bits: a quarter of the bytes.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Weights in 16 bits: half of the bytes.")] = False,
+    run: Annotated[Path, typer.Argument(help="Run folder of `normface train` or `normface adopt`.")],
+    file: Annotated[Path, typer.Argument(help="ONNX file to write.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Store weights in 8 bits: a quarter of the size.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Store weights in 16 bits: half the size.")] = False,
     gate: Annotated[
-        Literal["lfw"] | None, typer.Option(help="Write it only if it is as good as the run, on these pairs.")
+        Literal["lfw"] | None, typer.Option(help="Write the file only if it is as accurate as the run on these pairs.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="For --gate: a folder as `normface evaluate` takes it.")] = None,
+    data: Annotated[Path | None, typer.Option(help="For --gate: data folder, as for `normface evaluate`.")] = None,
     max_loss: Annotated[
-        float | None, typer.Option(help=f"Of TAR, that --gate allows the whole interval. Default: {MAX_LOSS}.")
+        float | None, typer.Option(help=f"Largest loss of TAR that --gate allows (95 % limit). Default: {MAX_LOSS}.")
     ] = None,
     far: Annotated[
-        float | None, typer.Option(help="False accept rate for --gate. Default: the run's operating point's.")
+        float | None, typer.Option(help="False accept rate for --gate. Default: that of the run's operating point.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a trained network as ONNX, checked against PyTorch.
+    """Export a trained network as ONNX and check its output against PyTorch.
 
-    Its metadata hold the InputSpec, the weights' SHA-256, the licence of adopted ones and, where `normface calibrate`
-    made one, the operating point. It runs without torch: `normface verify A B --model FILE.onnx`.
+    The file's metadata contain the InputSpec, the SHA-256 of the weights, the license of adopted weights, and the
+    operating point if `normface calibrate` made one. It runs without torch: `normface verify A B --model FILE.onnx`.
 
-    With `--int8` or `--fp16` it is another model, so the run's operating point is not its own. `--gate lfw` compares
-    the two: the file is written only if TAR falls by no more than `--max-loss`, and then with a new operating point.
+    With `--int8` or `--fp16` the result is a different model, so the run's operating point does not apply. `--gate lfw`
+    compares the two models, writes the file only if TAR falls by no more than `--max-loss`, and adds a new operating
+    point.
 
     Example: `normface export RUN small.onnx --int8 --gate lfw --data DATA`
     """
     if int8 and fp16:
-        raise ConfigError("--int8 or --fp16", "both", "choose one")
+        raise ConfigError("--int8 or --fp16", "both", "give one of them")
     if gate and not (int8 or fp16):
-        raise ConfigError("--gate with --int8 or --fp16", "it alone", "drop it: in 32 bits nothing is lost")
-    if (data is None) != (gate is None) or (gate is None and (max_loss is not None or far is not None)):
-        raise ConfigError("--gate lfw with --data, and --max-loss and --far only with it", "one alone", "give both")
+        raise ConfigError("--gate with --int8 or --fp16", "--gate alone", "drop --gate: 32 bits lose no accuracy")
+    if gate is not None and data is None:
+        raise ConfigError("--gate lfw with --data DIR", "--gate alone", "add --data DIR")
+    if gate is None:
+        for option, given in (("--data", data), ("--max-loss", max_loss), ("--far", far)):
+            if given is not None:
+                raise ConfigError(f"{option} with --gate lfw", f"{option} alone", f"add --gate lfw, or drop {option}")
     require("torch", "train")
     limit = MAX_LOSS if max_loss is None else max_loss
     judge = None if data is None else partial(_judge, data=data, far=far, max_loss=limit)
     made = write_onnx(run, file, "int8" if int8 else "fp16" if fp16 else "fp32", judge)
     if (old := certificate(file)).exists():
         old.unlink()
-        err.print(f"normface: warning: removed {old}, the certificate of the model that was here", soft_wrap=True)
+        err.print(f"normface: warning: removed {old}, the operating point of the replaced model", soft_wrap=True)
     size = file.stat().st_size
     if as_json:
         out.print_json(json.dumps({
@@ -73,7 +78,7 @@ def export(
     point = made.operating_point
     with_gate = "" if made.precision == "fp32" else "export with --gate, or "
     threshold = f"threshold {point.threshold:.4f}" if point else (
-        f"no operating point ({with_gate}make one: normface calibrate)"
+        f"no operating point ({with_gate}create one with: normface calibrate)"
     )  # fmt: skip
     out.print(
         f"{file}: {size / 1e6:.1f} MB, {threshold}; differs from PyTorch by at most {made.difference:.1e}"
@@ -85,7 +90,7 @@ def export(
 
 
 def write_onnx(run: Path, file: Path, precision: StoredPrecision = "fp32", judge: Judge | None = None) -> Exported:
-    """Export a run with its operating point, or, in fewer bits, with the one that the judge gives."""
+    """Export a run with its operating point; in fewer bits, with the one that `judge` returns."""
     from ..embed.export import export as write
     from ..train import Checkpoint, load_model
     from ..train import operating_point as certified
@@ -100,20 +105,23 @@ def write_onnx(run: Path, file: Path, precision: StoredPrecision = "fp32", judge
 def _judge(
     full: Embedder, smaller: Embedder, *, data: Path, far: float | None, max_loss: float
 ) -> tuple[OperatingPoint, Result]:
-    """Both on LFW: the smaller one's own operating point and what the gate found; ModelError where it does not pass."""
+    """Compare both models on LFW. Returns the smaller one's operating point and the comparison.
+
+    Raises ModelError if the loss of TAR is too large.
+    """
     point, pairs = full.operating_point, data / "lfw" / "pairs.txt"
     rate = far or (point and (point.target_far or point.far.value))
     if not rate:
         raise ConfigError(
-            "--far, or a run whose operating point accepts impostors", "neither",
-            "give --far, or first: normface calibrate lfw",
+            "--far, or a run with an operating point whose FAR is above zero", "neither",
+            "give --far, or first run: normface calibrate lfw",
         )  # fmt: skip
     one, other = (embed_pairs(each, data) for each in (full, smaller))
     found = judged(one, other, pairs, far=rate, max_loss=max_loss, conditions={"protocol": "lfw, mirror sum"})
     if not found.facts["passed"]:
         raise ModelError(
-            f"a loss of TAR of at most {max_loss:g} over its whole interval", _words(found),
-            "export with --fp16 or in 32 bits, or allow more with --max-loss; nothing was written",
+            f"a loss of TAR whose 95 % interval ends at {max_loss:g} or less", _words(found),
+            "export with --fp16 or in 32 bits, or raise --max-loss; nothing was written",
         )  # fmt: skip
     named = read_lfw_pairs(pairs)
     made = operating_point(

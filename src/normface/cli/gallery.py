@@ -18,7 +18,7 @@ from .terminal import GALLERY, GalleryUrl, Json, Model, Strict, load_embedder, o
 
 
 def list_(gallery: GalleryUrl = GALLERY, as_json: Json = False) -> None:
-    """List who is enrolled, with how many templates, since when, and on what consent.
+    """List the people enrolled, with template count, time of enrolment and note of consent.
 
     Example: `normface gallery list --gallery file:people.db`.
     """
@@ -37,7 +37,7 @@ def list_(gallery: GalleryUrl = GALLERY, as_json: Json = False) -> None:
 
 
 def log(gallery: GalleryUrl = GALLERY, as_json: Json = False) -> None:
-    """Print the audit log: who was enrolled, searched, forgotten, and when.
+    """Print the audit log: every enrolment, search and deletion, with its time.
 
     Example: `normface gallery log --gallery file:people.db`.
     """
@@ -55,7 +55,7 @@ def backup(
     gallery: GalleryUrl = GALLERY,
     as_json: Json = False,
 ) -> None:
-    """Write a consistent copy of a gallery while others use it; the copy of an encrypted gallery is encrypted.
+    """Write a consistent copy of a gallery, even while it is in use; an encrypted gallery's copy stays encrypted.
 
     Example: `normface gallery backup --out people-backup.db`.
     """
@@ -64,11 +64,11 @@ def backup(
 
 
 def export(
-    file: Annotated[Path, typer.Option("--out", metavar="F.npz", help="Vectors, norms, and names as ids.")],
+    file: Annotated[Path, typer.Option("--out", metavar="F.npz", help="File to write: vectors, norms, ids NAME/0001.")],
     gallery: GalleryUrl = GALLERY,
     as_json: Json = False,
 ) -> None:
-    """Write all templates of a gallery as vectors, unencrypted, with names as ids.
+    """Export all templates of a gallery as unencrypted vectors, with ids such as NAME/0001.
 
     Example: `normface gallery export --out vectors.npz`.
     """
@@ -78,14 +78,14 @@ def export(
 
 
 def write_backup(gallery: str, file: Path) -> int:
-    """Write a copy of a gallery; how many templates it has."""
+    """Write a copy of a gallery. Returns its number of templates."""
     with open_gallery(gallery, create=False) as opened:
         opened.backup(file)
         return len(opened)
 
 
 def write_vectors(gallery: str, file: Path) -> tuple[int, int]:
-    """Write the vectors of a gallery; how many people and templates."""
+    """Write the vectors of a gallery. Returns the numbers of people and templates."""
     vectors, norms, ids = [], [], []
     counts: dict[str, int] = {}
     with open_gallery(gallery, create=False) as opened:
@@ -96,35 +96,35 @@ def write_vectors(gallery: str, file: Path) -> tuple[int, int]:
                 counts[name] = counts.get(name, 0) + 1
                 ids.append(f"{name}/{counts[name]:04d}")
     if not ids:
-        raise DataError("somebody enrolled", "an empty gallery", "enrol somebody first: normface enrol")
+        raise DataError("a gallery with people", "an empty one", "enrol people first: normface enrol")
     Embeddings(np.concatenate(vectors), np.array(ids), np.concatenate(norms)).save(file)
     return len(counts), len(ids)
 
 
 def compact(gallery: GalleryUrl = GALLERY, as_json: Json = False) -> None:
-    """Make a gallery's file smaller: give back the space of what was forgotten.
+    """Shrink a gallery's file: release the space of deleted templates.
 
     Example: `normface gallery compact --gallery file:people.db`.
     """
     with open_gallery(gallery, create=False) as opened:
         opened.compact()
         count = len(opened)
-    _tell({"gallery": gallery, "templates": count}, f"{gallery}: compact, {count:,} templates", as_json)
+    _tell({"gallery": gallery, "templates": count}, f"{gallery}: compacted, {count:,} templates", as_json)
 
 
 def migrate(
     source: Annotated[
-        Path, typer.Option("--from", metavar="SRC", help="Aligned crops of the people enrolled, a folder a person.")
+        Path, typer.Option("--from", metavar="SRC", help="Aligned crops of the enrolled people, one folder per person.")
     ],
     model: Model = None,
     gallery: GalleryUrl = GALLERY,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Move a gallery to another model: embed everybody anew, then switch.
+    """Move a gallery to another model: embed every person again, then switch.
 
-    Searches answer from the old templates until everybody has new ones; then the old ones are erased. While people are
-    missing from SRC nothing is switched, and the exit code is 1: give their crops in another call, or forget them.
+    Searches use the old templates until every person has new ones; then the old ones are erased. If SRC lacks people,
+    nothing is switched and the exit code is 1: run again with their crops, or erase them with `normface forget`.
 
     Example: `normface gallery migrate --from crops --model new.onnx`.
     """
@@ -158,7 +158,7 @@ def _tell(facts: Mapping[str, Any], text: str, as_json: bool) -> None:
 
 
 def _table(rows: list[dict[str, Any]], time: str, nothing: str) -> None:
-    """Print rows with the column `time` to the second; `nothing` where there are none."""
+    """Print rows with the column `time` to the second, or `nothing` if there are none."""
     if not rows:
         out.print(nothing, soft_wrap=True, markup=False)
         return

@@ -10,16 +10,16 @@ from rich.table import Table
 from ..serve import new_key, read_keys, revoke_key
 from .terminal import Json, out
 
-Keys = Annotated[Path, typer.Option("--keys", metavar="FILE", help="File of API keys, as `normface serve` takes it.")]
+Keys = Annotated[Path, typer.Option("--keys", metavar="FILE", help="File of API keys, as for `normface serve --keys`.")]
 
 
 def add(
-    scopes: Annotated[str, typer.Argument(help="What the key allows: read, enrol, admin, or several: read,enrol.")],
+    scopes: Annotated[str, typer.Argument(help="Comma-separated permissions: read, enrol, admin.")],
     keys: Keys,
-    expires: Annotated[str | None, typer.Option(help="The date from which it is void, such as 2027-01-31.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Date on which the key expires, such as 2027-01-31.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Add an API key to a file and show it once; the file stores only its hash.
+    """Create an API key, print it once, and store its hash in a file.
 
     Example: `normface keys add read,enrol --keys keys.jsonl --expires 2027-01-31`.
     """
@@ -30,7 +30,7 @@ def add(
 
 
 def list_(keys: Keys, as_json: Json = False) -> None:
-    """List the keys in a file: id, scopes, and when each was made and expires.
+    """List the keys in a file: id, scopes, creation and expiry dates.
 
     Example: `normface keys list --keys keys.jsonl`.
     """
@@ -45,11 +45,11 @@ def list_(keys: Keys, as_json: Json = False) -> None:
 
 
 def revoke(
-    id: Annotated[str, typer.Argument(help="The key's id, as `normface keys list` shows it.")],
+    id: Annotated[str, typer.Argument(help="Id of the key, from `normface keys list`.")],
     keys: Keys,
     as_json: Json = False,
 ) -> None:
-    """Remove a key from a file; a service that runs refuses it at once.
+    """Revoke a key; a running service rejects it at once.
 
     Example: `normface keys revoke 1a2b3c4d --keys keys.jsonl`.
     """

@@ -14,21 +14,23 @@ BATCH, SECONDS = 16, 1.0
 
 
 def models(
-    names: Annotated[list[str] | None, typer.Argument(help="Which ones; all where none is named.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Images/s that each embeds on this machine.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="Networks to list. Default: all.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Benchmark them on this machine, in images/s.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks that can be trained, with what each costs.
+    """List available networks with parameter count, FLOPs and input size.
 
-    FLOPs are those of one image, two for each multiplication and addition. `--measure` embeds batches of 16 in
-    float32, for a second a model, and takes the best; of training's speed it says nothing.
+    FLOPs are per image and count each multiply-add as two. `--measure` embeds batches of 16 in float32 for one second
+    per network and reports the fastest batch; it does not measure training.
+
+    Example: `normface models smallresnet iresnet18`.
     """
     require("torch", "train")
     from ..models import MODELS
     from ..models.cost import cost
 
     rows: list[dict[str, Any]] = []
-    costs = {name: cost(name) for name in names or MODELS}  # a wrong name is told before anything is measured
+    costs = {name: cost(name) for name in names or MODELS}  # report a wrong name before measuring
     costs = dict(sorted(costs.items(), key=lambda item: item[1].flops))
     with progress("measuring", "models") as update:
         for name, found in costs.items():
@@ -45,18 +47,18 @@ def models(
         return
     table = Table("model", "parameters", "GFLOPs", "dim", "input", *["images/s"] * measure)
     for row in rows:
-        shape = f"{row['height']}×{row['width']} {'grey' if row['channels'] == 1 else 'colour'}"
+        shape = f"{row['height']}×{row['width']} {'gray' if row['channels'] == 1 else 'color'}"
         table.add_row(
             row["model"], f"{row['parameters'] / 1e6:.2f} M", f"{row['flops'] / 1e9:.2f}", f"{row['dim']}", shape,
             *([f"{row['images_per_second']:g}"] if measure else []),
         )  # fmt: skip
     out.print(table)
     if measure:
-        err.print("normface: of a busy machine these figures say little: compare those of one call", soft_wrap=True)
+        err.print("normface: speeds vary with load: compare figures of one call only", soft_wrap=True)
 
 
 def speed(name: str) -> float:
-    """Images/s of a network's forward pass in float32: the best batch of a second's."""
+    """Measure a network's forward pass in float32 for one second. Returns images/s of the fastest batch."""
     import numpy as np
 
     from ..embed.pytorch import torch_runner

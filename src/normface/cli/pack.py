@@ -12,37 +12,37 @@ import typer
 from ..data import Images, Record, format_of, open_reader, writable, write
 from ..data.decoding import as_ppm
 from ..data.pack import verify as verify_pack
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, reason
 from .terminal import Json, Strict, err, out, progress
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Images in any format (see below).")],
-    target: Annotated[Path | None, typer.Argument(metavar="DST", help="What to write.")] = None,
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Images in one of the formats above.")],
+    target: Annotated[Path | None, typer.Argument(metavar="DST", help="File or folder to write.")] = None,
     format: Annotated[
-        str | None, typer.Option(help=f"{', '.join(writable())}; by DST's ending, arrow where it has none.")
+        str | None, typer.Option(help=f"{', '.join(writable())}. Default: by the extension of DST, else arrow.")
     ] = None,
     exclude: Annotated[
-        Path | None, typer.Option(help="A list of ids to leave out, one a line (`normface data check` writes one).")
+        Path | None, typer.Option(help="File of ids to leave out, one per line, as `normface data check` writes.")
     ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add to the pack DST.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Append to the existing pack DST.")] = False,
     pixels: Annotated[
-        bool, typer.Option("--pixels", help="Store decoded pixels in the pack: large, and read without decoding.")
+        bool, typer.Option("--pixels", help="Store decoded pixels (PPM): ten times larger, faster to read.")
     ] = False,
-    shard_size: Annotated[int, typer.Option(min=1, metavar="MIB", help="Of an Arrow pack's files.")] = 256,
+    shard_size: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of each file of an Arrow pack.")] = 256,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the pack SRC with its checksums; writes nothing.")
+        bool, typer.Option("--verify", help="Check the pack SRC against its checksums; write nothing.")
     ] = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Convert training images from any format into any other; the images' bytes stay as they are.
+    """Convert training images between formats without re-encoding them.
 
-    But with `--pixels` every image becomes an uncompressed PPM, ten times as large and several times as fast to read.
+    SRC is a folder with one folder per person, a zip of that, an Arrow pack, InsightFace's NAME.rec or NAME.bin,
+    WebDataset's NAME.tar (or NAME-{000..012}.tar, or a folder of tars), or a Hugging Face dataset from save_to_disk.
+    Every image is decoded once first: unreadable images are reported and skipped, or refused with `--strict`.
 
-    SRC may be a folder of one folder a person, a zip of that, an Arrow pack, InsightFace's NAME.rec or NAME.bin,
-    WebDataset's NAME.tar (or NAME-{000..012}.tar, or a folder of tars), or what Hugging Face's save_to_disk wrote.
-    Every image is decoded once before: what cannot be read is named and left out, or refused with --strict.
+    Example: `normface pack crops crops.tar`.
     """
     if verify:
         with progress("comparing", "files") as update:
@@ -50,7 +50,7 @@ def pack(
         out.print_json(json.dumps({"pack": str(source), "intact": True})) if as_json else out.print(f"{source}: intact")
         return
     if target is None:
-        raise ConfigError("DST", "nothing", "name what to write: normface pack SRC DST")
+        raise ConfigError("DST", "nothing", "give the file or folder to write: normface pack SRC DST")
     kind = format or format_of(target)
     with progress("checking the images", "images") as update:
         reader = open_reader(source, strict)
@@ -61,13 +61,13 @@ def pack(
         keep = ~np.isin(reader.ids, _ids(exclude))
         left_out, reader = int((~keep).sum()), reader.select(np.flatnonzero(keep))
         if not len(reader):
-            raise DataError("images that are not excluded", "none", f"correct {exclude}")
+            raise DataError("images left after --exclude", "none", f"remove ids from {exclude}")
     if kind == "rec":  # person by person
         reader = reader.select(np.argsort(reader.labels, kind="stable"))
     options: dict[str, Any] = {"append": append, "shard_mib": shard_size} if kind == "arrow" else {}
     for option, given in (("--append", append), ("--pixels", pixels)):
         if given and kind != "arrow":
-            raise ConfigError(f"{option} with an Arrow pack", kind, f"drop {option}, or choose --format arrow")
+            raise ConfigError(f"{option} with --format arrow", kind, f"drop {option}, or give --format arrow")
     with progress("packing", "images") as update:
         records = _decoded(reader) if pixels else reader.records()
         written = write(_counted(records, len(reader), update), target, kind, **options)
@@ -84,11 +84,11 @@ def pack(
     if unreadable or left_out:
         out.print(f"left out: {len(unreadable):,} unreadable, {left_out:,} excluded", soft_wrap=True, markup=False)
     for names in alike:
-        err.print(f"normface: names that differ by case alone: {', '.join(names)}", soft_wrap=True, markup=False)
+        err.print(f"normface: warning: names differ only in case: {', '.join(names)}", soft_wrap=True, markup=False)
 
 
 def alike_names(names: list[str]) -> list[list[str]]:
-    """Groups of identities that some file systems would take for one."""
+    """Return groups of identities whose names differ only in case: some file systems merge them."""
     groups = defaultdict(list)
     for name in names:
         groups[name.casefold()].append(name)
@@ -99,7 +99,7 @@ def _ids(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"a text file of ids at {path}", f"'{error}'", "correct the path") from error
+        raise DataError(f"a text file of ids at {path}", reason(error), "correct the path") from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

@@ -16,9 +16,9 @@ def people(
     export: Annotated[Path | None, typer.Option(hidden=True, help="Now: normface gallery export --out FILE.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List who is enrolled, with how many templates, since when, and on what consent.
+    """List the people enrolled, with template count, time of enrolment and note of consent.
 
-    `normface gallery` has what else concerns a gallery: its audit log, backups, export, moving to another model.
+    For the audit log, backups, export and migration to another model, see `normface gallery`.
 
     Example: `normface people --gallery file:people.db`.
     """

@@ -17,17 +17,19 @@ from .terminal import GALLERY, UNDECIDED, Anyway, GalleryUrl, Json, Model, load_
 def search(
     image: Annotated[Path, typer.Argument(metavar="IMG", help="A photograph.")],
     gallery: GalleryUrl = GALLERY,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many people to name.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of people to return.")] = 10,
     model: Model = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="The image is an aligned crop: detect nothing.")] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the image is an aligned crop.")] = False,
     anyway: Anyway = False,
     as_json: Json = False,
 ) -> None:
-    """Who in the gallery is most like the face in a photograph?
+    """Search the gallery for the people most similar to the face in a photograph.
 
-    Prints cosines, best first, each with the decision at the model's operating point. Treat a match that is not
+    Prints cosines, highest first, each with the decision at the model's operating point. Treat a match that is not
     accepted as a different person, whatever its rank. A photograph that the model's certificate does not cover is
     undecided: the exit code is 3; `--anyway` decides, with a warning.
+
+    Example: `normface search who.jpg --gallery file:people.db`.
     """
     embedder = load_embedder(model)
     pixels = read_image(image)

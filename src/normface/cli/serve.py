@@ -14,19 +14,25 @@ DEFAULT = Settings()
 
 
 def serve(
-    model: Annotated[Path | None, typer.Option(help="FILE.onnx (with FILE.spec.json beside it if foreign).")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="FILE.onnx (from other tools: with FILE.spec.json beside it). Default: the built-in model."),
+    ] = None,
     gallery: Annotated[
         str | None,
-        typer.Option(help="Where people are kept: file:people.db or milvus:URI. If omitted, nobody can be enrolled."),
+        typer.Option(
+            help="Gallery URL: file:people.db or milvus:URI. "
+            "If omitted, the service has no gallery and people cannot be enrolled."
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs --keys.")
+        str, typer.Option(help="Address to listen on; any but a loopback address requires --keys.")
     ] = DEFAULT.host,
     port: Annotated[
-        int, typer.Option(help="0 takes a free one, which the first line of the log names.")
+        int, typer.Option(help="Port; 0 picks a free one and prints it in the first line of the log.")
     ] = DEFAULT.port,
     keys: Annotated[
-        Path | None, typer.Option(help="File of API keys, from `normface keys add`; read again when it changes.")
+        Path | None, typer.Option(help="File of API keys from `normface keys add`; reloaded when it changes.")
     ] = None,
     new: Annotated[
         str | None,
@@ -34,33 +40,35 @@ def serve(
     ] = None,
     expires: Annotated[str | None, typer.Option(hidden=True, help="Now an option of: normface keys add.")] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another name by which the service may be called (DNS rebinding).")
+        list[str] | None, typer.Option(help="Host name to accept besides --host (protects from DNS rebinding).")
     ] = None,
     behind_proxy: Annotated[
-        str | None, typer.Option(help="Address of the proxy whose X-Forwarded-For is believed.")
+        str | None, typer.Option(help="Address of the proxy whose X-Forwarded-For header is trusted.")
     ] = None,
-    rate: Annotated[float, typer.Option(help="Requests a second for each key or address.")] = DEFAULT.rate,
-    max_upload: Annotated[int, typer.Option(help="Bytes of one request.")] = DEFAULT.max_upload,
-    max_pixels: Annotated[int, typer.Option(help="Of one photograph.")] = DEFAULT.max_pixels,
+    rate: Annotated[float, typer.Option(help="Requests per second allowed for each key or address.")] = DEFAULT.rate,
+    max_upload: Annotated[int, typer.Option(help="Largest request, in bytes.")] = DEFAULT.max_upload,
+    max_pixels: Annotated[int, typer.Option(help="Largest photograph, in pixels.")] = DEFAULT.max_pixels,
     timeout: Annotated[
-        float, typer.Option(help="Seconds for a request to arrive, and again for its answer.")
+        float, typer.Option(help="Seconds allowed for receiving a request, and again for answering it.")
     ] = DEFAULT.timeout,
-    queue: Annotated[int, typer.Option(help="Requests at once; more get 503 and Retry-After.")] = DEFAULT.queue,
-    workers: Annotated[int, typer.Option(help="Photographs looked at in parallel.")] = DEFAULT.workers,
-    batch: Annotated[int, typer.Option(help="Photographs that a worker takes together.")] = DEFAULT.batch,
+    queue: Annotated[int, typer.Option(help="Concurrent requests; others get 503 and Retry-After.")] = DEFAULT.queue,
+    workers: Annotated[int, typer.Option(help="Photographs processed in parallel.")] = DEFAULT.workers,
+    batch: Annotated[int, typer.Option(help="Largest batch of photographs per worker.")] = DEFAULT.batch,
     ort_web: Annotated[
-        Path | None, typer.Option(help="The folder dist of onnxruntime-web: the page may then embed in the browser.")
+        Path | None, typer.Option(help="Folder `dist` of onnxruntime-web; lets the page embed in the browser.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify, enrol and search over HTTP, with a page at `/`.
+    """Serve verification, enrolment and search over HTTP, with a web page at `/`.
 
-    Listens on this machine alone unless told otherwise. Logs are JSON lines on stderr, without names and images.
-    SIGTERM ends it when what was accepted is answered.
+    Listens on this machine only, unless `--host` says otherwise. Logs JSON lines without names or images to stderr.
+    On SIGTERM, answers the requests it has accepted, then exits.
+
+    Example: `normface serve --gallery file:people.db`.
     """
     if new is not None:
         if keys is None:
-            raise ConfigError("the file for the key", "none", "name it: --keys FILE")
+            raise ConfigError("--new-key with --keys FILE", "--new-key alone", "add --keys FILE")
         add(new, keys, expires, as_json)
         return
     run(Settings(

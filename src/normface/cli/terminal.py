@@ -1,4 +1,4 @@
-"""What all verbs share at the terminal: progress bars on stderr, tables, loading a model by its path."""
+"""Shared by all verbs: common options, progress bars on stderr, consoles."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="A run folder, or FILE.onnx (with FILE.spec.json beside it if foreign). Default: the model that ships.",
+        help="Run folder or FILE.onnx (from other tools: with FILE.spec.json beside it). Default: the built-in model.",
     ),
 ]
 GalleryUrl = Annotated[
     str,
     typer.Option(
         "--gallery", metavar="URL", envvar="NORMFACE_GALLERY",
-        help="file:PATH, milvus:PATH or milvus:http://HOST:PORT. Its key: NORMFACE_GALLERY_KEY, or none.",
+        help="file:PATH, milvus:PATH or milvus:http://HOST:PORT. Set NORMFACE_GALLERY_KEY if it is encrypted.",
     ),
 ]  # fmt: skip
 Anyway = Annotated[
@@ -57,7 +57,7 @@ SILENT = 8.0  # seconds between lines where there is no terminal
 
 @cache
 def console(name: str) -> Console:
-    """`out` or `err`; made when it is first used, because rich takes longer to import than `verify` to embed."""
+    """Return the console `out` or `err`, created on first use: importing rich takes longer than embedding a face."""
     from rich.console import Console
 
     return Console(stderr=name == "err", highlight=False)
@@ -71,9 +71,9 @@ def __getattr__(name: str) -> object:
 
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar with count, rate, time gone and left; call it with (done, total[, note]).
+    """Show a progress bar with count, rate, elapsed and remaining time; call it with (done, total[, note]).
 
-    Where stderr is no terminal, such as a log file, long work prints a line now and then instead.
+    If stderr is not a terminal, print a line every few seconds instead.
     """
     from rich.progress import (
         BarColumn,
@@ -106,7 +106,7 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def training_progress(what: str) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
-    """A bar for `train.train`, with the loss and the speed."""
+    """Show a progress bar for `train.train`, with loss and speed."""
     with progress(what, "steps") as bar:
 
         def update(done: int, total: int, measured: Mapping[str, float]) -> None:
@@ -116,11 +116,11 @@ def training_progress(what: str) -> Iterator[Callable[[int, int, Mapping[str, fl
 
 
 def open_checked(path: Path, strict: bool = False) -> Reader:
-    """Open a folder or zip of aligned crops and decode everything once; what cannot be used is named and left out."""
+    """Open aligned crops and decode each once; skip unusable images with a warning, or refuse them if `strict`."""
     with progress("checking the images", "images") as update:
         return open_reader(path, strict).check(update, size_fault)
 
 
 def command() -> str:
-    """The command line that is running, to be repeated by a reader."""
+    """Return the command line that is running, for a report."""
     return shlex.join(["normface", *sys.argv[1:]])

@@ -11,27 +11,29 @@ from .terminal import Json, Strict, err, open_checked, out, training_progress
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that ships: small, normface, …")],
+    recipe: Annotated[str, typer.Argument(help="TOML file, or a built-in recipe such as small or normface.")],
     crops: Annotated[
-        Path, typer.Option(help="Aligned crops: a folder of one folder a person, a zip of that, a pack, a .rec, tars.")
+        Path, typer.Option(help="Aligned crops: one folder per person, a zip of that, a pack, a .rec, or tars.")
     ],
-    run: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, configuration, logs.")],
+    run: Annotated[Path, typer.Option("--out", help="Run folder for checkpoint, configuration and logs.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: --set optim.lr=0.05")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe: --set optim.lr=0.05")
     ] = None,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="More crops, for the teacher of a recipe with [distill] alone.")
+        Path | None, typer.Option(help="Additional crops without labels, for recipes with [distill].")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Train an embedding network on labelled faces.
+    """Train an embedding network on labeled faces.
 
-    Ctrl-C saves and stops; the same command with `--resume` goes on to the same numbers.
-    On several GPUs, or processes: `torchrun --nproc-per-node 4 --no-python normface train …`; they share batch and
-    classes and compute what one would, and `--resume` may use another number.
-    Watch it with `tensorboard --logdir RUN`, or read `RUN/metrics.jsonl`.
+    Ctrl-C saves a checkpoint and stops; the same command with `--resume` continues to the same result as an
+    uninterrupted run. To use several GPUs or processes: `torchrun --nproc-per-node 4 --no-python normface train …`.
+    They split batch and classes and compute the same as one process; `--resume` may use a different number of them.
+    Watch the run with `tensorboard --logdir RUN`, or read `RUN/metrics.jsonl`.
+
+    Example: `normface train small --crops crops --out runs/small`.
     """
     require("torch", "train")
     from .. import dist
@@ -58,5 +60,5 @@ def train(
         text = f"{run}: step {outcome.step} of {outcome.total}, loss {outcome.loss:.4f}"
         out.print(f"{text}, {outcome.images_per_second:.0f} images/s", soft_wrap=True)
     if not outcome.finished:
-        err.print("normface: stopped early and saved; the same command with --resume goes on", soft_wrap=True)
+        err.print("normface: stopped and saved; run the same command with --resume to continue", soft_wrap=True)
         raise typer.Exit(130)

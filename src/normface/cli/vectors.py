@@ -1,11 +1,13 @@
-"""The vectors that a verb judges: read from a file, or embedded here with a progress bar."""
+"""Embeddings to evaluate: read from a file, or computed with a progress bar."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from .. import embed
 from ..embed import Embedder
@@ -16,16 +18,35 @@ from ..report.wording import label
 from ..types import RULE_OF_30, Embeddings, Result
 from .terminal import load_embedder, progress
 
+# What evaluate and calibrate ask for alike.
+Lists = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with lists (lfw/pairs.txt) and crops (lfw/lfw-112x96.zip)."),
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--embeddings", help="Judge these vectors: an .npz file with `vectors` [N, D] and `ids` [N]."),
+]
+ListFiles = Annotated[
+    list[Path] | None, typer.Option("--list", help="The protocol's lists, where they are not under --data.")
+]
+Crops = Annotated[
+    Path | None, typer.Option("--crops", help="Aligned crops for --model, where they are not under --data.")
+]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Leave out what has no vector, and say so, instead of failing.")
+]
+
 
 @dataclass(frozen=True)
 class System:
-    """What is judged.
+    """A system under evaluation.
 
     Attributes:
-        vectors: of the images that the protocol names.
-        name: of the model, or of the file that the vectors come from.
-        sha256: of the model's weights; "unknown" for vectors.
-        crops: what was embedded; None where the vectors were given.
+        vectors: embeddings of the images that the protocol lists.
+        name: of the model, or of the file of embeddings.
+        sha256: of the model's weights; "unknown" for a file of embeddings.
+        crops: the images embedded; None for a file of embeddings.
         conditions: facts for the Result.
     """
 
@@ -40,9 +61,9 @@ def judged_system(
     protocol: str, lists: Sequence[Path], *, data: Path | None, model: Path | None, embeddings: Path | None,
     crops: Path | None, mirror: Mirror = "sum", strict: bool = False,
 ) -> System:  # fmt: skip
-    """Load `embeddings`, or embed what a protocol's lists name, from `crops` or from those below `data`."""
+    """Load `embeddings`, or embed the images in a protocol's lists, from `crops` or from the crops under `data`."""
     if model is not None and embeddings is not None:
-        raise ConfigError("either --model or --embeddings", "both", "give one, or none for the default model")
+        raise ConfigError("either --model or --embeddings", "both", "give one, or neither for the default model")
     if embeddings is not None:
         name = embeddings.name
         return System(Embeddings.load(embeddings), name, "unknown", crops, {"embeddings": name})

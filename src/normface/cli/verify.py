@@ -17,17 +17,15 @@ def verify(
     a: Annotated[Path, typer.Argument(help="A photograph.")],
     b: Annotated[Path, typer.Argument(help="Another photograph.")],
     model: Model = None,
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="The images are aligned crops already: detect nothing.")
-    ] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     anyway: Anyway = False,
     as_json: Json = False,
 ) -> None:
-    """Do two photographs show the same person?
+    """Decide whether two photographs show the same person.
 
-    Detects and aligns the face nearest each image's centre, embeds both orientations, prints the cosine, and decides at
-    the model's operating point: the threshold that came from a protocol, with its measured errors. Also says how many
-    times more likely such a cosine is for the same person than for different people.
+    Detects and aligns the face nearest each image's center, embeds it and its mirror image, and compares the cosine
+    with the threshold of the model's operating point, which has measured error rates. Also prints the likelihood
+    ratio: how much more likely this cosine is for the same person than for different people.
 
     Photographs that the model's certificate does not cover, such as blurred or covered faces, are undecided: the exit
     code is 3. `--anyway` decides, with a warning.
@@ -46,7 +44,7 @@ def verify(
         }, indent=2))  # fmt: skip
     elif point is None:
         print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
-              "(make one with: normface calibrate)")  # fmt: skip
+              "(create one with: normface calibrate)")  # fmt: skip
     else:
         _tell(match, point)
     if match.undecided:
@@ -86,7 +84,7 @@ def _decision(match: Match) -> str | None:
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:
-    """A certificate without its calibration, whose result is the likelihood ratio, and of its conditions the facts."""
+    """Return the operating point without its calibration; of its conditions, what was measured."""
     told: dict[str, Any] = json.loads(point.to_json())
     told.pop("calibration")
     return {**told, "conditions": point.conditions and dict(point.conditions.facts)}

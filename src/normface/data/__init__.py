@@ -1,4 +1,4 @@
-"""Faces on disk → RGB pixels with ids and labels: one `Reader`, whatever the format."""
+"""Labeled face images on disk: one `Reader` for all formats, giving RGB pixels with ids and labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Reader(Protocol):
-    """A labelled set of images, read one at a time; safe to read from several threads."""
+    """A labeled set of images, read one at a time; thread-safe."""
 
     @property
     def ids(self) -> NDArray[Any]:
@@ -35,7 +35,7 @@ class Reader(Protocol):
 
     @property
     def identities(self) -> NDArray[Any]:
-        """[C] distinct names, sorted."""
+        """[C] distinct names of people, sorted."""
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -45,17 +45,17 @@ class Reader(Protocol):
         """N."""
 
     def read(self, index: int, out: Image | None = None) -> Image:
-        """Image `index`, RGB uint8 [H, W, 3]: in `out` where that has its shape. DataError names a damaged one."""
+        """Read image `index` as RGB uint8 [H, W, 3], into `out` if its shape fits. Raises DataError if damaged."""
 
     def select(self, indices: ArrayLike) -> Reader:
-        """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""
+        """Select the images at `indices` (integers, or a mask [N]), in that order; labels are renumbered."""
 
     def check(
         self,
         progress: Callable[[int, int], object] | None = None,
         fault: Callable[[Image], str | None] | None = None,
     ) -> Reader:
-        """Decode everything once; damaged images are named and left out, or refused where opened with `strict`.
+        """Decode every image once; skip damaged ones with a warning, or raise DataError if opened with `strict`.
 
-        `progress` is called with images done and images in all; `fault` gives a reason to leave an image out, or None.
+        `progress` is called with images done and in total; `fault` returns a reason to skip an image, or None.
         """

@@ -1,6 +1,6 @@
-"""InsightFace's verification sets: `lfw.bin` and its like, a pickle of encoded images and of whether pairs are genuine.
+"""InsightFace's verification sets, such as `lfw.bin`: a pickle of encoded images and of whether pairs are genuine.
 
-Pickles can run programs: here one may hold lists, bytes and truth values, and nothing else.
+Pickles can execute code: only lists, bytes and booleans are accepted here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PLAIN = {
 
 
 class Bin:
-    """The images of a `.bin`, numbered: a `Store`. Nobody is named in it: each image counts as a person."""
+    """The images of a `.bin`, numbered: a `Store`. The format has no names, so each image counts as a person."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -54,9 +54,9 @@ class Bin:
 
 
 def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints, Bools]:
-    """Images [2M], and of M pairs the rows of both and whether they show one person.
+    """Read images [2M], and for M pairs the rows of both and whether they are genuine.
 
-    Raises DataError for anything but such a file: other objects in the pickle, another number of images.
+    Raises DataError for another file: other objects in the pickle, or another number of images.
     """
     path = Path(path)
     want = f"{path} to be a verification set (images, genuine or not)"
@@ -69,7 +69,7 @@ def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints
         images = [bytes(image) for image in images]
         truth = np.array([bool(each) for each in same])
     except _Foreign as error:
-        raise DataError(want, str(error), "take InsightFace's file") from error
+        raise DataError(want, str(error), "give a file of InsightFace") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise DataError(want, "a damaged file, or one of another kind", "copy it again") from error
     if len(images) != 2 * len(truth) or not images:
@@ -79,14 +79,14 @@ def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints
 
 
 def open_bin(path: str | Path, strict: bool = False) -> Images:
-    """The images of a `.bin`; `read_bin` gives the pairs too."""
+    """Open the images of a `.bin`; `read_bin` also returns the pairs."""
     return read_bin(path, strict)[0]
 
 
 def write_bin(path: str | Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
     """Write encoded images [2M], pair by pair, and whether each pair [M] is genuine."""
     if len(images) != 2 * len(same):
-        raise DataError("two images a pair", f"{len(images)} for {len(same)} pairs", "give both of each")
+        raise DataError("two images per pair", f"{len(images)} for {len(same)} pairs", "pass both images of each pair")
     with replacing(path) as temporary:
         temporary.write_bytes(pickle.dumps(([bytes(image) for image in images], [bool(each) for each in same])))
 

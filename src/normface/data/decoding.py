@@ -1,4 +1,4 @@
-"""Bytes of a photograph → RGB pixels. A damaged file is an error that names it, never grey rubbish."""
+"""Decoding of photographs to RGB pixels. A damaged file raises an error with its name; it never gives gray pixels."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _warning_filters = threading.Lock()  # they are global; Pillow decodes outside
 
 
 class Reduced(NamedTuple):
-    """An image at 1/`factor` of its size: (x, y) in it lies at ((x, y) + ½)·factor − ½ + `offset` in the whole one.
+    """An image at 1/`factor` of its size; its (x, y) is ((x, y) + ½)·factor − ½ + `offset` in the whole image.
 
-    `size` is (height, width) of the whole one.
+    `size` is (height, width) of the whole image.
     """
 
     image: Image
@@ -39,24 +39,24 @@ class Reduced(NamedTuple):
     size: tuple[int, int]
 
     def to_whole(self, points: Floats) -> Floats:
-        """Where points [N, 2] of the reduced image lie in the whole one."""
+        """Convert points [N, 2] of the reduced image to the whole image."""
         return np.asarray((points + 0.5) * self.factor - 0.5 + self.offset)
 
     def to_reduced(self, points: Floats) -> Floats:
-        """Where points [N, 2] of the whole image lie in the reduced one."""
+        """Convert points [N, 2] of the whole image to the reduced image."""
         return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
 
 
 def decode(data: bytes, name: object, out: Image | None = None, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """The image in `data`, upright, as RGB [H, W, 3]: in `out` itself where that has its shape.
+    """Decode the image in `data`, upright, as RGB [H, W, 3], into `out` if its shape fits.
 
     `str(name)` is for messages only.
 
-    JPEG, PNG, WebP, BMP, GIF, PGM and PPM; the Exif orientation is applied; 16 bits become the upper 8,
-    transparency is laid on white, an animation gives its first frame.
+    Supports JPEG, PNG, WebP, BMP, GIF, PGM and PPM; applies the Exif orientation; keeps the upper 8 of 16 bits; puts
+    transparent images on white; returns the first frame of an animation.
 
-    Raises DataError for anything else: empty, truncated or damaged files, more than `max_pixels`, which are refused
-    before they are decoded. Its `got` is the reason alone.
+    Raises DataError for anything else: empty, truncated or damaged files, and images of more than `max_pixels`, which
+    are refused before decoding. Its `got` is the reason alone.
     """
     if out is not None and _placed(data, out):
         return out
@@ -68,15 +68,15 @@ def decode(data: bytes, name: object, out: Image | None = None, *, max_pixels: i
 
 
 def decode_reduced(data: bytes, name: object, shorter: int, *, max_pixels: int = MAX_PIXELS) -> Reduced:
-    """As `decode`, but at a half, a quarter or an eighth of its size, where the shorter side keeps `shorter` pixels.
+    """Decode at a half, a quarter or an eighth of the size if the shorter side keeps `shorter` pixels.
 
-    A JPEG is decoded at that size, in a fraction of the time; others are decoded whole and averaged.
+    A JPEG is decoded at that size, in a fraction of the time; other formats are decoded whole and averaged.
     """
     return _decoded(data, name, shorter, max_pixels)
 
 
 def extension(data: bytes) -> str:
-    """The ending that suits an image's first bytes, `.jpg` for unknown ones."""
+    """Return the file extension for an image's first bytes, `.jpg` if unknown."""
     known = {b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"P5": ".pgm", b"P6": ".ppm"}
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ".webp"
@@ -84,17 +84,17 @@ def extension(data: bytes) -> str:
 
 
 def as_ppm(image: Image) -> bytes:
-    """An RGB image [H, W, 3] as a binary PPM (P6): a short header, then its pixels, which `decode` only copies."""
+    """Encode an RGB image [H, W, 3] as a binary PPM (P6), which `decode` only copies."""
     return _ppm_header(image.shape) + image.tobytes()
 
 
 def read_image(path: str | Path) -> Image:
-    """The image in a file, as `decode` gives it. Raises DataError where it is missing or no image."""
+    """Read an image file as RGB [H, W, 3], see `decode`. Raises DataError if it is missing or not an image."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         got = error.strerror or repr(error)
-        raise DataError(f"{path} to be an image file", got, "give the path of one image") from error
+        raise DataError(f"{path} to be an image file", got, "give the path of an image") from error
     return decode(data, str(path))
 
 
@@ -128,7 +128,7 @@ def _decoded(data: bytes, name: object, shorter: int | None, limit: int) -> Redu
         raise DataError(
             f"{name} to be an image (JPEG, PNG, WebP, BMP, GIF, PGM, PPM)",
             str(error) or repr(error),
-            "replace the file or leave it out",
+            "replace the file or remove it",
         ) from error
 
 
@@ -189,7 +189,7 @@ def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
         except pillow.DecompressionBombError as error:
             raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
         except UnidentifiedImageError as error:
-            raise ValueError("a damaged JPEG" if data.startswith(_SOI) else "bytes that are none of these") from error
+            raise ValueError("a damaged JPEG" if data.startswith(_SOI) else "bytes of none of these formats") from error
     _check_size(*image.size, limit)
     image.load()
     exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels

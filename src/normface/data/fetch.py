@@ -1,4 +1,4 @@
-"""Public files by name: from the network (pooch) or from a folder, the same bytes either way, by their SHA-256."""
+"""Public files by name, downloaded (pooch) or copied from a folder, and verified by SHA-256."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LFW = (
 
 @dataclass(frozen=True)
 class File:
-    """A file that is pinned: where it lies, its SHA-256, and under which terms."""
+    """A pinned file: address, SHA-256 and terms."""
 
     url: str
     sha256: str
@@ -29,7 +29,7 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """Files by their names, fetched together."""
+    """Files by name, fetched together."""
 
     about: str
     files: Mapping[str, File]
@@ -37,11 +37,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Weights(Entry):
-    """One file, a state dict that others published: `normface adopt` knows it by its SHA-256.
+    """A published state dict, which `normface adopt` recognizes by SHA-256.
 
     Attributes:
         size: of the file, in bytes.
-        model, options: the network it is of, as `models.build` takes them; whose it is says `Model.origin`.
+        model, options: its network, as arguments of `models.build`; `Model.origin` has the origin.
     """
 
     size: int
@@ -88,13 +88,13 @@ ENTRIES: dict[str, Entry] = {
 
 
 def fetch(name: str, folder: Path, *, source: Path | None = None, bar: bool = False) -> list[Path]:
-    """Bring an entry's files into `folder`: from the network, or from the folder `source`; their paths.
+    """Fetch an entry's files into `folder`, from the network or from the folder `source`. Returns their paths.
 
-    A file that is there already with the right SHA-256 stays. Raises ConfigError for an unknown name, DataError where a
-    file cannot be had or is another one than was pinned; nothing half is left.
+    Files already present with the right SHA-256 are kept. Raises ConfigError for an unknown name, DataError if a file
+    is unavailable or differs from the pinned one; no partial files remain.
     """
     if name not in ENTRIES:
-        raise ConfigError(f"a name among {', '.join(ENTRIES)}", repr(name), "choose one of them")
+        raise ConfigError("the name of something to fetch", repr(name), "list the names: normface fetch")
     entry = ENTRIES[name]
     by_hand = (
         "normface adopt FILE knows it under any name" if isinstance(entry, Weights) else "give its folder: --from DIR"
@@ -103,7 +103,7 @@ def fetch(name: str, folder: Path, *, source: Path | None = None, bar: bool = Fa
 
 
 def weights() -> dict[str, Weights]:
-    """The entries that are state dicts, by the SHA-256 of their file."""
+    """Return the entries that are state dicts, by SHA-256 of their file."""
     found = (entry for entry in ENTRIES.values() if isinstance(entry, Weights))
     return {file.sha256: entry for entry in found for file in entry.files.values()}
 

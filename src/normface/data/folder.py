@@ -39,10 +39,10 @@ class Folder:
 def open_folder(path: str | Path, strict: bool = False) -> Images:
     """List the images at `path`: a folder with one folder per person, or a zip of that, read in place.
 
-    An identity is the first folder below the root, its images lie at any depth. A folder around everything
-    (`lfw/`) is taken off. Hidden files, `__MACOSX` and other file types are ignored. Nothing is decoded yet.
+    An identity is the first folder below the root; its images may be at any depth. A folder around everything (`lfw/`)
+    is ignored, as are hidden files, `__MACOSX` and other file types. Nothing is decoded yet.
 
-    Raises DataError where the path is missing, no zip, encrypted, or holds no images in folders.
+    Raises DataError if the path is missing, not a zip, encrypted, or contains no images in folders.
     """
     source = open_source(path)
     images = sorted(name for name in source.names if is_image(name))
@@ -59,7 +59,7 @@ def open_folder(path: str | Path, strict: bool = False) -> Images:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is an image's: not hidden, not of `__MACOSX`, of a known ending."""
+    """Return True for the name of an image: not hidden, not in `__MACOSX`, with a known extension."""
     hidden = any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
@@ -75,7 +75,7 @@ def _wrapper(names: Sequence[str]) -> str:
 
 
 def write_folder(records: Iterable[Record], path: Path) -> int:
-    """Write records as one folder of images a person; how many. Raises DataError where that cannot be done."""
+    """Write records as one folder of images per person. Returns their number. Raises DataError on failure."""
     count = 0
     for record in records:
         with replacing(path / file_name(record)) as temporary:
@@ -85,7 +85,7 @@ def write_folder(records: Iterable[Record], path: Path) -> int:
 
 
 def write_zip(records: Iterable[Record], path: Path) -> int:
-    """Write records as a zip of one folder a person, nothing compressed twice; how many."""
+    """Write records as a zip of one folder per person, without recompression. Returns their number."""
     count = 0
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for record in records:
@@ -96,19 +96,19 @@ def write_zip(records: Iterable[Record], path: Path) -> int:
 
 
 def file_name(record: Record) -> str:
-    """`identity/….jpg` of a record. Raises DataError for a name that would lead out of the folder."""
+    """Return `identity/….jpg` for a record. Raises DataError for a name that leads out of the folder."""
     inner = PurePosixPath(record.id.replace("\\", "/"))
     parts = inner.parts[1:] if len(inner.parts) > 1 and inner.parts[0] == record.identity else (inner.name,)
     name = "/".join((record.identity, *parts))
     strange = {"/", "\\", "\0"} & set(record.identity) or "\0" in name or PureWindowsPath(name).drive
     if strange or {"..", ".", ""} & {record.identity, *parts}:
-        raise DataError("names of files inside the folder", repr(name), "leave it out: --exclude")
+        raise DataError("file names inside the folder", repr(name), "list it in a file for --exclude")
     return name if is_image(name) else name + extension(record.image)
 
 
 @READERS.register
 class folder(Format):
-    """One folder of images a person."""
+    """One folder of images per person."""
 
     def open(self, path: Path, strict: bool = False) -> Images:
         return open_folder(path, strict)
@@ -119,7 +119,7 @@ class folder(Format):
 
 @READERS.register
 class zip(Format):
-    """A zip of one folder of images a person."""
+    """A zip with one folder of images per person."""
 
     suffix = ".zip"
 

@@ -1,4 +1,4 @@
-"""The formats of labelled images on disk: which one lies at a path, reading it, writing it."""
+"""Formats of labeled images on disk: detecting, reading and writing them."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from .images import Images
 
 
 class Format:
-    """How labelled images lie on disk. A subclass is named as people call the format, and registered in `READERS`.
+    """A format of labeled images. Name a subclass like the format, and register it in `READERS`.
 
     Attributes:
-        suffix: of its files, such as `.rec`; empty where it has none.
+        suffix: of its files, such as `.rec`; empty if it has none.
     """
 
     suffix: str = ""
 
     def owns(self, path: Path) -> bool:
-        """Whether what lies at `path` is of this format; here, by the suffix of a file."""
+        """Return True if `path` is of this format; here, by its suffix."""
         return bool(self.suffix) and path.suffix.lower() == self.suffix and not path.is_dir()
 
     def open(self, path: Path, strict: bool = False) -> Images:
-        """The images at `path`. Raises DataError where it holds none, or damaged ones."""
+        """Open the images at `path`. Raises DataError if there are none, or they are damaged."""
         raise NotImplementedError
 
     def write(self, records: Any, path: Path, **options: Any) -> int:
-        """Write `Record`s at `path`; how many. Raises ConfigError: here, for a format that is only read."""
-        raise ConfigError(f"a format among {', '.join(writable())}", repr(type(self).__name__), "choose one of them")
+        """Write `Record`s to `path`. Returns their number. Raises ConfigError for a read-only format, such as here."""
+        raise ConfigError(f"a format among {', '.join(writable())}", repr(type(self).__name__), "change --format")
 
 
 READERS: Registry[Format] = Registry("reader", __name__.rpartition(".")[0])
 
 
 def open_reader(path: str | Path, strict: bool = False) -> Images:
-    """The images at `path`: a folder of folders, a zip of them, a pack, a `.rec`, tars, a data set of Hugging Face's.
+    """Open labeled images: a folder of folders, a zip of them, a pack, a `.rec`, tars, or a Hugging Face dataset.
 
-    `strict` makes a damaged image an error where it would be skipped. Raises DataError for anything else.
+    `strict` makes damaged images an error instead of skipping them. Raises DataError for anything else.
     """
     path = Path(path)
     fallback = "folder" if path.is_dir() else "zip"
@@ -48,23 +48,23 @@ def open_reader(path: str | Path, strict: bool = False) -> Images:
 
 
 def format_of(path: str | Path) -> str:
-    """The format that a name asks for: by its suffix, `arrow` where no format that can be written has it."""
+    """Return the format for a file name: by suffix, or `arrow` if no writable format has it."""
     suffix = Path(path).suffix.lower()
     return next((name for name in writable() if suffix and READERS.build(name).suffix == suffix), "arrow")
 
 
 def write(records: Any, path: Path, format: str, **options: Any) -> int:
-    """Write records in a format; how many. Raises ConfigError for one that cannot be written."""
+    """Write records in a format. Returns their number. Raises ConfigError for a read-only format."""
     return READERS.build(format).write(records, path, **options)
 
 
 def writable() -> list[str]:
-    """The names of the formats that can be written, sorted."""
+    """Return the names of the writable formats, sorted."""
     return [name for name in READERS if type(READERS.build(name)).write is not Format.write]
 
 
 def holds(folder: Path, pattern: str) -> bool:
-    """Whether a folder that can be listed holds a file whose name matches a regular expression."""
+    """Return True if a readable folder contains a file whose name matches a regular expression."""
     try:
         return folder.is_dir() and any(re.fullmatch(pattern, entry.name) for entry in folder.iterdir())
     except OSError:

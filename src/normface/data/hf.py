@@ -1,4 +1,4 @@
-"""Folders that Hugging Face `datasets` keeps (`save_to_disk`), of images and labels; read by pyarrow alone."""
+"""Image datasets saved by Hugging Face `datasets` (`save_to_disk`), read by pyarrow alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATE, INFO = "state.json", "dataset_info.json"
 
 
 class HuggingFace:
-    """The images of a data set: a `Store`. Names come from `identity`, or from `label` and its names."""
+    """The images of a dataset: a `Store`. Names come from `identity`, or from `label` and its names."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -88,15 +88,15 @@ class HuggingFace:
 
 
 def open_huggingface(path: str | Path, strict: bool = False) -> Images:
-    """The images of a folder that `save_to_disk` wrote. Raises DataError for anything else."""
+    """Open the images in a folder of `save_to_disk`. Raises DataError for anything else."""
     return Images(HuggingFace(Path(path)), strict=strict)
 
 
 def write_huggingface(records: Iterable[Record], path: Path) -> int:
-    """Write records as `datasets.load_from_disk` opens them: image, label (its names), identity; how many."""
+    """Write records for `datasets.load_from_disk`, with image, label (names) and identity. Returns their number."""
     pa = require("pyarrow", "data")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError("a new folder", f"{path} with something in it", "choose another one")
+        raise ConfigError("a new folder", f"{path} with files in it", "give another folder")
     file, labels = "data-00000-of-00001.arrow", dict[str, int]()
     count = 0
     schema = pa.schema(
@@ -131,7 +131,7 @@ def named(record: Record) -> str:
 
 @READERS.register
 class hf(Format):
-    """What `save_to_disk` of Hugging Face's datasets wrote."""
+    """A Hugging Face dataset of `save_to_disk`."""
 
     def owns(self, path: Path) -> bool:
         return (path / STATE).is_file()

@@ -1,4 +1,4 @@
-"""What is wrong with a set of faces: unreadable images, duplicates, wrong labels, people of a test set among them.
+"""Checks of a set of faces: unreadable images, duplicates, wrong labels, people shared with a test set.
 
 Shape suffixes: N images, C identities, D dimensions of unit embeddings.
 """
@@ -29,13 +29,13 @@ _CHUNK, _TILE = 64, 2048
 
 
 class Survey(NamedTuple):
-    """What one pass over the images tells; rows of unreadable ones hold zeros.
+    """Result of one pass over the images; rows of unreadable ones are zero.
 
     Attributes:
         sizes: [N, 2] height and width.
         exact: [N] SHA-256 of the pixels.
-        prints: [N] uint64, a fingerprint that mirroring leaves as it is: the signs of even and the sizes of odd waves.
-        small: [N, SMALL, SMALL] uint8, grey.
+        prints: [N] uint64 fingerprints, invariant to mirroring: signs of even and magnitudes of odd waves.
+        small: [N, SMALL, SMALL] uint8, gray.
         unreadable: (row, reason).
     """
 
@@ -47,7 +47,7 @@ class Survey(NamedTuple):
 
 
 def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], object] | None = None) -> Survey:
-    """Decode everything once. `progress` is called with images done and images in all."""
+    """Decode every image once. `progress` is called with images done and in total."""
     total = len(reader)
     found = Survey(
         np.zeros((total, 2), np.int64), [b""] * total, np.zeros(total, np.uint64),
@@ -76,10 +76,10 @@ def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], o
 
 
 def fingerprint(grey: Image) -> int:
-    """64 bits of a grey image [H, W] that hardly change when it is reduced, encoded anew or mirrored.
+    """64-bit fingerprint of a gray image [H, W], robust to resizing, re-encoding and mirroring.
 
-    Of the 8×8 longest waves of its cosine transform, whether each is above the median: mirroring turns the sign of
-    those that are odd across, so of these the size counts.
+    Each bit says whether one of the 8×8 longest waves of the cosine transform is above the median. Mirroring flips the
+    sign of waves that are odd horizontally, so their magnitude is used.
     """
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     waves = cv2.dct(small)[:8, :8]
@@ -90,9 +90,9 @@ def fingerprint(grey: Image) -> int:
 
 
 def duplicates(found: Survey, other: Survey | None = None) -> list[tuple[int, int, str]]:
-    """Pairs (row, row, "exact", "near" or "mirrored") of images that are one, in a set or (`other`) in two.
+    """Find duplicates in one set or between two (`other`): (row, row, "exact", "near" or "mirrored").
 
-    Near ones were encoded anew, resized or slightly changed. In one set each row is paired with the first of its like.
+    Near duplicates are re-encoded, resized or slightly changed. Within a set, each row is paired with its first match.
     """
     first = found if other is None else other
     seen: dict[bytes, int] = {}
@@ -117,9 +117,9 @@ class Labels(NamedTuple):
     """Doubtful labels, by embeddings.
 
     Attributes:
-        wrong: (row, own cosine, nearest other identity, its cosine): nearer to another identity's centre than its own.
-        strangers: (row, own cosine): farther from the rest of its own identity than `cutoff`, and near nobody else.
-        alike: (identity, identity, cosine of the centres): perhaps one person under two names.
+        wrong: (row, own cosine, nearest other identity, its cosine): nearer to another identity's center than its own.
+        strangers: (row, own cosine): cosine to the rest of its identity below `cutoff`, and near no other identity.
+        alike: (identity, identity, cosine of the centers): possibly the same person under two names.
     """
 
     wrong: list[tuple[int, float, int, float]]
@@ -128,10 +128,10 @@ class Labels(NamedTuple):
 
 
 def doubtful(vectors: Floats, labels: Ints, cutoff: float) -> Labels:
-    """Look for wrong labels by unit embeddings [N, D] and labels [N] in 0 … C - 1.
+    """Find wrong labels by unit embeddings [N, D] and labels [N] in 0 … C - 1.
 
-    An image is compared with the centre of its identity's other images. `cutoff`: the cosine from which on two faces
-    are taken for one person. Memory stays flat: tiles of N × C.
+    Each image is compared with the center of its identity's other images. `cutoff`: cosine from which two faces count
+    as the same person. Works in tiles of N × C, with constant memory.
     """
     sums = _summed(vectors, labels)
     centres = _unit(sums).astype(np.float32)
@@ -151,7 +151,7 @@ def doubtful(vectors: Floats, labels: Ints, cutoff: float) -> Labels:
 def overlap(
     vectors: Floats, labels: Ints, theirs: Floats, their_labels: Ints, cutoff: float
 ) -> list[tuple[int, int, float]]:
-    """(identity, nearest of the test set, cosine of their centres) where that is `cutoff` or more, nearest first."""
+    """Find people shared with a test set: (identity, test identity, cosine of centers ≥ `cutoff`), nearest first."""
     ours, others = (_unit(_summed(v, y)).astype(np.float32) for v, y in ((vectors, labels), (theirs, their_labels)))
     nearest, cosine = _nearest(ours, others, None)
     found = [(int(i), int(nearest[i]), float(cosine[i])) for i in np.flatnonzero(cosine >= cutoff)]

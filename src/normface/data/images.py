@@ -1,4 +1,4 @@
-"""One Reader for all formats: a format is a `Store` of encoded images, and writes what another one gives."""
+"""One Reader for all formats: each format is a `Store` of encoded images, and writes records of any other."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _log = logging.getLogger("normface")
 
 
 class Store(Protocol):
-    """Encoded images by row; safe to read from several threads, and to pickle to other processes.
+    """Encoded images by row; thread-safe, and picklable.
 
     Attributes:
-        path: shown to people.
+        path: for messages.
         ids: [N] strings, distinct.
         people: [C] identity names, distinct and sorted.
         labels: [N] int64, indices into `people`.
-        landmarks: [N, 5, 2] float32, NaN where unknown, in the stored image's pixels; or None.
-        ignored: files that were passed over.
+        landmarks: [N, 5, 2] float32, NaN if unknown, in the stored image's pixels; or None.
+        ignored: number of files ignored.
     """
 
     path: Path
@@ -43,14 +43,14 @@ class Store(Protocol):
     def ids(self) -> NDArray[Any]: ...
 
     def name(self, row: int) -> str:
-        """Where one lies, for messages."""
+        """Name of an image, for messages."""
 
     def encoded(self, row: int) -> bytes:
-        """The file's bytes of one. Raises DataError where they are damaged."""
+        """Return the encoded bytes of an image. Raises DataError if they are damaged."""
 
 
 class Record(NamedTuple):
-    """An encoded image on its way from one format to another; `landmarks` [5, 2] or None."""
+    """An encoded image, for conversion between formats; `landmarks` [5, 2] or None."""
 
     id: str
     image: bytes
@@ -59,13 +59,13 @@ class Record(NamedTuple):
 
 
 class Images:
-    """The images of a Store, or some of them; a `Reader`. Threads and processes may share it.
+    """The images of a Store, or some of them; a `Reader`. Threads and processes can share it.
 
     Attributes:
         identities: [C] distinct names, sorted.
         labels: [N] int64, indices into `identities`.
-        ignored: how many files were passed over: hidden, of other types, or outside any person's folder.
-        unreadable: (id, reason) of the images that `check` left out.
+        ignored: number of files ignored: hidden, of other types, or outside any person's folder.
+        unreadable: (id, reason) of the images that `check` skipped.
     """
 
     def __init__(
@@ -91,30 +91,30 @@ class Images:
 
     @property
     def landmarks(self) -> NDArray[np.float32] | None:
-        """[N, 5, 2] in the stored image's pixels, NaN where unknown; None where nothing is known of any."""
+        """[N, 5, 2] in the stored image's pixels, NaN if unknown; None if no image has landmarks."""
         return None if self.store.landmarks is None else self.store.landmarks[self.rows]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def encoded(self, index: int) -> bytes:
-        """The file's bytes of image `index`, as stored. Raises DataError where they cannot be read whole."""
+        """Return the encoded bytes of image `index`, as stored. Raises DataError if they are damaged."""
         return self.store.encoded(int(self.rows[index]))
 
     def read(self, index: int, out: Image | None = None) -> Image:
-        """Image `index`, RGB uint8 [H, W, 3]: `out` where it has that shape. DataError names a damaged file."""
+        """Read image `index` as RGB uint8 [H, W, 3], into `out` if its shape fits. Raises DataError if damaged."""
         row = int(self.rows[index])
         return decode(self.store.encoded(row), _Name(self.store, row), out)
 
     def records(self) -> Iterator[Record]:
-        """All, in order, for another format."""
+        """Yield all images in order, for conversion to another format."""
         landmarks = self.landmarks
         for place, (id, label) in enumerate(zip(self.ids.tolist(), self.labels.tolist(), strict=True)):
             known = None if landmarks is None or np.isnan(landmarks[place]).any() else landmarks[place]
             yield Record(id, self.encoded(place), str(self.identities[label]), known)
 
     def select(self, indices: ArrayLike) -> Images:
-        """The images at `indices` (integers, or a mask [N]), in that order, with labels dense again."""
+        """Select the images at `indices` (integers, or a mask [N]), in that order; labels are renumbered."""
         chosen = np.asarray(indices)
         return self._with(self.rows[chosen if chosen.size else []], self.unreadable)
 
@@ -123,11 +123,11 @@ class Images:
         progress: Callable[[int, int], object] | None = None,
         fault: Callable[[Image], str | None] | None = None,
     ) -> Images:
-        """Decode everything once, on all cores; the images that can be read, the others in `unreadable`.
+        """Decode every image once, on all cores. Returns the readable images, with the others in `unreadable`.
 
-        `progress` is called with (images done, images in all); `fault` gives a reason to leave an image out, or None.
-        One warning is logged where images are skipped.
-        Raises DataError where none can be read or, opened with `strict`, where any cannot.
+        `progress` is called with images done and in total; `fault` returns a reason to skip an image, or None.
+        Logs one warning if images are skipped.
+        Raises DataError if no image can be read or, opened with `strict`, if any cannot.
         """
         total = len(self)
         chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
@@ -174,6 +174,6 @@ class _Name:
 
 
 def by_name(names: Sequence[str]) -> tuple[NDArray[np.str_], Ints]:
-    """Identity names of all images [N] → the distinct ones, sorted, and labels."""
+    """Convert identity names of all images [N] to the distinct names, sorted, and labels [N]."""
     people, labels = np.unique(np.array(names, np.str_), return_inverse=True)
     return people, labels.astype(np.int64)

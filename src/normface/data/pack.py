@@ -1,7 +1,7 @@
-"""The native format: a folder of Arrow IPC files with `pack.json`, which names them and is written last.
+"""The native format: a folder of Arrow IPC files and `pack.json`, which lists them and is written last.
 
-Columns: id, image (the file's bytes), label, identity, landmarks (5 × x, y; null where unknown), crc32 (of the bytes).
-Any Arrow reader opens the files; new ones may be appended.
+Columns: id, image (encoded bytes), label, identity, landmarks (5 × x, y; null if unknown), crc32 (of the bytes).
+Any Arrow reader can open the files; more can be appended.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ BATCH = 1024  # records
 class Pack:
     """The records of a pack: a `Store`.
 
-    The table is mapped into memory; an image is read by position when it is asked for, so that an epoch over a large
-    pack leaves memory as it was (mapped pages count as the process's own).
+    The table is memory-mapped; images are read by position on request, so that an epoch over a large pack does not
+    increase the process's memory (mapped pages count as its own).
     """
 
     ignored = 0
@@ -94,7 +94,7 @@ class Pack:
         # Views give Python's own integers at once, which counts here.
         data = read_at(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
         if zlib.crc32(data) != self._crcs[row]:
-            raise DataError(f"{self.name(row)} as it was packed", "other bytes", "pack it again, or restore the file")
+            raise DataError(f"{self.name(row)} as it was packed", "other bytes", "restore the file, or pack it again")
         return data
 
     def _shard(self, row: int) -> int:
@@ -102,12 +102,12 @@ class Pack:
 
 
 def open_pack(path: str | Path, strict: bool = False) -> Images:
-    """The images of a pack. Raises DataError for a damaged one, naming the file."""
+    """Open the images of a pack. Raises DataError, with the file, if it is damaged."""
     return Images(Pack(Path(path)), strict=strict)
 
 
 def verify(path: str | Path, progress: Any = None) -> None:
-    """Compare every file of a pack with its SHA-256. Raises DataError naming those that differ."""
+    """Compare every file of a pack with its SHA-256. Raises DataError with the files that differ."""
     shards = manifest(Path(path))["shards"]
     edited = []
     for done, shard in enumerate(shards, 1):
@@ -120,16 +120,16 @@ def verify(path: str | Path, progress: Any = None) -> None:
 
 
 def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, shard_mib: int = 256) -> int:
-    """Write records as a pack, or as more files of one; how many. It is there whole or as it was before.
+    """Write records as a new pack, or append them to one, atomically. Returns their number.
 
-    Raises ConfigError where something is there (without `append`) or nothing (with it), DataError where it cannot be
+    Raises ConfigError if the folder has files (without `append`) or is not a pack (with it), DataError if it cannot be
     written.
     """
     pa = require("pyarrow", "data")
     if append:
         told = manifest(path)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError("a new folder, or --append to a pack", f"{path} with something in it", "choose another one")
+        raise ConfigError("a new folder, or --append", f"{path} with files in it", "give another DST")
     else:
         told = {"format": FORMAT, "shards": []}
     labels: dict[str, int] = {}
@@ -144,7 +144,7 @@ def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, s
         for part in _parts(records, shard_mib << 20):
             doubled = next((r.id for r in part if r.id in taken), None)
             if doubled is not None:
-                raise DataError(f"ids that {path} does not hold yet", repr(doubled), "leave it out: --exclude")
+                raise DataError(f"ids that are not in {path} yet", repr(doubled), "list it in a file for --exclude")
             taken.update(r.id for r in part)
             shard = path / f"part-{len(told['shards']):05d}.arrow"
             with replacing(shard) as temporary:
@@ -163,7 +163,7 @@ def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, s
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """What `pack.json` tells. Raises DataError where it or one of its files is missing or of another size."""
+    """Read `pack.json`. Raises DataError if it or one of its files is missing or of another size."""
     try:
         told: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
         if told["format"] != FORMAT:
@@ -185,9 +185,9 @@ def manifest(path: Path) -> dict[str, Any]:
 
 
 def span(images: Any, buffer: Any) -> Ints:
-    """Where each value of a binary array lies in the file that `buffer` maps: start and length [n, 2].
+    """Return start and length [n, 2] of each value of a binary array in the file that `buffer` maps.
 
-    Raises ValueError where one would lie outside.
+    Raises ValueError if one lies outside.
     """
     _, offsets, data = images.buffers()
     wide = np.int64 if str(images.type).startswith("large") else np.int32

@@ -1,4 +1,4 @@
-"""Parts of open files, read by any number of threads at once."""
+"""Reading parts of open files from several threads."""
 
 from __future__ import annotations
 

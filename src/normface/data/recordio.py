@@ -1,8 +1,8 @@
 """InsightFace's RecordIO: `NAME.rec` with `NAME.idx` and `property`, read and written without mxnet.
 
 A record: magic, then 3 bits (part of several) and 29 bits (length), the data, zeros to a multiple of 4. Its data: flag,
-label, id, id2, then `flag` more labels, then the image. Record 0 says where identities begin; they say which images are
-theirs, which nobody needs: each image has its label.
+label, id, id2, then `flag` more labels, then the image. Record 0 gives the range of identity records, which list their
+images; both are ignored, because each image has its label.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 
 class RecordIO:
-    """The images of a `.rec`: a `Store`; a person's name is her label, `0000012`."""
+    """The images of a `.rec`: a `Store`; a person's name is the label, such as `0000012`."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -142,7 +142,7 @@ class RecordIO:
 
 
 def open_recordio(path: str | Path, strict: bool = False) -> Images:
-    """The images of a `.rec`, or of the one in a folder. Raises DataError where there is none, or a damaged one."""
+    """Open the images of a `.rec`, or of the one in a folder. Raises DataError if it is missing or damaged."""
     path = Path(path)
     if path.is_dir():
         found = sorted(path.glob("*.rec"))
@@ -153,9 +153,9 @@ def open_recordio(path: str | Path, strict: bool = False) -> Images:
 
 
 def write_recordio(records: Iterable[Record], path: Path) -> int:
-    """Write records as `path` (NAME.rec), its index and `property`; how many images.
+    """Write records as `path` (NAME.rec), its index and `property`. Returns the number of images.
 
-    Raises DataError where the images do not come person by person (InsightFace keeps a range of each).
+    Raises DataError unless the images are sorted by person (InsightFace stores a range of each).
     """
     labels: dict[str, int] = {}
     ranges: list[list[int]] = []

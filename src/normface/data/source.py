@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: a folder, or a zip read in place. Both list names and give bytes."""
+"""Sources of files: a folder, or a zip read in place. Both list names and return bytes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and of e
 
 
 class Source(Protocol):
-    """Files by name, `/` between the parts; safe to read from several threads and processes."""
+    """Files by name, with `/` between the parts; safe to read from several threads and processes."""
 
     @property
     def path(self) -> Path:
-        """Of the folder or archive."""
+        """Path of the folder or archive."""
 
     @property
     def names(self) -> list[str]:
-        """Of all files, relative to the folder or to the archive's root."""
+        """Names of all files, relative to the folder or to the archive's root."""
 
     def read(self, name: str) -> bytes:
-        """The content of one. Raises DataError where it cannot be read whole."""
+        """Read a file. Raises DataError if it cannot be read completely."""
 
 
 def open_source(path: str | Path) -> Source:
-    """The files at `path`. Raises DataError unless it is a readable folder or zip archive."""
+    """Open the files at `path`. Raises DataError unless it is a readable folder or zip archive."""
     path = Path(path)
     if not os.path.exists(path):
         raise DataError(f"a folder or a zip at {path}", "nothing there", "correct the path")
@@ -70,7 +70,7 @@ class Directory:
 
 
 class Zip:
-    """The files in a zip archive, mapped into memory: no lock, no shared file position, nothing unpacked."""
+    """The files in a zip archive, memory-mapped: no locks, no shared file position, no unpacking."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

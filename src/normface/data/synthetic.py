@@ -1,4 +1,4 @@
-"""Data sets of drawn faces, for demonstrations without a download, for tests, and for any scale."""
+"""Data sets of drawn faces of any size, for tests and for demonstrations without a download."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Named = tuple[str, Callable[[], Image]]
 
 
 def face(seed: int, person: int, picture: int, *, strength: float = 1.0) -> Image:
-    """One aligned crop, uint8 RGB [112, 112, 3]: picture `picture` of person `person`, the same whenever it is drawn.
+    """Draw an aligned crop, uint8 RGB [112, 112, 3], of picture `picture` of person `person`, reproducibly.
 
-    strength: of everything that varies between pictures of one person; 0 is a studio portrait.
+    strength: of the variation between pictures of one person; 0 is a studio portrait.
     """
     return render(*_seeds(seed, person, picture, strength))
 
 
 def photograph(seed: int, person: int, picture: int, *, strength: float = 1.0) -> Image:
-    """The same picture before alignment: uint8 RGB [250, 250, 3], head and shoulders, as in LFW."""
+    """Draw the same picture before alignment: uint8 RGB [250, 250, 3], head and shoulders, as in LFW."""
     return render(*_seeds(seed, person, picture, strength), size=250, zoom=1.2, corner=(-48.0, -45.0))
 
 
@@ -48,15 +48,15 @@ def write_dataset(
     strength: float = 1.6,
     progress: Callable[[int, int], object] | None = None,
 ) -> None:
-    """Draw a data set laid out like the real one; the same arguments give the same bytes.
+    """Draw a data set with the folder structure of the real one; the same arguments give the same bytes.
 
     Writes train/faces-112.zip (`people` × `images` crops), lfw/lfw-112x96.zip (other people: `folds` × `fold_people` ×
-    `fold_images`), lfw/pairs.txt in LFW's format (`fold_pairs` genuine and as many impostor pairs a fold, no person in
-    two folds), lfw/lfw-raw-fold1.zip (the photographs of the first fold's pairs).
+    `fold_images`), lfw/pairs.txt in LFW's format (`fold_pairs` genuine and as many impostor pairs per fold, no person
+    in two folds), lfw/lfw-raw-fold1.zip (the photographs of the first fold's pairs).
 
-    At the default `strength` a small network reaches some 90 % on people it never saw; at 1, 97 %.
+    At the default `strength` a small network reaches about 90 % on new people; at 1, 97 %.
 
-    Raises InputError for counts from which no pairs can be made, DataError where nothing can be written.
+    Raises InputError for counts that give no pairs, DataError if the files cannot be written.
     """
     if (
         min(people, images, fold_people, fold_images, folds) < 2

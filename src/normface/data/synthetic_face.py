@@ -38,7 +38,7 @@ def _draw(cls: type[Self], rng: np.random.Generator, strength: float = 1.0) -> S
 
 @dataclass(frozen=True)
 class Identity:
-    """What stays with a person, each in standard deviations from the average face."""
+    """Traits of a person, each in standard deviations from the average face."""
 
     skin: float
     redness: float
@@ -76,11 +76,11 @@ class Identity:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Identity:
-        """A person at random."""
+        """Draw a random person."""
         return _draw(cls, rng)
 
     def landmarks(self) -> Floats:
-        """Where this person's five landmarks lie when she looks into the camera: [5, 2], template units."""
+        """This person's five landmarks in a frontal picture: [5, 2], template units."""
         eyes, mouth = 1.0 * self.eye_gap, 1.3 * self.mouth_width
         down = 0.9 * self.nose_length
         shift = np.array([(-eyes, 0), (eyes, 0), (0, down), (-mouth, self.mouth_height), (mouth, self.mouth_height)])
@@ -90,7 +90,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Nuisance:
-    """What changes from picture to picture, each in standard deviations; all 0 is a frontal studio portrait."""
+    """Conditions of a picture, each in standard deviations; all 0 is a frontal studio portrait."""
 
     yaw: float
     pitch: float
@@ -121,7 +121,7 @@ class Nuisance:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float = 1.0) -> Nuisance:
-        """The circumstances of a picture at random; `strength` scales all of them, 0 gives the studio portrait."""
+        """Draw random conditions of a picture; `strength` scales all of them, 0 gives the studio portrait."""
         return _draw(cls, rng, strength)
 
 

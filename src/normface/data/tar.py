@@ -27,7 +27,7 @@ _BRACES = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # of several shards
 class Tar:
     """The images of tars, read in place, never unpacked: a `Store`.
 
-    A person's name is `identity` of the JSON, or else the number in `.cls`, or else the folder of the key.
+    A person's name is `identity` in the JSON, otherwise the number in `.cls`, otherwise the folder of the key.
     """
 
     def __init__(self, path: Path, shards: list[Path]) -> None:
@@ -48,7 +48,7 @@ class Tar:
                 spans.append((number, *members[image]))
                 points.append(_points(told.get("landmarks")))
         if not ids:
-            raise DataError(f"images in {path}", "none", "name tars with KEY.jpg and KEY.cls or KEY.json")
+            raise DataError(f"images in {path}", "none", "give tars with KEY.jpg and KEY.cls or KEY.json")
         twice = len(ids) - len(set(ids))
         if twice:
             raise DataError(f"each id once in {path}", f"{twice} twice", "give keys that differ between shards")
@@ -110,9 +110,9 @@ class Tar:
 
 
 def open_tar(path: str | Path, strict: bool = False) -> Images:
-    """The images of a tar, of the tars in a folder, or of `name-{000000..000012}.tar`.
+    """Open the images of a tar, of the tars in a folder, or of `name-{000000..000012}.tar`.
 
-    Raises DataError where one is missing or damaged, holds links, or names that lead out of it.
+    Raises DataError if one is missing or damaged, or contains links or names that lead out of it.
     """
     path = Path(path)
     braces = _BRACES.fullmatch(path.name)
@@ -130,7 +130,7 @@ def open_tar(path: str | Path, strict: bool = False) -> Images:
 
 
 def write_tar(records: Iterable[Record], path: Path) -> int:
-    """Write records as a tar of KEY.jpg, KEY.cls and KEY.json; how many."""
+    """Write records as a tar of KEY.jpg, KEY.cls and KEY.json. Returns their number."""
     labels: dict[str, int] = {}
     count = 0
     with replacing(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -171,7 +171,7 @@ def _points(raw: Any) -> NDArray[np.float32] | None:
 
 @READERS.register
 class tar(Format):
-    """WebDataset's tars: one, NAME-{000..012}.tar, or a folder of them."""
+    """WebDataset tars: one, NAME-{000..012}.tar, or a folder of them."""
 
     suffix = ".tar"
 

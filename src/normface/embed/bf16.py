@@ -1,8 +1,8 @@
-"""A feed-forward ONNX network run by PyTorch, its convolutions in bfloat16, where the processor multiplies it natively.
+"""Runs a feed-forward ONNX network by PyTorch, with convolutions in bfloat16 on processors that multiply it natively.
 
-ONNX Runtime has no bfloat16 kernels for CPUs; oneDNN, by which torch computes, has. Products are added up in float32;
-what passes between layers is rounded to 8 bits. Fully connected layers stay in float32: they cost little, and nothing
-evens out their rounding.
+ONNX Runtime has no bfloat16 kernels for CPUs; oneDNN, which torch uses, does. Products are summed in float32;
+activations between layers are rounded to 8 bits. Fully connected layers stay in float32: they cost little, and their
+rounding errors would not average out.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Attributes = Mapping[str, Any]
 
 
 def pays(path: Path) -> bool:
-    """Whether bfloat16 is the faster one: the processor multiplies it, and no convolution is depthwise.
+    """Return True if bfloat16 is faster here: the processor multiplies it, and no convolution is depthwise.
 
-    Those wait for memory, and ONNX Runtime does them better (benchmarks/embed.py).
+    Depthwise convolutions are limited by memory, and faster in ONNX Runtime (benchmarks/embed.py).
     """
     if not processor().has_bf16:
         return False
@@ -47,9 +47,9 @@ def pays(path: Path) -> bool:
 
 
 def in_bf16(network: Network, path: Path, precision: Literal["auto", "bf16"]) -> Network:
-    """The network of an ONNX file in bfloat16, without operating point; with "auto" as it is where that is too inexact.
+    """Convert the network of an ONNX file to bfloat16, without operating point; "auto" keeps float32 if too inexact.
 
-    Raises ModelError for operators that are not known here and, with "bf16", for a cosine to float32 below COSINE.
+    Raises ModelError for unsupported operators and, with "bf16", for a cosine to float32 below COSINE.
     """
     found = rounded(network, path)
     cosine = agreement(network, found)
@@ -59,19 +59,19 @@ def in_bf16(network: Network, path: Path, precision: Literal["auto", "bf16"]) ->
         return network
     raise ModelError(
         f"cosines to float32 of {COSINE} or more in bfloat16", f"{cosine:.5f} on drawn faces with {path}",
-        "use precision fp32",
+        "use --precision fp32",
     )  # fmt: skip
 
 
 def rounded(network: Network, path: Path) -> Network:
-    """The network of an ONNX file in bfloat16, however inexact. Raises ModelError for unknown operators."""
+    """Convert the network of an ONNX file to bfloat16, however inexact. Raises ModelError for unsupported operators."""
     return replace(
         network, run=bf16_runner(path), operating_point=None, threads=1, batch=BATCH, precision="bf16", device="cpu"
     )
 
 
 def agreement(a: Network, b: Network) -> float:
-    """The least cosine between two networks' vectors of the same drawn faces."""
+    """Return the smallest cosine between two networks' embeddings of the same drawn faces."""
     drawn = np.stack([face(0, person, 0) for person in range(FACES)])
     spec = a.spec
     crops = retarget(drawn, spec.template) if (spec.height, spec.width) != drawn.shape[1:3] else drawn
@@ -81,7 +81,7 @@ def agreement(a: Network, b: Network) -> float:
 
 
 def bf16_runner(path: Path) -> Run:
-    """[N, C, H, W] float32 → features [N, D] float32. Raises ModelError for operators that are not known here."""
+    """Return a function [N, C, H, W] float32 → features [N, D] float32. Raises ModelError for unsupported operators."""
     graph = _Graph(path)
 
     def run(pixels: NDArray[np.float32]) -> Floats:
@@ -135,7 +135,7 @@ class _Graph:
     def __init__(self, path: Path) -> None:
         onnx, graph = require("onnx", "train"), _read(path)
         if unknown := _unknown(graph):
-            raise ModelError(f"operators among {', '.join(OPERATORS)}", ", ".join(unknown), "use precision fp32")
+            raise ModelError("operators that bf16 supports", ", ".join(unknown), "use --precision fp32")
         rounded = {name for n in graph.node if n.op_type == "Conv" for name in n.input[1:]}
         self.weights: dict[str, Tensor] = {}
         for tensor in graph.initializer:

@@ -1,7 +1,6 @@
-"""Many images → embeddings in files, by this process or by a Ray cluster: resumable, and the same bytes either way.
+"""Bulk embedding into files, by this process or a Ray cluster: resumable, with identical output either way.
 
-The images are cut into parts of PART; each becomes one file, written whole or not at all, and what is written is never
-done again.
+The images are split into parts of PART; each becomes one file, written atomically and never computed again.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ def embed_all(
     mirror: Mirror = "sum",
     progress: Callable[[int, int], object] | None = None,
 ) -> list[tuple[str, str]]:
-    """Embed every image of a source into files `part-00000.npz`, … under `folder`; the refused, with reasons.
+    """Embed every image of a source into files `part-00000.npz`, … under `folder`. Returns refused images and reasons.
 
-    Each part is a file of `Embeddings` (where anything in it could be embedded) with two arrays more, `refused` and
-    `reasons`. Called again on the same folder it goes on behind what is there. With "ray", `load` runs in each actor,
+    Each part is a file of `Embeddings` (unless all its images were refused) with two more arrays, `refused` and
+    `reasons`. Calling it again on the same folder continues an interrupted job. With "ray", `load` runs in each actor,
     and RAY_ADDRESS names the cluster, whose machines must see the images and the model at the same paths.
-    `progress` is called with images done and images in all, first with those that were there already.
+    `progress` is called with images done and in total, first with those done in earlier calls.
 
-    Raises ConfigError where the folder holds another job, DataError where it cannot be written.
+    Raises ConfigError if the folder contains another job, DataError if it cannot be written.
     """
     if engine not in get_args(Engine):
-        raise ConfigError(f"an engine among {', '.join(get_args(Engine))}", repr(engine), "choose one of them")
+        raise ConfigError(f"an engine among {', '.join(get_args(Engine))}", repr(engine), "correct the engine")
     folder, total = Path(folder), len(source.ids)
     embedder = load()
     _begin(folder, source, embedder, mirror)
@@ -71,19 +70,19 @@ def embed_all(
 
 
 def gather(folder: str | Path) -> Embeddings:
-    """All the embeddings under a folder that `embed_all` filled, in the order of their images.
+    """Read all embeddings in a folder of `embed_all`, in the order of the images.
 
-    Raises DataError where parts are missing or damaged, or nothing could be embedded.
+    Raises DataError if parts are missing or damaged, or no image could be embedded.
     """
     folder = Path(folder)
     try:
         total = json.loads((folder / JOB).read_bytes())["images"]
         found = [_read(part_file(folder, number), "vectors", "ids", "norms") for number in range(-(-total // PART))]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"a folder that normface embed filled at {folder}", f"'{error}'", "run it again") from error
+        raise DataError(f"a folder of normface embed at {folder}", f"'{error}'", "run normface embed again") from error
     whole = [part for part in found if "ids" in part]
     if not whole:
-        raise DataError("at least one image with a face", f"{total} refused", "look at the reasons in the parts")
+        raise DataError("at least one image with a face", f"{total} refused", f"see `reasons` in {folder}/part-*.npz")
     vectors, ids, norms = (np.concatenate([part[name] for part in whole]) for name in ("vectors", "ids", "norms"))
     return Embeddings(vectors, ids, norms)
 
@@ -115,7 +114,7 @@ def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> 
     file = folder / JOB
     if not file.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError("a new folder, or one of the same job", f"{folder} of something else", "choose another")
+            raise ConfigError("a new folder, or one of the same job", f"{folder} with other files", "change --out")
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(job, indent=2) + "\n", encoding="utf-8")
         return
@@ -126,7 +125,7 @@ def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> 
         other = ["unreadable"]
     if other:
         raise ConfigError(
-            "a folder of the same job", f"{file} of another ({', '.join(other)})", "choose another folder or remove it"
+            "a folder of the same job", f"{file} of another ({', '.join(other)})", "give another --out, or remove it"
         )
 
 
@@ -146,7 +145,7 @@ def _read(path: Path, *names: str) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file}
     except Exception as error:  # zipfile, numpy and the file system each have their own
-        raise DataError(f"{path} to be whole", f"'{error}'", "remove it and run normface embed again") from error
+        raise DataError(f"{path} to be intact", f"'{error}'", "remove it and run normface embed again") from error
 
 
 def _refused(path: Path) -> list[tuple[str, str]]:

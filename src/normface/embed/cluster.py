@@ -1,4 +1,4 @@
-"""Bulk embedding by Ray Data: tasks decode and align, actors embed, and this process writes what comes back."""
+"""Bulk embedding by Ray Data: tasks decode and align, actors embed, and this process writes the results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ Row = dict[str, Any]
 def run(
     source: Source, load: Callable[[], Embedder], mirror: Mirror, sha256: str, parts: dict[int, range]
 ) -> Iterator[tuple[int, Embedded]]:
-    """Yield every part once, as they come. RAY_ADDRESS names a cluster; without it one is started on this machine.
+    """Yield every part once, in order of completion, from the cluster at RAY_ADDRESS or one started on this machine.
 
-    A worker that dies is replaced and its part done again; what it had not handed over is never seen here.
-    Raises what went wrong in a worker, DataError where Ray gave up.
+    If a worker dies, Ray replaces it and repeats its part. Raises the errors of workers, and DataError if Ray fails.
     """
     ray, data = require("ray", "ray"), require("ray.data", "ray")
     started = _connect(ray)
@@ -55,7 +54,7 @@ def run(
             )
     except ray.exceptions.RayError as error:
         raise DataError(
-            "Ray to finish the job", f"'{str(error).splitlines()[0]}'", "look at the cluster; the same command goes on"
+            "Ray to finish the job", f"'{str(error).splitlines()[0]}'", "check the cluster, then run the command again"
         ) from error
     finally:
         if started:
@@ -107,7 +106,7 @@ def _connect(ray: Any) -> bool:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **alone)
     except Exception as error:  # also bare ones, such as for a machine too busy to start it in time
         raise DataError(
-            "a Ray cluster", f"'{str(error).splitlines()[0]}'", "correct RAY_ADDRESS, or start one: ray start --head"
+            "a Ray cluster", f"'{str(error).splitlines()[0]}'", "correct RAY_ADDRESS, or run: ray start --head"
         ) from error
     return True
 

@@ -1,4 +1,4 @@
-"""Photographs and crops → Embeddings, by any Network."""
+"""Embedding of photographs and crops by any Network."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _log = logging.getLogger("normface")
 
 
 class Embedder:
-    """Turns photographs and aligned crops into embeddings; `load` makes one of a model.
+    """Embeds photographs and aligned crops; `load` opens a model.
 
     Args:
-        network: what computes the features; `embed.loading.load_network` makes one.
+        network: computes the features; `embed.loading.load_network` opens one.
 
     Attributes:
-        network, spec, sha256, name, threads, batch, precision, operating_point: the network's.
+        network, spec, sha256, name, threads, batch, precision, operating_point: those of the network.
     """
 
     def __init__(self, network: Network | Run, spec: InputSpec | None = None, **known: Any) -> None:
         if not isinstance(network, Network):
             warnings.warn(
-                "Embedder(run, spec, sha256=…) will go: use Embedder(Network(run, spec, sha256=…))",
+                "Embedder(run, spec, sha256=…) is deprecated: use Embedder(Network(run, spec, sha256=…))",
                 DeprecationWarning, stacklevel=2,
             )  # fmt: skip
             network = Network(network, *(() if spec is None else (spec,)), **known)
@@ -57,34 +57,34 @@ class Embedder:
     def load(
         cls, path: str | Path | None = None, *, certified: bool = True, precision: RunPrecision = "fp32"
     ) -> Embedder:
-        """Load a face model: the folder of a run (needs torch), an ONNX file, or with None the default model.
+        """Load a face model: a run folder (requires torch), an ONNX file, or with None the default model.
 
-        An ONNX file is one of ours, or any with `MODEL.spec.json` (an InputSpec) beside it.
-        `MODEL.operating_point.json` beside it, where present, takes precedence over the one in its metadata;
-        `certified=False` leaves both aside, as is right where a new one is to be made.
+        An ONNX file must be an export of this package, or have an InputSpec in `MODEL.spec.json` next to it.
+        `MODEL.operating_point.json` next to it takes precedence over the one in its metadata; `certified=False` ignores
+        both, for creating a new one.
 
-        ONNX Runtime computes in float32, on an NVIDIA GPU where its build for them is installed, otherwise on all
-        cores. `precision="bf16"` lets PyTorch compute in bfloat16, at a cosine of 0.9995 or more to float32 (measured
-        on drawn faces while loading); "auto" does so where `bf16.pays`. Certificates hold for float32 alone: in
-        bfloat16 there is no operating point. A run is computed in float32 by PyTorch.
+        ONNX Runtime computes in float32, on an NVIDIA GPU if its GPU build is installed, otherwise on all cores.
+        `precision="bf16"` computes in bfloat16 by PyTorch, at a cosine of 0.9995 or more to float32 (measured on drawn
+        faces while loading); "auto" does so if `bf16.pays`. Certificates always describe the float32 model, so in
+        bfloat16 there is no operating point. A run folder is computed in float32 by PyTorch.
 
-        Raises ModelError where file, specification or shapes do not fit, or bfloat16 would be too inexact.
+        Raises ModelError if file, specification or shapes do not fit, or bfloat16 is too inexact.
         """
         return cls(load_network(path, certified=certified, precision=precision))
 
     @cached_property
     def detector(self) -> Detector:
-        """Finds faces in photographs; made on first use."""
+        """The face detector, created on first use."""
         return DETECTORS.build("mtcnn")
 
     def features(self, crops: Image, mirror: Mirror = "sum") -> Floats:
-        """Raw features [N, D] of aligned crops [N, H, W, 3] uint8 RGB on a known template's size.
+        """Compute unnormalized features [N, D] of aligned crops [N, H, W, 3] uint8 RGB of a known template's size.
 
-        mirror: how the mirrored crop's features are merged (the paper's test-time trick): "sum", "max" of each,
-        "concatenate" [N, 2D]; "none" leaves them out.
+        mirror: how to merge the features of the crop and its mirror image (the paper's test-time augmentation): "sum",
+        elementwise "max", "concatenate" [N, 2D], or "none" for the crop alone.
         """
         if mirror not in get_args(Mirror):
-            raise ConfigError(f"mirror among {', '.join(get_args(Mirror))}", repr(mirror), "choose one of them")
+            raise ConfigError(f"mirror among {', '.join(get_args(Mirror))}", repr(mirror), "correct mirror")
         pixels = self.spec.prepare(retarget(crops, self.spec.template))
         if mirror == "none":
             return self._spread(pixels)
@@ -92,7 +92,7 @@ class Embedder:
         return MERGES[mirror](features[: len(crops)], features[len(crops) :])
 
     def _spread(self, pixels: NDArray[np.float32]) -> Floats:
-        """The network's features of any number of images, a few at a time on each thread."""
+        """Compute features of any number of images, in batches on each thread."""
         size = max(1, min(self.batch, -(-len(pixels) // self.threads)))
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
         alone = self.threads == 1 or len(parts) == 1
@@ -113,8 +113,8 @@ class Embedder:
         """Embed aligned crops: one [H, W, 3] uint8 RGB, several [N, H, W, 3] (ids "0", "1", …), a Reader or its path.
 
         The norms are the features' lengths. In some networks they follow quality; in the default model they do not.
-        progress is called with images done and images in all.
-        Raises InputError for no images, or crops of no known template; DataError for an unreadable image.
+        progress is called with images done and in total.
+        Raises InputError for no images or crops of no known template; DataError for an unreadable image.
         """
         if isinstance(images, str | Path):
             images = open_reader(images)
@@ -122,7 +122,7 @@ class Embedder:
             images = images[None]
         total = len(images)
         if not total:
-            raise InputError("at least one image", "none", "give some")
+            raise InputError("at least one image", "none", "pass one or more crops")
         parts: list[Floats] = []
 
         def crops(start: int) -> Image:
@@ -144,8 +144,8 @@ class Embedder:
     def portrait(self, image: Image, *, aligned: bool = False, name: str = "the photograph") -> Portrait:
         """Detect and align a photograph [H, W, 3] uint8 RGB, or take an aligned crop of a known template's size.
 
-        Of several faces the one nearest the center is taken, with a warning. Raises FaceError for none; both call the
-        photograph by `name`.
+        If there are several faces, uses the one nearest the center, with a warning. Raises FaceError for none. `name`
+        stands for the photograph in both messages.
         """
         if aligned:
             return Portrait(retarget(image[None], self.spec.template)[0])
@@ -154,7 +154,7 @@ class Embedder:
             raise FaceError(f"a face in {name}", "none found", "give a photograph with a visible face")
         face = central(faces, image.shape)
         if len(faces) > 1:
-            _log.warning("%d faces in %s: the one nearest its centre is taken", len(faces), name)
+            _log.warning("%d faces in %s: using the one nearest the center", len(faces), name)
         return Portrait(align(image, face.landmarks, self.spec.template), face, len(faces))
 
     def see(self, portraits: Sequence[Portrait]) -> list[Seen]:

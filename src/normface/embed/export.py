@@ -1,4 +1,4 @@
-"""Export of a PyTorch network to ONNX, checked against the original."""
+"""Export of a PyTorch network to ONNX, verified against the original."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Judge = Callable[[Embedder, Embedder], tuple[OperatingPoint, Result]]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        sha256: of the weights as they are in the file: the run's own in fp32, others in fewer bits.
+        sha256: of the weights in the file: that of the run in fp32, a different one in fewer bits.
         difference, cosine: largest difference between components of the unit embeddings of ONNX Runtime and PyTorch,
-            and the least cosine between the two, over 8 random images and over 1.
-        operating_point: the certificate inside, if any.
-        gate: what the judge found, if there was one.
+            and the smallest cosine between them, over batches of 8 and 1 random images.
+        operating_point: the one in the metadata, if any.
+        gate: the result of the judge, if there was one.
     """
 
     precision: StoredPrecision
@@ -63,17 +63,17 @@ def export(
     precision: StoredPrecision = "fp32",
     judge: Judge | None = None,
 ) -> Exported:
-    """Write a model in evaluation mode as ONNX, its InputSpec, weights' hash and certificate in its metadata.
+    """Export a model in evaluation mode to ONNX, with InputSpec, weights' hash and operating point in the metadata.
 
-    origin: who trained the weights it goes back to, and their licence (`train.adopt`).
-    Input `images` [N, C, H, W] float32, output `embeddings` [N, D] float32, not normalised; N is free.
-    In int8 or fp16 it is another model, with a hash of its own: `operating_point` is left out, and the judge, who
-    gets the original and what will be written, gives it one of its own or refuses it.
+    origin: origin and license of the weights, from `train.adopt`.
+    Input `images` [N, C, H, W] float32, output `embeddings` [N, D] float32, not normalized; N is variable.
+    In int8 or fp16 the result is a different model with its own hash, so `operating_point` is omitted. The judge gets
+    the original and the new model, and returns an operating point for the new one, or raises an error.
 
     Raises:
         ModelError: ONNX and PyTorch differ by more than 1e-4 in a component (fp32), or their cosine is below 0.99
-            (int8) or 0.9999 (fp16); the operating point is of other weights. Nothing is written then, nor where the
-            judge raises an error.
+            (int8) or 0.9999 (fp16); or the operating point belongs to other weights. Nothing is written then, nor if
+            the judge raises an error.
         DataError: the file cannot be written.
     """
     pixels = _random_pixels(model.spec, 8)
@@ -115,7 +115,7 @@ def _check_parity(precision: StoredPrecision, difference: float, cosine: float) 
     if precision == "fp32" and difference > PARITY:
         raise ModelError(
             f"ONNX and PyTorch embeddings within {PARITY}", f"a difference of {difference:.2g}",
-            "report it: the exported model was not kept",
+            "report this as a bug; nothing was written",
         )  # fmt: skip
     if precision != "fp32" and cosine < COSINES[precision]:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Embed the images that a protocol's lists name, and certify a model by them."""
+"""Embedding of the images in a protocol's lists, and certification of a model on them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def embed_listed(
     strict: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Embeddings:
-    """Embed the images that a protocol's lists name (all, where it has none), from a folder or archive of crops.
+    """Embed the images in a protocol's lists (all, if it has none), from a folder or archive of crops.
 
-    `strict` refuses unreadable images instead of leaving them out; progress is called with images done and in all.
-    Raises DataError for malformed lists and for crops that cannot be used.
+    `strict` raises an error for unreadable images instead of skipping them; progress is called with images done and in
+    total. Raises DataError for malformed lists and unusable crops.
     """
     reader = open_reader(crops, strict)
     wanted = inputs_of(protocol).named(lists, reader.ids)
@@ -45,9 +45,9 @@ def embed_pairs(
     strict: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Embeddings:
-    """Embed the LFW images that `lists` in `data`/lfw name, from the first archive or folder of crops there.
+    """Embed the LFW images in `lists` under `data`/lfw, from the first archive or folder of crops there.
 
-    The lists are in LFW's format, or BLUFR's `.mat`; options as for `embed_listed`.
+    The lists are in LFW's format, or BLUFR's `.mat`; options as in `embed_listed`.
     """
     named = [data / "lfw" / name for name in lists]
     protocol = "blufr" if any(path.suffix == ".mat" for path in named) else "lfw"
@@ -58,9 +58,9 @@ def embed_pairs(
 def certify(
     result: Result, vectors: Embeddings, pairs_file: Path, *, far: float | None = None, model_sha256: str
 ) -> OperatingPoint:
-    """The operating point of a model on a list of LFW's format; its `result` there is evaluated as `verify` compares.
+    """Compute a model's operating point on a list in LFW's format, from its `result` under the conditions of `verify`.
 
-    far: false accept rate to stay at or below; None takes the threshold of the best accuracy.
+    far: upper limit of the false accept rate; None selects the threshold of best accuracy.
     """
     return operating_point(
         of_list(vectors, read_lfw_pairs(pairs_file)), target_far=far, protocol=f"{result.protocol}, mirror sum",
@@ -69,6 +69,6 @@ def certify(
 
 
 def keep_certificate(path: Path, point: OperatingPoint) -> None:
-    """Write an operating point; `verify` and `export` look for it at `certificate(model)`."""
+    """Write an operating point to a file; `verify` and `export` read it from `certificate(model)`."""
     with replacing(path) as temporary:
         temporary.write_text(point.to_json() + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is given as a model, a path or nothing, becomes one Network."""
+"""Loading of a Network from a run folder, an ONNX file, or the default model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DEFAULT = Path(str(files("normface") / "weights" / "default.onnx"))
 def load_network(
     model: str | Path | None = None, *, certified: bool = True, precision: RunPrecision = "fp32"
 ) -> Network:
-    """Load the folder of a run (by PyTorch), an ONNX file (by ONNX Runtime) or, with None, the default model.
+    """Load a run folder (by PyTorch), an ONNX file (by ONNX Runtime) or, with None, the default model.
 
     Options and errors: see `Embedder.load`.
     """
     if precision not in get_args(RunPrecision):
-        raise ConfigError(f"precision among {', '.join(get_args(RunPrecision))}", repr(precision), "choose one of them")
+        raise ConfigError(f"precision among {', '.join(get_args(RunPrecision))}", repr(precision), "correct precision")
     if model is None and not DEFAULT.is_file():
         raise ModelError(
             "a model", "none, and no default model ships yet",
@@ -32,7 +32,9 @@ def load_network(
     path = DEFAULT if model is None else Path(model)
     if path.is_dir():
         if precision == "bf16":
-            raise ConfigError("--precision bf16 with an ONNX file", f"the run {path}", "export it first")
+            raise ConfigError(
+                "--precision bf16 with an ONNX file", f"the run {path}", f"export it: normface export {path} FILE.onnx"
+            )
         require("torch", "train")
         from .pytorch import open_run
 

@@ -1,4 +1,4 @@
-"""A network that runs, whatever runs it, with what is known of it."""
+"""A network ready to run, with its specification and operating point."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Run = Callable[[NDArray[np.float32]], Floats]
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its preprocessing and its certificate; calling it runs it.
+    """A network with its preprocessing and its operating point; calling it runs it.
 
     Attributes:
         run: [N, C, H, W] float32 → features [N, D].
         spec: the input it expects.
         sha256: of the weights.
-        operating_point: the certified threshold, if there is one.
-        name: shown to people.
-        threads: how many calls of `run` may be under way at once; 1 where it uses all cores by itself.
-        batch: how many images it takes at once.
-        precision, device: in what and on what it computes.
+        operating_point: the certified threshold, if any.
+        name: for messages.
+        threads: number of concurrent calls of `run`; 1 if it uses all cores by itself.
+        batch: number of images per call.
+        precision, device: of the computation.
 
     Raises:
         ModelError: the operating point was certified on another model.
@@ -60,12 +60,12 @@ class Network:
 
 
 def certificate(model: str | Path) -> Path:
-    """Where a model's operating point is kept: in its run folder, or beside its file."""
+    """Return the path of a model's operating point: in its run folder, or next to its file."""
     model = Path(model)
     return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
 
 
 def operating_point(model: str | Path) -> OperatingPoint | None:
-    """Read the operating point that is kept with a model, if there is one. Raises ConfigError where it is damaged."""
+    """Read a model's operating point, if there is one. Raises ConfigError if it is damaged."""
     path = certificate(model)
     return OperatingPoint.from_json(path.read_bytes()) if path.exists() else None

@@ -1,4 +1,4 @@
-"""What becomes of a part of the images that are embedded in bulk: the same, whether this process or Ray does it."""
+"""Embedding of one part of a bulk job, shared by this process and Ray so that results are identical."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREPARED_AT_ONCE = 32  # images prepared at once
 
 
 class Embedded(NamedTuple):
-    """A part: features [n, D] by id, and the refused."""
+    """A part: features [n, D] by id, and refused images."""
 
     ids: list[str]
     features: Floats
@@ -23,18 +23,18 @@ class Embedded(NamedTuple):
 
 
 def blocks(rows: range) -> list[range]:
-    """The rows that are prepared and embedded at once: the same, whoever does it."""
+    """Split rows into the blocks that are prepared and embedded together."""
     return [rows[start : start + PREPARED_AT_ONCE] for start in range(0, len(rows), PREPARED_AT_ONCE)]
 
 
 def embed_block(embedder: Embedder, prepared: Prepared, mirror: Mirror) -> Embedded:
-    """What comes of a block; features [0, 0] where all of it is refused."""
+    """Embed a block; features are [0, 0] if all of it is refused."""
     features = embedder.features(prepared.crops, mirror) if prepared.ids else np.empty((0, 0), np.float32)
     return Embedded(prepared.ids, features, prepared.refused)
 
 
 def join(found: Iterable[Embedded]) -> Embedded:
-    """The part that blocks make."""
+    """Join blocks into a part."""
     found = list(found)
     features = [each.features for each in found if len(each.ids)] or [np.empty((0, 0), np.float32)]
     return Embedded(

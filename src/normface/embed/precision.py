@@ -1,7 +1,7 @@
-"""Weights of an ONNX graph in fewer bytes: int8 with a scale for each output, or float16. All is computed in float32.
+"""Smaller weights of an ONNX graph: int8 with a scale per output, or float16; computation stays in float32.
 
-A weight becomes Cast(int8) · scale, or Cast(float16): constants, which ONNX Runtime, also in a browser, works out once
-when it loads the file. So only the file is smaller (and loads as fast: `docs/decisions/0006-small-files.md`).
+A weight becomes Cast(int8) · scale, or Cast(float16): constants that ONNX Runtime folds once when it loads the file,
+also in a browser. So only the file is smaller, and it loads as fast (`docs/decisions/0006-small-files.md`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ StoredPrecision = Literal["fp32", "fp16", "int8"]
 
 
 def store(proto: Any, precision: StoredPrecision) -> None:
-    """Replace the float32 weights of convolutions and matrix products in a ModelProto; biases stay as they are.
+    """Replace the float32 weights of convolutions and matrix products in a ModelProto; biases are unchanged.
 
-    Batch norms must have been folded into them before, as torch's exporter does: scales follow the folded weights.
+    Batch norms must be folded already, as torch's exporter does: the scales are those of the folded weights.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""A network run by PyTorch in float32: a model in memory, or that of a run folder."""
+"""Networks run by PyTorch in float32: a model in memory, or the one of a run folder."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def torch_runner(model: Model) -> Run:
 
 
 def load_model(run: str | Path) -> tuple[Model, str]:
-    """The network of a run in evaluation mode, the averaged one where there is one; SHA-256 of its names and values.
+    """Load the network of a run in evaluation mode, averaged if available, and the SHA-256 of its names and values.
 
-    Raises ModelError where there is none, or it does not fit the network that its configuration names.
+    Raises ModelError if there is none, or it does not fit the network in its configuration.
     """
     checkpoint = Checkpoint.read(run)
     try:
@@ -51,6 +51,6 @@ def load_model(run: str | Path) -> tuple[Model, str]:
 
 
 def open_run(run: Path, *, certified: bool = True) -> Network:
-    """The network of a run folder, with the operating point kept there. Raises ModelError as `load_model` does."""
+    """Open the network of a run folder with its operating point. Raises ModelError as `load_model` does."""
     model, sha256 = load_model(run)
     return Network(torch_runner(model), model.spec, sha256, operating_point(run) if certified else None, run.name)

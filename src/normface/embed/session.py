@@ -1,4 +1,4 @@
-"""An ONNX file run by ONNX Runtime; torch is not needed."""
+"""ONNX files run by ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _log = logging.getLogger("normface")
 
 
 def open_onnx(path: Path, *, certified: bool = True) -> Network:
-    """Open an ONNX model: its InputSpec and operating point are in its metadata or beside it; see `Embedder.load`.
+    """Open an ONNX model with InputSpec and operating point in its metadata or next to it; see `Embedder.load`.
 
-    It computes in float32, on an NVIDIA GPU where ONNX Runtime's build for them is installed, else on all cores.
-    Raises ModelError where file, specification or shapes do not fit.
+    It computes in float32, on an NVIDIA GPU if the GPU build of ONNX Runtime is installed, otherwise on all cores.
+    Raises ModelError if file, specification or shapes do not fit.
     """
     session = _session(path)
     metadata = session.get_modelmeta().custom_metadata_map

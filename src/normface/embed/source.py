@@ -1,4 +1,4 @@
-"""The images that are embedded in bulk: crops, or photographs whose faces are found and cut out here."""
+"""Images for bulk embedding: crops, or photographs whose faces are detected and aligned here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROBED = 8  # images looked at to tell crops from photographs
 
 
 class Prepared(NamedTuple):
-    """Some images of a part: names and crops [n, height, width, 3] of those that can be used, why others cannot."""
+    """Prepared images: names and crops [n, height, width, 3], and refused images with reasons."""
 
     ids: list[str]
     crops: Image
@@ -31,13 +31,13 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Images by number; processes that see the same files may share it.
+    """Images by number; processes that see the same files can share it.
 
     Attributes:
-        path: where they lie.
+        path: location of the images.
         images: encoded, with their ids.
-        template: of the crops wanted.
-        photographs: whether faces must be found and aligned first.
+        template: of the crops to produce.
+        photographs: whether faces must be detected and aligned.
     """
 
     path: Path
@@ -111,10 +111,10 @@ class Source:
 
 
 def open_source(path: str | Path, template: str, photographs: bool | None = None) -> Source:
-    """The images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of their paths.
+    """Open the images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of paths.
 
-    `photographs`: whether they are, or are aligned crops already; None looks at the first ones' sizes.
-    Raises DataError where there are none.
+    `photographs`: True for photographs, False for aligned crops, None to decide by the sizes of the first images.
+    Raises DataError if there are none.
     """
     path = Path(path).absolute()
     images = _open(path)

@@ -20,11 +20,11 @@ class Detector(Protocol):
     """Finds faces in photographs; safe to use from several threads."""
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a photograph [H, W, 3] uint8 RGB, most certain first; empty where there is none."""
+        """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first."""
         ...
 
     def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
-        """`detect` on each of several photographs, to the same faces, in less time where the detector can."""
+        """Detect faces in several photographs: the same faces as `detect`, faster if the detector supports batches."""
         ...
 
 

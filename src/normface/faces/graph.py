@@ -1,6 +1,6 @@
-"""ONNX files rewritten before ONNX Runtime reads them, without the package `onnx`: messages are lists of fields.
+"""Rewriting of ONNX files before ONNX Runtime reads them, without the package `onnx`.
 
-The numbers of the fields are those of onnx.proto3.
+Messages are lists of fields; field numbers are those of onnx.proto3.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _FIXED = {1: 8, 5: 4}  # bytes of the wire types of fixed length
 
 
 def without_prelu(model: bytes) -> bytes:
-    """An ONNX model that says relu(z) + a·(z − relu(z)) for PRelu(z, a): the same bits where z is finite.
+    """Replace PRelu(z, a) in an ONNX model by relu(z) + a·(z − relu(z)): identical results for finite z.
 
-    ONNX Runtime 1.32 computes these with vector instructions, PRelu without: MTCNN's networks take 0.6 of the time.
-    Raises ValueError or IndexError for bytes that are no protocol buffer.
+    ONNX Runtime 1.32 vectorizes these operators but not PRelu: MTCNN's networks take 0.6 of the time.
+    Raises ValueError or IndexError for bytes that are not a protocol buffer.
     """
     parts = []
     for number, field, content in _fields(model):

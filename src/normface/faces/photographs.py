@@ -1,4 +1,4 @@
-"""Photographs by name: the images of a folder, of a zip, or of a text list."""
+"""Photographs by name, from a folder, a zip, or a text list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .template import Template
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images by name, sorted; `source.read(name)` gives the bytes of one."""
+    """Images by name, sorted; `source.read(name)` returns the bytes of one."""
 
     source: Source
     names: Sequence[str]
@@ -33,14 +33,14 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Photograph:
-    """One encoded photograph, and its decode at the size that detection needs."""
+    """An encoded photograph, decoded at the size that detection needs."""
 
     name: str
     data: bytes
     reduced: Reduced
 
     def crop(self, face: Face, template: Template) -> Image:
-        """The aligned crop, from a larger decode where the reduced one has fewer pixels than it can use."""
+        """Return the aligned crop of a face; decodes the photograph at a larger size if the crop can use it."""
         reduced, landmarks = self.reduced, face.landmarks
         fine = zoom(template.fit(landmarks))
         if fine < 1 < reduced.factor:
@@ -50,11 +50,11 @@ class Photograph:
 
 
 def open_photographs(path: str | Path) -> Photographs:
-    """The images at `path`: a folder or zip with images at any depth, or a text file with one path a line.
+    """Open the images at `path`: a folder or zip with images at any depth, or a text file with one path per line.
 
-    Paths in a list count from the list's folder, or are separated by NUL bytes as `find -print0` writes them; the names
-    are relative to the folder around all of them. Hidden files, `__MACOSX` and other file types are passed over.
-    Raises DataError for anything else, and where there is no image.
+    Paths in a list are relative to the list's folder; they may be separated by NUL bytes, as by `find -print0`. Names
+    are relative to the folder that contains all of them. Hidden files, `__MACOSX` and other file types are ignored.
+    Raises DataError for anything else, or if there is no image.
     """
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
@@ -62,14 +62,16 @@ def open_photographs(path: str | Path) -> Photographs:
     # A name that leads out of the folder is told as refused, not passed over.
     names = sorted(name for name in source.names if is_image(name.replace("../", "")))
     if not names:
-        raise DataError(f"images in {path}", f"none among {len(source.names)} files", f"give {', '.join(EXTENSIONS)}")
+        raise DataError(
+            f"images in {path}", f"none among {len(source.names)} files", f"supply files {', '.join(EXTENSIONS)}"
+        )
     return Photographs(source, names)
 
 
 def read_landmarks(path: str | Path) -> dict[str, Floats]:
-    """Landmarks [5, 2] by name from lines `name x1 … x5 y1 … y5`, as LFW's landmark file has them.
+    """Read landmarks [5, 2] by name from lines `name x1 … x5 y1 … y5`, the format of LFW's landmark file.
 
-    Raises DataError for a missing file, and for a line that is otherwise.
+    Raises DataError for a missing file or a malformed line.
     """
     points: dict[str, Floats] = {}
     try:
@@ -117,4 +119,4 @@ class _Listed:
             return Path(self.root, name).read_bytes()
         except OSError as error:
             got = error.strerror or repr(error)
-            raise DataError(f"{name} to be readable", got, "restore the file or leave it out") from error
+            raise DataError(f"{name} to be readable", got, "restore the file, or remove it from the list") from error

@@ -1,4 +1,4 @@
-"""How well a face was taken: signals to sort photographs by, no verdict."""
+"""Quality signals of a face, for ranking photographs: pose, eye distance, sharpness."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _INVERSE = np.linalg.pinv(MEAN_FACE - MEAN_FACE.mean(0))
 
 
 class Pose(NamedTuple):
-    """Where a head points, in degrees: `yaw` to the image's right, `pitch` up, `roll` clockwise; 0, 0, 0 is frontal.
+    """Head pose in degrees: `yaw` to the image's right, `pitch` up, `roll` clockwise; 0, 0, 0 is frontal.
 
-    Five landmarks tell yaw and pitch to some 10 degrees only: faces differ from the mean one.
+    From five landmarks, yaw and pitch are accurate to about 10 degrees only, because faces differ from the mean face.
     """
 
     yaw: float
@@ -31,15 +31,15 @@ class Pose(NamedTuple):
 
 
 def pose(landmarks: Floats) -> Pose:
-    """The rotation of a mean face whose scaled orthographic picture is nearest the landmarks [5, 2].
+    """Estimate the pose: the rotation of a mean face whose scaled orthographic projection fits landmarks [5, 2] best.
 
-    The first step of POSIT (DeMenthon and Davis 1995): least squares for a 2×3 matrix, then the rotation nearest to it.
-    Raises FaceError for landmarks on one line.
+    The first step of POSIT (DeMenthon and Davis 1995): least squares for a 2×3 matrix, then the nearest rotation.
+    Raises FaceError for collinear landmarks.
     """
     points = np.asarray(landmarks, np.float64)
     turned, stretch, base = np.linalg.svd(_projection(points), full_matrices=False)
     if not stretch[1] > 1e-6 * stretch[0]:
-        raise FaceError("landmarks that are not on one line", str(points.tolist()), "detect the face again")
+        raise FaceError("landmarks that are not on one line", str(points.tolist()), "use another photograph")
     x, y = turned @ base
     rotation = np.stack([x, y, np.cross(x, y)])  # Rz(roll) · Ry(-yaw) · Rx(-pitch)
     yaw = np.arcsin(np.clip(rotation[2, 0], -1, 1))
@@ -66,14 +66,14 @@ def _projection(points: Floats) -> Floats:
 
 
 def eye_distance(landmarks: Floats) -> float:
-    """Between the eyes, in pixels: below 20 or so a photograph says little of a face."""
+    """Distance between the eyes in pixels; below about 20, recognition is unreliable."""
     return float(np.hypot(*np.subtract(landmarks[1], landmarks[0])))
 
 
 def sharpness(crop: Image) -> float:
-    """Variance of the Laplacian of an aligned crop's luma (Pech-Pacheco et al. 2000): small where it is blurred.
+    """Variance of the Laplacian of an aligned crop's luma (Pech-Pacheco et al. 2000): small for blurred images.
 
-    In squared grey levels; to be compared within one template only.
+    In squared gray levels; comparable within one template only.
     """
     return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 

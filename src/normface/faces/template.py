@@ -1,4 +1,4 @@
-"""Where a face lies in an aligned crop: the templates by name, and any that a user describes in JSON."""
+"""Alignment templates: the named ones, and custom ones in JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..types import Floats
 
 @dataclass(frozen=True)
 class Template:
-    """A crop's size and where landmarks lie in it, (x, y) in pixels.
+    """The size of a crop and the positions of the landmarks in it, (x, y) in pixels.
 
     Attributes:
-        points: [5, 2], the five landmarks, met by least squares; or [2, 2], the middles of eyes and mouth, met by Light
-            CNN's rule: the eyes are turned level, the two heights are met, and the eyes' x.
+        points: [5, 2], the five landmarks, fitted by least squares; or [2, 2], the midpoints of eyes and mouth, fitted
+            by Light CNN's rule: level eyes, both heights, and the x of the eyes.
         height, width: of the crop.
     """
 
@@ -37,10 +37,10 @@ class Template:
         self.fit(points if len(points) == 5 else points[[0, 0, 0, 1, 1]] + [(-1, 0), (1, 0), (0, 0), (0, 0), (0, 0)])
 
     def fit(self, landmarks: Floats) -> Floats:
-        """The similarity [2, 3] from the crop to a photograph with these landmarks [5, 2].
+        """Fit the similarity [2, 3] from the crop to a photograph with landmarks [5, 2].
 
-        Errors are counted in the photograph's pixels, as the authors' MATLAB (`cp2tform`) counts them. Raises
-        InputError for another shape, FaceError for degenerate landmarks.
+        Errors are measured in the photograph's pixels, as in the authors' MATLAB code (`cp2tform`). Raises InputError
+        for another shape, FaceError for degenerate landmarks.
         """
         landmarks = np.asarray(landmarks, np.float64)
         if len(self.points) == 5:
@@ -51,16 +51,16 @@ class Template:
         level = (right - left) / abs(right - left) if right != left else 0
         tall = ((lips - eyes) * np.conj(level)).imag
         if not tall > 0:
-            raise FaceError("two eyes above a mouth", str(landmarks.tolist()), "detect the face again")
+            raise FaceError("two eyes above a mouth", str(landmarks.tolist()), "use another photograph")
         turn = level * tall / (self.points[1, 1] - self.points[0, 1])
         shift = eyes - turn * complex(*self.points[0])
         return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def find_template(name: str | Template) -> Template:
-    """A template by its name, or from a JSON file `{"points": [[x, y], …], "height": …, "width": …}`.
+    """Return a template by name, or from a JSON file `{"points": [[x, y], …], "height": …, "width": …}`.
 
-    Raises ConfigError for an unknown name and for another file.
+    Raises ConfigError for an unknown name or an invalid file.
     """
     if isinstance(name, Template):
         return name
@@ -68,7 +68,7 @@ def find_template(name: str | Template) -> Template:
         return TEMPLATES[name]
     if not name.endswith(".json"):
         raise ConfigError(
-            f"a template among {', '.join(TEMPLATES)}, or a JSON file", repr(name), "choose one of them"
+            f"a template among {', '.join(TEMPLATES)}, or a JSON file", repr(name), "correct the template"
         )  # fmt: skip
     try:
         raw = json.loads(Path(name).read_bytes())
@@ -80,10 +80,10 @@ def find_template(name: str | Template) -> Template:
 
 
 def similarity(source: Floats, target: Floats) -> Floats:
-    """The [2, 3] similarity transform (turn, scale, shift; no reflection) nearest to source → target, points [N, 2].
+    """Fit the similarity transform [2, 3] (rotation, scale, translation) from source to target points [N, 2].
 
     Least squares in the target's units (Umeyama 1991), in closed form by complex numbers. Raises InputError for other
-    shapes, FaceError for points that are not finite or all the same.
+    shapes, FaceError for points that are not finite or all identical.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     _check(source, target)
@@ -96,10 +96,10 @@ def similarity(source: Floats, target: Floats) -> Floats:
 
 def _check(source: Floats, target: Floats) -> None:
     if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2:
-        raise InputError("points [N, 2] and as many", f"{source.shape} and {target.shape}", "give x and y of each")
+        raise InputError("two arrays [N, 2]", f"{source.shape} and {target.shape}", "pass x and y of the same points")
     for points in (source, target):
         if not np.isfinite(points).all() or np.ptp(points, axis=0).max() < 1e-6:
-            raise FaceError("distinct, finite landmarks", str(points.tolist()), "detect the face again")
+            raise FaceError("distinct, finite landmarks", str(points.tolist()), "use another photograph")
 
 
 # Wen's five points (PAPER.md §3): left eye, right eye, nose, left mouth corner, right mouth corner.

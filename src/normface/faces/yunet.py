@@ -1,4 +1,4 @@
-"""YuNet (Wu, Peng, Yu 2023), run by OpenCV from the user's ONNX file: faster than MTCNN, and finds turned faces."""
+"""YuNet (Wu, Peng, Yu 2023), run by OpenCV from an ONNX file: faster than MTCNN, and detects turned faces."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class yunet:
             raise ModelError("the weights of YuNet", f"{weights} ('{error}')", _WHERE) from error
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces in a photograph [H, W, 3] uint8 RGB, most certain first. Raises InputError for another array."""
+        """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first. Raises InputError otherwise."""
         check_photograph(image)
         net = self._net()
         net.setInputSize(image.shape[1::-1])
@@ -55,7 +55,7 @@ class yunet:
         return sorted(faces, key=lambda face: -face.score)
 
     def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
-        """`detect` on each of several photographs."""
+        """Detect faces in several photographs."""
         return [self.detect(image) for image in images]
 
     def _net(self) -> Any:

@@ -1,4 +1,4 @@
-"""The paper's figures, drawn anew: each gives a picture and the numbers behind it."""
+"""Reproductions of the paper's figures, each with its numbers."""
 
 from __future__ import annotations
 

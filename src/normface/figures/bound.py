@@ -1,4 +1,4 @@
-"""Figure 5: how low the loss can fall (Proposition 2), against the scale."""
+"""Figure 5: lower bound of the loss (Proposition 2) against the scale."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SCALES = np.arange(0.5, 40.01, 0.5)
 
 
 def bounds() -> dict[str, Any]:
-    """`scale` [80], and `loss_lower_bound` [80] in nats for each number of classes."""
+    """Compute `scale` [80] and `loss_lower_bound` [80] in nats for each number of classes."""
     curves = {str(n): [theory.loss_lower_bound(n, s) for s in SCALES.tolist()] for n in CLASSES}
     return {"scale": SCALES.tolist(), "loss_lower_bound": curves}
 
 
 @FIGURES.register
 def bound(progress: Progress) -> Drawing:
-    """Figure 5: Proposition 2's bound of the loss against the scale, for 10 to 100,000 classes."""
+    """Figure 5: lower bound of the loss (Proposition 2) against the scale, for 10 to 100,000 classes."""
     numbers = bounds()
     figure, axes = panels(1, 1, 5.6, 4.2)
     for (n, curve), colour, style in zip(

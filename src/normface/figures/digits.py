@@ -1,4 +1,4 @@
-"""Digits on the sphere: the gallery of scales, and every softmax, C-contrastive and C-triplet variant."""
+"""Digits on the sphere under various scales, and under every softmax, C-contrastive and C-triplet variant."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ FAMILIES = {"softmax": SOFTMAX, "C-contrastive": CONTRASTIVE, "C-triplet": TRIPL
 
 
 def measure(features: Tensor, labels: Tensor, agents: Tensor) -> dict[str, Any]:
-    """Features [N, 3] and agents [C, 3] as directions: accuracy by the nearest agent with its 95 % interval, mean angle
-    between a sample and its own agent, and the smallest angle between two agents, in degrees."""
+    """Measure features [N, 3] and agents [C, 3] as directions: accuracy by the nearest agent with its 95 % interval,
+    mean angle between samples and their own agents, and smallest angle between two agents, in degrees."""
     cosines = l2_normalize(features.double()) @ l2_normalize(agents.double()).T
     right = proportion(int((cosines.argmax(1) == labels).sum()), len(labels))
     own = cosines.gather(1, labels[:, None]).clamp(-1, 1)
@@ -98,7 +98,7 @@ class SphereRun:
         return mnist.features(self.model, mnist.digits().test)
 
     def loss_on_training_digits(self) -> float:
-        """Mean over all 4,000, whose classes are balanced as the bound asks."""
+        """Mean loss over all 4,000 training digits, whose classes are balanced, as the bound requires."""
         data = mnist.digits()
         with torch.no_grad():
             return float(self.loss(mnist.features(self.model, data.train), data.train_labels))
@@ -107,7 +107,7 @@ class SphereRun:
 def train_on_sphere(
     variant: Variant, *, epochs: int, rate: float, progress: Progress, start: SphereRun | None = None
 ) -> SphereRun:
-    """Train a variant: from scratch, or going on from the network and with the agents of `start`."""
+    """Train a variant from scratch, or from the network and agents of `start`."""
     torch.manual_seed(0)
     name, options = variant
     model, loss = mnist.network(3), LOSSES.build(name, mnist.CLASSES, 3, **options)
@@ -120,7 +120,7 @@ def train_on_sphere(
 
 @FIGURES.register
 def scales(progress: Progress, epochs: int = EPOCHS) -> Drawing:
-    """The gallery: digits in 3-D under NormFace softmax at fixed scales 1, 2, 4, 7, 11."""
+    """Digits in 3-D under NormFace softmax at fixed scales 1, 2, 4, 7, 11."""
     labels, numbers, advance = (
         mnist.digits().test_labels,
         {},

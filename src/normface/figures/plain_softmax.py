@@ -1,4 +1,4 @@
-"""Figures 2 and 3: what plain softmax does to features in the plane, without a bias and with one."""
+"""Figures 2 and 3: features in the plane under plain softmax, without and with a bias."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Softmax(nn.Module):
 
 @dataclass(frozen=True)
 class PlaneRun:
-    """The training and the test digits' features [N, 2] with labels [N], and the softmax they were trained with."""
+    """Features [N, 2] and labels [N] of training and test digits, and the softmax of the training."""
 
     train: Floats
     train_labels: Ints
@@ -46,7 +46,7 @@ class PlaneRun:
     softmax: Softmax
 
     def accuracies(self) -> dict[str, float]:
-        """On the test digits: by the softmax, by the nearest class mean, and by the nearest mean direction."""
+        """Test accuracies by the softmax, by the nearest class mean, and by the nearest mean direction."""
         means, directions = means_of(self.train, self.train_labels), means_of(unit(self.train), self.train_labels)
         with torch.no_grad():
             softmax = self.softmax.logits(torch.from_numpy(self.test)).argmax(1).numpy()
@@ -66,9 +66,9 @@ def train_in_plane(bias_rate: float, seed: int, progress: Progress, epochs: int 
 
 
 def radiality(features: Floats, labels: Ints) -> dict[str, Any]:
-    """Share of each class's variance, and of all within classes, that lies along the class's mean direction.
+    """Compute the share of the variance within classes along the class's mean direction, for each class and in total.
 
-    1: the features of a class differ in length only. 1/D: they spread alike in all D directions.
+    1: the features of a class differ in length only. 1/D: they spread equally in all D directions.
     """
     along, whole = [], []
     for digit in np.unique(labels):
@@ -81,7 +81,7 @@ def radiality(features: Floats, labels: Ints) -> dict[str, Any]:
 
 
 def origin(features: Floats, labels: Ints) -> dict[str, Any]:
-    """How far out each class lies (mean length of its features / the median class's), and how wide its directions are.
+    """Compute each class's mean feature length relative to the median class, and the spread of its directions.
 
     `angular_spread` is the circular standard deviation √(-2·log R) in degrees, R the length of the mean direction.
     """
@@ -101,7 +101,7 @@ def origin(features: Floats, labels: Ints) -> dict[str, Any]:
 
 @FIGURES.register
 def radial(progress: Progress, epochs: int = EPOCHS) -> Drawing:
-    """Figure 2: without a bias, softmax features are radial; and the largest class probability over the plane."""
+    """Figure 2: radial softmax features without a bias, and the largest class probability over the plane."""
     run = train_in_plane(0, 0, progress, epochs)
     numbers = {**radiality(run.test, run.test_labels), "accuracy": run.accuracies(), "epochs": epochs, "seed": 0}
     figure, axes = panels(1, 2, 9, 4.4)
@@ -125,7 +125,7 @@ def radial(progress: Progress, epochs: int = EPOCHS) -> Drawing:
 
 @FIGURES.register
 def bias(progress: Progress, epochs: int = EPOCHS) -> Drawing:
-    """Figure 3: with a bias, some clusters come to lie at the origin, and normalising smears them round the circle."""
+    """Figure 3: with a bias, some clusters lie at the origin, and normalization spreads them around the circle."""
     together = mnist.Together(progress, 2 * SEEDS * mnist.steps(epochs))
     runs, without = ([train_in_plane(rate, seed, together, epochs) for seed in range(SEEDS)] for rate in (BIAS_RATE, 0))
     found, control = (
@@ -157,12 +157,12 @@ def means_of(features: Floats, labels: Ints) -> Floats:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Rows at length 1."""
+    """Normalize rows."""
     lengths: Floats = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / lengths
 
 
 def ringed(features: Floats, labels: Ints) -> Floats:
-    """Directions [N, 2], each class on a circle of its own (radii 1 to 2) so that none hides another."""
+    """Return directions [N, 2] with each class on its own circle (radii 1 to 2), so that none hides another."""
     radii: Floats = 1 + labels / labels.max()
     return unit(features) * radii[:, None]

@@ -21,7 +21,7 @@ MARGINS, WANTED = np.linspace(0, 2, 41), 0.2  # of agents; of samples (FaceNet's
 
 
 def tangents(count: int = 60, rate: float = 0.5) -> dict[str, Any]:
-    """Gradients of ‖x̃ - t‖² at `count` random points x [N, 3] of different lengths, through `l2_normalize`.
+    """Compute gradients of ‖x̃ - t‖² at `count` random points x [N, 3] of different lengths, through `l2_normalize`.
 
     Returns `points` and `gradients` [N, 3], the largest |⟨x̃, g⟩|, the growth of the norm in a plain step of size
     `rate`, and the largest error of Pythagoras, |‖x - rate·g‖² - ‖x‖² - rate²‖g‖²|.
@@ -44,7 +44,7 @@ def tangents(count: int = 60, rate: float = 0.5) -> dict[str, Any]:
 
 
 def clusters() -> tuple[Tensor, Tensor]:
-    """The paper's two classes: 100 points each from N((∓.3, 0, .3), .25²·I) brought to the sphere [200, 3]; labels."""
+    """Draw the paper's two classes, 100 points each from N((∓.3, 0, .3), .25²·I), normalized [200, 3]; with labels."""
     draw = torch.Generator().manual_seed(0)
     means = torch.tensor([[-0.3, 0.0, 0.3], [0.3, 0.0, 0.3]], dtype=torch.float64).repeat_interleave(POINTS, 0)
     points = l2_normalize(means + 0.25 * torch.randn(2 * POINTS, 3, generator=draw, dtype=torch.float64))
@@ -52,7 +52,7 @@ def clusters() -> tuple[Tensor, Tensor]:
 
 
 def paths(margin: float) -> tuple[Tensor, Tensor]:
-    """Gradient descent of both agents from the class means, the points fixed, by C-contrastive with `margin`.
+    """Move both agents from the class means by gradient descent on C-contrastive with `margin`, with fixed points.
 
     Returns the agents after every step [STEPS + 1, 2, 3], on the sphere, and their first gradients [2, 3].
     """
@@ -71,10 +71,10 @@ def paths(margin: float) -> tuple[Tensor, Tensor]:
 
 
 def proposition3(features: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Both sides of (1/n)Σ_j(d(f₀,f_j) - d(f₀,W))² ≤ (1/n)Σ_j d(f_j,W)², for each sample f₀ and each other class.
+    """Test (1/n)Σ_j(d(f₀,f_j) - d(f₀,W))² ≤ (1/n)Σ_j d(f_j,W)² for each sample f₀ and each other class.
 
-    W is the class's agent, its mean direction. Counts of `violations` among `trials`, by the plain distance, for which
-    the inequality is proven, and by the squared one; and the largest left side over the right.
+    W is the class's agent, its mean direction. Returns the counts of `violations` among `trials`, by the plain
+    distance, for which the inequality is proven, and by the squared one; and the largest ratio of both sides.
     """
     agents = means_direction(features, labels)
     numbers: dict[str, Any] = {}
@@ -97,11 +97,11 @@ def proposition3(features: Tensor, labels: Tensor) -> dict[str, Any]:
 
 
 def unseen(features: Tensor, labels: Tensor, margins: Floats) -> dict[str, Any]:
-    """How much samples of two classes still ask for when the agents, with margin m, ask for nothing more.
+    """Compute the share of sample pairs and triplets that are still active when agents with margin m are not.
 
     `pairs`: among samples of two classes, neither nearer than m to the other's agent, the share nearer than WANTED to
-    each other. `triplets`: among anchors whose agents are satisfied (own + m ≤ other), the share of their sample
-    triplets that are not satisfied with a margin of WANTED. None where there is no such pair or anchor.
+    each other. `triplets`: among anchors with inactive agents (own + m ≤ other), the share of their sample triplets
+    that violate a margin of WANTED. None if there is no such pair or anchor.
     """
     to_agents = torch.cdist(features, means_direction(features, labels)).square()
     to_samples = torch.cdist(features, features).square()
@@ -121,13 +121,13 @@ def unseen(features: Tensor, labels: Tensor, margins: Floats) -> dict[str, Any]:
 
 
 def means_direction(features: Tensor, labels: Tensor) -> Tensor:
-    """Where C-contrastive with margin 0 puts the agents: the directions of the class means [C, D]."""
+    """Return the directions of the class means [C, D], where C-contrastive with margin 0 puts the agents."""
     return l2_normalize(torch.stack([features[labels == one].mean(0) for one in range(int(labels.max()) + 1)]))
 
 
 @FIGURES.register
 def gradient(progress: Progress) -> Drawing:
-    """Figure 4: normalising projects the gradient onto the tangent; on the sphere all gradients are tangent."""
+    """Figure 4: normalization projects the gradient onto the tangent; on the sphere all gradients are tangent."""
     numbers = tangents()
     points, gradients = numbers["points"], numbers["gradients"]
     figure, axes = panels(1, 2, 8.4, 4.3)
@@ -149,7 +149,7 @@ def gradient(progress: Progress) -> Drawing:
 
 @FIGURES.register
 def agents(progress: Progress) -> Drawing:
-    """Figure 6: where two agents go under C-contrastive with margin 0 and with margin 1."""
+    """Figure 6: paths of two agents under C-contrastive with margin 0 and with margin 1."""
     points, labels = clusters()
     figure, axes = panels(1, 2, 8.4, 4.3)
     numbers: dict[str, Any] = {"points_a_class": POINTS, "steps": STEPS, "rate": RATE}
@@ -177,7 +177,7 @@ def agents(progress: Progress) -> Drawing:
 
 @FIGURES.register
 def marginal(progress: Progress) -> Drawing:
-    """Figure 7: an agent does not see its class's marginal samples, hence larger margins (Proposition 3)."""
+    """Figure 7: agents do not represent marginal samples of their class, hence larger margins (Proposition 3)."""
     points, labels = clusters()
     numbers = {"proposition3": proposition3(points, labels), **unseen(points, labels, MARGINS)}
     progress(1, 1)
@@ -223,7 +223,7 @@ def _mean(values: Tensor) -> float | None:
 
 
 def _projection(axes: Any) -> None:
-    """The plane picture of eq. 4: u = ∂L/∂x̃, its part along x̃, and what is left."""
+    """Draw eq. 4 in the plane: u = ∂L/∂x̃, its part along x̃, and the remainder."""
     turn = np.linspace(0, 2 * np.pi, 121)
     axes.plot(np.cos(turn), np.sin(turn), color=FAINT, linewidth=0.8)
     unit = np.array([np.cos(0.9), np.sin(0.9)])

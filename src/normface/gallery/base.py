@@ -1,4 +1,4 @@
-"""What every gallery does, whatever keeps it: the protocol, its records, and the checks of what comes in."""
+"""The protocol of all galleries, its records, and the validation of its arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAME_LIMIT = 200  # characters
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody enrolled: `name`, number of `templates`, when first `enrolled` (UTC), and the note of `consent`."""
+    """An enrolled person: `name`, number of `templates`, time of first enrolment (UTC), and note of `consent`."""
 
     name: str
     templates: int
@@ -30,14 +30,14 @@ class Person:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the audit log, which never holds vectors or images.
+    """A line of the audit log, which never contains vectors or images.
 
     Attributes:
-        number: 1, 2, …: the order in which things happened, whatever the clock said.
-        time: by the clock of the machine that did it (UTC).
+        number: 1, 2, …: the order of events, independent of the clock.
+        time: by the clock of the machine that wrote it (UTC).
         action: create, enrol, search, verify, forget, export, migrate or switch.
-        person: who was enrolled, verified or forgotten, or was the best match of a search; None where nobody was.
-        detail: counts and scores, in words.
+        person: who was enrolled, verified or forgotten, or the best match of a search; None if there is none.
+        detail: counts and scores, as text.
     """
 
     number: int
@@ -49,14 +49,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Enrolments:
-    """Templates with their people, in bulk: what `Gallery.enrol_many` takes and `Gallery.export` gives.
+    """Templates with their people: the argument of `Gallery.enrol_many`, and the output of `Gallery.export`.
 
     Attributes:
         people: [N] names.
-        vectors: [N, D] floating point, of any length but zero: they are normalised.
-        quality: [N], the higher the better; NaN or None where unknown.
-        time: [N] seconds since 1970 (UTC) of enrolment; None for now.
-        consent: [N] notes, or None: what each person agreed to, when, and where that is written down.
+        vectors: [N, D] floating point, nonzero; they are normalized.
+        quality: [N], higher is better; NaN or None if unknown.
+        time: [N] enrolment in seconds since 1970 (UTC); None for now.
+        consent: [N] notes, or None: what each person agreed to, when, and where it is filed.
     """
 
     people: Sequence[str]
@@ -74,7 +74,7 @@ class Enrolments:
             raise InputError(
                 "vectors [N, D] and as many people, qualities, times and notes of consent",
                 f"vectors {list(vectors.shape)}, {len(people)} people, {lengths or 'nothing else'}",
-                "give one of each for each vector",
+                "give one of each per vector",
             )
         object.__setattr__(self, "people", people)
         object.__setattr__(self, "vectors", unit_rows(vectors))
@@ -82,63 +82,63 @@ class Enrolments:
             if columns[name] is not None:
                 object.__setattr__(self, name, np.asarray(columns[name], np.float64))
         if self.time is not None and not np.isfinite(self.time).all():
-            raise InputError("finite times", "NaN or infinity", "leave time out for now")
+            raise InputError("finite times", "NaN or infinity", "pass time=None for the current time")
 
     def __len__(self) -> int:
         return len(self.people)
 
 
 class Migration(Protocol):
-    """A gallery on its way to another model: searches answer from the old templates until `switch`.
+    """Migration of a gallery to another model: searches use the old templates until `switch`.
 
-    The gallery keeps no images, so new vectors must come from the caller: everybody in `missing` is embedded anew.
+    The gallery stores no images, so the caller must embed all people in `missing` again.
     """
 
     model: str
 
     def missing(self) -> list[str]:
-        """Names of the people who have no template of the new model yet."""
+        """Return the names of people without a template of the new model."""
         ...
 
     def enrol(self, person: str, vectors: ArrayLike, *, quality: ArrayLike | None = None) -> list[int]:
-        """Add templates [N, D] of the new model to a person who is enrolled. Returns their numbers."""
+        """Add templates [N, D] of the new model to an enrolled person. Returns their numbers."""
         return self.enrol_many(enrolments_of(person, vectors, quality, None, None))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
-        """The same for many, all or none."""
+        """Add many templates of the new model, all or none."""
         ...
 
     def switch(self) -> int:
-        """From now on the new model: old templates are erased, and their number is returned.
+        """Switch to the new model and erase the old templates. Returns their number.
 
-        Whoever opened the gallery for the old model is refused from here on; the gallery that this migration came from
-        goes on with the new one, without decisions until it is opened with the new model's operating point.
-        Raises InputError while people are missing (forget them, or enrol them anew).
+        Processes that opened the gallery for the old model get ModelError from now on. The gallery of this migration
+        continues with the new model, without decisions until it is opened with the new model's operating point.
+        Raises InputError while people are missing (enrol them, or forget them).
         """
         ...
 
     def abandon(self) -> int:
-        """Erase the templates of the new model instead. Returns their number."""
+        """Cancel: erase the templates of the new model. Returns their number."""
         ...
 
 
 @runtime_checkable
 class Gallery(Protocol):
-    """People and their templates, of one model; every call may come from any thread.
+    """People and their templates, all of one model. Thread-safe.
 
-    Vectors are normalised on the way in; scores are cosines. A person's score is that of her best template.
-    Every call raises ModelError for vectors of another length or model, InputError for NaN or zero vectors and for
-    names that are blank, longer than 200 characters or not printable, and DataError where the store fails.
+    Vectors are normalized; scores are cosines. A person's score is that of their best template.
+    All methods raise ModelError for vectors of another length or model, InputError for NaN or zero vectors and for
+    names that are blank, longer than 200 characters or not printable, and DataError if the store fails.
     """
 
     @property
     def model(self) -> str | None:
-        """SHA-256 of the weights that the templates come from; None where it was never named."""
+        """SHA-256 of the weights that compute the templates; None if never given."""
         ...
 
     @property
     def dim(self) -> int | None:
-        """Length of a vector; None before the first enrolment."""
+        """Dimension of the vectors; None before the first enrolment."""
         ...
 
     def __len__(self) -> int:
@@ -154,61 +154,61 @@ class Gallery(Protocol):
         consent: str | None = None,
         time: datetime | None = None,
     ) -> list[int]:
-        """Add templates [N, D] (or one, [D]) to a person, who is made if new. Returns the templates' numbers.
+        """Add templates [N, D] (or one, [D]) to a new or enrolled person. Returns the templates' numbers.
 
-        When it returns, the templates are on the disk, and every later search finds them. quality: [N] or one for all.
+        On return, the templates are on disk, and every later search finds them. quality: [N] or one for all.
         """
         return self.enrol_many(enrolments_of(person, vectors, quality, consent, time))
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
-        """Add many templates: all of them, or after an error or a crash none. Ten thousand at a time do well."""
+        """Add many templates: all, or none after an error or crash. About ten thousand per call are efficient."""
         ...
 
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
-        """The k people most like `vector` [D], best first, each with cosine and the operating point's decision.
+        """Return the k people most similar to `vector` [D], best first, with cosines and decisions.
 
-        exact: False looks at a short list only, which is faster where templates are many; None leaves it to the
-        gallery (embedded: exact up to a million templates). docs/gallery.md states what a short list misses.
+        exact: False searches approximately, which is faster with many templates; None lets the gallery choose
+        (embedded: exact up to a million templates). docs/gallery.md gives the recall of approximate search.
         """
         ...
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
-        """Compare `vector` [D] with a person's templates. Raises InputError where nobody has that name."""
+        """Compare `vector` [D] with a person's templates. Raises InputError for an unknown name."""
         ...
 
     def forget(self, person: str) -> int:
-        """Erase a person: templates, key, note of consent; her name stays in the audit log. Returns how many templates.
+        """Erase a person: templates, key, note of consent; the name stays in the audit log. Returns the template count.
 
-        Raises InputError where nobody has that name.
+        Raises InputError for an unknown name.
         """
         ...
 
     def people(self) -> list[Person]:
-        """Everybody enrolled, by name."""
+        """List the people enrolled, by name."""
         ...
 
     def export(self) -> Iterator[Enrolments]:
-        """All templates, decrypted, some thousands at a time: `for part in old.export(): new.enrol_many(part)`."""
+        """Yield all templates, decrypted, in parts: `for part in old.export(): new.enrol_many(part)`."""
         ...
 
     def compact(self) -> None:
-        """Give back the space of what was forgotten."""
+        """Release the space of deleted templates."""
         ...
 
     def backup(self, path: str | Path) -> None:
-        """Write a consistent copy while others go on working; DataError where the store has its own way."""
+        """Write a consistent copy while the gallery is in use. Raises DataError if the store has its own tool."""
         ...
 
     def migrate(self, model: str) -> Migration:
-        """Begin to move to another model, or go on with a move that was begun."""
+        """Begin a migration to another model, or continue one."""
         ...
 
     def audit(self) -> Iterator[Event]:
-        """The log from its beginning. Raises DataError where it was tampered with."""
+        """Return the audit log. Raises DataError if it was altered."""
         ...
 
     def close(self) -> None:
-        """Give everything back; closing twice is fine."""
+        """Close the gallery; closing it twice is allowed."""
         ...
 
     def __enter__(self) -> Self:
@@ -219,11 +219,11 @@ class Gallery(Protocol):
 
 
 def checked_name(name: Any) -> str:
-    """A person's name in Unicode's composed form (NFC); it is data, never a path. Raises InputError."""
+    """Validate a person's name and return it in Unicode form NFC. Raises InputError."""
     text = unicodedata.normalize("NFC", name) if isinstance(name, str) else ""
     if not text.strip() or len(text) > NAME_LIMIT or not text.isprintable():
         raise InputError(
-            f"a name of 1 to {NAME_LIMIT} printable characters", ascii(name)[:80], "leave out line breaks and the like"
+            f"a name of 1 to {NAME_LIMIT} printable characters", ascii(name)[:80], "remove line breaks and the like"
         )
     return text
 
@@ -262,7 +262,7 @@ def unit_query(vector: ArrayLike, dim: int | None) -> NDArray[np.float64]:
     row = np.asarray(vector)
     row = row[0] if row.ndim == 2 and len(row) == 1 else row
     if row.ndim != 1:
-        raise InputError("one vector [D]", f"shape {list(row.shape)}", "search for one at a time")
+        raise InputError("one vector [D]", f"shape {list(row.shape)}", "pass one vector per call")
     unit_rows(row[None])
     checked_dim(len(row), dim)
     row = row.astype(np.float64)
@@ -271,33 +271,48 @@ def unit_query(vector: ArrayLike, dim: int | None) -> NDArray[np.float64]:
 
 
 def checked_dim(found: int, dim: int | None) -> None:
-    """Raise ModelError where a vector's length is not the gallery's."""
+    """Raise ModelError if a vector's length is not the gallery's."""
     if dim is not None and found != dim:
         raise ModelError(
-            f"vectors of length {dim}, as in this gallery", f"length {found}", "use the model it was made with"
+            f"vectors of length {dim}, as in this gallery", f"length {found}", "use the model of the gallery"
         )
 
 
 def checked_model(asked: str | None, bound: str | None) -> None:
-    """Raise ModelError, naming both, where `asked` is another model than the one the gallery is bound to."""
+    """Raise ModelError if the gallery is bound to another model than `asked`."""
     if asked is not None and asked != bound:
         raise ModelError(
-            f"a gallery of the model {asked}", f"one of {bound or 'a model that was never named'}",
-            "use that model, or move the gallery to yours: gallery.migrate",
+            f"a gallery of the model {asked}", f"one of {bound or 'an unnamed model'}",
+            "use that model, or move the gallery to yours: normface gallery migrate",
         )  # fmt: skip
 
 
-def agreed_model(model: str | None, point: OperatingPoint | None) -> str | None:
-    """The model that is asked for, by name or by an operating point. Raises ModelError where these differ."""
-    if model and point and point.model_sha256 != model:
-        raise ModelError(
-            f"an operating point of the model {model}",
-            f"one of {point.model_sha256}",
-            "certify that model",
-        )
-    return model or (point.model_sha256 if point else None)
+class Decider:
+    """The model that a gallery was opened for, and the operating point that decides its matches.
+
+    Raises:
+        ModelError: the operating point is another model's.
+    """
+
+    def __init__(self, model: str | None, point: OperatingPoint | None) -> None:
+        if model and point and point.model_sha256 != model:
+            raise ModelError(
+                f"an operating point of the model {model}", f"one of {point.model_sha256}", "certify that model"
+            )
+        self.model, self._point = model or (point.model_sha256 if point else None), point
+
+    def accepts(self, score: float) -> bool | None:
+        """Decide a match; None without an operating point."""
+        return self._point.accepts(score) if self._point else None
+
+    def follow(self, model: str) -> None:
+        """Go on with a new model after a migration; the operating point was the old one's."""
+        if self.model:
+            self.model = model
+        if self._point and self._point.model_sha256 != model:
+            self._point = None
 
 
 def unknown(name: str) -> InputError:
-    """The error for a name that nobody has."""
-    return InputError("the name of somebody enrolled", repr(name), "see who is: normface people")
+    """Return the error for an unknown name."""
+    return InputError("the name of an enrolled person", repr(name), "list the names: normface people")

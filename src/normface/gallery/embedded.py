@@ -18,11 +18,11 @@ from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
 from . import GALLERIES
 from .base import (
+    Decider,
     Enrolments,
     Event,
     Gallery,
     Person,
-    agreed_model,
     checked_model,
     checked_name,
     unit_query,
@@ -40,7 +40,7 @@ EXPORTED = 4096  # rows
 
 
 class EmbeddedGallery(Gallery):
-    """See `gallery.Gallery`. The index holds what the file held at the last call; each call catches up first."""
+    """See `gallery.Gallery`. Each call first updates the in-memory index from the file."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class EmbeddedGallery(Gallery):
     ) -> None:
         require("numkong", "gallery")  # before a file is made that could not be searched
         master = master_key(key)
-        self._asked, self._point = agreed_model(model, operating_point), operating_point
+        self._decider = Decider(model, operating_point)
         self._version, self._seen, self._last = 0, 0, 0  # version; line of the audit log; template
         self._bound: str | None = None
         self._index: Index | None = None
@@ -73,17 +73,17 @@ class EmbeddedGallery(Gallery):
                 db.execute("INSERT INTO meta VALUES ('proof', ?)", (sealed.proof() if sealed else None,))
                 db.execute("INSERT INTO versions (state) VALUES ('current')")
             (proof,) = db.execute("SELECT value FROM meta WHERE name = 'proof'").fetchone()
-            if self._asked and not db.execute("SELECT 1 FROM templates LIMIT 1").fetchone():
-                db.execute("UPDATE versions SET model = ? WHERE model IS NULL", (self._asked,))
+            if self._decider.model and not db.execute("SELECT 1 FROM templates LIMIT 1").fetchone():
+                db.execute("UPDATE versions SET model = ? WHERE model IS NULL", (self._decider.model,))
         if proof is None and sealed:
             raise ConfigError(
-                f"no key: {self._store.path} was made without one", "a key",
-                f"leave it out (and {KEY_VARIABLE}), or export into a new gallery made with it",
+                f"no key, because {self._store.path} is not encrypted", "a key",
+                f"unset {KEY_VARIABLE} and pass no key, or export into a new gallery with a key",
             )  # fmt: skip
         if proof is not None and not (sealed and sealed.proves(proof)):
             raise ConfigError(
-                f"the key that {self._store.path} was made with", "another key" if sealed else "none",
-                f"correct the key or {KEY_VARIABLE}; without it nobody can read the templates",
+                f"the key of {self._store.path}", "another key" if sealed else "none",
+                f"correct the key or {KEY_VARIABLE}; without the key the templates cannot be read",
             )  # fmt: skip
         return sealed or Plain()
 
@@ -102,7 +102,7 @@ class EmbeddedGallery(Gallery):
     def _catch_up(self, db: sqlite3.Connection) -> None:
         current = "SELECT id, model, dim, rows FROM versions WHERE state = 'current'"
         version, model, dim, expected = db.execute(current).fetchone()
-        checked_model(self._asked, model)
+        checked_model(self._decider.model, model)
         self._bound = model
         anew = version != self._version or (dim and not self._index)
         if anew:
@@ -164,13 +164,13 @@ class EmbeddedGallery(Gallery):
         """See `Gallery`."""
         with self._store.writing() as db:
             version, model = db.execute("SELECT id, model FROM versions WHERE state = 'current'").fetchone()
-            checked_model(self._asked, model)
+            checked_model(self._decider.model, model)
             return self._rows.insert(db, enrolments, version, new=True)
 
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
         """See `Gallery`."""
         if k < 1:
-            raise InputError("k ≥ 1", str(k), "ask for at least one person")
+            raise InputError("k ≥ 1", str(k), "increase k")
         with self._view() as db:
             query = unit_query(vector, self._index.dim if self._index else None)
             if exact is None:
@@ -201,7 +201,7 @@ class EmbeddedGallery(Gallery):
         return self._match(score, name)
 
     def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._point.accepts(score) if self._point else None, person)
+        return Match(score, self._decider.accepts(score), person)
 
     def forget(self, person: str) -> int:
         """See `Gallery`."""
@@ -237,7 +237,7 @@ class EmbeddedGallery(Gallery):
         while True:
             with self._view() as db:
                 if version not in (None, self._version):
-                    raise InputError("one model during an export", "a switch to another", "export again")
+                    raise InputError("the same model during the export", "a switch to another", "export again")
                 version = self._version
                 rows = db.execute(f"{EXPORT} AND t.id > ? ORDER BY t.id LIMIT {EXPORTED}", (version, last)).fetchall()
                 vectors = self._rows.opened(rows, self._version)
@@ -267,18 +267,11 @@ class EmbeddedGallery(Gallery):
                 checked_model(model, found[1])
             else:
                 if model == self._bound:
-                    raise ModelError("another model than the gallery's", model, "name the new one")
+                    raise ModelError("another model than the gallery's", model, "pass the hash of the new model")
                 row = db.execute("INSERT INTO versions (model, state) VALUES (?, 'next')", (model,)).lastrowid
                 found = row, model
                 self._store.note(db, "migrate", detail=f"to {model}, version {row}")
-        return EmbeddedMigration(self._rows, found[0], model, self._follow)
-
-    def _follow(self, model: str) -> None:
-        """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
-        if self._asked:
-            self._asked = model
-        if self._point and self._point.model_sha256 != model:
-            self._point = None
+        return EmbeddedMigration(self._rows, found[0], model, self._decider.follow)
 
     def close(self) -> None:
         """See `Gallery`."""
@@ -297,5 +290,5 @@ def file(
     key: bytes | str | None,
     create: bool,
 ) -> EmbeddedGallery:
-    """One SQLite file on this machine, searched in memory: `file:people.db`."""
+    """A single SQLite file, searched in memory: `file:people.db`."""
     return EmbeddedGallery(place, model=model, operating_point=operating_point, key=key, create=create)

@@ -1,4 +1,4 @@
-"""How templates lie in the store: plain with a checksum, or AES-GCM under a key a person that a master key wraps."""
+"""Storage of templates: plain with a checksum, or AES-GCM with one key per person, wrapped by a master key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Seal(Protocol):
 
 
 class Plain:
-    """Nothing is secret; a CRC-32 finds what the disk did."""
+    """No encryption; a CRC-32 detects damage."""
 
     def new_key(self, place: bytes) -> bytes:
         """No key, but a checksum of the place."""
@@ -54,7 +54,7 @@ class Plain:
 
 
 class Sealed:
-    """AES-256-GCM: the master key opens people's keys, a person's key opens her templates."""
+    """AES-256-GCM: the master key decrypts people's keys, and a person's key decrypts their templates."""
 
     def __init__(self, master: bytes) -> None:
         aead = require("cryptography.hazmat.primitives.ciphers.aead", "gallery")
@@ -112,6 +112,6 @@ def master_key(key: bytes | str | None) -> bytes | None:
     if len(found) != 32:
         raise ConfigError(
             "a key of 64 hexadecimal digits, or the path of a file with them", f"{len(text)} characters in {source}",
-            f"make one with: openssl rand -hex 32 (read from {KEY_VARIABLE} or given as key)",
+            f"create one with: openssl rand -hex 32, and pass it in {KEY_VARIABLE} or as key",
         )  # fmt: skip
     return found

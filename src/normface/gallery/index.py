@@ -1,13 +1,13 @@
-"""Search in memory: int8 codes for candidates, the store's own vectors in float64 for the verdict.
+"""Search in memory: int8 codes select candidates, the stored vectors in float64 give their scores.
 
 A template x is kept as x̂ = c·s: c int8 [D], s one float. For a unit query q with code q̂ its score q·x differs from
 q̂·x̂, which the scan computes, by no more than ‖q − q̂‖·‖x̂‖ + ‖x − x̂‖, and from q·x̂ by no more than ‖x − x̂‖
-(Cauchy-Schwarz). So whoever scores further than that below the k-th best exact score cannot be among the best k: the
-exact search reads some dozen vectors from the store and is right by proof.
+(Cauchy-Schwarz). So a template whose score is further than that below the k-th best exact score cannot be among the
+best k: the exact search reads a few dozen vectors from the store, and its result is proven.
 
-The approximate search compares 512 bits (signs of fixed random projections, Charikar 2002) and looks so at a short
-list only, of which it reads from the store whose codes look best: their scores are exact, their choice is not. Nothing
-is trained, so nothing has to be kept, forgotten or trained again.
+The approximate search selects a short list by 512 bits (signs of fixed random projections, Charikar 2002), and reads
+those with the best codes from the store: their scores are exact, their selection is not. Nothing is trained, so
+nothing has to be stored, forgotten or retrained.
 """
 
 from __future__ import annotations

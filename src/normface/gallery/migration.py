@@ -22,7 +22,7 @@ class EmbeddedMigration(Migration):
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with self._store.writing() as db:
             if not db.execute("SELECT 1 FROM versions WHERE id = ? AND state = 'next'", (self._version,)).fetchone():
-                raise InputError("a migration under way", "one that was switched or abandoned", "begin another")
+                raise InputError("a migration in progress", "one that has ended", "call gallery.migrate again")
             yield db
 
     def missing(self) -> list[str]:
@@ -40,7 +40,7 @@ class EmbeddedMigration(Migration):
         with self._writing() as db:
             if missing := self._rows.missing(db, self._version):
                 raise InputError(
-                    "templates of the new model for everybody", f"{len(missing)} people without (first: {missing[0]})",
+                    "templates of the new model for all people", f"{len(missing)} people without (first: {missing[0]})",
                     "enrol them in the migration, or forget them",
                 )  # fmt: skip
             count = self._rows.erase(db, "version IN (SELECT id FROM versions WHERE state = 'current')", ())

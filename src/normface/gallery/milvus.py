@@ -1,7 +1,6 @@
-"""A gallery in Milvus: Milvus Lite (a folder, one process) or a cluster, where one machine is too small.
+"""A gallery in Milvus: Milvus Lite (a folder, one process), or a cluster for galleries too large for one machine.
 
-Templates are not encrypted here, and nobody but Milvus decides when what was deleted leaves its files
-(docs/gallery.md).
+Templates are not encrypted here, and Milvus decides when deleted data leave its files (docs/gallery.md).
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from ..errors import ConfigError, DataError, InputError, ModelError
 from ..types import Match, OperatingPoint
 from . import GALLERIES
 from .base import (
+    Decider,
     Enrolments,
     Event,
     Gallery,
     Person,
-    agreed_model,
     checked_dim,
     checked_model,
     checked_name,
@@ -39,14 +38,14 @@ from .milvus_store import AUDIT, CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusSt
 
 
 class MilvusGallery(Gallery):
-    """See `gallery.Gallery`. Milvus needs the length of vectors, so collections are made at the first enrolment."""
+    """See `gallery.Gallery`. Collections are created at the first enrolment, because Milvus needs the dimension."""
 
     def __init__(self, uri: str, *, model: str | None, operating_point: OperatingPoint | None, create: bool) -> None:
-        self._asked, self._point = agreed_model(model, operating_point), operating_point
+        self._decider = Decider(model, operating_point)
         remote = "://" in uri
         if not remote:
             if not create and not Path(uri).exists():
-                raise InputError(f"a gallery at {uri}", "nothing there", "correct the path, or enrol somebody first")
+                raise InputError(f"a gallery at {uri}", "nothing there", "correct the path, or enrol people first")
             Path(uri).parent.mkdir(parents=True, exist_ok=True)
         self._store = MilvusStore(uri)
         try:
@@ -59,9 +58,9 @@ class MilvusGallery(Gallery):
         """Collection, model and length of what searches see. Raises ModelError for another model than was asked for."""
         collection = self._store.alias(CURRENT)
         if collection is None:
-            return None, self._asked, None
+            return None, self._decider.model, None
         model, dim = self._store.bound(collection)
-        checked_model(self._asked, model)
+        checked_model(self._decider.model, model)
         return collection, model, dim
 
     # What a gallery does.
@@ -91,7 +90,7 @@ class MilvusGallery(Gallery):
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
         """See `Gallery`. Milvus's own index decides how exact: the one made here is exact (FLAT)."""
         if k < 1:
-            raise InputError("k ≥ 1", str(k), "ask for at least one person")
+            raise InputError("k ≥ 1", str(k), "increase k")
         collection, _, dim = self._current()
         query, found = unit_query(vector, dim), []
         if collection:
@@ -112,7 +111,7 @@ class MilvusGallery(Gallery):
         return matches
 
     def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._point.accepts(score) if self._point else None, person)
+        return Match(score, self._decider.accepts(score), person)
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
@@ -169,14 +168,14 @@ class MilvusGallery(Gallery):
                 self._store.compact(name)
 
     def backup(self, path: str | Path) -> None:
-        """Milvus has its own way: milvus-backup for a cluster, a copy of the closed folder for Milvus Lite."""
+        """Raise DataError: use milvus-backup for a cluster, or copy the closed folder of Milvus Lite."""
         raise DataError(
-            "a gallery that backs itself up", f"Milvus at {self._store.uri}",
+            "a gallery with a backup function", f"Milvus at {self._store.uri}",
             "use milvus-backup, copy the folder of Milvus Lite while it is closed, or export into an embedded gallery",
         )  # fmt: skip
 
     def audit(self) -> Iterator[Event]:
-        """See `Gallery`. Milvus's log is not chained: who may write to Milvus may change it."""
+        """See `Gallery`. This log is not chained: anyone with write access to Milvus can change it."""
         with self._store.in_words():
             collection = AUDIT if self._store.client.has_collection(AUDIT) else None
         rows = self._store.rows(collection, ["time", "action", "person", "detail"])
@@ -191,14 +190,7 @@ class MilvusGallery(Gallery):
             checked_model(model, self._store.bound(coming)[0])
         elif model == self.model:
             raise ModelError("another model than the gallery's", model, "name the new one")
-        return MilvusMigration(self._store, model, self.people, self._follow)
-
-    def _follow(self, model: str) -> None:
-        """After a switch made here this gallery goes on with the new model; its operating point was the old one's."""
-        if self._asked:
-            self._asked = model
-        if self._point and self._point.model_sha256 != model:
-            self._point = None
+        return MilvusMigration(self._store, model, self.people, self._decider.follow)
 
     def close(self) -> None:
         """See `Gallery`."""
@@ -224,8 +216,8 @@ def milvus(
     """Milvus Lite or a cluster: `milvus:people.milvus.db`, `milvus:http://host:19530`."""
     if key is not None or os.environ.get(KEY_VARIABLE):
         raise ConfigError(
-            "no key: Milvus keeps templates readable, as it must to search them", "one",
-            f"encrypt Milvus's disks and leave out the key and {KEY_VARIABLE}, or use file:PATH",
+            "no key, because Milvus cannot search encrypted templates", "a key",
+            f"encrypt the disks of Milvus and unset {KEY_VARIABLE}, or use file:PATH",
         )  # fmt: skip
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised anyway
     return MilvusGallery(place, model=model, operating_point=operating_point, create=create)

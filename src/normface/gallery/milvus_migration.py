@@ -43,12 +43,12 @@ class MilvusMigration(Migration):
         with store.lock:
             if missing := self.missing():
                 raise InputError(
-                    "templates of the new model for everybody", f"{len(missing)} people without (first: {missing[0]})",
+                    "templates of the new model for all people", f"{len(missing)} people without (first: {missing[0]})",
                     "enrol them in the migration, or forget them",
                 )  # fmt: skip
             old, coming = store.alias(CURRENT), store.alias(NEXT)
             if not coming or not old:
-                raise InputError("a migration under way", "one that was switched or abandoned", "begin another")
+                raise InputError("a migration in progress", "one that has ended", "call gallery.migrate again")
             count = store.count(old)
             store.replace(old, coming)
             self._switched(self.model)

@@ -160,7 +160,7 @@ class MilvusStore:
             raise
         except Exception as error:  # pymilvus raises its own, gRPC's and plain ones
             raise DataError(
-                f"Milvus to answer at {self.uri}", f"'{error}'", "see that it runs and that the path or URI is right"
+                f"Milvus to answer at {self.uri}", f"'{error}'", "check that Milvus is running, and the path or URI"
             ) from error
 
 

@@ -57,7 +57,7 @@ class Store:
         if not self.path.exists():
             if not create:
                 raise InputError(
-                    f"a gallery at {self.path}", "nothing there", "correct the path, or enrol somebody first"
+                    f"a gallery at {self.path}", "nothing there", "correct the path, or enrol people first"
                 )
             self._make_file()
         self._reader, self._writer, self._log = (threading.RLock() for _ in range(3))
@@ -81,9 +81,7 @@ class Store:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise DataError(
-                f"to write {self.path}", f"'{error.strerror}'", "choose a place that can be written"
-            ) from error
+            raise DataError(f"to write {self.path}", f"'{error.strerror}'", "choose a writable folder") from error
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
@@ -108,7 +106,7 @@ class Store:
         if found != (APPLICATION, FORMAT):
             raise DataError(
                 f"a gallery of format {FORMAT} at {self.path}",
-                f"an SQLite file of another application or format {found}", "name another file",
+                f"an SQLite file of another application or format {found}", "give another file",
             )  # fmt: skip
 
     def _check_pages(self) -> None:
@@ -158,7 +156,7 @@ class Store:
             if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise DataError(
                     f"to write {self.path}", f"'{error}'",
-                    "free some space or choose a place that can be written; nothing of this call was kept",
+                    "free disk space or choose a writable folder; nothing of this call was saved",
                 ) from error  # fmt: skip
             raise self.damaged(str(error)) from error
 
@@ -167,7 +165,7 @@ class Store:
         with suppress(AttributeError, sqlite3.Error):
             what = f"{what}: {self._read.execute('PRAGMA quick_check(1)').fetchone()[0]}"
         return DataError(
-            f"an intact gallery at {self.path}", f"'{what}'", "restore the last backup (docs/gallery.md says how)"
+            f"an intact gallery at {self.path}", f"'{what}'", "restore the last backup (see docs/gallery.md)"
         )
 
     def note(
@@ -230,8 +228,8 @@ class Store:
             busy, *_ = self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise DataError(
-                "every reader to let go of the old pages", f"one that held them for {WAIT:.0f} s",
-                "call compact when it has ended; what was erased is out of every search already",
+                "no reader of the old pages", f"one that held them for {WAIT:.0f} s",
+                "call compact after it has ended; searches no longer return what was erased",
             )  # fmt: skip
 
     def vacuum(self) -> None:

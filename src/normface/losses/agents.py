@@ -1,4 +1,4 @@
-"""Metric learning against agents: C-contrastive and C-triplet (§4), and Wen's centre loss beside them."""
+"""Metric learning with agents: C-contrastive and C-triplet (§4), and Wen's center loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 
 
 class _Agents(nn.Module):
-    """One agent a class, `weight` [C, D], starting as random unit vectors."""
+    """One agent per class, `weight` [C, D], initialized as random unit vectors."""
 
     def __init__(self, num_classes: int, dim: int, impl: Impl, shard: ClassShard | None) -> None:
         super().__init__()
@@ -38,15 +38,15 @@ class _Agents(nn.Module):
 class CContrastive(_Agents):
     """C-contrastive loss (eq. 10): pulls features to their own agent, pushes them from agents nearer than the margin.
 
-    From random agents nothing is nearer than 1 at first (in many dimensions all distances are about 2): only the pull
-    acts, and everything may collapse. Start from a softmax model or train jointly (`Joint`).
+    Random agents are about 2 apart in many dimensions, none nearer than 1. So at first only the pull acts, and all
+    features may collapse. Start from a softmax model or train jointly (`Joint`).
 
     Args:
         num_classes, dim: of the agents.
-        margin: of squared distance; the paper recommends 1.
+        margin: of squared distances; the paper recommends 1.
         adaptive_margin: add a moving average (0.99/0.01) of the mean own distance, at most 1.2, to the margin.
-        options: `ops.agents.c_contrastive`'s: positive_margin, positive_weight, negative_weight, cap, exponential,
-            hardest_negative, hardest_positive, positive_first, normalize_negatives.
+        options: those of `ops.agents.c_contrastive`: positive_margin, positive_weight, negative_weight, cap,
+            exponential, hardest_negative, hardest_positive, positive_first, normalize_negatives.
         impl, shard: see `ops.cosine_cross_entropy`.
     """
 
@@ -87,14 +87,14 @@ class CTriplet(_Agents):
 
     Args:
         num_classes, dim: of the agents.
-        margin: of squared distance; the paper recommends 0.8.
-        hardest: only the nearest other agent counts (the paper's choice), or all.
-        pull: draw every sample to its own agent as well (the paper's choice).
+        margin: of squared distances; the paper recommends 0.8.
+        hardest: count only the nearest other agent (the paper's choice), or all.
+        pull: also pull every sample to its own agent (the paper's choice).
         gradient: "exact", or "caffe" for the original layer's backward pass; see `ops.agents.c_triplet`.
         options: positive_weight, negative_weight.
         impl, shard: see `ops.cosine_cross_entropy`.
 
-    Users of the original report collapse unless the learning rate is small (0.001).
+    Users of the original implementation report collapse unless the learning rate is small (0.001).
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CTriplet(_Agents):
     ) -> None:
         super().__init__(num_classes, dim, impl, shard)
         if gradient not in ("exact", "caffe"):
-            raise ConfigError("gradient among exact, caffe", repr(gradient), "choose one of them")
+            raise ConfigError("gradient among exact, caffe", repr(gradient), "set gradient to one of them")
         self.options = dict(margin=margin, hardest=hardest, pull=pull, gradient=gradient, **options)
         _try(c_triplet, self.options)
 
@@ -122,7 +122,7 @@ class CTriplet(_Agents):
 
 
 class _WenCenters(torch.autograd.Function):
-    """½‖x - c_y‖²/B, whose centres get Σ(c - x)/(1 + count) instead of the gradient (Wen et al. 2016, eq. 4)."""
+    """½‖x - c_y‖²/B; the centers receive Σ(c - x)/(1 + count) instead of the gradient (Wen et al. 2016, eq. 4)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, centers: Tensor, y: Tensor, weight: float) -> Tensor:
@@ -142,20 +142,20 @@ class _WenCenters(torch.autograd.Function):
 
 @LOSSES.register
 class Center(nn.Module):
-    """Wen's centre loss, ½‖x - c_y‖²/B on features as they come (Wen et al. 2016), times `weight`.
+    """Wen's center loss, ½‖x - c_y‖²/B on unnormalized features (Wen et al. 2016), times `weight`.
 
-    The centres move by Σ(c - x)/(1 + count), the original's rule, through the optimizer's step. The paper's own
-    "softmax + center" runs take `CContrastive(margin=0)` instead: the same pull, on the sphere.
+    The centers move by Σ(c - x)/(1 + count), the original's rule, through the optimizer's step. The paper's own
+    "softmax + center" runs use `CContrastive(margin=0)` instead: the same pull, on the sphere.
 
     Args:
-        num_classes, dim: of the centres, which start at 0.
-        weight: 0.008 in the original. The centres' move is not weighted.
+        num_classes, dim: of the centers, which start at 0.
+        weight: 0.008 in the original. It does not scale the movement of the centers.
     """
 
     def __init__(self, num_classes: int, dim: int, *, weight: float = 0.008) -> None:
         super().__init__()
         if num_classes < 1 or dim < 1:
-            raise ConfigError("num_classes ≥ 1 and dim ≥ 1", f"{num_classes} and {dim}", "correct them")
+            raise ConfigError("num_classes ≥ 1 and dim ≥ 1", f"{num_classes} and {dim}", "correct num_classes and dim")
         self.factor = weight  # not a parameter, so not `weight`
         self.centers = nn.Parameter(torch.zeros(num_classes, dim))
 
@@ -167,7 +167,7 @@ class Center(nn.Module):
 
 
 def _try(function: Any, options: dict[str, Any]) -> None:
-    """Refuse unknown options when the loss is made, not at the first batch."""
+    """Raise ConfigError for unknown options at construction, not at the first batch."""
     try:
         function(Dense(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64)), **options)
     except TypeError as error:

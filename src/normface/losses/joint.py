@@ -1,4 +1,4 @@
-"""Several losses on one feature, each with its own class weights (the paper's best rows)."""
+"""Several losses on the same features, each with its own class weights (the paper's best results)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PAPERS: tuple[Mapping[str, Any], ...] = (
 
 @LOSSES.register
 class Joint(nn.Module):
-    """Weighted sum of registered losses. Agents are separate: shared ones would make distances and cosines one loss.
+    """Weighted sum of registered losses, each with its own class weights or agents.
 
     Args:
         num_classes, dim: of every loss.
-        terms: mappings with `name`, `weight` and the loss's own options. By default the paper's best: softmax
-            (scale 4, learned) + 0.01 · C-contrastive.
-        shard: see `CosineSoftmax`; of every loss.
+        terms: mappings with `name`, `weight` and the loss's own options. Default: the paper's best, softmax (scale 4,
+            learned) + 0.01 · C-contrastive.
+        shard: of every loss; see `CosineSoftmax`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Joint(nn.Module):
         super().__init__()
         shared = {} if shard is None else {"shard": shard}
         if not terms or not all({"name", "weight"} <= set(term) for term in terms):
-            raise ConfigError("terms, each with name and weight", repr(terms), "correct them")
+            raise ConfigError("terms, each with name and weight", repr(terms), "add what is missing")
         self.weights = [float(term["weight"]) for term in terms]
         self.terms = nn.ModuleList(
             LOSSES.build(

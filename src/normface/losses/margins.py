@@ -1,6 +1,6 @@
-"""The published margins by name: each keeps what it counts or averages, and gives an `ops.Margin` for a batch.
+"""Published margins by name: each gives an `ops.Margin` per batch, and keeps its counts and averages as buffers.
 
-θ is the own class's angle, ψ(θ) the value that takes the place of cos θ. "Scale" is what the authors use.
+θ is the own class's angle, ψ(θ) the value that replaces cos θ. "Scale" is the authors' choice.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ..registry import Registry
 
 
 class MarginRule(nn.Module):
-    """Gives the margin of a batch. What it counts or averages are buffers, which change in training mode only."""
+    """Gives the margin of each batch. Counts and averages are buffers, which change in training mode only."""
 
     normalize: ClassVar[tuple[Normalize, ...]] = ("both", "weights")  # what it is defined for
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
-        """Norms of the features [B] and cosines of the own classes [B] → margin."""
+        """Map norms of the features [B] and cosines of the own classes [B] to a margin."""
         raise NotImplementedError
 
     def penalty(self, norms: Tensor) -> Tensor | float:
-        """What is added to the loss: a scalar of the features' norms [B]."""
+        """Return a scalar term of the features' norms [B] that is added to the loss."""
         return 0.0
 
 
@@ -66,11 +66,11 @@ class CosFace(Fixed):
 class ArcFace(Fixed):
     """ψ = cos(θ + angle) (Deng et al. 2019, arXiv 1801.07698). Scale 64.
 
-    Beyond π it goes on falling as -cos(θ + angle) - 2; the original takes cos θ - angle·sin(angle) there.
+    Beyond π it continues to fall as -cos(θ + angle) - 2; the original uses cos θ - angle·sin(angle) there.
 
     Args:
         angle: 0.5 radians, the authors' best on CASIA-WebFace.
-        gradient: "exact", as the original; or "straight-through", insightface's later one (see `ops.Margin`).
+        gradient: "exact", as in the original; or "straight-through", as later in insightface (see `ops.Margin`).
     """
 
     def __init__(self, *, angle: float = 0.5, gradient: Literal["exact", "straight-through"] = "exact") -> None:
@@ -81,12 +81,12 @@ class ArcFace(Fixed):
 class SphereFace(MarginRule):
     """ψ = (λ·cos θ + χ)/(1 + λ), χ = (-1)ᵏ·cos(multiply·θ) - 2k, on logits ‖x‖·ψ (Liu et al. 2017, arXiv 1704.08063).
 
-    λ = max(least, start/(1 + decay·it)) falls as the batches `it` seen in training grow; the first is number 1.
-    Needs normalize="weights". Scale 1: ‖x‖ stands in its place.
+    λ = max(least, start/(1 + decay·it)) falls with the number `it` of training batches, counted from 1.
+    Requires normalize="weights". Scale 1: ‖x‖ takes its place.
 
     Args:
-        multiply: 4, the authors' best; for many classes they derive that it must be at least 3.
-        start, decay, least: 1000, 0.12 and 5, the authors' on CASIA-WebFace: the bare margin does not converge.
+        multiply: 4, the authors' best; they derive that it must be at least 3 for many classes.
+        start, decay, least: 1000, 0.12 and 5, as the authors on CASIA-WebFace: the margin alone does not converge.
     """
 
     normalize = ("weights",)
@@ -114,8 +114,8 @@ class SphereFaceR(Fixed):
 
     Args:
         multiply: 1.5, as in the authors' code: without annealing it must be far below SphereFace's 4.
-        gradient: "straight-through", the authors' (characteristic gradient detachment: it trains more stably, and acts
-            beyond π too); or "exact", which is 0 beyond π.
+        gradient: "straight-through", as the authors (characteristic gradient detachment: more stable, and effective
+            beyond π); or "exact", which is 0 beyond π.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class SphereFaceR(Fixed):
 class CurricularFace(MarginRule):
     """ψ = cos(θ + angle); other cosines above ψ become cos·(t + cos) (Huang et al. 2020, arXiv 2004.00288). Scale 64.
 
-    t is a moving average of the own classes' mean cosine, from 0, the batch included: easy samples decide at first
-    (t + cos < 1), hard ones later. Beyond π as `ArcFace`.
+    t is a moving average of the own classes' mean cosine, starting at 0 and including the current batch: easy samples
+    dominate at first (t + cos < 1), hard ones later. Beyond π as `ArcFace`.
 
     Args:
-        angle: 0.5, ArcFace's.
-        momentum: 0.01, the batch's share in t.
+        angle: 0.5, as ArcFace.
+        momentum: 0.01, weight of the batch in t.
     """
 
     t: Tensor
@@ -155,15 +155,15 @@ class CurricularFace(MarginRule):
 class AdaFace(MarginRule):
     """ψ = cos(θ - m·ẑ) - (m·ẑ + m), ẑ = h·(‖x‖ - μ)/σ within ±1 (Kim et al. 2022, arXiv 2204.00964). Scale 64.
 
-    ‖x‖ stands for the image's quality. ẑ = -1 is ArcFace's margin m, which weighs easy samples more; ẑ = 0 is
-    CosFace's; ẑ = 1 a negative angle, which weighs hard samples more. So what is unrecognisable counts less.
-    μ and σ are moving averages of the batches' mean and standard deviation of ‖x‖, the batch included. ‖x‖ is cut to
-    [0.001, 100] and receives no gradient here. The angle stops at 0 and π (in the original 0.001 before).
+    ‖x‖ serves as the image's quality. ẑ = -1 gives ArcFace's margin m, which emphasizes easy samples; ẑ = 0 that of
+    CosFace; ẑ = 1 a negative angle, which emphasizes hard samples. So unrecognizable images count less.
+    μ and σ are moving averages of mean and standard deviation of ‖x‖ per batch, including the current batch. ‖x‖ is
+    clipped to [0.001, 100] and receives no gradient here. The angle is clamped to [0, π] (original: 0.001 inside).
 
     Args:
         margin: m, 0.4, the authors' best.
-        concentration: h, 0.333: as ‖x‖ is about normal, two thirds of ẑ lie within ±0.333 and nearly all within ±1.
-        momentum: 0.01, the batch's share in μ (from 20) and σ (from 100). A batch of one leaves σ as it is.
+        concentration: h, 0.333: ‖x‖ is roughly normal, so two thirds of ẑ lie within ±0.333 and nearly all within ±1.
+        momentum: 0.01, weight of the batch in μ (initially 20) and σ (initially 100). A batch of one keeps σ.
     """
 
     mean: Tensor
@@ -190,16 +190,16 @@ class AdaFace(MarginRule):
 
 @MARGINS.register
 class MagFace(MarginRule):
-    """ψ = cos(θ + m(a)), a = ‖x‖ cut to [least, most], m linear in a (Meng et al. 2021, arXiv 2103.06627). Scale 64.
+    """ψ = cos(θ + m(a)), a = clip(‖x‖, least, most), m linear in a (Meng et al. 2021, arXiv 2103.06627). Scale 64.
 
-    The penalty weight·mean(a/most² + 1/a) draws ‖x‖ towards `most`, the growing margin holds back what is hard: in the
-    end ‖x‖ is the image's quality. The gradient goes through a, in margin and penalty; it is 0 where ‖x‖ is cut. The
-    authors' code gives own cosines below 0 no margin ("easy margin"); here all have it, beyond π as `ArcFace`.
+    The penalty weight·mean(a/most² + 1/a) pulls ‖x‖ towards `most`; the growing margin holds hard samples back, so ‖x‖
+    becomes a measure of quality. The gradient passes through a, in margin and penalty; it is 0 where ‖x‖ is clipped.
+    The authors' code gives own cosines below 0 no margin ("easy margin"); here all have it, beyond π as `ArcFace`.
 
     Args:
-        least, most: 10 and 110, between which the norms are to lie.
+        least, most: 10 and 110, the range of the norms.
         least_angle, most_angle: m(least) = 0.45 and m(most) = 0.8.
-        weight: λ_g, 35, the authors' for these margins; a single best norm exists only where it is large enough.
+        weight: λ_g, 35, as the authors for these margins; a unique best norm exists only if it is large enough.
     """
 
     def __init__(
@@ -231,13 +231,13 @@ class MagFace(MarginRule):
 
 @MARGINS.register
 class Gradual(MarginRule):
-    """Another margin that grows: ψ = (1 - t)·cos θ + t·ψ', t = min(1, batches seen in training / steps).
+    """Another margin, growing from zero: ψ = (1 - t)·cos θ + t·ψ', t = min(1, training batches / steps).
 
-    A network that starts from random weights meets no margin at first; of a `CosFace` the margin itself grows linearly.
+    A randomly initialized network sees no margin at first. With `CosFace` the margin itself grows linearly.
 
     Args:
-        of: the margin in the end, as recipes write it.
-        steps: batches after which it is whole; the first is number 1.
+        of: the final margin, as in recipes.
+        steps: number of batches, counted from 1, after which it is complete.
     """
 
     seen: Tensor
@@ -262,14 +262,14 @@ class Gradual(MarginRule):
 
 
 def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> MarginRule | None:
-    """What a recipe may write for a margin → the rule; None stays None.
+    """Build a margin rule from what a recipe may contain; None stays None.
 
     Args:
-        margin: a registered name; a mapping, with `name` the registered one's options, without it `ops.Margin`'s
-            arguments; a Margin or a rule as they are.
+        margin: a registered name; a mapping of `name` and options, or of arguments of `ops.Margin`; a Margin; or a
+            rule.
 
     Raises:
-        ConfigError: an unknown name, or arguments it does not have.
+        ConfigError: an unknown name or argument.
     """
     if isinstance(margin, str):
         return MARGINS.build(margin)
@@ -280,7 +280,7 @@ def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> Margi
         try:
             margin = Margin(**options)
         except TypeError as error:
-            raise ConfigError("name, or the arguments of Margin", f"'{error}'", "correct the margin") from error
+            raise ConfigError("name and options, or arguments of Margin", f"'{error}'", "correct the margin") from error
     if not isinstance(margin, Margin | MarginRule | None):
         raise ConfigError("a margin, its name or a mapping of its options", repr(margin), "correct it")
     return Fixed(margin) if isinstance(margin, Margin) else margin
@@ -294,9 +294,9 @@ def _average(average: Tensor, now: Tensor, share: float) -> None:
 def _not_negative(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 <= value < math.inf:
-            raise ConfigError(f"{name} ≥ 0", str(value), "correct it")
+            raise ConfigError(f"{name} ≥ 0", str(value), f"correct {name}")
 
 
 def _share(momentum: float) -> None:
     if not 0 < momentum <= 1:
-        raise ConfigError("momentum above 0, at most 1", str(momentum), "correct it")
+        raise ConfigError("momentum above 0 and at most 1", str(momentum), "correct momentum")

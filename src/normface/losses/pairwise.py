@@ -1,4 +1,4 @@
-"""The classic pair and triplet losses on normalised features (eq. 7, 8): what agents replace."""
+"""Classic pair and triplet losses on normalized features (eq. 7, 8), which agents replace."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Mining = Literal["all", "hard", "semi-hard"]
 
 
 class _Pairwise(nn.Module):
-    """Owns nothing: `num_classes` and `dim` are taken so that a recipe can name any loss, and not used."""
+    """A loss without weights; accepts and ignores `num_classes` and `dim`, so that recipes can name any loss."""
 
     def __init__(self, num_classes: int | None = None, dim: int | None = None, *, margin: float) -> None:
         super().__init__()
         if not margin > 0:
-            raise ConfigError("a positive margin", str(margin), "correct it")
+            raise ConfigError("a positive margin", str(margin), "correct margin")
         self.margin = margin
 
     def compare(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Squared distances [B, B]; which pairs show one class, which two; the diagonal is in neither."""
+        """Squared distances [B, B], and masks of genuine and of impostor pairs, without the diagonal."""
         if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) < 2:
             raise InputError(
                 "features [B, D] and labels [B] with B ≥ 2", f"{list(features.shape)} and {list(labels.shape)}",
-                "make the shapes agree",
+                "make their B agree, and use a batch of 2 or more",
             )  # fmt: skip
         same = labels[:, None] == labels
         apart = ~same
@@ -38,9 +38,9 @@ class _Pairwise(nn.Module):
 
 @LOSSES.register
 class Contrastive(_Pairwise):
-    """Contrastive loss (eq. 7): mean of d over pairs of one class + mean of max(0, m - d) over pairs of two.
+    """Contrastive loss (eq. 7): mean of d over genuine pairs + mean of max(0, m - d) over impostor pairs.
 
-    d are squared distances of normalised features; all pairs of the batch count, a kind without pairs counts 0.
+    d are squared distances of normalized features; all pairs of the batch count; a kind without pairs contributes 0.
     """
 
     def __init__(self, num_classes: int | None = None, dim: int | None = None, *, margin: float = 1.0) -> None:
@@ -60,10 +60,10 @@ class Triplet(_Pairwise):
     Args:
         margin: m.
         mining: "all" triplets of the batch; "hard": each anchor's farthest positive and nearest negative;
-            "semi-hard": for each positive pair the nearest negative that is farther than the positive, and where there
-            is none the farthest negative (Schroff et al. 2015).
+            "semi-hard": for each positive pair the nearest negative that is farther than the positive, or the farthest
+            negative if there is none (Schroff et al. 2015).
 
-    A batch without a triplet costs 0.
+    A batch without triplets gives 0.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Some of the classes for a step: the batch's own and a random share of the others (partial FC, An et al. 2021).
+"""Partial FC (An et al. 2021): in each step, use the batch's own classes and a random share of the others.
 
-Which ones are drawn depends on seed and step only, not on how ranks share the classes.
+The sample depends on seed and step only, not on how ranks share the classes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ def sampled(
     weight: Tensor, labels: Tensor, fraction: float, draw: tuple[int, int], *, subcenters: int = 1,
     shard: ClassShard | None = None,
 ) -> tuple[Tensor, Tensor, ClassShard | None]:  # fmt: skip
-    """The classes of one step, numbered anew.
+    """Sample the classes of one step and renumber them.
 
     Args:
         weight: [r·K, D], this rank's classes.
         labels: [b] of this rank's part of the batch, counting all classes.
-        fraction: of the classes that are drawn, besides the batch's own.
+        fraction: share of the classes to draw, besides the batch's own.
         draw: seed and number of the step.
 
     Returns:
-        Their weights [s·K, D], whose gradient reaches `weight` as a sparse one of these rows; the labels among
-        the classes drawn; the shard of those, where ranks share them.
+        Weights [s·K, D] of the sample, whose gradient reaches `weight` as a sparse one of these rows; labels renumbered
+        within the sample; the sample's shard, if ranks share the classes.
     """
     group = None if shard is None else shard.group
     start, stop = (0, len(weight) // subcenters) if shard is None else (shard.start, shard.stop)
@@ -52,7 +52,7 @@ def sampled(
 
 
 def _drawn(start: int, stop: int, fraction: float, draw: tuple[int, int]) -> Tensor:
-    """Whether each of the classes [start, stop) is drawn: by blocks, each with its own generator."""
+    """Return a mask of the classes [start, stop) that are drawn, by blocks with one generator each."""
     blocks = []
     for at in range(start // BLOCK * BLOCK, stop, BLOCK):
         generator = torch.Generator().manual_seed(hash((*draw, at)) % 2**63)
@@ -61,7 +61,7 @@ def _drawn(start: int, stop: int, fraction: float, draw: tuple[int, int]) -> Ten
 
 
 class _Rows(torch.autograd.Function):
-    """Distinct rows in rising order; their gradient is a sparse tensor, where an index would fill one of full size."""
+    """Select distinct rows in rising order, with a sparse gradient; plain indexing would allocate a dense one."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:

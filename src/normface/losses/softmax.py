@@ -28,41 +28,40 @@ class CosineSoftmax(nn.Module):
     """Scaled cosine softmax: -log softmax(s·W̃ᵀf̃)_y, averaged over the batch (eq. 6).
 
     Args:
-        num_classes, dim: of the class weights `weight` [C·subcenters, D], which start as random unit vectors.
+        num_classes, dim: of the class weights `weight` [C·subcenters, D], initialized as random unit vectors.
         scale: s. A positive number; or
-            "auto": the least scale whose loss bound (Proposition 2) lets a sample reach probability 0.99, which is
-            `theory.scale_for_probability(num_classes, 0.99)`; 1 where features keep their length (`normalize`
-            "weights" or "none"), which then stands in its place;
+            "auto": the smallest scale at which a sample can reach probability 0.99 (Proposition 2),
+            `theory.scale_for_probability(num_classes, 0.99)`; 1 with `normalize` "weights" or "none", where the length
+            of the feature takes its place;
             "adacos": `theory.adacos_scale(num_classes)`;
-            "adacos-dynamic": the same at first, then in each training step `ops.adacos_scale`, up to 4 times the
-            fixed one: where other classes crowd, as in few dimensions, it would grow without end.
-        learn_scale: train s, starting from `scale` (the paper's preference); it never falls below 0.01. None: as its
-            authors do, so not for the two of AdaCos nor for the "auto" of 1, and otherwise yes.
-        growth: (first, steps): a scale that is not learned starts at `first` and reaches `scale` in so many training
-            steps, linearly. None: it stays.
+            "adacos-dynamic": initially the same, then `ops.adacos_scale` in each training step, up to 4 times the
+            fixed one: with crowded classes, as in few dimensions, it would grow without limit.
+        learn_scale: learn s, starting from `scale` (the paper's preference); it never falls below 0.01. None: learn
+            the scale, except with AdaCos or when "auto" gives 1.
+        growth: (first, steps): let a scale that is not learned grow linearly from `first` to `scale` over this many
+            training steps. None: constant.
         margin: on the own class's angle: a name in `margins.MARGINS`, a mapping of `name` and its options or of
-            `ops.Margin`'s arguments (as recipes write them), or an `ops.Margin`. The margins' authors fix the scale
-            (each class tells its own): `scale=64, learn_scale=False`.
-        normalize: "both" (the paper's), "features", "weights", or "none", with which `scale="auto"` is the plain
-            bias-free softmax. A margin needs "both" or "weights".
-        weights: "soft": gradient through the normalisation; or "hard": in training each forward pass overwrites
-            `weight` by its unit rows, and the gradient is not projected. Hard ones need 100 times the rate and no
-            decay, which `group_options` says and `train` does.
-        subcenters: class weights for each class, of which the nearest counts; `weight` is class-major. 3 for noisy
-            labels (Deng et al. 2020, "Sub-center ArcFace"): the strays gather round the others.
-        exclude_above: leave other classes with a larger cosine out of the sum; for label noise between classes.
-        sample: in training each step compares with the batch's own classes and this share of the others, drawn anew
-            (partial FC, An et al. 2021: 0.1 for millions of classes); `weight` gets a sparse gradient of their rows,
-            which `train.RowSGD` takes.
+            `ops.Margin`'s arguments (as in recipes), or an `ops.Margin`. The margins' authors fix the scale (see each
+            class): `scale=64, learn_scale=False`.
+        normalize: "both" (the paper), "features", "weights", or "none", which with `scale="auto"` is the plain softmax
+            without bias. A margin requires "both" or "weights".
+        weights: "soft": gradient through the normalization; "hard": in training, each forward pass overwrites
+            `weight` by its normalized rows, and the gradient is not projected. Hard weights need 100 times the learning
+            rate and no weight decay; `group_options` says so, and `train` applies it.
+        subcenters: number of weights per class, of which the nearest counts; `weight` is class-major. Use 3 for noisy
+            labels (Deng et al. 2020, "Sub-center ArcFace"): mislabeled samples gather around the others.
+        exclude_above: leave other classes with a larger cosine out of the sum, for label noise between classes.
+        sample: share of the other classes to compare with in each training step, besides the batch's own (partial FC,
+            An et al. 2021: 0.1 for millions of classes); `weight` receives a sparse gradient of these rows, which
+            `train.RowSGD` accepts.
         impl: see `ops.cosine_cross_entropy`.
-        shard: the classes whose weights this rank holds (`dist.class_shard`); `weight` then has only their rows, the
-            features are this rank's part of the batch, and the loss is the whole batch's, the same on every rank.
-            Its gradient is to be *summed* over ranks: a network in DistributedDataParallel, which takes the mean,
-            wants the loss times their number.
+        shard: the classes whose weights this rank holds (`dist.class_shard`); `weight` has only their rows, the
+            features are this rank's part of the batch, and the loss is that of the whole batch, the same on every rank.
+            *Sum* its gradient over ranks: DistributedDataParallel takes the mean, so multiply the loss by the world
+            size there.
 
     Raises:
-        ConfigError: fewer than 2 classes, dim < 1, a scale that is not positive, unknown names, options that do not
-            go together.
+        ConfigError: fewer than 2 classes, dim < 1, a scale that is not positive, unknown names, incompatible options.
     """
 
     def __init__(
@@ -88,24 +87,24 @@ class CosineSoftmax(nn.Module):
         _among("weights", weights, WEIGHTS)
         rule = margins.build(margin)
         legal = ("both", "weights") if rule is None else rule.normalize
-        for name, given in (("a margin", rule), ("exclude_above", exclude_above)):
+        for name, given in (("margin", rule), ("exclude_above", exclude_above)):
             if given is not None and normalize not in legal:
                 raise ConfigError(
-                    f"normalize among {', '.join(legal)} with {name}", repr(normalize), "it is not defined on others"
+                    f"normalize among {', '.join(legal)} with {name}", repr(normalize), f"change one, or drop {name}"
                 )
         if weights == "hard" and normalize not in ("both", "weights"):
-            raise ConfigError('normalized weights with weights="hard"', f"normalize={normalize!r}", "correct one")
+            raise ConfigError('normalized weights with weights="hard"', f"normalize={normalize!r}", "change one")
         if exclude_above is not None and not -1 <= exclude_above <= 1:
-            raise ConfigError("exclude_above, a cosine", str(exclude_above), "correct it")
+            raise ConfigError("exclude_above between -1 and 1", str(exclude_above), "correct exclude_above")
         if scale == "adacos-dynamic" and (learn_scale or normalize != "both"):
             raise ConfigError(
                 'normalize="both" and no learn_scale with scale="adacos-dynamic"',
-                f"normalize={normalize!r}, learn_scale={learn_scale}", "leave them out",
+                f"normalize={normalize!r}, learn_scale={learn_scale}", "drop both options",
             )  # fmt: skip
         if not 0 < sample <= 1 or (sample < 1 and weights == "hard"):
             raise ConfigError(
-                'a share of the classes, 0 < sample ≤ 1, and 1 with weights="hard"', f"{sample} and {weights!r}",
-                "correct one of them",
+                '0 < sample ≤ 1, and sample=1 with weights="hard"', f"sample={sample}, weights={weights!r}",
+                "change one of them",
             )  # fmt: skip
         self.sample = sample
         self.dynamic = scale == "adacos-dynamic"
@@ -115,8 +114,8 @@ class CosineSoftmax(nn.Module):
             )
         if growth is not None and not (growth[0] > 0 and growth[1] >= 1 and not learn_scale and not self.dynamic):
             raise ConfigError(
-                "growth of a positive first scale and 1 step or more, with learn_scale=False",
-                f"{growth} and learn_scale={learn_scale}", "correct one of them",
+                "growth with a positive first scale and 1 step or more, and learn_scale=False",
+                f"growth={growth}, learn_scale={learn_scale}", "change one of them",
             )  # fmt: skip
         self.num_classes, self.subcenters = num_classes, subcenters
         self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
@@ -176,7 +175,7 @@ class CosineSoftmax(nn.Module):
 
     @property
     def group_options(self) -> dict[str, dict[str, float]]:
-        """What an optimizer must do otherwise: name of a parameter → its factor of the rate and its weight decay."""
+        """Optimizer options of single parameters: name → factor of the learning rate, and weight decay."""
         return {"weight": {"rate_factor": 100.0, "weight_decay": 0.0}} if self.weights == "hard" else {}
 
     def extra_repr(self) -> str:
@@ -196,7 +195,7 @@ def _initial_scale(scale: float | str, num_classes: int, normalize: Normalize) -
     if scale in ("adacos", "adacos-dynamic"):
         return theory.adacos_scale(num_classes)
     if isinstance(scale, str) or not 0 < scale < float("inf"):
-        raise ConfigError("a positive scale, 'auto', 'adacos' or 'adacos-dynamic'", repr(scale), "correct it")
+        raise ConfigError("a positive scale, 'auto', 'adacos' or 'adacos-dynamic'", repr(scale), "correct scale")
     return float(scale)
 
 

@@ -1,4 +1,4 @@
-"""Class weights to start from."""
+"""Initial class weights."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ BLOCK = 4096  # classes drawn together where ranks share them: any share then ge
 
 
 def class_weights(num_classes: int, dim: int, subcenters: int = 1, shard: ClassShard | None = None) -> nn.Parameter:
-    """Random unit vectors [C·subcenters, D] to start from, or the rows of a shard's classes.
+    """Draw random unit vectors [C·subcenters, D], or only the rows of a shard's classes.
 
-    Ranks with the same seed draw rows that together are the same however the classes are shared.
+    Ranks with the same seed together draw the same rows, however the classes are shared.
 
-    Raises ConfigError where there are too few of anything, or for a shard of another number of classes.
+    Raises ConfigError for num_classes < 2, dim < 1 or subcenters < 1, or a shard of another number of classes.
     """
     if num_classes < 2 or dim < 1 or subcenters < 1:
         raise ConfigError(
-            "num_classes ≥ 2, dim ≥ 1 and subcenters ≥ 1", f"{num_classes}, {dim} and {subcenters}", "correct them"
+            "num_classes ≥ 2, dim ≥ 1 and subcenters ≥ 1",
+            f"{num_classes}, {dim} and {subcenters}",
+            "correct the one that is too small",
         )
     if shard is None:
         return nn.Parameter(l2_normalize(torch.randn(num_classes * subcenters, dim)))
     if shard.total != num_classes:
-        raise ConfigError(f"a shard of {num_classes} classes", f"one of {shard.total}", "correct one of them")
+        raise ConfigError(f"a shard of {num_classes} classes", f"one of {shard.total}", "pass the same num_classes")
     seed = int(torch.randint(2**62, ()))
     rows = []
     for at in range(shard.start // BLOCK * BLOCK, shard.stop, BLOCK):

@@ -1,7 +1,7 @@
-"""What this machine is and how fast it is: the facts that a bug report and a benchmark's record need.
+"""Facts about this machine and its speed, for bug reports and benchmark records.
 
-Every fact comes from a probe of its own; a probe that fails says "unknown" and stops no other. Nothing here names the
-host, the user or a folder.
+Each fact has its own probe; a probe that fails gives "unknown" and does not affect the others. No fact contains the
+name of the host, the user or a folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def facts() -> dict[str, Any]:
-    """All facts but the speed, as JSON holds them: section → name → value. Takes a few seconds where torch is there."""
+    """Return all facts except speed as JSON values, section → name → value; with torch it takes a few seconds."""
     found = processor()
     return {
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""Cores and memory: what the machine has, and what affinity and containers leave of it."""
+"""Cores and memory: of the machine, and available to this process under affinity and container limits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MIB = 1 << 20
 
 
 def limits(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
-    """Return cores of the machine, those this process may use, and memory in MiB.
+    """Return the cores of the machine, those this process may use, and memory in MiB.
 
-    `container_cpus` and `container_memory_mib` are the limits of control groups (v1 or v2), None where there is none.
-    `usable_cores`: what affinity and the container leave, at least 1. `load`: how many processes wanted a core during
-    the last minute, on average; speeds measured beside other work say little.
+    `container_cpus` and `container_memory_mib` are the limits of control groups (v1 or v2), or None.
+    `usable_cores`: cores left by affinity and the container, at least 1. `load`: average number of processes that
+    wanted a core during the last minute; speeds measured under load are unreliable.
     """
     affinity = or_unknown(_affinity)
     cpus, memory = or_unknown(lambda: _cpus(proc, cgroup)), or_unknown(lambda: _memory(proc, cgroup))

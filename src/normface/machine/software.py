@@ -1,4 +1,4 @@
-"""Versions, extras, GPUs, execution providers and the default model, without importing more than is asked."""
+"""Versions, extras, GPUs, execution providers and the default model, with as few imports as possible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 def extras() -> dict[str, dict[str, Any]]:
     """Return each extra of the installed package with the requirements it lacks and the command that installs them.
 
-    Read from the package's own metadata, so it is right for whatever version is installed. A value is
+    Read from the metadata of the installed package. A value is
     `{"installed": bool, "missing": {requirement: version found, or None}, "install": command}`.
     """
     found = or_unknown(_extras)
@@ -119,7 +119,7 @@ def _of_the_driver() -> list[str]:
 def default_model() -> dict[str, Any]:
     """Return the default model's SHA-256s and whether its weights match its card and its certificate.
 
-    `weights_sha256` is what the file says of its weights, `weights_intact` whether they have that hash.
+    `weights_sha256` is the hash recorded in the file; `weights_intact` says whether its weights have that hash.
     """
     if not DEFAULT.is_file():
         return {"file": "missing: install normface again"}

@@ -1,4 +1,4 @@
-"""A speed test of some ten seconds: detection, embedding, verification and training steps, beside the docs' figures."""
+"""A speed test of about ten seconds: detection, embedding, verification and training, next to published figures."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ LARGER_IS_BETTER = {name: not name.endswith("_ms") for name in UNITS}
 def measure(
     seconds: float = 10.0, *, bf16: bool = False, told: Callable[[str], object] = lambda _: None
 ) -> dict[str, Any]:
-    """Measure this machine on drawn photographs and random crops; names and units are those of `UNITS`.
+    """Measure this machine on drawn photographs and random crops; names and units as in `UNITS`.
 
-    seconds: about how long it takes, loading aside. bf16: measure training in bfloat16 too.
-    A part that fails or needs what is not installed is "unknown"; `left_out` then holds its reason.
+    seconds: approximate duration, without loading. bf16: also measure training in bfloat16.
+    A part that fails or needs a missing package is "unknown"; `left_out` holds the reason.
     """
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
@@ -54,7 +54,7 @@ def measure(
 
 
 def parts(seconds: float, *, bf16: bool) -> dict[str, Callable[[], float]]:
-    """Return the measurements of `measure` one by one; those of training raise MissingDependency without torch."""
+    """Return the measurements of `measure` as functions; those of training raise MissingDependency without torch."""
 
     @cache
     def embedder() -> Embedder:
@@ -124,15 +124,16 @@ def training_step(name: str, half: bool, *, classes: int = CLASSES, batch: int =
 
 
 def published() -> dict[str, dict[str, Any]]:
-    """Return the docs' figures by kind of processor: names of `UNITS`, and `on`, the machine they were measured on."""
+    """Return the published figures by kind of processor: names of `UNITS`, and `on`, the machine measured."""
     held: dict[str, dict[str, Any]] = json.loads(files(__package__).joinpath("figures.json").read_text("utf-8"))
     return held
 
 
 def beside(found: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Return what was measured beside the docs' figures for a kind of processor, a row each.
+    """Return rows that compare the measurements with the published figures for a kind of processor.
 
-    A row is `{"what", "here", "docs", "times_docs"}`: above 1 this machine is faster; None where a figure is missing.
+    A row is `{"what", "here", "docs", "times_docs"}`; a ratio above 1 means that this machine is faster, None that a
+    figure is missing.
     """
     docs, rows = published().get(kind, {}), []
     for name, what in UNITS.items():

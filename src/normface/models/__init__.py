@@ -14,14 +14,14 @@ __all__ = ["MODELS", "Model", "Origin", "build"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Weights that others trained for a network here (`normface adopt`).
+    """Origin of pretrained weights that fit a network here (`normface adopt`).
 
     Attributes:
-        name: of the origin, as people say it.
-        repository: where their code lies.
-        licence: of the weights, in words that go with them into checkpoints and ONNX metadata.
-        modules: this network's modules → theirs, by name; the parameters within are called alike.
-        left: beginnings of their names that have no place here, such as the classifier's.
+        name: of the origin.
+        repository: address of the original code.
+        licence: of the weights; recorded in checkpoints and ONNX metadata.
+        modules: names of this network's modules → original names; parameters within have the same names.
+        left: prefixes of original names to ignore, such as the classifier's.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Origin:
 
 
 class Model(nn.Module):
-    """Base of all networks: what to feed it, and how long its features are; they come un-normalised.
+    """Base class of all networks, with input specification `spec` and feature length `dim`; features are unnormalized.
 
-    `origin`: whose weights it can take over, if anybody's.
+    `origin`: the origin of pretrained weights that it can import, if any.
     """
 
     origin: Origin | None = None
@@ -44,9 +44,9 @@ class Model(nn.Module):
         self.spec, self.dim = spec, dim
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """Each parameter's name → what its learning rate and its weight decay are multiplied by.
+        """Map each parameter's name to factors of its learning rate and weight decay.
 
-        Here: all learn alike, and only filters and matrices decay.
+        Default: one learning rate for all, and weight decay for filters and matrices only.
         """
         return {name: (1.0, float(p.ndim > 1)) for name, p in self.named_parameters()}
 
@@ -55,5 +55,5 @@ MODELS: Registry[Model] = Registry("model", __name__)
 
 
 def build(name: str, **kwargs: Any) -> Model:
-    """Make the model called `name`; raises ConfigError for a name or argument it does not have."""
+    """Build the model called `name`. Raises ConfigError for an unknown name or argument."""
     return MODELS.build(name, **kwargs)

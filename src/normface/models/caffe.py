@@ -1,4 +1,4 @@
-"""What networks of the Caffe years share: how their weights start and learn, and the unit without batch norm."""
+"""Shared by networks from Caffe: initialization, learning rates, and the residual unit without batch norm."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ M = TypeVar("M", nn.Conv2d, nn.Linear)
 
 
 class CaffeModel(Model):
-    """A network that learns as its authors' prototxt says: biases twice as fast and without decay, all else alike."""
+    """A network with the learning rates of its authors' prototxt: biases twice as fast and without weight decay."""
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """As Caffe's lr_mult and decay_mult; PReLU's slopes, which the files leave out, at the default of 1."""
+        """Caffe's lr_mult and decay_mult; 1 for PReLU slopes, which the files do not mention."""
         return {name: (2.0, 0.0) if name.endswith(".bias") else (1.0, 1.0) for name, _ in self.named_parameters()}
 
 
@@ -41,17 +41,17 @@ class Unit(nn.Module):
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, *, bias: float = 0) -> nn.Conv2d:
-    """A convolution with Caffe's "xavier" weights and all biases at `bias`."""
+    """Build a convolution with Caffe's "xavier" weights and all biases at `bias`."""
     return xavier(nn.Conv2d(inputs, outputs, kernel, stride, padding), bias)
 
 
 def linear(inputs: int, outputs: int, *, bias: float = 0) -> nn.Linear:
-    """A matrix likewise."""
+    """Build a fully connected layer with Caffe's "xavier" weights and all biases at `bias`."""
     return xavier(nn.Linear(inputs, outputs), bias)
 
 
 def xavier(module: M, bias: float) -> M:
-    """Caffe's "xavier" filler, uniform in ±√(3 / fan-in), and all biases at `bias`."""
+    """Initialize by Caffe's "xavier" filler, uniform in ±√(3 / fan-in), with all biases at `bias`."""
     limit = math.sqrt(3 / module.weight[0].numel())
     nn.init.uniform_(module.weight, -limit, limit)
     assert module.bias is not None
@@ -60,6 +60,6 @@ def xavier(module: M, bias: float) -> M:
 
 
 def check_dim(dim: int, dropout: float = 0) -> None:
-    """Raise ConfigError for options that no network can have."""
+    """Raise ConfigError unless dim ≥ 1 and 0 ≤ dropout < 1."""
     if dim < 1 or not 0 <= dropout < 1:
         raise ConfigError("dim ≥ 1 and 0 ≤ dropout < 1", f"{dim} and {dropout}", "correct the model's options")

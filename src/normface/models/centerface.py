@@ -37,6 +37,6 @@ class CenterFace(CaffeModel):
 
 @MODELS.register
 def centerface(dim: int = 512) -> CenterFace:
-    """27.5 M parameters, 112×96, no batch norm: the paper's network, started and trained as its authors did."""
+    """27.5 M parameters, 112×96, no batch norm: the paper's network, with its authors' initialization and rates."""
     check_dim(dim)
     return CenterFace(InputSpec(112, 96, order="BGR", template="112x96"), dim)

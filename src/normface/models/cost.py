@@ -1,4 +1,4 @@
-"""What a network costs, counted without computing anything."""
+"""Parameters and FLOPs of a network, counted without running it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from . import build
 
 @dataclass(frozen=True)
 class Cost:
-    """`parameters` of a network; `flops` of one image: two for each multiplication and addition of its convolutions
-    and matrices, nothing for the rest; with `spec` and `dim` as the network has them."""
+    """Cost of a network: `parameters`; `flops` per image, two per multiply-add of convolutions and matrices, nothing
+    for the rest; and its `spec` and `dim`."""
 
     parameters: int
     flops: int
@@ -24,7 +24,7 @@ class Cost:
 
 
 def cost(name: str, **options: Any) -> Cost:
-    """Of the model called `name`, on the device "meta": nothing is filled in. Raises ConfigError as `build`."""
+    """Count the cost of the model called `name`, on the device "meta". Raises ConfigError as `build`."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = build(name, **options).eval()
         spec = model.spec

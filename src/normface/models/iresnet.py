@@ -37,7 +37,7 @@ class _Unit(nn.Module):
 
 
 class IResNet(Model):
-    """RGB images [B, 3, 112, 112] in [-1, 1] → features [B, dim]; at 7×7 every place has its weights."""
+    """RGB images [B, 3, 112, 112] in [-1, 1] → features [B, dim], by a fully connected layer on the last 7×7 maps."""
 
     def __init__(self, dim: int, units: tuple[int, int, int, int]) -> None:
         super().__init__(InputSpec(112, 112, std=(127.5,) * 3, template="112x112"), dim)
@@ -69,7 +69,7 @@ class IResNet(Model):
 
 @MODELS.register
 def iresnet18(dim: int = 512) -> IResNet:
-    """24.0 M parameters, 112×112: the least of the usual networks for millions of faces."""
+    """24.0 M parameters, 112×112: the smallest of the usual networks for millions of faces."""
     return _build(dim, (2, 2, 2, 2))
 
 
@@ -81,7 +81,7 @@ def iresnet34(dim: int = 512) -> IResNet:
 
 @MODELS.register
 def iresnet50(dim: int = 512) -> IResNet:
-    """43.6 M parameters, 112×112: what papers compare with."""
+    """43.6 M parameters, 112×112: the usual baseline in papers."""
     return _build(dim, (3, 4, 14, 3))
 
 

@@ -1,6 +1,6 @@
 """Light CNN (Wu et al. 2018, "A Light CNN for Deep Face Representation with Noisy Labels"): Max-Feature-Map.
 
-Each layer has twice the channels it passes on: of two halves, the larger value each.
+Each layer computes twice the channels that it outputs, and takes the elementwise maximum of the two halves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LICENCE = "MIT (the repository's); trained on CASIA-WebFace and MS-Celeb-1M, wh
 
 
 class _Max(nn.Module):
-    """A convolution or matrix, and of the two halves of its outputs the larger."""
+    """A convolution or matrix, and the maximum of the two halves of its outputs."""
 
     def __init__(self, filter: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _Residual(nn.Module):
 
 
 class LightCNN(CaffeModel):
-    """Grey images [B, 1, 128, 128] in [0, 1] → features [B, dim]; in training with dropout, for the classifier."""
+    """Gray images [B, 1, 128, 128] in [0, 1] → features [B, dim], with dropout in training."""
 
     def __init__(self, dim: int, dropout: float, layers: list[nn.Module], flat: int, origin: Origin | None) -> None:
         spec = InputSpec(128, 128, channels=1, mean=(0.0,), std=(255.0,), template="128x128")
@@ -58,7 +58,7 @@ class LightCNN(CaffeModel):
 
 @MODELS.register
 def lightcnn_a(dim: int = 256, dropout: float = 0.7) -> LightCNN:
-    """4.1 M parameters, grey 128×128: four convolutions without padding, the smallest of the three."""
+    """4.1 M parameters, gray 128×128: four convolutions without padding, the smallest of the three."""
     check_dim(dim, dropout)
     layers: list[nn.Module] = []
     for inputs, outputs, kernel in ((1, 48, 9), (48, 96, 5), (96, 128, 5), (128, 192, 4)):
@@ -69,7 +69,7 @@ def lightcnn_a(dim: int = 256, dropout: float = 0.7) -> LightCNN:
 
 @MODELS.register
 def lightcnn_b(dim: int = 256, dropout: float = 0.75) -> LightCNN:
-    """5.5 M parameters, grey 128×128: the paper's "Wu B", also called Light CNN-9."""
+    """5.5 M parameters, gray 128×128: the paper's "Wu B", also called Light CNN-9."""
     check_dim(dim, dropout)
     layers: list[nn.Module] = [_max(1, 48, 5, 2), nn.MaxPool2d(2)]
     layers += [*_group(48, 96), nn.MaxPool2d(2), *_group(96, 192), nn.MaxPool2d(2)]
@@ -83,7 +83,7 @@ def lightcnn_b(dim: int = 256, dropout: float = 0.75) -> LightCNN:
 
 @MODELS.register
 def lightcnn_29(dim: int = 256, dropout: float = 0.5) -> LightCNN:
-    """12.6 M parameters, grey 128×128: ten residual units between the layers of B."""
+    """12.6 M parameters, gray 128×128: ten residual units between the layers of B."""
     check_dim(dim, dropout)
     layers: list[nn.Module] = [_max(1, 48, 5, 2), nn.MaxPool2d(2)]
     modules = {"body.0": "conv1", "head": "fc"}

@@ -52,7 +52,7 @@ class MobileFaceNet(Model):
 
     Args:
         start: the layers before the bottlenecks, from 3 channels to 64 at half the size.
-        active: a number of channels → what follows their batch norm.
+        active: number of channels → the activation after their batch norm.
         bias: of the last convolution.
     """
 
@@ -80,7 +80,7 @@ class MobileFaceNet(Model):
 
 @MODELS.register
 def mobilefacenet(dim: int = 128, width: int = 112) -> MobileFaceNet:
-    """1.0 M parameters, made for phones; slow to train on CPUs for its size. `width` 112 or 96."""
+    """1.0 M parameters, designed for phones; slow to train on CPUs for its size. `width` 112 or 96."""
     if width not in (96, 112) or dim < 1:
         raise ConfigError("width 96 or 112 and dim ≥ 1", f"width {width}, dim {dim}", "correct the model's options")
     start = [*_conv(3, 64, 3, 2), nn.PReLU(64), *_conv(64, 64, 3, groups=64), nn.PReLU(64)]
@@ -89,7 +89,7 @@ def mobilefacenet(dim: int = 128, width: int = 112) -> MobileFaceNet:
 
 @MODELS.register
 def mobilefacenet_relu6(dim: int = 128) -> MobileFaceNet:
-    """1.0 M parameters, as foamliu trained it: ReLU6 for PReLU, a 1×1 convolution more, ImageNet's mean and std."""
+    """1.0 M parameters, as trained by foamliu: ReLU6 for PReLU, one more 1×1 convolution, ImageNet mean and std."""
     check_dim(dim)
     spec = InputSpec(
         112, 112, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), template="112x112"
@@ -104,7 +104,7 @@ def mobilefacenet_relu6(dim: int = 128) -> MobileFaceNet:
 
 
 def _foamliu() -> dict[str, str]:
-    """Modules here → those of the code that goes with the weights (commit a687c71)."""
+    """Map modules here to those of the code of the weights (commit a687c71)."""
     units = sum(units for _, _, units, _ in _STAGES)
     first = {0: "conv1.0", 1: "conv1.1", 3: "dw_conv.depthwise", 4: "dw_conv.bn1"}
     first |= {6: "dw_conv.pointwise", 7: "dw_conv.bn2"}

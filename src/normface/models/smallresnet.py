@@ -1,4 +1,4 @@
-"""A small residual network for CPUs: most of its work at low resolution, where 2 cores train it fast."""
+"""A small residual network for CPUs, with most of its work at low resolution."""
 
 from __future__ import annotations
 
@@ -67,23 +67,23 @@ def smallresnet(
     stem: int = 2,
     dropout: float = 0.0,
 ) -> SmallResNet:
-    """A first convolution (the stem) and one stage per further entry of `channels`, each halving the resolution.
+    """Small residual network: a stem convolution, then one stage per further entry of `channels`, halving the size.
 
-    The default costs 322 million operations an image; `stem=4, channels=(32, 48, 96, 192), units=(1, 1, 1)` costs 36
+    The default costs 322 million operations per image; `stem=4, channels=(32, 48, 96, 192), units=(1, 1, 1)` costs 36
     million and suits processors without bfloat16. Channel counts that are multiples of 16 are the fastest on CPUs.
 
     Args:
         width: of the crops, 112 or 96.
-        units: how many residual units each stage has, 1 to 3 stages.
+        units: number of residual units of each stage, 1 to 3 stages.
         stem: stride of the first convolution, 2 (3×3) or 4 (7×7).
-        dropout: of the features, in training, as Light CNN before its softmax; leave it out with normalized features.
+        dropout: of the features in training, as in Light CNN before its softmax; use none with normalized features.
 
     Raises ConfigError for other values.
     """
     legal = width in (96, 112) and 1 <= len(units) <= 3 and len(channels) == len(units) + 1 and stem in (2, 4)
     if not legal or dim < 1 or not 0 <= dropout < 1:
         raise ConfigError(
-            "width 96 or 112, 1 to 3 unit counts and one channel count more, stem 2 or 4, dim ≥ 1, 0 ≤ dropout < 1",
+            "width 96 or 112, 1 to 3 units, one more channels than units, stem 2 or 4, dim ≥ 1, 0 ≤ dropout < 1",
             f"width {width}, units {units}, channels {channels}, stem {stem}, dim {dim}, dropout {dropout}",
             "correct the model's options",
         )  # fmt: skip

@@ -12,7 +12,7 @@ from .caffe import CaffeModel, Unit, check_dim, conv, linear
 
 
 class SphereFace(CaffeModel):
-    """Images [B, 3, 112, 96] → features [B, dim]; `units` of each stage, which begins by halving the resolution."""
+    """Images [B, 3, 112, 96] → features [B, dim]; `units` of each stage; each stage first halves the size."""
 
     def __init__(self, spec: InputSpec, dim: int, units: tuple[int, int, int, int]) -> None:
         super().__init__(spec, dim)
@@ -37,7 +37,7 @@ def sphereface20(dim: int = 512) -> SphereFace:
 
 @MODELS.register
 def sphereface64(dim: int = 512) -> SphereFace:
-    """Its 64-layer sibling: 3, 8, 16 and 3 units."""
+    """64 layers, 112×96: stages of 3, 8, 16 and 3 units, no batch norm."""
     return _build(dim, (3, 8, 16, 3))
 
 

@@ -1,4 +1,4 @@
-"""Stateless tensor functions; each checks its arguments, then picks an implementation.
+"""Stateless tensor functions; each validates its arguments, then selects an implementation.
 
 Shape suffixes: B batch, C classes, D dimensions.
 """
@@ -56,26 +56,27 @@ def cosine_cross_entropy(
         w: class weights [C·subcenters, D], of the same dtype or float32, not normalised.
         y: labels [B], int64 in [0, C).
         scale: positive number, or a scalar tensor that receives a gradient.
-        margin: on the own class's angle; or a function of the own classes' cosines [B] (without gradient) that gives
-            it. With normalize="weights" the logits are ‖x‖·cos θ, the own one ‖x‖·ψ(θ) (SphereFace); with "features"
-            and "none" there are no cosines, and no margin.
-        normalize: which sides are brought to unit length: "both" gives cosines; "features", "weights" and "none"
-            are the paper's comparisons.
-        weights: "soft": the gradient of w goes through the normalisation (eq. 4); "hard": it does not, ∂L/∂W̃ is
-            given to w as it is.
-        subcenters: weights a class has, rows c·K … c·K + K - 1; its cosine is the largest of theirs (Deng et al. 2020).
-        exclude_above: other classes with a larger cosine are left out of the sum: their weight may be of the same
-            person under another label. (insightface's filter makes their logit 0, which still counts as e⁰.)
-        impl: "reference" is plain PyTorch, the definition of right; "blockwise" never holds [B, C]; "triton", or
+        margin: on the own class's angle; or a function from the own classes' cosines [B] (without gradient) to a
+            margin. With normalize="weights" the logits are ‖x‖·cos θ, the own one ‖x‖·ψ(θ) (SphereFace). With
+            "features" and "none" there are no cosines, so a margin is not allowed.
+        normalize: which sides to normalize: "both" gives cosines; "features", "weights" and "none" are the paper's
+            baselines.
+        weights: "soft": the gradient of w passes through the normalization (eq. 4); "hard": w receives ∂L/∂W̃
+            unchanged.
+        subcenters: K, weights per class in rows c·K … c·K + K - 1; the class's cosine is the largest of theirs
+            (Deng et al. 2020).
+        exclude_above: leave out other classes with a larger cosine, which may be the same person under another label.
+            (insightface's filter sets their logit to 0, which still counts as e⁰.)
+        impl: "reference" is plain PyTorch and defines the result; "blockwise" never materializes [B, C]; "triton", or
             `ops.triton.Kernels` with options, does the same by kernels for NVIDIA GPUs (rules on other classes' logits,
-            which are exclude_above and a curriculum, still go by blocks). "auto" takes the second where B·C is at least
-            2²⁰, from where on it is the faster one (and far smaller); there the third on a GPU, where Triton is
-            installed and it can: no sub-centres, no float64.
-        shard: which classes' weights w are, where ranks share them; x and y then are this rank's part of the batch,
-            and the loss is the whole batch's. Always by blocks.
+            exclude_above and a curriculum, still run blockwise). "auto" selects "reference" for B·C below 2²⁰; above,
+            "triton" on a GPU if Triton is installed and supports the case (no sub-centers, no float64), otherwise
+            "blockwise", which is faster there and needs far less memory.
+        shard: the classes whose weights w holds, if ranks share them; x and y are then this rank's part of the batch,
+            and the loss is that of the whole batch. Always blockwise.
 
     Returns:
-        Scalar, float32 or better. Under autocast the matrix product runs in autocast's dtype; norms, own cosines under
+        Scalar, float32 or wider. Under autocast the matrix product runs in autocast's dtype; norms, own cosines under
         a margin, scale and softmax stay in float32.
 
     Raises:
@@ -87,10 +88,10 @@ def cosine_cross_entropy(
     _among("weights", weights, reference.WEIGHTS)
     if isinstance(impl, str):
         _among("impl", impl, get_args(Impl))
-    for name, given in (("a margin", margin), ("exclude_above", exclude_above)):
+    for name, given in (("margin", margin), ("exclude_above", exclude_above)):
         if given is not None and normalize not in ("both", "weights"):
             raise InputError(
-                f'normalize="both" or "weights" with {name}', repr(normalize), f"{name} is defined on cosines only"
+                f'normalize="both" or "weights" with {name}', repr(normalize), f"change normalize, or leave {name} out"
             )
     if shard is None and _whole(impl, x, w):
         return reference.cosine_cross_entropy(
@@ -114,9 +115,9 @@ def adacos_scale(
     impl: Impl = "auto",
     shard: ClassShard | None = None,
 ) -> Tensor:
-    """AdaCos's next scale, log(B_avg)/cos(min(π/4, θ_med)); a scalar without gradient (Zhang et al. 2019).
+    """Next scale of AdaCos, log(B_avg)/cos(min(π/4, θ_med)); a scalar without gradient (Zhang et al. 2019).
 
-    B_avg is the batch's mean of Σ_{j≠y} exp(scale·cos θ_j) under the scale so far, θ_med the median own angle.
+    B_avg is the batch mean of Σ_{j≠y} exp(scale·cos θ_j) under the current scale, θ_med the median own angle.
 
     Args:
         x, w, y, subcenters, impl, shard: see `cosine_cross_entropy`.
@@ -133,11 +134,11 @@ def adacos_scale(
 def before_agents(
     x: Tensor, w: Tensor, y: Tensor, *, nearest: bool = False, impl: Impl = "auto", shard: ClassShard | None = None
 ) -> Agents:
-    """Features before their classes' agents, for `c_contrastive` and `c_triplet`.
+    """Distances of features to all agents, as input of `c_contrastive` and `c_triplet`.
 
     Args:
-        x, w, y, impl, shard: see `cosine_cross_entropy`. Distances are of unit vectors.
-        nearest: only the nearest negative will be asked for: by blocks that is always the faster.
+        x, w, y, impl, shard: see `cosine_cross_entropy`. Distances are between unit vectors.
+        nearest: set it if only the nearest negative will be needed; "auto" then always selects "blockwise".
 
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
@@ -150,7 +151,7 @@ def before_agents(
 
 
 def _products(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Products:
-    """Who multiplies by tiles of classes."""
+    """Return the products of an implementation, or None for the reference."""
     if impl == "auto":
         able = x.is_cuda and subcenters == 1 and torch.float64 not in (x.dtype, w.dtype)
         impl = "triton" if able and find_spec("triton") is not None else "blockwise"
@@ -190,27 +191,27 @@ def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1, shard: ClassShar
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or y.shape != x.shape[:1]:
         raise InputError(
             "features [B, D], weights [C, D] and labels [B]",
-            f"{list(x.shape)}, {list(w.shape)} and {list(y.shape)}", "make the shapes agree",
+            f"{list(x.shape)}, {list(w.shape)} and {list(y.shape)}", "make their B and D agree",
         )  # fmt: skip
     if not (x.is_floating_point() and w.is_floating_point()) or y.dtype != torch.int64:
         raise InputError(
             "floating-point features and weights, int64 labels",
             f"{x.dtype}, {w.dtype} and {y.dtype}",
-            "convert them",
+            "convert features and weights with .float(), labels with .long()",
         )
     if not x.device == w.device == y.device:
-        raise InputError("tensors on one device", f"{x.device}, {w.device} and {y.device}", "move them together")
+        raise InputError("tensors on one device", f"{x.device}, {w.device} and {y.device}", "move them to one device")
     if subcenters < 1 or len(w) % subcenters:
         raise InputError(
-            "as many weights for each class, subcenters ≥ 1", f"{len(w)} rows with subcenters={subcenters}",
-            "correct one of them",
+            "rows of weights that are a multiple of subcenters, and subcenters ≥ 1",
+            f"{len(w)} rows with subcenters={subcenters}", "correct subcenters or the weights",
         )  # fmt: skip
     if not len(y):
-        raise InputError("at least one sample", "an empty batch", "drop empty batches")
+        raise InputError("at least one sample", "an empty batch", "skip empty batches")
     classes, low, high = shard.total if shard else len(w) // subcenters, int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         raise InputError(
             f"labels in [0, {classes})",
             f"[{low}, {high}]",
-            "number the classes from 0, or give the loss more classes",
+            "number the classes from 0, or increase num_classes",
         )

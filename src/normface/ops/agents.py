@@ -1,4 +1,4 @@
-"""The paper's second strategy (§4): distances between features and one learned agent a class.
+"""The paper's second strategy (§4): distances between features and learned agents, one per class.
 
 All distances are squared, on the unit sphere: d = ‖f̃ - W̃‖² = 2 - 2·cos, in [0, 4]. B batch, C classes, D dimensions.
 """
@@ -19,11 +19,11 @@ Gradient = Literal["exact", "caffe"]
 
 
 class Negatives(NamedTuple):
-    """What the other agents cost each sample; all [B].
+    """Sums over each sample's active negatives; all [B].
 
     Attributes:
         own: distance to the own agent.
-        push: Σ over active negatives of m - d, or of exp(-d); m itself counts as a constant.
+        push: Σ over active negatives of m - d, or of exp(-d); m is treated as a constant.
         weights: Σ over active negatives of 1, or of exp(-d); without gradient.
     """
 
@@ -33,16 +33,16 @@ class Negatives(NamedTuple):
 
 
 class Agents(Protocol):
-    """Distances of a batch to all agents, however they are computed."""
+    """Distances of a batch to all agents, by any implementation."""
 
     own_B: Tensor  # to the own agents, without gradient
 
     def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
-        """Reduce over the active ones: other agents with d < m = `level_B`, or of them only the nearest (`hardest`)."""
+        """Reduce over the active negatives: other agents with d < m = `level_B`, or only the nearest (`hardest`)."""
 
 
 class Dense:
-    """From the whole matrix d [B, C] and labels [B]."""
+    """Distances as a matrix d [B, C], with labels [B]."""
 
     def __init__(self, d_BC: Tensor, y_B: Tensor) -> None:
         self.d_BC, self.y_B = d_BC, y_B
@@ -63,7 +63,7 @@ class Dense:
 
 
 class Streamed:
-    """From a head, tile after tile of classes: d [B, C] is never held, and ranks may share the classes."""
+    """Distances computed tile by tile, without holding d [B, C]; ranks may share the classes."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -103,15 +103,15 @@ def c_contrastive(
     Args:
         agents: distances of the batch.
         margin, positive_margin: m₋ and m₊, of squared distances.
-        positive_weight, negative_weight, cap: w₊, w₋, and the largest pull of a sample.
-        exponential: an active negative (d < m₋) costs w₋·exp(-d) instead.
+        positive_weight, negative_weight, cap: w₊, w₋, and the largest pull on a sample.
+        exponential: let an active negative (d < m₋) cost w₋·exp(-d) instead.
         hardest_negative: only the nearest other agent pushes.
-        hardest_positive: only the batch's farthest sample is pulled.
-        positive_first: a sample with d_iy > 1 is pulled only.
-        normalize_negatives: ν. Where the active negatives' summed weight / (ν·B) exceeds w₊, they are divided by it.
+        hardest_positive: pull only the farthest sample of the batch.
+        positive_first: samples with d_iy > 1 are only pulled, not pushed.
+        normalize_negatives: ν. If the summed weight of active negatives / (ν·B) exceeds w₊, divide them by it.
 
     Returns:
-        Scalar: summed over classes, divided by B only. Without options it is `reference.c_contrastive`.
+        Scalar: summed over classes, divided by B. Without options it equals `reference.c_contrastive`.
     """
 
     level_B = torch.where((agents.own_B > 1) & positive_first, -torch.inf, torch.as_tensor(margin).to(agents.own_B))
@@ -139,14 +139,14 @@ def c_triplet(
 
     Args:
         agents: distances of the batch.
-        pull: draw every sample to its own agent, active or not: adds w₊·d_iy ("exact"), or switches w₊/B on for
-            every sample ("caffe").
-        gradient: "exact", of the loss returned; or "caffe", the original layer's backward pass: -w₋/B for each
+        pull: pull every sample to its own agent, active or not: adds w₊·d_iy ("exact"), or applies w₊/B to every
+            sample ("caffe").
+        gradient: "exact": that of the loss returned; "caffe": the original layer's backward pass, -w₋/B for each
             active negative, and w₊/B *once* for the own agent if any is active or `pull`. The value then is the
-            reported one, without the pull.
+            original's, without the pull.
 
     Returns:
-        Scalar. With hardest=False and pull=False it is `reference.c_triplet`.
+        Scalar. With hardest=False and pull=False it equals `reference.c_triplet`.
     """
     own_B, push_B, active_B = agents.negatives(margin + agents.own_B, hardest=hardest)
     if gradient == "exact":

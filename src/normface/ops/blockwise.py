@@ -1,8 +1,7 @@
-"""The head without its logits: tiles of classes, reduced as they come, computed again in the backward pass.
+"""Products by tiles of classes, reduced one by one and recomputed in the backward pass.
 
 Nothing of size B×C is held: a tile of T classes costs B·T numbers, and the weights' gradient is written tile by tile.
-The first tiles' slopes, as many as a fixed number of bytes holds, are kept and need not be computed again: that is a
-quarter of the arithmetic.
+The slopes of the first tiles are kept, up to a fixed number of bytes, which saves a quarter of their arithmetic.
 B batch, C classes, K sub-centres of each, R = C·K rows of weights, T classes of a tile, D dimensions.
 """
 
@@ -31,9 +30,9 @@ def blockwise_products(
 
 
 class _Tiled(torch.autograd.Function):
-    """One pass over the weights forward: slopes are known up to factors, so the features' gradient is summed with them.
+    """One forward pass over the weights, which also sums the features' gradient: slopes are known up to a factor.
 
-    Backward, only the weights' gradient is left: from slopes that were kept, or from those of products taken again.
+    The backward pass computes only the weights' gradient, from slopes that were kept or are recomputed.
     """
 
     @staticmethod
@@ -114,10 +113,10 @@ class _Tiled(torch.autograd.Function):
 
 
 class _Units:
-    """Tiles of unit rows, or of rows as they are, in the products' precision; each takes the place of the one before.
+    """Tiles of normalized or plain rows in the products' precision: one buffer, reused for every tile.
 
     Attributes:
-        inverse_R: what rows are multiplied by.
+        inverse_R: factors of the rows.
     """
 
     def __init__(self, w_RD: Tensor, size: int, unit: bool, compute: torch.dtype, inverse_R: Tensor | None = None):
@@ -126,31 +125,31 @@ class _Units:
         self.compute_TD = self.wide_TD.to(compute)
 
     def measure(self, at: int, w_TD: Tensor) -> Tensor:
-        """The tile, after its rows were measured."""
+        """Measure the rows of a tile, then return it as `tile` does."""
         if self.unit:
             self.inverse_R[at : at + len(w_TD)] = inverse_lengths(w_TD)
         return self.tile(at, w_TD)
 
     def tile(self, at: int, w_TD: Tensor) -> Tensor:
-        """The rows w [T, D] that begin at `at`, brought to unit length."""
+        """Return the rows w [T, D] that begin at `at`, normalized."""
         if self.unit:
             w_TD = torch.mul(w_TD, self.inverse_R[at : at + len(w_TD), None], out=self.wide_TD[: len(w_TD)])
         return w_TD if w_TD.dtype == self.compute_TD.dtype else self.compute_TD[: len(w_TD)].copy_(w_TD)
 
     def product(self, slopes_BT: Tensor, down_BD: Tensor, out_TD: Tensor) -> Tensor:
-        """Σ of slopes times features; a half precision's is widened."""
+        """Sum slopes times features; half precisions are widened."""
         if down_BD.dtype == out_TD.dtype:
             return torch.mm(slopes_BT.T, down_BD, out=out_TD)
         return out_TD.copy_(torch.mm(slopes_BT.T, down_BD, out=self.compute_TD[: len(out_TD)]))
 
 
 def _tile(place: Tensor, samples: int, rows: int) -> Tensor:
-    """A tile [samples, rows] at that place in memory."""
+    """Return a tile [samples, rows] of a buffer."""
     return place[: samples * rows].view(samples, rows)
 
 
 def _slopes(slopes: Callable[[Tensor, Own], Tensor], z_BT: Tensor, own: Own, subcenters: int) -> None:
-    """Put slopes after all rows' products in the products' place; those of a class count by their largest."""
+    """Overwrite products of all rows by their slopes; of a class only the row with the largest product has one."""
     if subcenters > 1:
         best = z_BT.view(len(z_BT), -1, subcenters).max(2)
         slopes_BC1 = slopes(best.values, own)[..., None].to(z_BT.dtype)
@@ -160,7 +159,7 @@ def _slopes(slopes: Callable[[Tensor, Own], Tensor], z_BT: Tensor, own: Own, sub
 
 
 def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest cosine of another class [B], and which class it is [B] int64; without gradient."""
+    """Return the largest cosine of another class [B], and that class [B] int64; without gradient."""
     best_B, found_B = x_BD.new_full((len(x_BD),), -torch.inf), torch.zeros_like(y_B)
     with torch.no_grad():
         for (at, w_TD), own in zip(_tiles(w_CD, 1), _own(y_B, len(w_CD), TILE), strict=True):
@@ -173,13 +172,13 @@ def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> tuple[Tensor, Tens
 
 
 def _tiles(w_RD: Tensor, subcenters: int) -> list[tuple[int, Tensor]]:
-    """Where each tile begins, and its rows: whole classes."""
+    """Yield the start and the rows of each tile; tiles hold whole classes."""
     size = max(1, TILE // subcenters) * subcenters
     return [(at, w_RD[at : at + size]) for at in range(0, len(w_RD), size)]
 
 
 def _own(columns_B: Tensor, columns: int, size: int) -> list[Own]:
-    """Where own classes stand in each tile of that size: rows and columns."""
+    """Return rows and columns of the own classes in each tile of that size."""
     tile_B = columns_B.div(size, rounding_mode="floor")
     order_B = tile_B.argsort()
     ends = torch.searchsorted(tile_B[order_B], torch.arange(-(-columns // size) + 1, device=tile_B.device)).tolist()

@@ -1,7 +1,7 @@
-"""A batch before the classes: what a softmax and losses of agents ask of it, whoever holds the classes.
+"""The classification head: a batch and the class weights, as the softmax and the agent losses use them.
 
-The products with the class weights are a callable's (`products.Products`): `blockwise_products` or `triton.Kernels`.
-`sharded.Sharded` is the same head where ranks share the classes.
+A callable (`products.Products`) computes the products with the class weights: blockwise.blockwise_products or
+`triton.Kernels`. `sharded.Sharded` is the same head for ranks that share the classes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .reference import l2_normalize, widened
 
 
 class Head:
-    """A batch before the classes.
+    """A batch and all classes.
 
     Args:
         x_BD: features.
-        w_RD: class weights as they are, class-major.
-        y_B: labels; -1 for a class that is not here.
-        rule: how rows of weights count.
-        products: who multiplies features and weights.
+        w_RD: class weights, not normalized, class-major.
+        y_B: labels; -1 for a class that another rank holds.
+        rule: how rows of weights form classes.
+        products: multiplies features and weights.
     """
 
     def __init__(
@@ -42,29 +42,29 @@ class Head:
 
     @property
     def compute(self) -> torch.dtype:
-        """What products are taken in: autocast's precision where it is on."""
+        """Dtype of the products: autocast's if it is on."""
         device = self.x_BD.device.type
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.x_BD.dtype
 
     def total(self, part: Tensor) -> Tensor:
-        """The sum of what each holder of classes found; all classes are here."""
+        """Sum over the ranks that share the classes; here, all classes are on one."""
         return part
 
     def shared(self, x: Tensor) -> Tensor:
-        """What all holders of classes use alike."""
+        """Mark a value as replicated on all ranks that share the classes."""
         return x
 
     def owner(self, best_B: Tensor) -> Tensor:
-        """Whether the largest of all holders' numbers is this one's [B]."""
+        """Return True [B] where this rank holds the largest of all ranks' numbers."""
         return torch.ones_like(best_B, dtype=torch.bool)
 
     def log_total(self, part_B: Tensor) -> Tensor:
-        """log Σ exp over the holders."""
+        """log Σ exp over the ranks that share the classes."""
         return part_B
 
     @torch.no_grad()
     def own(self) -> tuple[Tensor, Tensor]:
-        """Rows of the own classes' nearest sub-centres [B] (-1 where not here), and their products with x̃ [B]."""
+        """Rows of the own classes' nearest sub-centers [B] (-1 on other ranks), and their products with x̃ [B]."""
         rows_BK = self.y_B[:, None] * self.rule.subcenters + torch.arange(self.rule.subcenters, device=self.y_B.device)
         rows_BK = torch.where(self.y_B[:, None] >= 0, rows_BK, -1)
         own_BKD = unit_rows(self.w_RD, rows_BK)[0] if self.rule.unit else self.w_RD[rows_BK] * (rows_BK >= 0)[..., None]
@@ -72,19 +72,19 @@ class Head:
         return rows_BK.gather(1, place_B[:, None])[:, 0], self.total(best_B)
 
     def reduce(self, x_BD: Tensor, rows_B: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
-        """Products with the own rows [B], and the result over other classes [B]; both of the classes here."""
+        """Products with the own rows [B], and the reduction over other classes [B]; both over this rank's classes."""
         compute = self.compute
         with torch.autocast(x_BD.device.type, enabled=False):
             return self.products(x_BD, self.w_RD, rows_B, reduce, self.rule, compute)
 
 
 def some_cosines(x_BD: Tensor, w_RD: Tensor, rows_BK: Tensor) -> Tensor:
-    """Cosines [B, K] between unit features and a few rows each; negative ones stand for none and give 0."""
+    """Cosines [B, K] of unit features with a few rows each; a negative row number gives 0."""
     return _Some.apply(x_BD, w_RD, rows_BK)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class _Some(torch.autograd.Function):
-    """Indexing twice would make two gradients of the weights' size; here the rows are added into one."""
+    """Indexing with one gradient of the weights' size: indexing twice would make two."""
 
     @staticmethod
     def forward(ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_BK: Tensor) -> Tensor:

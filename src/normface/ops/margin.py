@@ -1,4 +1,4 @@
-"""Margins on the own class's angle, one formula: CosFace, ArcFace, SphereFace and those that adapt to the sample."""
+"""Margins on the own class's angle in one formula: CosFace, ArcFace, SphereFace and sample-adaptive ones."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Margin:
 
     Attributes:
         multiply: at least 1.
-        angle: radians, not negative; or a tensor [B], one for each sample, of any sign.
-        cosine: not negative; or a tensor [B]. Both tensors receive a gradient where they want one.
-        gradient: "exact", or "straight-through": the value is the same, but the gradient is that of cos θ, as in
-            insightface's ArcFace. The exact one is larger by multiply·sin(multiply·θ + angle) / sin θ.
-        beyond: what follows where multiply·θ + angle leaves [0, π]. "continue": the cosine goes on falling as
+        angle: radians, at least 0; or a tensor [B], one per sample, of any sign.
+        cosine: at least 0; or a tensor [B]. Both tensors receive gradients if they require them.
+        gradient: "exact", or "straight-through": the same value with the gradient of cos θ, as in insightface's
+            ArcFace. The exact gradient is larger by multiply·sin(multiply·θ + angle) / sin θ.
+        beyond: the value for multiply·θ + angle outside [0, π]. "continue": the cosine keeps falling as
             (-1)ᵏ·cos(…) - 2k from kπ on (SphereFace's continuation), so a larger angle always costs more.
-            "clamp": the angle stops at 0 and π, where the exact gradient is 0.
+            "clamp": the angle is clamped to [0, π], where the exact gradient is 0.
         blend: λ ≥ 0; the value is (λ·cos θ + ψ)/(1 + λ) (SphereFace's annealing).
         curriculum: t, or None. Other classes with a cosine above the own class's value (hard ones) count as
             cos·(t + cos) (Huang et al. 2020).
 
-    At cos θ = ±1, where the exact derivative is infinite, the angle is taken at cos θ = ±(1 - 1e-7): value and
-    gradient are finite.
+    At cos θ = ±1, where the exact derivative is infinite, the angle is computed from cos θ = ±(1 - 1e-7), so value
+    and gradient are finite.
     """
 
     multiply: float = 1.0
@@ -57,15 +57,15 @@ class Margin:
             )  # fmt: skip
 
     def __call__(self, cosines: Tensor) -> Tensor:
-        """Own classes' cosines, of any shape ([B] where the margin has tensors) → the values to take their place."""
+        """Map own classes' cosines, of any shape ([B] if the margin has tensors), to their values under the margin."""
         values = self._cosine_of_the_angle(cosines) - self.cosine
         values = (self.blend * cosines + values) / (1 + self.blend)
         return values if self.gradient == "exact" else cosines + (values - cosines).detach()
 
     def others(self, cosines: Tensor, own: Tensor) -> Tensor:
-        """Other classes' cosines [B, any number], and the own classes' values [B, 1] → the values to take their place.
+        """Map other classes' cosines [B, any number], given the own classes' values [B, 1], to their values.
 
-        Every column is computed alone. The own class's column, if there, is to be overwritten.
+        Columns are independent. The caller overwrites the own class's column, if present.
         """
         if self.curriculum is None:
             return cosines

@@ -1,4 +1,4 @@
-"""What a head asks of an implementation of its products, and the rows of class weights that all of them read.
+"""The interface of a head's products, and the rows of class weights that all implementations read.
 
 B batch, C classes, K sub-centres of each, R = C·K rows of weights, D dimensions.
 """
@@ -15,12 +15,12 @@ from .reference import EPS
 
 
 class RowRule(NamedTuple):
-    """How rows of class weights count.
+    """How rows of class weights form classes.
 
     Attributes:
-        subcenters: K; the largest product of a class's rows counts.
-        unit: bring rows to unit length.
-        project: the weights' gradient goes through that (eq. 4), or not.
+        subcenters: K; a class's product is the largest of its rows.
+        unit: normalize the rows.
+        project: let the weights' gradient pass through the normalization (eq. 4).
     """
 
     subcenters: int = 1
@@ -32,16 +32,16 @@ COSINES = RowRule()
 
 
 class Products(Protocol):
-    """Products of features with all rows of weights, reduced as they come."""
+    """Products of features with all rows of weights, reduced while they are computed."""
 
     def __call__(
         self, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Products with the own rows [B], and the result over the other classes [B], with gradients of both tensors.
+        """Products with the own rows [B], and the reduction over the other classes [B], with gradients of both tensors.
 
         Args:
             x_BD, w_RD: of one dtype, float32 or float64; the products are computed in `compute`.
-            rows_B: own rows; -1 where the own class is not among these.
+            rows_B: own rows; -1 if the own class is not among these.
         """
 
 
@@ -52,12 +52,12 @@ def inverse_lengths(w_RD: Tensor) -> Tensor:
 
 
 def scaled_rows(w_RD: Tensor, inverse_R: Tensor, rows_B: Tensor) -> Tensor:
-    """Rows of the weights times `inverse_R` [B, D]; zeros for a negative one."""
+    """Rows of the weights times `inverse_R` [B, D]; zeros for a negative row number."""
     return w_RD[rows_B] * (inverse_R[rows_B] * (rows_B >= 0))[:, None]
 
 
 def unit_rows(w_RD: Tensor, rows_BK: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit rows [B, K, D] (zeros for negative ones), and what they were multiplied by [B, K]."""
+    """Normalized rows [B, K, D] (zeros for negative row numbers), and their factors [B, K]."""
     found_BKD = w_RD[rows_BK]
     inverse_BK = (found_BKD.square().sum(-1) + EPS).rsqrt() * (rows_BK >= 0)
     return found_BKD * inverse_BK[..., None], inverse_BK

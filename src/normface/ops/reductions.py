@@ -1,7 +1,7 @@
-"""What becomes of a feature's products with the other classes, tile after tile: one number a sample, and its slopes.
+"""Streaming reductions over the non-target logits: one number per sample, and its slopes.
 
-The slopes, the derivatives of that number after each product, are needed before the number is known. They are given up
-to a factor of each sample, which follows: Σ_j e_j·w_j is summed first and divided by Σ_j e_j at the end.
+The slopes, the derivatives of that number by each product, are needed before the number is known. They are given up
+to a factor per sample, which follows: Σ_j e_j·w_j is summed first and divided by Σ_j e_j at the end.
 B batch, T classes of a tile.
 """
 
@@ -18,29 +18,29 @@ REACH = 64.0  # exp(-64) is a normal number in float32, and the sum of 10⁹ exp
 
 
 class Reduce(Protocol):
-    """Reduces products z [B, T] with the other classes to one number a sample."""
+    """Reduces products z [B, T] with the other classes to one number per sample."""
 
     top: Tensor  # [B]; slopes are divided by exp(top), and `take` may raise it
 
     def take(self, z_BT: Tensor, own: Own) -> Tensor:
-        """Take a tile, which may be overwritten, and give its slopes; at `own` stands nothing that counts."""
+        """Add a tile, which may be overwritten, and return its slopes; entries at `own` are ignored."""
 
     def slopes(self, z_BT: Tensor, own: Own) -> Tensor:
-        """The slopes of a tile that was taken before; it may be overwritten."""
+        """Return the slopes of a tile that was added before; the tile may be overwritten."""
 
     def result(self) -> Tensor:
-        """What was reduced [B]."""
+        """Return the reduction [B]."""
 
     def factor(self, top_B: Tensor) -> Tensor:
-        """What slopes that were divided by exp(top) are to be multiplied by [B]; known with the result."""
+        """Return the factor [B] of slopes that were divided by exp(top); available after the last tile."""
 
 
 class LogSumExp:
-    """log Σ_{j≠y} exp(v_j), v the values that others(z) gives, or z itself; -∞ is left out.
+    """log Σ_{j≠y} exp(v_j) of the values v = others(z), or z; values of -∞ are left out.
 
     Args:
-        bounded: all |v| are at most REACH: exp(v) is then as good as exp(v - largest).
-        others: changes each number by itself.
+        bounded: all |v| are at most REACH, so exp(v) is as accurate as exp(v - largest).
+        others: an elementwise function.
 
     With `others`, `mean` [B] is Σ_j p_j·v_j under the softmax p over them.
     """
@@ -100,9 +100,9 @@ class LogSumExp:
 
 
 class Hinge:
-    """Σ_{j≠y} max(0, m - d_j) or, exponential, Σ exp(-d_j) over d_j < m; z are cosines, d = 2 - 2·z, m = `level` [B].
+    """Σ_{j≠y} max(0, m - d_j), or Σ exp(-d_j) over d_j < m if exponential; z are cosines, d = 2 - 2·z, m = `level` [B].
 
-    `weights` [B] then is the active negatives' number, or their summed exp(-d).
+    `weights` [B] is then the number of active negatives, or their summed exp(-d).
     """
 
     def __init__(self, level_B: Tensor, *, exponential: bool = False) -> None:

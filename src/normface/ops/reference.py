@@ -1,4 +1,4 @@
-"""Plain PyTorch: the definition of right, against which every faster path is tested."""
+"""Plain PyTorch reference, against which every faster implementation is tested."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EPS = 1e-12
 
 
 def widened(x: Tensor) -> Tensor:
-    """Half precisions in float32: their norms overflow or lose digits."""
+    """Convert half precisions to float32: their norms overflow or lose digits."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def norms(x: Tensor, eps: float = EPS) -> Tensor:
-    """√(Σx² + ε) over the last dimension, which is left out (eq. 3); float32 or better, finite gradient at zero."""
+    """√(Σx² + ε) over the last dimension, which is removed (eq. 3); float32 or wider, finite gradient at zero."""
     return (widened(x).square().sum(-1) + eps).sqrt()
 
 
 def l2_normalize(x: Tensor, eps: float = EPS) -> Tensor:
-    """x / √(Σx² + ε) over the last dimension (eq. 3); any shape, the same dtype back.
+    """Normalize over the last dimension: x / √(Σx² + ε) (eq. 3); any shape, dtype preserved.
 
-    ε stands inside the root, so value and gradient are finite at zero, and the gradient
+    ε is inside the root, so value and gradient are finite at zero, and the gradient
     (u - x̃⟨u, x̃⟩)/‖x‖ (eq. 4) is tangent to the sphere. Half precisions are computed in float32.
     """
     wide = widened(x)
@@ -86,7 +86,7 @@ def adacos_scale(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, scale: Tensor, subc
 
 
 def agent_distances(x: Tensor, w: Tensor) -> Tensor:
-    """d [B, C] = 2 - 2·cos between features [B, D] and agents [C, D], neither normalised; float32 or better.
+    """d [B, C] = 2 - 2·cos between features [B, D] and agents [C, D], neither normalized; float32 or wider.
 
     Under autocast the matrix product runs in autocast's dtype.
     """
@@ -112,7 +112,7 @@ def c_triplet(d_BC: Tensor, y_B: Tensor, *, margin: float = 0.8) -> Tensor:
 
 
 def _products(x_BD: Tensor, w_RD: Tensor, subcenters: int) -> Tensor:
-    """x·w [B, C], the largest over each class's sub-centres; float32 or better, computed in autocast's dtype."""
+    """x·w [B, C], the largest over each class's sub-centers; float32 or wider, computed in autocast's dtype."""
     if not torch.is_autocast_enabled(x_BD.device.type):
         w_RD = w_RD.to(x_BD.dtype)
     products_BR = functional.linear(x_BD, w_RD).to(torch.promote_types(x_BD.dtype, torch.float32))
@@ -120,6 +120,6 @@ def _products(x_BD: Tensor, w_RD: Tensor, subcenters: int) -> Tensor:
 
 
 def _own(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, subcenters: int) -> Tensor:
-    """x·w_y [B], the largest over the own class's sub-centres; never in half precision, where margins are lost."""
+    """x·w_y [B], the largest over the own class's sub-centers; never in half precision, too coarse for margins."""
     own_BKD = w_RD.reshape(-1, subcenters, w_RD.shape[1])[y_B].to(x_BD.dtype)
     return (x_BD[:, None] * own_BKD).sum(2).amax(1)

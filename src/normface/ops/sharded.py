@@ -1,7 +1,7 @@
-"""The head split over ranks: each holds some classes' weights, none ever sees the others'.
+"""The head sharded over ranks: each rank holds the weights of some classes only.
 
-Features and labels of all ranks are gathered; every rank reduces over its own classes by tiles; a few numbers a sample
-are then reduced over the ranks. Each rank ends with the loss of the whole batch over all classes.
+Features and labels of all ranks are gathered; every rank reduces over its own classes by tiles; then a few numbers per
+sample are reduced over the ranks. Every rank computes the loss of the whole batch over all classes.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from .products import COSINES, Products, RowRule
 
 
 def _agree(samples: int, shard: ClassShard) -> None:
-    """Raise InputError unless all ranks bring as many samples and their shards are all the classes, each once."""
+    """Raise InputError unless all ranks have the same number of samples and the shards cover all classes once."""
     mine = torch.tensor([[samples, shard.start, shard.stop, shard.total]])
     ranks = sorted(dist.gather(mine, shard.group).tolist(), key=lambda row: row[1])
     ends = [0, *(stop for _, _, stop, _ in ranks)]
     whole = all(start == end and total == shard.total for (_, start, _, total), end in zip(ranks, ends, strict=False))
     if len({row[0] for row in ranks}) > 1 or not whole or ends[-1] != shard.total:
         raise InputError(
-            f"as many samples of every rank, and shards that make up {shard.total} classes",
+            f"the same number of samples on every rank, and shards that cover {shard.total} classes",
             "; ".join(f"{b} samples, classes {start} to {stop} of {total}" for b, start, stop, total in ranks),
-            "cut the batch evenly, and share the classes anew when the number of ranks changes",
+            "split the batch evenly, and call dist.class_shard again when the number of ranks changes",
         )
 
 
 class Sharded(Head):
-    """A batch before one rank's classes.
+    """A batch and one rank's classes.
 
     Args:
-        x_bD, y_b: this rank's features and labels; labels count all classes, and every rank brings as many samples.
+        x_bD, y_b: this rank's features and labels; labels count all classes; every rank has the same number of samples.
         w_rD: weights of the classes [shard.start, shard.stop).
         rule, products: see `Head`.
 
     Attributes:
-        x_BD, y_B: of all ranks; labels count from `shard.start`, and are -1 where the class is another rank's.
+        x_BD, y_B: of all ranks; labels count from `shard.start`, and are -1 for classes of other ranks.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sharded(Head):
     ) -> None:  # fmt: skip
         rows = (shard.stop - shard.start) * rule.subcenters
         if len(w_rD) != rows:
-            raise InputError(f"{rows} rows of weights for this shard", f"{len(w_rD)}", "give each rank its own")
+            raise InputError(f"{rows} rows of weights for this shard", f"{len(w_rD)}", "pass those of its classes")
         _agree(len(y_b), shard)
         y_B = dist.gather(y_b, shard.group)
         here_B = (y_B >= shard.start) & (y_B < shard.stop)

@@ -1,4 +1,4 @@
-"""The softmax of a head: own products, and log Σ exp over the others; `reference` does it with a matrix [B, C]."""
+"""Softmax over a head: own products, and log Σ exp over the others; `reference` does the same with a matrix [B, C]."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def adacos_scale(head: Head, *, scale: Tensor) -> Tensor:
 def _others(
     s_B1: Tensor, margin: Margin | None, own_B: Tensor | None, exclude_above: float | None
 ) -> Callable[[Tensor], Tensor]:
-    """What happens to other classes' logits z = s·cos."""
+    """Return the elementwise rule for other classes' logits z = s·cos, or None."""
 
     def others(z_BT: Tensor) -> Tensor:
         cosines_BT = values_BT = z_BT / s_B1

@@ -1,8 +1,8 @@
 """Triton kernels for the head on NVIDIA GPUs: products, lengths of the weights, softmax and its gradient, tile by tile.
 
-What `blockwise_products` does for `LogSumExp`, with nothing of a tile written to memory in the forward pass. Backward,
-a block of classes at a time is computed again; its slopes, the softmax over the weights' lengths, stay in the L2 cache
-for the two products that need them. Every number is summed by one program in a fixed order: results repeat exactly.
+They do what blockwise.blockwise_products does for `LogSumExp`, without writing tiles to memory in the forward pass. The
+backward pass recomputes one block of classes at a time; its slopes, the softmax over the weights' lengths, stay in the
+L2 cache for the two products that need them. One program sums each number in a fixed order: results repeat exactly.
 Shapes as in `blockwise`; N classes of a block, S parts that a sum is split in.
 
 The kernels are tested in Triton's interpreter (TRITON_INTERPRET=1, tensors on CPUs). Their speed is not measured yet.
@@ -45,7 +45,7 @@ SIZES = ((128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (64, 128, 64, 4, 4), (128, 
 
 @triton.jit
 def _dot(a, b, total, PRECISION: tl.constexpr):
-    """total + a·b in float32. The interpreter multiplies bfloat16 by its bits: there numbers are widened first."""
+    """total + a·b in float32. The interpreter multiplies bfloat16 bitwise, so there numbers are widened first."""
     if WIDEN:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, total, input_precision=PRECISION)
@@ -175,18 +175,18 @@ def _weights(
 
 @dataclass
 class FusedSGD:
-    """A step of the class weights done while their gradient is computed, which is then never stored.
+    """SGD step of the class weights fused with the computation of their gradient, which is never stored.
 
-    As torch.optim.SGD without dampening and Nesterov's rule: v ← momentum·v + gradient + weight_decay·w; w ← w - lr·v.
-    The weights' `grad` stays None, so an optimizer that holds them too leaves them alone. One backward pass is one
-    step; the weights must have no other use in the loss.
+    The rule is that of torch.optim.SGD without dampening and Nesterov: v ← momentum·v + gradient + weight_decay·w;
+    w ← w - lr·v. The weights' `grad` stays None, so an optimizer that also holds them does not change them. One
+    backward pass is one step; the loss must not use the weights otherwise.
 
         update = FusedSGD(lr=0.1, momentum=0.9, weight_decay=5e-4)
         loss = ops.cosine_cross_entropy(x, w, y, scale=30.0, impl=Kernels(update=update))
         loss.backward()  # w and update.buffer have changed
 
     Attributes:
-        buffer: v [C, D], zeros at first; keep it in checkpoints.
+        buffer: v [C, D], initially zeros; save it in checkpoints.
     """
 
     lr: float
@@ -200,40 +200,40 @@ class Kernels:
     """Options of the kernels, for `ops.cosine_cross_entropy(impl=…)`; impl="triton" is `Kernels()`.
 
     Attributes:
-        skip_below: leave out of the gradients tiles whose softmax values are all smaller. 2⁻²⁴ is float32's precision
-            next to 1; what is lost of a feature's gradient is less than that times the number of classes.
-        update: take a step of the class weights in the backward pass.
+        skip_below: skip tiles in the gradients whose softmax values are all smaller. 2⁻²⁴ is the precision of float32
+            next to 1; the error of a feature's gradient is below this value times the number of classes.
+        update: update the class weights in the backward pass.
     """
 
     skip_below: float = 0.0
     update: FusedSGD | None = None
 
     def check(self, x: Tensor, w: Tensor, subcenters: int) -> None:
-        """Raise InputError where the kernels cannot do this: features [B, D], class weights [C, D]."""
+        """Raise InputError if the kernels do not support these features [B, D] and class weights [C, D]."""
         if not (INTERPRETED or x.is_cuda):
             raise InputError('tensors on a GPU for impl="triton"', str(x.device), 'use impl="auto"')
         if x.dtype not in KINDS or subcenters > 1:
             raise InputError(
-                'float32, bfloat16 or float16 and no sub-centres for impl="triton"',
+                'float32, bfloat16 or float16 and no sub-centers for impl="triton"',
                 f"{x.dtype} and {subcenters}", 'use impl="blockwise"',
             )  # fmt: skip
         if self.update is not None and not (w.dtype == torch.float32 and w.is_leaf and w.is_contiguous()):
             raise InputError(
                 "a parameter in float32, contiguous, for FusedSGD", f"{w.dtype}, leaf: {w.is_leaf}",
-                "give the loss the parameter itself",
+                "pass the parameter itself to the loss",
             )  # fmt: skip
 
     def __call__(
         self, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """See `products.Products`. The kernels know a plain LogSumExp; others go by blocks.
+        """See `products.Products`. The kernels support a plain LogSumExp; other reductions run blockwise.
 
-        Raises InputError where only a step of the weights would be left out.
+        Raises InputError if that would skip the update of the weights.
         """
         if isinstance(reduce, LogSumExp) and reduce.others is None:
             return _Kernels.apply(x_BD, w_RD, rows_B, reduce, rule, compute, self)  # type: ignore[no-any-return]
         if self.update is not None:
-            raise InputError("no curriculum and no exclude_above with FusedSGD", "one of them", "drop one")
+            raise InputError("no curriculum and no exclude_above with FusedSGD", "one of them", "drop it, or FusedSGD")
         return blockwise.blockwise_products(x_BD, w_RD, rows_B, reduce, rule, compute)
 
 
@@ -309,5 +309,5 @@ def _blocks(rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _precision() -> str:
-    """Of float32 products: as torch's own are allowed to be."""
+    """Return the precision of float32 products, following torch's setting."""
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"

@@ -131,8 +131,8 @@ def blufr(
         conditions: recorded among the facts.
 
     Returns:
-        vr@far=…, dir@far=…,rank=…: means over the trials; the facts hold each trial's values and mean - std, which
-        others report. Curves of the first trial: roc, histogram, cmc, dir.
+        vr@far=…, vr_per_person@far=… (over people), dir@far=…,rank=…: means over the trials; the facts hold each
+        trial's values and mean - std, which others report. Curves of the first trial: roc, histogram, cmc, dir.
 
     Raises:
         DataError: another file, images without a vector, too few impostors for a FAR.
@@ -146,16 +146,17 @@ def blufr(
     (rows,) = rows_of(embeddings, config.ids[config.listed])
     vectors = np.empty((len(config.ids), embeddings.vectors.shape[1]), np.float32)
     vectors[config.listed] = embeddings.vectors[rows]
-    names = [f"vr@far={far:g}" for far in BLUFR_FARS] + [f"dir@far={DIR_FAR:g},rank={rank}" for rank in RANKS]
+    names = [f"{name}@far={far:g}" for name in ("vr", "vr_per_person") for far in BLUFR_FARS]
+    names += [f"dir@far={DIR_FAR:g},rank={rank}" for rank in RANKS]
     trials = [
         (_pairs(vectors, config.subjects, trial), _search(vectors, config.subjects, trial)) for trial in config.trials
     ]
 
     def rates(weights: Floats | None) -> Floats:
-        """Of every trial [T, 4]; `weights`: how often each subject was drawn [S]."""
+        """Of every trial [T, 6]; `weights`: how often each subject was drawn [S]."""
         return np.array([
             [
-                *pairs.rates(BLUFR_FARS, weights, kth=True),
+                *_verified(pairs, weights),
                 *(search.identified(rank, search.kth(DIR_FAR, weights), weights) for rank in RANKS),
             ]
             for pairs, search in trials
@@ -166,6 +167,7 @@ def blufr(
     subjects = int(config.subjects.max()) + 1
     lows, highs = percentiles(resampled(lambda weights: rates(weights).mean(0), subjects, replicates))
     count = [sum(len(pairs.genuine) for pairs, _ in trials)] * len(BLUFR_FARS)
+    count += [sum(len(np.unique(pairs.genuine_subject)) for pairs, _ in trials)] * len(BLUFR_FARS)
     count += [sum(len(search.rank) for _, search in trials)] * len(RANKS)
     metrics = {name: bounded(*each) for name, *each in zip(names, means, lows, highs, count, strict=True)}
     facts |= {
@@ -173,6 +175,7 @@ def blufr(
         "mean_minus_std": dict(zip(names, (means - stds).tolist(), strict=True)),
         "by_trial": dict(zip(names, found.T.tolist(), strict=True)),
         "impostor_pairs": [pairs.impostors for pairs, _ in trials],
+        "commonest_five": max(pairs.facts(BLUFR_FARS)["commonest_five"] for pairs, _ in trials),
         "thresholds": [
             {f"far={far:g}": at for far, at in zip(BLUFR_FARS, pairs.thresholds(BLUFR_FARS, kth=True), strict=True)}
             for pairs, _ in trials
@@ -183,6 +186,12 @@ def blufr(
     pairs, search = trials[0]
     curves = {"roc": corners(pairs.roc()), "histogram": pairs.histogram(), "cmc": search.cmc(), "dir": search.dir()}
     return Result("blufr", metrics, curves, facts)
+
+
+def _verified(pairs: Tally, weights: Floats | None) -> list[float]:
+    """VR at each FAR, of all comparisons and in the mean over people."""
+    thresholds = pairs.thresholds(BLUFR_FARS, weights, kth=True)
+    return [pairs.accepted(each, some) for some in (weights, pairs.per_person(weights)) for each in thresholds]
 
 
 def _pairs(vectors: Floats, subjects: Ints, trial: Trial) -> Tally:

@@ -24,7 +24,8 @@ def calibrate(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools)
     ranked, genuine, impostor = _pooled(scores, genuine, impostor)
     # A genuine comparison below all and an impostor above all keep the ratios finite.
     first, g, i = _pav(np.r_[1, genuine, 0], np.r_[0, impostor, 1])
-    steps = np.log(g / g.sum()) - np.log(i / i.sum())
+    # Pools of nearly one share may come out in the wrong order by rounding.
+    steps = np.maximum.accumulate(np.log(g / g.sum()) - np.log(i / i.sum()))
     starts = ranked[np.maximum(first - 1, 0)]
     low, high = ranked[impostor > 0][-1], ranked[genuine > 0][0]
     if low <= high:

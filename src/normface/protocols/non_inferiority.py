@@ -28,7 +28,7 @@ def gate(
 ) -> Result:
     """What a smaller model loses in TAR at a false accept rate, with a paired interval over people.
 
-    Each model has its own threshold for `far`, whose uncertainty counts too (`paired.difference`). `replicates` is
+    Each model has its own threshold for `far`, whose uncertainty counts too (`paired_tar.difference`). `replicates` is
     deprecated and without effect.
 
     Args:

@@ -94,6 +94,8 @@ class Listed:
         """The sum of the other subjects' weights over the comparisons of each subject [S]; nothing for genuine ones."""
         if self.own:
             return np.zeros(self.subjects)
+        if not np.ptp(weights):  # without a sum over all comparisons
+            return weights * self.each
         found = np.zeros(self.subjects)
         found += np.bincount(self.left, self.count * weights[self.right], self.subjects)
         found += np.bincount(self.right, self.count * weights[self.left], self.subjects)

@@ -30,7 +30,7 @@ def compare(
     """Accuracy and TAR of two systems on a list of pairs in folds, and their differences, first - second.
 
     Each system decides a fold at the threshold best on its other folds; TAR pools all folds at each system's own
-    threshold for `far`, whose own uncertainty is in the interval and in p (`paired.difference`).
+    threshold for `far`, whose own uncertainty is in the interval and in p (`paired_tar.difference`).
 
     Args:
         first, second: embeddings of every image of the list; of any dimensions.

@@ -77,6 +77,11 @@ class Tally:
             return float(weights[self.genuine_subject[:reached]].sum()) / total
         return 1 - float(weights[self.genuine_subject[reached:]].sum()) / total
 
+    def per_person(self, weights: Floats | None = None) -> Floats:
+        """Weights for `accepted` by which each (weighted) subject counts once, however many comparisons they have."""
+        drawn = np.ones(self.subjects) if weights is None else weights[: self.subjects]
+        return np.asarray(drawn / np.maximum(self._genuine_of, 1))
+
     def tar(self, fars: Sequence[float]) -> dict[str, Estimate]:
         """`tar@far=…`, of genuine comparisons, and `tar_per_person@far=…`, the mean over people; conservative.
 
@@ -105,7 +110,7 @@ class Tally:
         known = self.accepts(middle, per_person)
         spread = np.sqrt((known.influence @ known.influence) * (influence @ influence))
         correlation = float(np.clip(known.influence @ influence / spread, -0.9, 0.9)) if spread else 0.0
-        weights = 1 / np.maximum(self._genuine_of, 1) if per_person else np.ones(self.subjects)
+        weights = self.per_person() if per_person else np.ones(self.subjects)
         summed = np.append(0, np.cumsum(weights[self.genuine_subject]))  # falling scores
         reached = len(self.genuine) - np.searchsorted(self._rising, np.append(drawn, threshold))
         *shares, value = (summed[reached] / summed[-1]).tolist()

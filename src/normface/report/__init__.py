@@ -1,6 +1,6 @@
-"""Results → JSON, Markdown and one-file HTML. A Result is all that its report needs.
+"""Reports of Results as JSON, Markdown and one-file HTML.
 
-Photographs enter a page only where its caller hands them in, for the user's own disk.
+A page contains photographs only if the caller passes them, for the user's own disk.
 """
 
 from typing import TYPE_CHECKING

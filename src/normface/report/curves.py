@@ -1,4 +1,4 @@
-"""Pictures of Results as SVG: ROC, DET, scores, identification, evidence. None where there is nothing to draw."""
+"""Plots of Results as SVG: ROC, DET, scores, identification, evidence. None if there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on pr
 
 
 def roc(results: Mapping[str, Result]) -> str | None:
-    """TAR against FAR on a logarithmic axis, one curve a system."""
+    """Plot TAR against FAR on a logarithmic axis, one curve per system."""
     found = _curves(results, "roc", "far", "tar")
     if not found:
         return None
@@ -34,7 +34,7 @@ def roc(results: Mapping[str, Result]) -> str | None:
 
 
 def det(results: Mapping[str, Result]) -> str | None:
-    """FRR against FAR, both on normal-deviate axes (Martin et al. 1997): of normal scores a straight line."""
+    """Plot FRR against FAR on normal-deviate axes (Martin et al. 1997), where normal scores give a straight line."""
     from scipy.special import ndtri
 
     found = []
@@ -65,7 +65,7 @@ def det(results: Mapping[str, Result]) -> str | None:
 
 
 def histogram(name: str, result: Result) -> str | None:
-    """How genuine and impostor scores lie, with the threshold between them, where there is one."""
+    """Plot histograms of genuine and impostor scores, with the threshold if there is one."""
     curve = result.curves.get("histogram")
     if not curve:
         return None
@@ -88,7 +88,7 @@ def histogram(name: str, result: Result) -> str | None:
 
 
 def cmc(results: Mapping[str, Result]) -> str | None:
-    """Share of probes whose mate is among the first ranks (closed set)."""
+    """Plot the share of probes whose mate is among the first ranks (closed set)."""
     found = _curves(results, "cmc", "rank", "rate")
     if not found:
         return None
@@ -104,7 +104,7 @@ def cmc(results: Mapping[str, Result]) -> str | None:
 
 
 def identification(results: Mapping[str, Result]) -> str | None:
-    """Open set: share of enrolled probes detected and identified against the share of strangers let in."""
+    """Plot the share of enrolled probes detected and identified against the false positive rate (open set)."""
     found = _curves(results, "dir", "fpir", "dir")
     if not found:
         return None
@@ -119,7 +119,7 @@ def identification(results: Mapping[str, Result]) -> str | None:
 
 
 def calibration(name: str, result: Result) -> str | None:
-    """Likelihood ratio against score: the logistic map and the best rising one, which it should follow."""
+    """Plot the likelihood ratio against the score, by the logistic and by the best monotonic map."""
     curve = result.curves.get("calibration")
     if not curve:
         return None
@@ -138,7 +138,7 @@ def calibration(name: str, result: Result) -> str | None:
 
 
 def _curves(results: Mapping[str, Result], kind: str, x: str, y: str) -> list[tuple[int, str, Floats, Floats]]:
-    """Place, name and axes of each system that has such a curve."""
+    """Return place, name and axes of each system that has such a curve."""
     return [
         (i, name, np.asarray(result.curves[kind][x], float), np.asarray(result.curves[kind][y], float))
         for i, (name, result) in enumerate(results.items())
@@ -147,7 +147,7 @@ def _curves(results: Mapping[str, Result], kind: str, x: str, y: str) -> list[tu
 
 
 def _thinned(x: Floats, y: Floats, along: Floats) -> tuple[Floats, Floats]:
-    """POINTS of a curve at most, as evenly as they come by the values `along`: pages stay small."""
+    """Thin a curve to at most POINTS points, evenly by the values `along`, to keep pages small."""
     if len(x) <= POINTS:
         return x, y
     wanted = np.linspace(along[0], along[-1], POINTS)

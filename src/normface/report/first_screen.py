@@ -1,4 +1,4 @@
-"""The first screen of the demo's report: what was done, what came of it, and what to do next, for a newcomer."""
+"""The first screen of the demo's report: experiment, results and next steps, for a newcomer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .plots import COLOURS, GREY, STYLES, single, svg
 
 @dataclass(frozen=True)
 class Row:
-    """One way of training, and what came of it.
+    """One way of training and its result.
 
     Attributes:
-        name, idea: what it is called, and what it does in one sentence.
-        accuracy: the share of pairs decided rightly.
-        difference: of that share from the first row's, on the same pairs; None for the first row.
-        losses: of the training steps, in order; `batch` images each.
-        bound: what the loss cannot fall below (Proposition 2), where that is the point of the row.
-        compared: whether the losses are drawn beside the others' (a margin makes them incomparable).
+        name, idea: its name, and a sentence on what it does.
+        accuracy: share of pairs decided correctly.
+        difference: of the accuracy to the first row, on the same pairs; None for the first row.
+        losses: of the training steps, in order, with `batch` images each.
+        bound: lower bound of the loss (Proposition 2), if the row demonstrates it.
+        compared: whether to draw the losses with the others (a margin makes them incomparable).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verified:
-    """Two photographs as JPEGs, what the network decided, and whether both show one person."""
+    """A verified pair: two photographs as JPEGs, the network's decision, and the truth."""
 
     left: bytes
     right: bytes
@@ -48,7 +48,7 @@ class Verified:
 
 
 def story(introduction: str, rows: Sequence[Row], saw: str, following: str, verified: Sequence[Verified]) -> str:
-    """HTML for the top of a page: see `render_html(opening=…)`."""
+    """Render the HTML for `render_html(opening=…)`."""
     head = ["Trained with", "What it does", "Pairs decided rightly", "Difference from the first row"]
     cells = [
         [row.name, row.idea, percent(row.accuracy), points(row.difference) if row.difference else "–"] for row in rows
@@ -65,7 +65,7 @@ def story(introduction: str, rows: Sequence[Row], saw: str, following: str, veri
 
 
 def accuracies(rows: Sequence[Row]) -> str:
-    """SVG: the accuracy of each row with its interval."""
+    """Plot the accuracy of each row with its interval, as SVG."""
     figure, axes = single("Pairs decided rightly (%)", "", width=5.4)
     places = np.arange(len(rows))[::-1]
     for i, (place, row) in enumerate(zip(places, rows, strict=True)):
@@ -79,7 +79,7 @@ def accuracies(rows: Sequence[Row]) -> str:
 
 
 def losses(rows: Sequence[Row]) -> str:
-    """SVG: the loss during training, and beside it what Proposition 2 says that it cannot fall below."""
+    """Plot the loss during training and the lower bound of Proposition 2, as SVG."""
     figure, axes = single("Images seen in training", "Loss", width=5.4)
     for i, row in enumerate(rows):
         if not row.compared:
@@ -101,18 +101,18 @@ def losses(rows: Sequence[Row]) -> str:
 
 
 def percent(share: Estimate) -> str:
-    """`93.8 % [92.1, 95.5]`."""
+    """Format a share as `93.8 % [92.1, 95.5]`."""
     return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 def points(difference: Estimate) -> str:
-    """`+3.2 [+1.4, +5.0]`, in percentage points."""
+    """Format a difference in percentage points as `+3.2 [+1.4, +5.0]`."""
     value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
 def _smooth(values: Sequence[float]) -> Any:
-    """Averages of up to 25 steps, so that the line can be read."""
+    """Average over up to 25 steps, to make the line readable."""
     sums = np.cumsum(np.insert(np.asarray(values, float), 0, 0))
     ends = np.arange(1, len(sums))
     starts = np.maximum(ends - 25, 0)

@@ -1,4 +1,4 @@
-"""What became of many photographs, as one HTML file without scripts: counts, reasons, pictures of the refused."""
+"""Report on a set of photographs as one HTML file without scripts: counts, reasons, pictures of refused ones."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def render_photographs(
     more: Sequence[tuple[str, str]] = (),
     heading: str = "Refused",
 ) -> str:
-    """A page of `facts`, of how many were refused for which of the `reasons`, and of the `refused`: name, reason, JPEG.
+    """Render a page with `facts`, counts by `reasons`, and `refused` photographs: name, reason, JPEG.
 
-    `more` are named without a picture, up to LISTED of them.
+    Lists up to LISTED of `more` without pictures.
     """
     return pages.render(
         "photographs.html",
@@ -36,7 +36,7 @@ def render_photographs(
 
 
 def thumbnails(crops: Path) -> Callable[[str], bytes | None]:
-    """Small JPEGs of aligned crops by id; None for ids that are not there."""
+    """Return a function from ids to small JPEGs of aligned crops; None for unknown ids."""
     import simplejpeg
 
     reader = open_reader(crops)

@@ -1,4 +1,4 @@
-"""Pictures of the loss bound and of runs, and what all pictures share: SVG readable on light and on dark pages."""
+"""Plots of the loss bound and of runs, and shared functions: SVG readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GREY = "#808080"
 
 
 def bound(num_classes: int, dim: int, scale: float | None = None) -> Any:
-    """Figure of Proposition 2: least loss against the scale, and where training starts; `scale` is marked."""
+    """Plot the lower bound of the loss (Proposition 2) and the initial loss against the scale; marks `scale`."""
     needed = {p: theory.scale_for_probability(num_classes, p) for p in (0.5, 0.9, 0.99, 0.9999)}
     most = 1.15 * max(needed[0.9999], scale or 0, 5)
     scales = np.linspace(most / 200, most, 200)
@@ -53,7 +53,7 @@ def bound(num_classes: int, dim: int, scale: float | None = None) -> Any:
 
 
 def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
-    """Figure of a run's monitored steps (`train.monitors`): one panel a subject, drawn where a figure was measured."""
+    """Plot a run's monitored figures (`train.monitors`), one panel per subject, for the figures measured."""
     panels = {
         "Loss": {"loss": "loss", "bound": "least at this scale"},
         "Scale": {"scale": "scale"},
@@ -84,9 +84,9 @@ def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
 
 
 def save(figure: Any, path: Path, description: str) -> None:
-    """Write a figure as .svg or .png, by the name. Raises ConfigError for another."""
+    """Write a figure as .svg or .png, by the file's extension. Raises ConfigError for another."""
     if path.suffix not in (".svg", ".png"):
-        raise ConfigError("a picture named .svg or .png", path.name, "choose such a name")
+        raise ConfigError("a picture named FILE.svg or FILE.png", path.name, "change the extension")
     with replacing(path) as temporary:
         if path.suffix == ".svg":
             temporary.write_text(svg(figure, description) + "\n", encoding="utf-8")
@@ -95,12 +95,12 @@ def save(figure: Any, path: Path, description: str) -> None:
 
 
 def literal(name: str) -> str:
-    """A name as it is written: between dollars matplotlib would set a formula."""
+    """Escape a name, so that matplotlib does not read dollar signs as a formula."""
     return name.replace("$", r"\$")
 
 
 def single(x: str, y: str, width: float) -> tuple[Any, Any]:
-    """A figure with one pair of axes, and them."""
+    """Create a figure with a single pair of axes. Returns both."""
     matplotlib = require("matplotlib.figure", "report")
     figure = matplotlib.Figure(figsize=(width, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -118,7 +118,7 @@ def _styled(axes: Any) -> None:
 
 
 def svg(figure: Any, description: str) -> str:
-    """The figure for a page, with its description for those who cannot see it."""
+    """Convert a figure to SVG for a page, with a text alternative."""
     matplotlib = require("matplotlib", "report")
     buffer = io.StringIO()
     # Text stays text (small, selectable); a fixed salt makes equal figures equal bytes.

@@ -1,4 +1,4 @@
-"""One Result, or several beside each other, as Markdown and as one HTML file without scripts or outside requests."""
+"""Rendering of one or several Results as Markdown and as one HTML file without scripts or external requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Photographs = Callable[[str], bytes | None]  # id → a small JPEG
 
 
 def render_markdown(results: Mapping[str, Result]) -> str:
-    """The summary, a table of the metrics of each named system with 95 % intervals and counts, slices, and notes."""
+    """Render summary, metrics of each named system with 95 % intervals and counts, groups, and notes as Markdown."""
     parts = [wording.summary(results), markdown_table(wording.metrics(results))]
     for name, result in results.items():
         if found := result.facts.get("slices"):
@@ -35,11 +35,10 @@ def render_html(
     remarks: Sequence[str] = (),
     opening: str = "",
 ) -> str:
-    """A whole page: summary in words, metrics, curves, groups, hardest errors, folds, conditions, and the command.
+    """Render a page: summary, metrics, curves, groups, hardest errors, folds, conditions, and the command.
 
-    `results` maps each system's name, as people shall read it, to what the same protocol found for it. `remarks`
-    follow the summary; `opening` is HTML that comes before it (`story`). With `photographs` the hardest errors are
-    shown: such a page is for their owner's disk.
+    `results` maps the displayed name of each system to its result of the same protocol. `remarks` follow the summary;
+    `opening` is HTML before it (`story`). With `photographs` the page shows the hardest errors: do not publish it.
     """
     alone = len(results) == 1
     calibrations = {name: curves.calibration(name, result) for name, result in results.items()}
@@ -80,7 +79,7 @@ def write_comparison(
     command: str,
     remarks: Sequence[str] = (),
 ) -> None:
-    """Write several systems' comparison.json, report.md and report.html. Raises DataError where that fails."""
+    """Write comparison.json, report.md and report.html of several systems. Raises DataError on failure."""
     page = render_html(results, title=title, command=command, remarks=remarks)
     text = "\n\n".join([f"# {title}", render_markdown(results), *remarks, f"Made by `{command}`"]) + "\n"
     figures = comparison_json(results, differences) + "\n"
@@ -89,7 +88,7 @@ def write_comparison(
 
 
 def comparison_json(results: Mapping[str, Result], differences: Sequence[Result]) -> str:
-    """JSON of `results` by name and of the `differences`, each as in a result.json."""
+    """Serialize `results` by name and their `differences` as JSON, each as in result.json."""
     return json.dumps({
         "results": {name: json.loads(result.to_json()) for name, result in results.items()},
         "differences": [json.loads(result.to_json()) for result in differences],
@@ -99,7 +98,7 @@ def comparison_json(results: Mapping[str, Result], differences: Sequence[Result]
 def write_report(
     path: str | Path, results: Mapping[str, Result], *, title: str, command: str, opening: str = ""
 ) -> None:
-    """Write `render_html` to a file, whole or not at all. Raises DataError where that fails."""
+    """Write `render_html` to a file, atomically. Raises DataError on failure."""
     _write(path, render_html(results, title=title, command=command, opening=opening))
 
 
@@ -112,7 +111,7 @@ def write_folder(
     command: str,
     photographs: Photographs | None = None,
 ) -> None:
-    """Write one system's result.json, report.md and report.html. Raises DataError where that fails."""
+    """Write result.json, report.md and report.html of one system. Raises DataError on failure."""
     page = render_html({name: result}, title=title, command=command, photographs=photographs)
     text = f"# {title}\n\n{render_markdown({name: result})}\n\nMade by `{command}`\n"
     for file, content in (("result.json", result.to_json() + "\n"), ("report.md", text), ("report.html", page)):
@@ -129,7 +128,7 @@ def _drawn(*pictures: str | None) -> list[str]:
 
 
 def _hardest(result: Result, photographs: Photographs | None) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The worst errors of either kind: names, pictures where there are any, and the score."""
+    """Return the worst errors of each kind: names, pictures if available, and scores."""
     kinds = {"false_accepts": "Accepted, but two people", "false_rejects": "Rejected, but one person"}
     found = result.facts.get("hardest", {})
     return [
@@ -142,7 +141,7 @@ def _hardest(result: Result, photographs: Photographs | None) -> list[tuple[str,
 
 
 def markdown_table(rows: Rows) -> str:
-    """Rows of text, the first of them the head, as a table in Markdown."""
+    """Format rows of text, the first of them the header, as a Markdown table."""
     head, *body = rows
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""The service and its page: verify, embed, enrol and search over HTTP. FastAPI is imported when an app is made."""
+"""The HTTP service and its web page: verify, embed, enrol and search. FastAPI is imported by `create_app` only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Key", "KeyFile", "Settings", "create_app", "new_key", "read_keys", "
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI application. Loads the model and opens the gallery.
+    """Create the service as an ASGI application: load the model and open the gallery.
 
     Raises MissingDependency without `normface[serve]`, ModelError, ConfigError and the gallery's errors.
     """
@@ -26,9 +26,9 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C, then answer what was accepted and return.
+    """Serve until SIGTERM or Ctrl-C, then answer accepted requests and return.
 
-    Raises ConfigError for an address that is taken, or open to others without keys; and as `create_app`.
+    Raises ConfigError for an address in use, or one that others can reach without API keys; and as `create_app`.
     """
     _require()
     from .server import serve

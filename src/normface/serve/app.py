@@ -43,7 +43,7 @@ def build(settings: Settings) -> FastAPI:
     """See `serve.create_app`."""
     if settings.model is not None and settings.model.is_dir():
         raise ModelError(
-            "an ONNX file", f"the folder {settings.model}", "export the run: normface export RUN FILE.onnx"
+            "--model with an ONNX file", f"the folder {settings.model}", "export it: normface export RUN FILE.onnx"
         )
     keys = KeyFile(settings.keys) if settings.keys else None  # a service that can let nobody in does not start
     embedder = Embedder.load(settings.model)
@@ -82,16 +82,16 @@ def build(settings: Settings) -> FastAPI:
 
 
 def _states(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    @app.get("/healthz", summary="Whether the process answers")
+    @app.get("/healthz", summary="Check that the process answers")
     async def healthz() -> Health:
         return Health()
 
-    @app.get("/readyz", summary="Whether requests can be answered", responses={503: {"model": Readiness}})
+    @app.get("/readyz", summary="Check that requests can be answered", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         warnings = list(service.faults.values())
         model = service.settings.model
         if model is not None and not model.is_file():
-            warnings.append("the model's file is gone: answers come from memory, a new start would fail")
+            warnings.append("the model's file is missing: the service runs from memory, but could not start again")
         ready = service.engine.alive
         if service.gallery is not None:
             try:
@@ -102,13 +102,13 @@ def _states(app: FastAPI, service: Service, metrics: Metrics) -> None:
         response.status_code = 200 if ready else 503
         return Readiness(ready=ready, warnings=warnings)
 
-    @app.get("/metrics", summary="For Prometheus", response_class=Response)
+    @app.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def figures() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def _page(app: FastAPI, settings: Settings) -> None:
-    """The page's files, each read once and named here: no path from outside ever meets the disk."""
+    """Serve the page's files, read once at start: no path from a request reaches the file system."""
     files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in TYPES}
     files["/"] = files.pop("/index.html")
     scripts = "script-src 'self'"
@@ -116,8 +116,8 @@ def _page(app: FastAPI, settings: Settings) -> None:
         found = [settings.ort_web / name for name in ORT_WEB]
         if not all(path.is_file() for path in found):
             raise ConfigError(
-                f"onnxruntime-web's {', '.join(ORT_WEB)}", f"a folder without them at {settings.ort_web}",
-                "npm pack onnxruntime-web, unpack it, and name its folder dist",
+                f"--ort-web with {', '.join(ORT_WEB)}", f"{settings.ort_web} without them",
+                "run: npm pack onnxruntime-web, unpack it, and give its folder dist",
             )  # fmt: skip
         files |= {f"/ort/{path.name}": path for path in found}
         files["/ort/model.onnx"] = settings.model or DEFAULT
@@ -141,7 +141,7 @@ def _file(content: bytes, kind: str, headers: dict[str, str]) -> Any:
 
 
 def _errors(app: FastAPI) -> None:
-    """Whatever goes wrong is told in the same few words."""
+    """Answer every error in the same format."""
 
     def told(
         request: Request, error: NormfaceError, status: int, headers: dict[str, str] | None = None
@@ -157,10 +157,11 @@ def _errors(app: FastAPI) -> None:
         return told(request, error, 422)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]  # without what was sent: it may be a name, or a face
+    async def invalid(request: Request, raised: RequestValidationError) -> JSONResponse:
+        first = raised.errors()[0]  # without what was sent: it may be a name, or a face
         where = ".".join(str(part) for part in first["loc"][1:])
-        return told(request, DataError("the fields of /v1/openapi.json", f"{where}: {first['msg']}", "correct it"), 422)
+        error = DataError("fields as in /v1/openapi.json", f"{where}: {first['msg']}", f"correct {where}")
+        return told(request, error, 422)
 
     @app.exception_handler(HTTPException)
     async def others(request: Request, error: HTTPException) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""Photographs of many requests → faces and embeddings, in batches: whoever is free takes a share of all that waits."""
+"""Photographs of concurrent requests → faces and embeddings, in batches: free workers share what is waiting."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Engine:
     """An Embedder shared by all requests.
 
     Args:
-        workers: threads.
-        batch: photographs that one takes at once.
-        max_pixels: of a photograph, refused before it is decoded.
-        observe: called with the size of each batch and its seconds.
+        workers: number of threads.
+        batch: largest batch of photographs per worker.
+        max_pixels: largest photograph; larger ones are refused before decoding.
+        observe: called with size and seconds of each batch.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Engine:
             thread.start()
 
     async def see(self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False) -> list[Seen]:
-        """The central face of each (name for messages, bytes). Cancelled, it takes back what nobody has begun.
+        """Find and embed the central face of each (name for messages, bytes). Cancelling drops what is not begun.
 
-        Raises DataError for what is no image or too large, FaceError where no face is found, InputError for an
-        aligned image of no template's size: the first photograph's that has one.
+        Raises the error of the first photograph that has one: DataError for an unreadable or too large image,
+        FaceError if no face is found, InputError for an aligned image of no known template's size.
         """
         jobs = [_Job(data, name, aligned) for name, data in photographs]
         with self._ready:
@@ -85,20 +85,20 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Photographs that nobody has taken yet."""
+        """Number of photographs that no worker has taken yet."""
         return len(self._jobs)
 
     @property
     def alive(self) -> bool:
-        """Whether its threads still work."""
+        """True while the threads run."""
         return not self._closed and all(thread.is_alive() for thread in self._threads)
 
     def wait(self) -> float:
-        """Seconds until what waits now is done, by the pace of late."""
+        """Estimated seconds until the waiting photographs are done, by recent speed."""
         return (self.waiting + self.workers) * self._pace / self.workers
 
     def close(self) -> None:
-        """Finish what waits, then end the threads."""
+        """Finish waiting photographs, then end the threads."""
         with self._ready:
             self._closed = True
             self._ready.notify_all()
@@ -170,9 +170,9 @@ class Engine:
 
 
 def check_scans(data: bytes, name: str) -> None:
-    """Raise DataError for a JPEG whose many scans would keep a decoder busy for minutes."""
+    """Raise DataError for a JPEG with so many scans that decoding would take minutes."""
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
-        raise DataError(f"{name} to be a JPEG of at most {SCANS} scans", "more", "save it again as an ordinary JPEG")
+        raise DataError(f"{name} to be a JPEG of at most {SCANS} scans", "more", "save it as a baseline JPEG")
 
 
 def _whole(photograph: Photograph, face: Face) -> Face:

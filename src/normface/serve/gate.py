@@ -1,4 +1,4 @@
-"""What a request passes before anything of it is believed: who asks, how often, how much, how slowly."""
+"""Access control of all requests: origin, API key, rate, size and time limits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _log = logging.getLogger("normface.serve")
 
 
 class Refused(NormfaceError):
-    """A request that is answered with this `status` and one line: expected, got, what to do."""
+    """A refused request, answered with this `status` and error."""
 
     def __init__(self, status: int, expected: str, got: str, do: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(expected, got, do)
@@ -45,7 +45,7 @@ class Refused(NormfaceError):
 
 
 def needed(method: str, path: str) -> Scope | None:
-    """The scope that a request needs; None: anybody may."""
+    """Return the scope that a request requires; None if it needs no key."""
     if path in OPEN or not (path == "/metrics" or path.startswith("/v1/")):
         return None
     if method == "DELETE":
@@ -54,9 +54,9 @@ def needed(method: str, path: str) -> Scope | None:
 
 
 class Gate:
-    """ASGI middleware around the whole application; the only place that logs and counts requests.
+    """ASGI middleware around the application; the only place that logs and counts requests.
 
-    A body is read here, whole, within its size and time, and only of those who may send one.
+    Reads the body of permitted requests completely, within size and time limits.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Gate:
         self.app, self.settings, self.engine, self.metrics = app, settings, engine, metrics
         self.keys = keys
         self.rate, self.room = RateLimit(settings.rate), Room(settings.queue)
-        metrics.watch("normface_waiting_photographs", "Photographs that nobody works on yet.", lambda: engine.waiting)
-        metrics.watch("normface_requests_inside", "Requests that are read or worked on.", lambda: self.room.taken)
+        metrics.watch("normface_waiting_photographs", "Photographs waiting for a worker.", lambda: engine.waiting)
+        metrics.watch("normface_requests_inside", "Requests being read or processed.", lambda: self.room.taken)
 
     async def __call__(self, scope: Request, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,9 +95,8 @@ class Gate:
         except Exception:
             _log.exception("error", extra={"fields": told})
             if not status:
-                await _refuse(
-                    answer, Refused(500, "an answer", "an error of the service", "tell its keeper"), told["id"]
-                )
+                do = f"quote request {told['id']} to the operator"
+                await _refuse(answer, Refused(500, "an answer", "an internal error", do), told["id"])
         finally:
             spent = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "unmatched")
@@ -124,11 +123,11 @@ class Gate:
                     await self.app(scope, body.again, send)
         except Busy as busy:
             self.metrics.refused.labels(busy.limit).inc()
-            status, got = (429, "more from this caller") if busy.limit == "rate" else (503, "as many waiting already")
+            status, got = (429, "more from this caller") if busy.limit == "rate" else (503, "more")
             expected = (
-                f"at most {self.rate.rate:g} requests a second"
+                f"at most {self.rate.rate:g} requests per second"
                 if status == 429
-                else f"{self.room.size} requests at once"
+                else f"at most {self.room.size} concurrent requests"
             )
             raise Refused(
                 status, expected, got, f"try again in {busy.seconds} s", {"retry-after": str(busy.seconds)}
@@ -137,20 +136,20 @@ class Gate:
             raise Refused(504, f"an answer within {self.settings.timeout:g} s", "none", "try again later") from error
 
     def _check_origin(self, headers: dict[str, str], *, foreign: bool) -> None:
-        """Refuse names that were rebound to us and, unless `foreign` pages may ask, what they send."""
+        """Refuse unknown Host headers (DNS rebinding) and, unless `foreign`, requests from other sites' pages."""
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         known = {*self.settings.hosts, self.settings.host}
         if self.keys is None and not is_loopback(name) and name not in known:
-            raise Refused(421, f"a request to {self.settings.host}", "another Host", "call it by its address")
+            raise Refused(421, f"a request to {self.settings.host}", "another Host", "use that name, or --allow-host")
         origin = headers.get("origin")
         if not foreign and origin is not None and origin.partition("://")[2] != host:
             raise Refused(
-                403, "a request of this service's own page, or of a program", "another site's", "open its page"
+                403, "a request from this service's page or a program", "another site's", "use the service's own page"
             )
 
     def _who(self, scope: Request, headers: dict[str, str], need: Scope, told: dict[str, str]) -> str:
-        """The caller whose requests are counted. Raises Refused where the key will not do."""
+        """Return the caller whose requests are counted. Raises Refused for an unsuitable key."""
         address = caller((scope.get("client") or ("unknown", 0))[0])
         if self.keys is None:
             return address
@@ -158,7 +157,7 @@ class Gate:
         key = self.keys.find(token.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             self.rate.take(address)
-            got = "none" if not token else "one that is unknown, withdrawn or expired"
+            got = "none" if not token else "one that is unknown, revoked or expired"
             do = "send it as: Authorization: Bearer nf_…"
             raise Refused(401, "an API key", got, do, {"www-authenticate": "Bearer"})
         told["key"] = key.id
@@ -168,7 +167,7 @@ class Gate:
 
 
 class _Body:
-    """A request's body, read whole within its size and time. `pending`: there is one that was not read."""
+    """A request's body, read within size and time limits. `pending`: it has not been read completely."""
 
     def __init__(self, receive: Receive, headers: dict[str, str], settings: Settings) -> None:
         self.receive, self.limit, self.timeout = receive, settings.max_upload, settings.timeout
@@ -178,7 +177,7 @@ class _Body:
         self.given = False
 
     async def read(self) -> None:
-        """Wait for all of it. Raises Refused for one that is too large, too slow or cut off."""
+        """Read all of it. Raises Refused if it is too large, too slow or cut off."""
         if self.length.isdigit() and int(self.length[:20]) > self.limit:
             raise self._too_large()
         try:
@@ -186,7 +185,7 @@ class _Body:
                 while self.pending:
                     message = await self.receive()
                     if message["type"] == "http.disconnect":
-                        raise Refused(400, "a whole request", "the connection's end", "send it again")
+                        raise Refused(400, "a complete request", "a closed connection", "send it again")
                     self.bytes += message.get("body", b"")
                     if len(self.bytes) > self.limit:
                         raise self._too_large()
@@ -217,5 +216,5 @@ async def _refuse(send: Send, error: Refused, id: str) -> None:
 
 
 def fault(error: NormfaceError, id: str) -> dict[str, Any]:
-    """An error as clients see it."""
+    """Return an error as JSON for clients."""
     return {"expected": error.expected, "got": error.got, "do": error.do, "request": id}

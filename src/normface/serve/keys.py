@@ -1,4 +1,4 @@
-"""API keys: who may do what. The file holds their hashes, so that reading it lets nobody in."""
+"""API keys and their scopes. The file stores only hashes, so reading it does not grant access."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _log = logging.getLogger("normface.serve")
 
 @dataclass(frozen=True)
 class Key:
-    """One line of the file: `sha256` of the whole key, its `scopes`, and the date from which it `expires`, or None.
+    """One line of the file: `sha256` of the key, its `scopes`, and the date on which it `expires`, or None.
 
-    `read` compares, embeds, searches and lists; `enrol` adds people; `admin` does both and forgets people.
+    `read` permits comparing, embedding, searching and listing; `enrol` adding people; `admin` both and erasing people.
     """
 
     id: str
@@ -37,14 +37,14 @@ class Key:
     expires: str | None = None
 
     def allows(self, scope: Scope) -> bool:
-        """Whether it may do this."""
+        """Return True if the key has this scope."""
         return scope in self.scopes or "admin" in self.scopes
 
 
 class KeyFile:
-    """The keys in a file, one JSON object a line; read again when it changes, so that a removed line counts at once.
+    """The keys in a file, one JSON object per line; reloaded when it changes, so a removed key is invalid at once.
 
-    Raises ConfigError where it cannot be read. Damaged later, it lets nobody in until it is mended.
+    Raises ConfigError if it cannot be read. If it is damaged later, all keys are refused until it is repaired.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,7 +53,7 @@ class KeyFile:
         self._keys = _read(self.path)
 
     def find(self, token: str) -> Key | None:
-        """The key that `token` is, in a time that does not depend on how much of it is right; None for others."""
+        """Return the key of `token`, or None, in constant time."""
         self._refresh()
         shaped = _KEY.fullmatch(token)
         key = self._keys.get(shaped[1]) if shaped else None
@@ -81,17 +81,17 @@ class KeyFile:
 
 
 def new_key(path: str | Path, scopes: tuple[str, ...], expires: str | None = None) -> str:
-    """Append a key with these scopes to a file, which is made where there is none; the key itself, kept nowhere.
+    """Create a key with these scopes and append its hash to a file, created if missing. Returns the key.
 
-    expires: a date, `2027-01-31`. Raises ConfigError for other scopes, dates and files.
+    expires: a date such as `2027-01-31`. Raises ConfigError for invalid scopes, dates and files.
     """
     path = Path(path)
     if not scopes or not set(scopes) <= set(get_args(Scope)):
-        raise ConfigError(f"scopes among {', '.join(get_args(Scope))}", repr(",".join(scopes)), "choose among them")
+        raise ConfigError(f"scopes among {', '.join(get_args(Scope))}", repr(",".join(scopes)), "correct the scopes")
     try:
         day = datetime.strptime(expires, "%Y-%m-%d").date().isoformat() if expires else None
     except ValueError as error:
-        raise ConfigError("a date such as 2027-01-31", repr(expires), "correct it") from error
+        raise ConfigError("a date such as 2027-01-31", repr(expires), "correct --expires") from error
     known = list(_read(path).values()) if path.exists() else []
     id = secrets.token_hex(4)
     token = f"nf_{id}_{secrets.token_hex(32)}"
@@ -101,18 +101,18 @@ def new_key(path: str | Path, scopes: tuple[str, ...], expires: str | None = Non
 
 
 def read_keys(path: str | Path) -> list[Key]:
-    """The keys in a file, in its order. Raises ConfigError where it cannot be read."""
+    """Read the keys in a file, in order. Raises ConfigError if it cannot be read."""
     return list(_read(Path(path)).values())
 
 
 def revoke_key(path: str | Path, id: str) -> Key:
-    """Remove a key from a file by its id, and return it; a service that runs refuses it from then on.
+    """Remove a key from a file by its id, and return it; a running service rejects it from then on.
 
-    Raises ConfigError where the file cannot be read or has no such key.
+    Raises ConfigError if the file cannot be read or has no such key.
     """
     path, known = Path(path), _read(Path(path))
     if id not in known:
-        raise ConfigError(f"the id of a key in {path}", repr(id), f"see them: normface keys list --keys {path}")
+        raise ConfigError(f"the id of a key in {path}", repr(id), f"list the ids: normface keys list --keys {path}")
     revoked = known.pop(id)
     _write(path, known.values())
     return revoked
@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, Key]:
         keys = [_parse(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            f"a file of API keys at {path}", f"'{error!r}'", "make one: normface keys add read --keys FILE"
+            f"a file of API keys at {path}", f"'{error!r}'", "create one: normface keys add read --keys FILE"
         ) from error
     return {key.id: key for key in keys}
 

@@ -1,4 +1,4 @@
-"""How much one caller may ask for, and how much is taken on at once."""
+"""Limits on the rate of one caller and on concurrent requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CALLERS = 10_000  # remembered at once; the one not heard of for longest is forg
 
 
 class Busy(Exception):
-    """Too much is asked for; `seconds` until it is worth trying again, `limit` says of what."""
+    """A limit is reached: which `limit`, and `seconds` until a retry is worthwhile."""
 
     def __init__(self, seconds: float, limit: str) -> None:
         super().__init__(limit)
@@ -21,14 +21,14 @@ class Busy(Exception):
 
 
 class RateLimit:
-    """A token bucket for each caller: `rate` requests a second, twice as many (at least one) at once."""
+    """A token bucket per caller: `rate` requests per second, bursts of twice that (at least one)."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.size, self.clock = rate, max(1.0, 2 * rate), clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> None:
-        """Count one request. Raises Busy where the caller has none left."""
+        """Count one request. Raises Busy if the caller has exceeded the rate."""
         now = self.clock()
         level, then = self._buckets.pop(caller, (self.size, now))
         level = min(self.size, level + self.rate * (now - then))
@@ -40,14 +40,14 @@ class RateLimit:
 
 
 class Room:
-    """At most `size` requests at once."""
+    """At most `size` concurrent requests."""
 
     def __init__(self, size: int) -> None:
         self.size, self.taken = size, 0
 
     @contextmanager
     def one(self, wait: Callable[[], float]) -> Iterator[None]:
-        """Hold a place. Raises Busy, for `wait()` seconds, where none is free."""
+        """Hold a place for the block. Raises Busy, for `wait()` seconds, if none is free."""
         if self.taken >= self.size:
             raise Busy(wait(), "queue")
         self.taken += 1
@@ -58,7 +58,7 @@ class Room:
 
 
 def caller(address: str) -> str:
-    """Whom an address stands for: itself, or of IPv6 its /64, since one subscriber has all of that."""
+    """Return the caller of an address: the address itself, or for IPv6 its /64, which one subscriber owns."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Logs as JSON lines that hold no name, no image, no vector and no address of a person."""
+"""Logs as JSON lines without names, images, vectors or addresses of people."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import IO, Any
 
 
 class Lines(logging.Formatter):
-    """One JSON object a line: time, level, event, and the record's `fields`.
+    """One JSON object per line: time, level, event, and the record's `fields`.
 
-    Of an exception only its type and where it was raised: its message may hold what somebody sent.
+    Logs only type and location of an exception: its message may contain data of a request.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format a record as one line of JSON."""
         told: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,7 +30,7 @@ class Lines(logging.Formatter):
 
 
 def to(stream: IO[str] | None) -> None:
-    """Send the service's lines, and uvicorn's warnings, to a stream (None: stderr) and nowhere else."""
+    """Send the service's log and uvicorn's warnings to a stream only (None: stderr)."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines())
     levels = {"normface.serve": logging.INFO, "uvicorn.error": logging.WARNING, "python_multipart": logging.CRITICAL}

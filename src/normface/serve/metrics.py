@@ -1,4 +1,4 @@
-"""What Prometheus is told: counts and times, by route, never by person."""
+"""Metrics for Prometheus: counts and times by route, never by person."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """The figures of one service."""
+    """The metrics of one service."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -41,9 +41,9 @@ class Metrics:
         self.batch_seconds.observe(seconds)
 
     def watch(self, name: str, what: str, read: Callable[[], float]) -> None:
-        """A figure that is read when it is asked for."""
+        """Add a gauge whose value `read` gives."""
         Gauge(name, what, registry=self.registry).set_function(read)
 
     def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The requests under /v1, each a few lines between the engine and the gallery."""
+"""The routes under /v1, which connect the engine and the gallery."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ T = TypeVar("T")
 
 @dataclass
 class Service:
-    """What the requests share. `faults`: what the gallery last failed at, by kind of use."""
+    """State shared by all requests. `faults`: the gallery's last failure of each kind of use."""
 
     settings: Settings
     embedder: Embedder
@@ -74,23 +74,23 @@ class Service:
     faults: dict[str, str] = field(default_factory=dict)
 
     async def see(self, uploads: Sequence[tuple[str, UploadFile]], aligned: bool) -> list[Seen]:
-        """What is in the uploaded photographs, by their names in messages."""
+        """Find and embed the faces in uploaded photographs, given with their names for messages."""
         if len(uploads) > MOST:
-            raise InputError(f"at most {MOST} photographs", str(len(uploads)), "send the others in another request")
+            raise InputError(f"at most {MOST} photographs", str(len(uploads)), "send the rest in another request")
         return await self.engine.see([(name, await file.read()) for name, file in uploads], aligned=aligned)
 
     async def keep(self, use: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Call the gallery in a thread. A store that fails is the service's fault (503), not the caller's."""
+        """Call the gallery in a thread. Raises Refused (503) if the store fails."""
         try:
             found = await asyncio.to_thread(call, *args, **options)
         except (DataError, ModelError) as error:
             self.faults[use] = f"the gallery cannot {use}: {error.got}"
-            raise Refused(503, f"a gallery that can {use}", "one that fails", "tell the service's keeper") from error
+            raise Refused(503, f"a gallery that can {use}", "one that fails", "report it to the operator") from error
         self.faults.pop(use, None)
         return found
 
     def face(self, seen: Seen, crops: bool) -> Face:
-        """What was seen, as clients get it."""
+        """Return a face as JSON for clients."""
         found = seen.face
         points = None
         if crops and found is not None:
@@ -107,7 +107,7 @@ class Service:
 
 
 def api(service: Service) -> APIRouter:
-    """The routes; those about people only where there is a gallery."""
+    """Return the routes; those about people only with a gallery."""
     router = APIRouter(prefix="/v1", responses=REFUSALS)
     about(router, service)
     compare(router, service)
@@ -117,11 +117,11 @@ def api(service: Service) -> APIRouter:
 
 
 def about(router: APIRouter, service: Service) -> None:
-    """What this service is, and vectors."""
+    """Add the routes that describe the service and compute embeddings."""
     embedder, settings = service.embedder, service.settings
     point = embedder.operating_point
 
-    @router.get("/about", summary="Model, certificate, and what is asked for", responses={401: {}, 403: {}})
+    @router.get("/about", summary="Model, operating point and requirements", responses={401: {}, 403: {}})
     async def about() -> About:
         return About(
             version=version("normface"), model=embedder.name, model_sha256=embedder.sha256,
@@ -131,7 +131,7 @@ def about(router: APIRouter, service: Service) -> None:
             spec=asdict(embedder.spec), browser=settings.ort_web is not None,
         )  # fmt: skip
 
-    @router.post("/embed", summary="The embedding of each photograph's central face")
+    @router.post("/embed", summary="Embed the central face of each photograph")
     async def embed(
         photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
         aligned: Aligned = False,
@@ -145,16 +145,16 @@ def about(router: APIRouter, service: Service) -> None:
 
 
 def compare(router: APIRouter, service: Service) -> None:
-    """Two photographs, or one and somebody enrolled."""
+    """Add the route that compares two photographs, or one with an enrolled person."""
     embedder, gallery = service.embedder, service.gallery
     point = embedder.operating_point
 
-    @router.post("/verify", summary="Are these one person?", responses=GONE)
+    @router.post("/verify", summary="Decide whether two photographs show the same person", responses=GONE)
     async def verify(
         a: Annotated[UploadFile, File(description="A photograph.")],
-        b: Annotated[UploadFile | None, File(description="Another; or `person` instead.")] = None,
-        person: Annotated[str | None, Form(description="Somebody enrolled, instead of `b`.", examples=["Ann"])] = None,
-        prior: Annotated[float, Form(gt=0, lt=1, description="Probability of one person before looking.")] = 0.5,
+        b: Annotated[UploadFile | None, File(description="Another photograph, unless `person` is given.")] = None,
+        person: Annotated[str | None, Form(description="An enrolled person, instead of `b`.", examples=["Ann"])] = None,
+        prior: Annotated[float, Form(gt=0, lt=1, description="Prior probability of the same person.")] = 0.5,
         aligned: Aligned = False,
         anyway: Anyway = False,
         crops: Crops = False,
@@ -162,7 +162,7 @@ def compare(router: APIRouter, service: Service) -> None:
         if (b is None) == (person is None):
             raise InputError("b or person", "both" if b else "neither", "give one of them")
         if person is not None and gallery is None:
-            raise InputError("two photographs", "a person, and this service keeps no gallery", "give b")
+            raise InputError("photograph b", "person, on a service without a gallery", "send b instead of person")
         files = [("photograph a", a), *([("photograph b", b)] if b else [])]
         found = await service.see(files, aligned)
         if person is not None and gallery is not None:
@@ -180,21 +180,21 @@ def compare(router: APIRouter, service: Service) -> None:
 
 
 def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
-    """Enrol, list, search, forget."""
+    """Add the routes that enrol, list, search and erase people."""
     embedder = service.embedder
     point = embedder.operating_point
 
-    @router.get("/people", summary="Everybody enrolled")
+    @router.get("/people", summary="List the people enrolled")
     async def listed() -> People:
         found = await service.keep("list", gallery.people)
         return People(people=[Person(**asdict(each)) for each in found])
 
-    @router.post("/people", summary="Enrol a person, or add photographs to one", status_code=201)
+    @router.post("/people", summary="Enrol a person, or add photographs of an enrolled one", status_code=201)
     async def enrol(
         person: Annotated[str, Form(description="1 to 200 printable characters.", examples=["Ann"])],
         photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
         consent: Annotated[
-            str | None, Form(max_length=1000, description="What she agreed to, when, and where that is written down.")
+            str | None, Form(max_length=1000, description="Note on the consent: to what, when, where it is filed.")
         ] = None,
         aligned: Aligned = False,
         anyway: Anyway = False,
@@ -214,10 +214,10 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         erased = await _of_somebody(service, "forget", gallery.forget, person)
         return Forgotten(person=checked_name(person), erased=erased)
 
-    @router.post("/search", summary="Who is this?")
+    @router.post("/search", summary="Search for the people most similar to a face")
     async def search(
         photograph: Annotated[UploadFile, File(description="A photograph.")],
-        k: Annotated[int, Form(ge=1, le=100, description="How many people to name.")] = 5,
+        k: Annotated[int, Form(ge=1, le=100, description="Number of people to return.")] = 5,
         aligned: Aligned = False,
         anyway: Anyway = False,
         crops: Crops = False,
@@ -232,26 +232,26 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
                 for rank, match in enumerate(matches, 1)
             ],
             templates=count, operating_point=Certificate.of(point), face=service.face(seen, crops),
-            note=f"Each of {count} templates was one comparison: a false match among them is likelier than its FAR.",
+            note=f"{count} templates were compared, so a false match is more likely than in one comparison.",
         )  # fmt: skip
 
 
 async def _of_somebody(service: Service, use: str, call: Callable[..., T], person: str, *args: Any) -> T:
-    """Call the gallery about a person; 404 where nobody has that name."""
+    """Call the gallery about a person. Raises Refused (404) for an unknown name."""
     name = checked_name(person)
     try:
         return await service.keep(use, call, name, *args)
     except Refused:
         raise
     except InputError as error:
-        raise Refused(404, "the name of somebody enrolled", "another", "see GET /v1/people") from error
+        raise Refused(404, "the name of an enrolled person", "another", "list the names: GET /v1/people") from error
 
 
 def decision(match: Match, point: OperatingPoint | None) -> Decision:
-    """A Match with what it rests on."""
+    """Return a Match as JSON for clients, with its likelihood ratio and a note."""
     calibration = point.calibration if point else None
     if point is None:
-        note = "no decision: this model has no operating point (make one with: normface calibrate)"
+        note = "no decision: this model has no operating point (create one with: normface calibrate)"
     elif match.undecided:
         note = "undecided: the certificate does not cover this; give other photographs, or send anyway=true"
     elif match.outside:

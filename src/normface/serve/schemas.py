@@ -1,4 +1,4 @@
-"""What the service answers, in OpenAPI's terms."""
+"""Response schemas of the service, for OpenAPI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _shown(*examples: dict[str, Any]) -> ConfigDict:
 
 
 class Fault(BaseModel):
-    """Why there is no answer."""
+    """An error: what was expected, what was received, and what to do."""
 
     model_config = _shown({
         "expected": "a face in photograph a", "got": "none found", "do": "give a photograph with a visible face",
@@ -43,7 +43,7 @@ class Fault(BaseModel):
 
 
 class Rate(BaseModel):
-    """A measured share with its 95 % interval and the number of comparisons behind it."""
+    """A measured rate with its 95 % interval and number of comparisons."""
 
     value: float
     low: float
@@ -52,16 +52,16 @@ class Rate(BaseModel):
 
     @classmethod
     def of(cls, found: Estimate) -> Rate:
-        """From an Estimate."""
+        """Convert an Estimate."""
         return cls(value=found.value, low=found.low, high=found.high, n=found.n)
 
 
 class Certificate(BaseModel):
-    """The operating point: which threshold, and which errors it made on which comparisons."""
+    """The operating point: a threshold with its measured error rates."""
 
     model_config = _shown(_POINT)
-    threshold: float = Field(description="One person where the cosine is at least this.")
-    target_far: float | None = Field(description="The false accept rate asked for; null: that of best accuracy.")
+    threshold: float = Field(description="Accept if the cosine is at least this.")
+    target_far: float | None = Field(description="The false accept rate requested; null for best accuracy.")
     far: Rate
     tar: Rate
     protocol: str
@@ -70,7 +70,7 @@ class Certificate(BaseModel):
 
     @classmethod
     def of(cls, point: OperatingPoint | None) -> Certificate | None:
-        """From an OperatingPoint."""
+        """Convert an OperatingPoint."""
         if point is None:
             return None
         return cls(
@@ -80,20 +80,20 @@ class Certificate(BaseModel):
 
 
 class Face(BaseModel):
-    """The face that was taken: the one nearest the photograph's centre. Coordinates in the photograph's pixels."""
+    """The face used: the one nearest the photograph's center. Coordinates are in the photograph's pixels."""
 
     model_config = _shown(_FACE)
-    box: list[float] | None = Field(description="x0, y0, x1, y1; null for an image that came aligned.")
+    box: list[float] | None = Field(description="x0, y0, x1, y1; null for an aligned image.")
     landmarks: list[list[float]] | None = Field(description="Left eye, right eye, nose, mouth corners: x, y.")
-    score: float | None = Field(description="The detector's certainty.")
-    found: int = Field(description="Faces in the photograph.")
-    norm: float = Field(description="Length of the feature before it was normalized.")
+    score: float | None = Field(description="Confidence of the detector.")
+    found: int = Field(description="Number of faces in the photograph.")
+    norm: float = Field(description="Length of the feature before normalization.")
     risk: float | None = Field(
         description="Estimated share of strangers, photographed likewise, whom the photograph would match; null "
-        "where the certificate has no conditions."
+        "without conditions."
     )
-    outside: list[str] = Field(description="Why the certificate does not cover the photograph; empty where it does.")
-    crop: str | None = Field(description="The aligned crop as a data URL, where `crops` was asked for.")
+    outside: list[str] = Field(description="Why the certificate does not cover the photograph; empty if it does.")
+    crop: str | None = Field(description="The aligned crop as a data URL, if `crops` was requested.")
     crop_landmarks: list[list[float]] | None = Field(description="In the crop's pixels.")
 
 
@@ -101,31 +101,31 @@ class Decision(BaseModel):
     """A comparison."""
 
     model_config = _shown(_DECISION)
-    score: float = Field(description="Cosine, −1 to 1: higher is more alike.")
-    same: bool | None = Field(description="The operating point's decision; null without one, and where undecided.")
+    score: float = Field(description="Cosine, −1 to 1: higher is more similar.")
+    same: bool | None = Field(description="Decision at the operating point; null without one, and if undecided.")
     decision: Literal["same", "different", "undecided"] | None = Field(
         description="`undecided`: the certificate does not cover a photograph; null without an operating point."
     )
-    llr: float | None = Field(description="Log-likelihood ratio (natural), where the certificate is calibrated.")
+    llr: float | None = Field(description="Natural log-likelihood ratio; null without calibration.")
     risk: float | None = Field(description="Estimated false match risk of the worse photograph.")
     outside: list[str] = Field(description="What the certificate does not cover, a sentence each.")
     note: str
 
 
 class Verification(Decision):
-    """Are two faces one person's, and how is that known?"""
+    """Whether two faces are of the same person, with the evidence."""
 
     model_config = _shown(
         {**_DECISION, "probability": 0.999, "prior": 0.5, "operating_point": _POINT, "faces": [_FACE, _FACE]}
     )
-    probability: float | None = Field(description="Of one person, if it was `prior` before; null without calibration.")
+    probability: float | None = Field(description="Posterior of the same person, given `prior`; null if uncalibrated.")
     prior: float
     operating_point: Certificate | None
     faces: list[Face]
 
 
 class Ranked(Decision):
-    """A person in a search."""
+    """A person in a search result."""
 
     model_config = _shown({"rank": 1, "person": "Ann", **_DECISION})
     rank: int
@@ -133,22 +133,22 @@ class Ranked(Decision):
 
 
 class Found(BaseModel):
-    """The people most like a face, best first."""
+    """The people most similar to a face, best first."""
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
         "face": _FACE,
-        "note": "Each of 120 templates was one comparison: a false match among them is likelier than its FAR.",
+        "note": "120 templates were compared, so a false match is more likely than in one comparison.",
     })  # fmt: skip
     matches: list[Ranked]
-    templates: int = Field(description="How many were compared: a person has one of each photograph.")
+    templates: int = Field(description="Number of templates compared; a person has one per photograph.")
     operating_point: Certificate | None
     face: Face
     note: str
 
 
 class Person(BaseModel):
-    """Somebody enrolled. No image of her is kept."""
+    """An enrolled person. Images are not stored."""
 
     model_config = _shown({"name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z", "consent": "form 12"})
     name: str
@@ -158,13 +158,13 @@ class Person(BaseModel):
 
 
 class People(BaseModel):
-    """Everybody enrolled, by name."""
+    """The people enrolled, by name."""
 
     people: list[Person]
 
 
 class Enrolled(BaseModel):
-    """What was added."""
+    """The templates added."""
 
     model_config = _shown({"person": "Ann", "added": 2, "faces": [_FACE, _FACE]})
     person: str
@@ -173,7 +173,7 @@ class Enrolled(BaseModel):
 
 
 class Forgotten(BaseModel):
-    """Who was erased, and how many templates."""
+    """The person erased, and their number of templates."""
 
     model_config = _shown({"person": "Ann", "erased": 3})
     person: str
@@ -181,7 +181,7 @@ class Forgotten(BaseModel):
 
 
 class Embedded(BaseModel):
-    """Unit vectors. They are biometric data: keep them as such."""
+    """Unit vectors. They are biometric data: protect them accordingly."""
 
     model_config = _shown({"vectors": [[0.12, -0.08, 0.03]], "dim": 3, "model_sha256": "9f…", "faces": [_FACE]})
     vectors: list[list[float]]
@@ -191,7 +191,7 @@ class Embedded(BaseModel):
 
 
 class About(BaseModel):
-    """What this service is."""
+    """Description of the service."""
 
     version: str
     model: str
@@ -200,7 +200,7 @@ class About(BaseModel):
     calibrated: bool
     conditions: bool = Field(description="Whether the certificate says which photographs it covers.")
     gallery: bool
-    keys: bool = Field(description="Whether API keys are asked for.")
+    keys: bool = Field(description="Whether API keys are required.")
     max_upload: int
     spec: dict[str, Any] = Field(description="The model's InputSpec.")
     browser: bool = Field(description="Whether the page may embed in the browser (onnxruntime-web is served).")
@@ -213,7 +213,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be answered, and what its keeper should look at."""
+    """Whether requests can be answered, and warnings for the operator."""
 
     ready: bool
     warnings: list[str]

@@ -1,4 +1,4 @@
-"""A listening process: bind, serve, and on SIGTERM answer what was accepted."""
+"""The server process: bind, serve, and on SIGTERM answer accepted requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("normface.serve")
 
 
 class Impatient(H11Protocol):
-    """HTTP/1.1 that hangs up on a connection whose request's head does not arrive whole in time."""
+    """HTTP/1.1 that closes a connection if a request's header does not arrive in time."""
 
     patience = 10.0
     _head: asyncio.TimerHandle | None = None
@@ -60,7 +60,7 @@ class Impatient(H11Protocol):
 
 
 class Peaceful(uvicorn.Server):
-    """A server whose end by SIGTERM or Ctrl-C is an ordinary end: uvicorn's own raises the signal again behind it."""
+    """A uvicorn server that exits normally on SIGTERM or Ctrl-C; uvicorn's own raises the signal again."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,7 +86,7 @@ def serve(settings: Settings) -> None:
 
 
 def prepare(settings: Settings) -> tuple[Peaceful, socket.socket, str]:
-    """The server, its listening socket, and the URL."""
+    """Return the server, its listening socket and its URL."""
     app = build(settings)
     listener = _bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]

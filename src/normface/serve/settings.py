@@ -1,4 +1,4 @@
-"""What a service is told when it starts."""
+"""Settings of the service."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class Settings:
-    """One service.
+    """Settings of one service.
 
     Attributes:
         model: FILE.onnx; None for the default model.
-        gallery: URL as `gallery.open_gallery` takes it; None: no people are kept.
-        host, port: where it listens; port 0 takes a free one.
-        keys: file of hashed API keys; None: whoever reaches it may do everything.
-        hosts: names by which it may be called, besides loopback ones; a check against DNS rebinding.
-        proxy: the address whose X-Forwarded-For is believed.
-        rate: requests a second for one key, or one address where no key is given; twice as many at once.
-        max_upload: bytes of one request.
-        max_pixels: of one photograph, refused before it is decoded.
-        timeout: seconds for a request to arrive whole, and again for its answer.
-        queue: requests that are read, wait or are worked on at once; more are told to come back.
-        workers: photographs looked at in parallel.
-        batch: photographs that a worker takes together when more wait.
-        ort_web: folder with onnxruntime-web's files; the page then offers to embed in the browser.
+        gallery: URL as for `gallery.open_gallery`; None for no gallery.
+        host, port: address to listen on; port 0 picks a free one.
+        keys: file of hashed API keys; None permits everything to everyone who can reach the service.
+        hosts: accepted host names besides loopback ones (protects from DNS rebinding).
+        proxy: address of the proxy whose X-Forwarded-For header is trusted.
+        rate: requests per second for each key, or each address without keys; bursts of twice that.
+        max_upload: largest request, in bytes.
+        max_pixels: largest photograph; larger ones are refused before decoding.
+        timeout: seconds for receiving a request, and again for answering it.
+        queue: concurrent requests; further ones get 503.
+        workers: photographs processed in parallel.
+        batch: largest batch of photographs per worker.
+        ort_web: folder with the files of onnxruntime-web; lets the page embed in the browser.
     """
 
     model: Path | None = None
@@ -52,17 +52,17 @@ class Settings:
         if not min(numbers) > 0 or not 0 <= self.port < 65536:
             raise ConfigError(
                 "positive rate, limits, timeout, queue, workers and batch, and a port below 65536",
-                f"{numbers} and port {self.port}", "correct them",
+                f"{numbers} and port {self.port}", "correct the one out of range",
             )  # fmt: skip
         if self.keys is None and not is_loopback(self.host):
             raise ConfigError(
                 f"API keys for a service on {self.host}, which others can reach", "none",
-                "make one: normface keys add read --keys FILE, or stay on 127.0.0.1",
+                "create one: normface keys add read --keys FILE, or use --host 127.0.0.1",
             )  # fmt: skip
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own, by its spelling alone: no name is looked up."""
+    """Return True for a loopback host name or address, judged by spelling, without DNS."""
     if host == "localhost":
         return True
     try:

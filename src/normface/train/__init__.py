@@ -1,4 +1,4 @@
-"""Training: a typed configuration and labelled crops in, a run folder out."""
+"""Training: from a typed configuration and labeled crops to a run folder."""
 
 import warnings
 from pathlib import Path
@@ -20,6 +20,6 @@ __all__ = [
 
 
 def embedder(run: str | Path, *, certified: bool = True) -> Embedder:
-    """Load the Embedder of a run folder. Deprecated: `Embedder.load` takes a run, too."""
-    warnings.warn("train.embedder(RUN) will go: use Embedder.load(RUN)", DeprecationWarning, stacklevel=2)
+    """Load the Embedder of a run folder. Deprecated: use `Embedder.load`."""
+    warnings.warn("train.embedder(RUN) is deprecated: use Embedder.load(RUN)", DeprecationWarning, stacklevel=2)
     return Embedder.load(run, certified=certified)

@@ -1,4 +1,4 @@
-"""Weights that others trained, taken into a run folder: from there they are exported, judged or trained further."""
+"""Import of pretrained weights into a run folder, for export, evaluation or further training."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .config import TrainConfig
 
 
 def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) -> dict[str, str]:
-    """Make a run folder of a state dict that others trained for the model called `name`.
+    """Create a run folder from a pretrained state dict for the model called `name`.
 
-    Nothing in the file is executed: tensors alone are read (`torch.load(weights_only=True)`, or safetensors). Its names
-    are translated by the model's `origin`; the classifier is left behind. Without a name the file must be one that
-    `normface fetch` knows, by its SHA-256.
+    Executes no code in the file: reads only tensors (`torch.load(weights_only=True)`, or safetensors). Translates their
+    names by the model's `origin` and drops the classifier. Without a name, the file must be one of `normface fetch`,
+    recognized by its SHA-256.
 
     Returns:
-        The origin as it goes into checkpoints and ONNX metadata: name, repository, licence, SHA-256 of the file.
+        The origin for checkpoints and ONNX metadata: name, repository, license, SHA-256 of the file.
 
     Raises:
-        ConfigError: a model nobody's weights are known for, an unknown file without a name, or a run there already.
-        ModelError: no such file, more than tensors in it, or other names and shapes than the model's.
+        ConfigError: a model without known pretrained weights, an unknown file without a name, or an existing run.
+        ModelError: a missing file, other contents than tensors, or other names and shapes than the model's.
     """
     data = _bytes(Path(file))
     sha256 = hashlib.sha256(data).hexdigest()
@@ -43,11 +43,11 @@ def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) 
     model = models.build(name, **options)
     if model.origin is None:
         raise ConfigError(
-            "a model that others have trained (lightcnn_b, lightcnn_29, iresnet…)", repr(name),
-            "no weights of others are known for it: train it, or use an ONNX file of theirs as it is",
+            "--model with known pretrained weights (lightcnn_b, lightcnn_29, iresnet…)", repr(name),
+            "give another --model, or use an ONNX file of the weights as --model of other commands",
         )  # fmt: skip
     if finished(run):
-        raise ConfigError("a new folder for the run", f"{run} with a checkpoint", "choose another")
+        raise ConfigError("a new folder for the run", f"{run} with a checkpoint", "give another --out")
     state = translate(model, _tensors(data, Path(file)))
     config = TrainConfig.model_validate({"model": {"name": name, "options": options}})
     told = describe(model.origin, sha256)
@@ -61,20 +61,20 @@ def _known(sha256: str) -> tuple[str, dict[str, Any]]:
     if sha256 not in fetch.weights():
         names = ", ".join(name for name, entry in fetch.ENTRIES.items() if isinstance(entry, fetch.Weights))
         raise ConfigError(
-            "--model, or a file as it was published", f"one of SHA-256 {sha256}",
-            f"name its network (normface fetch knows {names})",
+            "--model, or a file of normface fetch", f"a file with SHA-256 {sha256}",
+            f"add --model with its network, or fetch one of {names}",
         )  # fmt: skip
     entry = fetch.weights()[sha256]
     return entry.model, dict(entry.options)
 
 
 def describe(origin: Origin, sha256: str) -> dict[str, str]:
-    """An origin as JSON keeps it."""
+    """Convert an origin to JSON values."""
     return {"name": origin.name, "repository": origin.repository, "licence": origin.licence, "sha256": sha256}
 
 
 def translate(model: Model, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the model's origin under the model's own names. Raises ModelError where it does not fit."""
+    """Translate a state dict of the model's origin to the model's names. Raises ModelError if it does not fit."""
     origin = model.origin
     assert origin is not None
     names = {ours: _theirs(ours, origin) for ours in model.state_dict()}
@@ -110,7 +110,7 @@ def _tensors(data: bytes, file: Path) -> dict[str, Tensor]:
         )  # fmt: skip
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ModelError(
-            "a state dict of tensors alone, as torch.save or safetensors writes it",
+            "a state dict with tensors only, from torch.save or safetensors",
             f"{file} ('{str(error).splitlines()[0] if str(error) else type(error).__name__}')",
             "save it again: torch.save(model.state_dict(), FILE)",
         ) from error

@@ -1,6 +1,6 @@
-"""Random variation of aligned crops, a whole batch at once, from numbers that the host drew.
+"""Random augmentation of batches of aligned crops, from random numbers drawn on the host.
 
-A GPU does all of it. On CPUs the decoding thread moves the crops (`move`: OpenCV, on bytes), the device does the rest.
+On a GPU, the device does all of it. On CPUs, the decoding thread does the geometry (`move`: OpenCV, on bytes).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as `InputSpec.prepare`
 
 
 def draw(count: int, rng: np.random.Generator) -> Floats:
-    """The numbers [count, n] in [0, 1) that `augment` varies so many crops by.
+    """Draw the random numbers [count, n] in [0, 1) for `augment` of `count` crops.
 
-    All are drawn whatever is switched on, so that one option does not change what another does.
+    All are drawn whatever is enabled, so that one option does not change the effect of another.
     """
     return rng.random((count, len(_NUMBERS)))
 
 
 def augment(images: Tensor, numbers: Tensor, config: DataConfig, *, moved: bool = False) -> Tensor:
-    """RGB crops [N, H, W, 3] uint8 → pixels [N, 3, H, W] float32 in [0, 255], varied as `config` says.
+    """Augment RGB crops [N, H, W, 3] uint8 by `config`. Returns pixels [N, 3, H, W] float32 in [0, 255].
 
-    Each crop depends on its own row of `numbers` [N, n] alone. `moved`: `move` has been applied to the crops.
+    Each crop depends only on its own row of `numbers` [N, n]. `moved`: `move` has been applied to the crops already.
     """
     by = _by_name(numbers)
     x = images.permute(0, 3, 1, 2).float()
@@ -55,9 +55,9 @@ def augment(images: Tensor, numbers: Tensor, config: DataConfig, *, moved: bool 
 
 
 def move(images: Image, numbers: Floats, config: DataConfig) -> None:
-    """Mirror, shift, turn, zoom and cut RGB crops [N, H, W, 3] uint8 in place: what `augment` does first, on the host.
+    """Mirror, shift, rotate, zoom and crop RGB crops [N, H, W, 3] uint8 in place, on the host, as `augment` does first.
 
-    A place counts in 1/32 pixels and a result in whole grey levels.
+    Positions are rounded to 1/32 pixel, results to whole gray levels.
     """
     by = _by_name(torch.from_numpy(numbers))
     if _moves(config):
@@ -71,7 +71,7 @@ def move(images: Image, numbers: Floats, config: DataConfig) -> None:
 
 
 def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
-    """Pixels [N, 3, h, w] float32 of crops on any template's size → network input [N, C, H, W]; see InputSpec.
+    """Convert pixels [N, 3, h, w] float32 of crops of any template to network input [N, C, H, W]; see InputSpec.
 
     Raises InputError for another size.
     """

@@ -1,4 +1,4 @@
-"""A run is a typed configuration: a TOML recipe, plus `--set optim.lr=0.05` on the command line."""
+"""The typed configuration of a run: a TOML recipe, plus `--set optim.lr=0.05` on the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LossConfig(_Frozen):
 
 
 class StartConfig(_Frozen):
-    """What a run starts from; by default random weights."""
+    """Initialization of a run; by default random weights."""
 
     run: str | None = Field(default=None, description="run folder or checkpoint whose network is taken")
     agents: bool = Field(default=False, description="take its class weights too; it must have seen the same people")
@@ -40,14 +40,17 @@ class StartConfig(_Frozen):
 
 
 class DataConfig(_Frozen):
-    """Which images are used, and how they are varied; shifts, turns, sizes and light are uniform in ± the number."""
+    """Selection and augmentation of images; shift, rotation, zoom and light are uniform in ± the number."""
 
     min_images: int = Field(default=2, ge=1, description="leave out people with fewer images")
     per_person: int | None = Field(
-        default=None, ge=2, description="images of each person in a batch (P×K sampling); none: plain shuffling"
+        default=None, ge=2, description="images of each person in a batch (P×K sampling); none: shuffle all images"
     )
     balance: float = Field(
-        default=0.0, ge=0, le=1, description="0: every image equally often; 1: every person; between: in between"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="0 samples images uniformly, 1 samples people uniformly; values between interpolate",
     )
     mirror: bool = Field(default=True, description="mirror every second image")
     shift: float = Field(default=0.0, ge=0, description="pixels")
@@ -55,19 +58,19 @@ class DataConfig(_Frozen):
     zoom: float = Field(default=0.0, ge=0, lt=1, description="fraction of the size")
     light: float = Field(default=0.0, ge=0, lt=1, description="fraction of brightness and of contrast")
     colour: float = Field(default=0.0, ge=0, le=1, description="fraction of saturation")
-    crop: float = Field(default=0.0, ge=0, le=1, description="how often 20 to 100 % of an image's area is cut out")
-    low_resolution: float = Field(default=0.0, ge=0, le=1, description="how often to 20 to 100 % of its size and back")
-    occlude: float = Field(default=0.0, ge=0, le=1, description="how often a grey rectangle covers 2 to 33 %")
+    crop: float = Field(default=0.0, ge=0, le=1, description="probability of a random resized crop (20 to 100 %)")
+    low_resolution: float = Field(default=0.0, ge=0, le=1, description="probability of reducing to 20 to 100 %")
+    occlude: float = Field(default=0.0, ge=0, le=1, description="probability of a gray rectangle over 2 to 33 %")
 
     @model_validator(mode="after")
     def _one_sampling(self) -> DataConfig:
         if self.per_person and self.balance:
-            raise ValueError("per_person shows every person equally often already: leave balance out")
+            raise ValueError("data.balance has no effect with data.per_person: remove one of them")
         return self
 
 
 class OptimConfig(_Frozen):
-    """SGD with momentum; rate and decay of a network's parameter are multiplied by `Model.multipliers()`."""
+    """SGD with momentum; learning rate and weight decay of each parameter are scaled by `Model.multipliers()`."""
 
     epochs: float = Field(default=7.0, gt=0)
     batch: int = Field(default=64, ge=2)
@@ -94,7 +97,7 @@ class OptimConfig(_Frozen):
 
 
 class ValidateConfig(_Frozen):
-    """People who are left out of training, and compared with each other while it goes on; none by default."""
+    """People held out from training for validation; none by default."""
 
     people: int = Field(default=0, ge=0)
     every: float = Field(default=1.0, gt=0, description="epochs from one look to the next; the best network is kept")
@@ -102,7 +105,7 @@ class ValidateConfig(_Frozen):
 
 
 class DistillConfig(_Frozen):
-    """A teacher whose embeddings the network is to meet: weight · (1 - cos), of the very same view; none by default."""
+    """Distillation from a teacher's embeddings of the same view: weight · (1 - cos); none by default."""
 
     teacher: str | None = Field(default=None, description="its ONNX file")
     weight: float = Field(default=10.0, gt=0)
@@ -115,7 +118,7 @@ class DistillConfig(_Frozen):
 
 
 class TrainConfig(_Frozen):
-    """Everything that decides what a run computes."""
+    """The complete configuration of a run."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
@@ -134,20 +137,20 @@ class TrainConfig(_Frozen):
     @model_validator(mode="after")
     def _whole_batches(self) -> TrainConfig:
         if self.optim.accumulate > 1 and self.data.per_person:
-            raise ValueError("optim.accumulate would tear apart the people of data.per_person: leave one out")
+            raise ValueError("optim.accumulate would split the people of data.per_person: remove one of them")
         if self.optim.batch % self.optim.accumulate or self.optim.batch // self.optim.accumulate < 2:
             raise ValueError("optim.accumulate must divide optim.batch into parts of 2 or more")
         return self
 
 
 def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """Read a recipe: a TOML file, or the name of one that ships (`normface`, `softmax`).
+    """Read a recipe: a TOML file, or the name of a built-in one (`normface`, `softmax`).
 
     Args:
-        overrides: `section.key=value`, the value as in TOML; a bare word is taken as a string.
+        overrides: `section.key=value`, with the value as in TOML; a bare word is a string.
 
     Raises:
-        ConfigError: no such recipe, not TOML, an unknown key or a value out of range; all faults are named.
+        ConfigError: an unknown recipe, invalid TOML, an unknown key or a value out of range; lists all faults.
     """
     path = Path(recipe)
     if not path.suffix and not path.is_file():
@@ -165,7 +168,7 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfi
 
 
 def parse_config(raw: dict[str, Any], source: str) -> TrainConfig:
-    """Check a configuration read from `source`; raises ConfigError naming every fault."""
+    """Validate a configuration read from `source`. Raises ConfigError with all faults."""
     try:
         return TrainConfig.model_validate(raw)
     except ValidationError as error:

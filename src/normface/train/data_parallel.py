@@ -1,4 +1,4 @@
-"""A network on several ranks that computes what one rank would: its gradient, and its batch statistics."""
+"""Data parallelism with the same gradient and batch statistics as on one rank."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .. import dist
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
-    """The same network for this rank's part of each batch; the model itself where there is one rank.
+    """Wrap a network for this rank's part of each batch; returns the model itself on a single rank.
 
-    Gradients are summed over ranks while the backward pass goes on (the losses give each rank its own part of them);
-    batch norm takes its statistics from the whole batch, so that a run does not depend on the number of ranks.
+    Gradients are summed over ranks during the backward pass (the losses give each rank its own part of them); batch
+    norm uses statistics of the whole batch, so that a run does not depend on the number of ranks.
     """
     if dist.world() == 1:
         return model
@@ -39,7 +39,7 @@ def _summed(_, bucket):  # type: ignore[no-untyped-def] # torch looks at annotat
 
 
 def _batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """Batch norm over the parts [b, C, …] of all ranks, which are of one size."""
+    """Batch norm over equally sized parts [b, C, …] of all ranks."""
     if not norm.training:
         return type(norm).forward(norm, x)
     wide = x.float()

@@ -1,4 +1,4 @@
-"""A teacher's embeddings as the target: of the very same view that the network sees, with labels or without.
+"""Distillation: a teacher's embeddings of the same view as target, with or without labels.
 
 "Consistent" in the sense of Beyer et al. 2021, "Knowledge distillation: A good teacher is patient and consistent".
 """
@@ -28,18 +28,18 @@ CACHE = "teacher.npy"
 
 
 class Teacher:
-    """An ONNX model whose unit embeddings the network is to meet.
+    """An ONNX model whose normalized embeddings are the network's targets.
 
     Args:
         path: of the ONNX file, with its InputSpec (`Embedder.load`).
         config: of the run.
-        model: the network that learns.
-        run, count: with `config.distill.views` the embeddings are kept in `run`, `count` images in each view.
+        model: the student network.
+        run, count: with `config.distill.views`, embeddings are stored in `run`, for `count` images in each view.
 
     Raises:
-        ConfigError: no template's crop holds what both see.
-        ModelError: no such model, or embeddings of another length than the network's.
-        DataError: no room for the embeddings that are kept.
+        ConfigError: the templates of both models differ by more than a border.
+        ModelError: a missing model, or embeddings of another dimension than the network's.
+        DataError: not enough disk space for the stored embeddings.
     """
 
     def __init__(self, path: str, config: TrainConfig, model: Model, run: Path, count: int) -> None:
@@ -51,8 +51,8 @@ class Teacher:
             prepare(blank, specs[0])
         except InputError as error:
             raise ConfigError(
-                "templates that differ by a border alone, as 112x112 and 112x96 do",
-                " and ".join(spec.template for spec in specs), "choose a model with the teacher's template",
+                "templates that differ only by a border, such as 112x112 and 112x96",
+                " and ".join(spec.template for spec in specs), "use a model with the teacher's template",
             ) from error  # fmt: skip
         dim = self._ask(blank).shape[1]
         if dim != model.dim:
@@ -65,13 +65,13 @@ class Teacher:
     def __call__(
         self, loss: nn.Module, features: Tensor, labels: Tensor, pixels: Tensor, rows: Tensor, view: int
     ) -> Tensor:
-        """labels' weight · loss over the labelled + weight · mean(1 - cos to the teacher): a scalar.
+        """Return labels' weight · loss over labeled images + weight · mean(1 - cos to the teacher), a scalar.
 
         Args:
             features: of the network [b, D].
-            labels: [b] int64, -1 where nobody knows.
+            labels: [b] int64, -1 if unknown.
             pixels: the view [b, 3, H, W] in [0, 255].
-            rows, view: which images these are, and in which of the views that are kept.
+            rows, view: number of each image, and of the stored view.
         """
         targets = self.embed(pixels, rows.cpu().numpy(), view).to(features.device)
         total = self.config.weight * (1 - (l2_normalize(features) * targets).sum(1)).mean()
@@ -81,7 +81,7 @@ class Teacher:
         return total
 
     def embed(self, pixels: Tensor, rows: Ints, view: int) -> Tensor:
-        """Unit embeddings [b, D] of a view; those kept on disk are looked up (16-bit floats, as all kept ones)."""
+        """Return unit embeddings [b, D] of a view, from disk if stored (as 16-bit floats)."""
         if self.kept is None:
             return self._ask(pixels)
         new = np.isnan(self.kept[view, rows]).any(axis=1)
@@ -95,7 +95,7 @@ class Teacher:
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> Any:
-    """The embeddings of a run [views, images, D], NaN where none is yet: mapped, so that all ranks share them."""
+    """Map the stored embeddings of a run [views, images, D], NaN where missing; all ranks share the file."""
     with dist.together():
         if dist.rank() == 0 and not path.exists():
             try:
@@ -109,7 +109,7 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
             except OSError as error:
                 raise DataError(
                     f"room for {2 * int(np.prod(shape)) >> 20:,} MiB of the teacher's embeddings in {path.parent}",
-                    f"'{error.strerror}'", "free some space or lower distill.views",
+                    f"'{error.strerror}'", "free disk space or lower distill.views",
                 ) from error  # fmt: skip
     kept = np.lib.format.open_memmap(path, "r+")
     if kept.shape != shape:
@@ -118,12 +118,12 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
 
 
 def teacher_of(config: TrainConfig, model: Model, run: Path, count: int) -> Teacher | None:
-    """The teacher that a configuration names, if any."""
+    """Return the teacher in a configuration, if any."""
     return None if config.distill.teacher is None else Teacher(config.distill.teacher, config, model, run, count)
 
 
 def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Reader | Mixed:
-    """The images of a run. Raises ConfigError for unlabelled ones that nothing could use."""
+    """Return the images of a run. Raises ConfigError for unlabeled images that the configuration cannot use."""
     if unlabelled is None:
         return reader
     facts: Mapping[str, bool] = {
@@ -134,6 +134,6 @@ def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Rea
     for wanted, missing in facts.items():
         if missing:
             raise ConfigError(
-                f"{wanted}, with unlabelled images", "another configuration", "change it or leave them out"
+                f"{wanted}, with --unlabelled", "another configuration", "change the recipe, or drop --unlabelled"
             )
     return Mixed(reader, unlabelled)

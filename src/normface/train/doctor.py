@@ -1,4 +1,4 @@
-"""What is wrong with a run: read from its configuration and its log, said in words, with the paper's reason."""
+"""Diagnosis of a run from its configuration and log: symptom, reason by the paper's theory, and remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOWER = 100.0  # times: a plain step turns class weights by lr / norm², and mo
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`name` of a fault; `severity`; `seen`: what was measured; `why`: the reason; `do`: the remedy."""
+    """A fault: `name`; `severity`; `seen`, the measurement; `why`, the reason; `do`, the remedy."""
 
     name: str
     severity: Literal["error", "warning", "note"]
@@ -42,7 +42,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder tells it: `records` of its steps in order, and how it `ended` where an error ended it."""
+    """A run read from its folder: `records` of its steps in order, and the error that `ended` it, if any."""
 
     config: TrainConfig
     records: Sequence[Record]
@@ -55,44 +55,44 @@ class Run:
 
     @property
     def tail(self) -> Sequence[Record]:
-        """The last tenth of the looks, 3 at least."""
+        """The last tenth of the monitored steps, at least 3."""
         return self.looks[-max(3, len(self.looks) // 10) :]
 
     def late(self, name: str) -> float:
-        """Mean of a figure over the tail; NaN where it was not measured."""
+        """Mean of a figure over the tail; NaN if it was not measured."""
         return _mean(self.tail, name)
 
     def early(self, name: str) -> float:
-        """Likewise of the first 3 looks."""
+        """Mean of a figure over the first 3 monitored steps."""
         return _mean(self.looks[:3], name)
 
 
 def read(folder: Path) -> Run:
-    """Read a run's folder; a truncated last line is passed over. Raises DataError where there is no run."""
+    """Read a run folder; ignores a truncated last line. Raises DataError if there is no run."""
     for name in ("config.json", FILE):
         if not (folder / name).is_file():
-            raise DataError(f"a run with {name}", f"none in {folder}", "name the folder given to train --out")
+            raise DataError(f"a run with {name}", f"none in {folder}", "give the --out folder of normface train")
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError("config.json as train writes it", f"'{error}' in {folder}", "restore it") from error
+        raise DataError("config.json of normface train", f"'{error}' in {folder}", "restore the file") from error
     records = [line for line in read_lines(folder / FILE) if {"loss", "lr", "epoch"} <= line.keys()]
     if not records:
-        raise DataError(f"steps in {folder / FILE}", "none", "train longer")
+        raise DataError(f"steps in {folder / FILE}", "none", "wait for the first steps, or train again")
     ended = [line["words"] for line in read_lines(folder / WARNINGS) if line.get("name") == "ended"]
     return Run(parse_config(raw, str(folder / "config.json")), records, ended[-1] if ended else None)
 
 
 def diagnose(run: Run) -> list[Diagnosis]:
-    """All that is wrong, the worst first; empty for a healthy run."""
+    """Return all faults, worst first; none for a healthy run."""
     found = list(_ending(run))
     if not _long_enough(run):
         found.append(
             Diagnosis(
                 "too-short", "note",
                 f"Only {len(run.looks)} monitored steps in {run.records[-1]['epoch'] or 0:.2g} epochs",
-                "The start of a run says little",
-                f"Judge it after {ENOUGH} and an epoch (one step in {EVERY} is monitored)",
+                "That is too early for a diagnosis",
+                f"Run doctor again after {ENOUGH} monitored steps and one epoch (one step in {EVERY} is monitored)",
             )
         )  # fmt: skip
     else:
@@ -101,15 +101,15 @@ def diagnose(run: Run) -> list[Diagnosis]:
 
 
 def in_training(run: Run) -> list[Diagnosis]:
-    """The faults that show while a run goes on; nothing before there is enough to judge."""
+    """Return the faults visible during a run; none while it is too early for a diagnosis."""
     return [found for check in CHECKS if (found := check(run)) is not None] if _long_enough(run) else []
 
 
 def summary(run: Run) -> str:
-    """The key figures at the end, in words."""
+    """Summarize the key figures at the end."""
     last = run.records[-1]
     names = {
-        "loss": "loss {:.4g}", "bound": "least possible {:.2g}", "scale": "scale {:.4g}",
+        "loss": "loss {:.4g}", "bound": "lower bound {:.2g}", "scale": "scale {:.4g}",
         "accuracy": "training accuracy {:.0%}",
         "genuine_angle": "own class at {:.0f}°", "nearest_angle": "nearest other at {:.0f}°",
         "features_rank": "effective rank {:.1f}",
@@ -126,24 +126,24 @@ def _ending(run: Run) -> Iterator[Diagnosis]:
     broken = next((record for record in run.records if record["loss"] is None), None)
     if broken is not None or run.ended:
         finite = [f"{r['loss']:.4g}" for r in run.records if r["loss"] is not None][-3:]
-        seen = f"The loss is not finite at step {broken['step']}" if broken else f"The run broke off: {run.ended}"
+        seen = f"The loss is not finite at step {broken['step']}" if broken else f"The run failed: {run.ended}"
         yield Diagnosis(
             "not-finite" if broken else "broke-off", "error",
             f"{seen}; the losses before were {', '.join(finite) or 'none'}, at a rate of {run.records[-1]['lr']:.3g}",
-            "Too long steps leave the region where the gradient holds, and a vector that is normalised has no gradient "
-            "that shortens it",
-            f"Lower optim.lr (now {run.config.optim.lr:g}) or lengthen optim.warmup, and train anew",
+            "Steps are too long: they leave the region where the gradient is valid, and a normalized vector has no "
+            "gradient that shortens it",
+            f"Lower optim.lr (now {run.config.optim.lr:g}) or lengthen optim.warmup, and train again",
         )  # fmt: skip
     elif (run.records[-1]["epoch"] or 0) < 0.999 * run.config.optim.epochs:
         yield Diagnosis(
             "unfinished", "note",
-            f"Epoch {run.records[-1]['epoch'] or 0:.3g} of {run.config.optim.epochs:g} was reached",
-            "It was stopped, or goes on", "Go on with --resume",
+            f"The run is at epoch {run.records[-1]['epoch'] or 0:.3g} of {run.config.optim.epochs:g}",
+            "It was stopped, or is still running", "If it was stopped, continue with --resume",
         )  # fmt: skip
 
 
 def _scale_too_small(run: Run) -> Diagnosis | None:
-    """A bound too high to matter less: with a scale that does not move, or a loss that came half the way to it."""
+    """Detect a high lower bound with a scale that does not change, or a loss that is halfway to the bound."""
     bound, scale, n = run.late("bound"), run.late("scale"), run.late("classes")
     best = math.exp(-bound)
     stuck = math.isclose(scale, run.early("scale"), rel_tol=0.01)
@@ -155,8 +155,8 @@ def _scale_too_small(run: Run) -> Diagnosis | None:
         "scale-too-small", "error",
         f"At scale {scale:.3g} and {n:,.0f} classes the loss ({run.late('loss'):.4g}) cannot fall below {bound:.4g}: "
         f"a sample can reach probability {best:.2g} at best",
-        "Cosines lie in [-1, 1], so easy samples keep a large gradient and hard ones starve (Proposition 2)",
-        f"Set loss.options.scale to {needed:.1f} or more (99 %), or let it be learned",
+        "Cosines lie in [-1, 1], so easy samples keep a large gradient at the expense of hard ones (Proposition 2)",
+        f"Set loss.options.scale to {needed:.1f} or more (for probability 99 %), or set loss.options.learn_scale=true",
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def _scale_at_floor(run: Run) -> Diagnosis | None:
 
 
 def _collapsed(run: Run) -> Diagnosis | None:
-    """All samples in one direction, or own and other classes' agents alike near."""
+    """Detect features in one direction, or own and other classes' agents at the same distance."""
     rank, own, other = (run.late(name) for name in ("features_rank", "genuine_angle", "nearest_angle"))
     mixed = math.isfinite(run.late("accuracy")) and max(own, other) < CLOSE and own > SAME * other
     if not (rank < LINE or mixed):
@@ -181,41 +181,41 @@ def _collapsed(run: Run) -> Diagnosis | None:
         "collapsed", "error",
         f"Features fill {rank:.2f} dimensions (effective rank); the own class lies at {own:.1f}°, the nearest other at "
         f"{other:.1f}°",
-        "One point for all is a cheap answer: nothing is cheaper while only the pull acts (random agents lie about 2 "
-        "apart, beyond the margin, so none pushes at first), and a triplet loss then costs its margin and no more",
+        "While only the pull acts, mapping all samples to one point minimizes the loss: random agents are about 2 "
+        "apart, beyond the margin, so none pushes at first; a triplet loss then stays at its margin",
         "Start from a softmax model or train jointly (Joint), or lower optim.lr",
     )  # fmt: skip
 
 
 def _dead_negatives(run: Run) -> Diagnosis | None:
-    """Nothing pushes although a tenth of the samples and more are nearer to another agent than to their own."""
+    """Detect that no negative is active although a tenth of the samples or more are nearest to another agent."""
     if not (run.late("active_negatives") == 0 and run.late("accuracy") < 0.9):
         return None
     return Diagnosis(
         "dead-negatives", "warning",
         f"No negative is active, yet only {run.late('accuracy'):.0%} of the samples lie nearest to their own agent "
         f"(own at {run.late('genuine_angle'):.0f}°, nearest other at {run.late('nearest_angle'):.0f}°)",
-        "Other agents farther than the margin have no gradient; in many dimensions all random ones are about 2 apart",
+        "Agents beyond the margin have no gradient; in many dimensions, random agents are all about 2 apart",
         f"Raise the margin (the paper's bound suggests {run.late('suggested_margin'):.2f}), or train jointly (Joint)",
     )  # fmt: skip
 
 
 def _norm_blow_up(run: Run) -> Diagnosis | None:
-    """Class weights start at norm 1, features as the network makes them."""
+    """Detect growing norms of class weights, which start at 1, or of features."""
     weights, before, features = run.late("class_weight_norm"), run.early("feature_norm"), run.late("feature_norm")
     if not (weights**2 > SLOWER or features > SLOWER * before):
         return None
     of_weights = f"Class weights have grown to a norm of {weights:.3g}, " if math.isfinite(weights) else ""
     return Diagnosis(
         "norm-blow-up", "warning", f"{of_weights}features from {before:.3g} to {features:.3g}",
-        "Gradients of normalised vectors are tangent, so every step lengthens them, and the next turns them less",
+        "Gradients of normalized vectors are tangent, so each step lengthens them, and the next one turns them less",
         f"Lower optim.lr (now {run.config.optim.lr:g}) or raise optim.class_decay and optim.weight_decay "
         f"(now {run.config.optim.class_decay:g} and {run.config.optim.weight_decay:g})",
     )  # fmt: skip
 
 
 def _not_learning(run: Run) -> Diagnosis | None:
-    """At chance; or, where no accuracy was measured, a loss that has not fallen by a twentieth."""
+    """Detect accuracy at chance or, if accuracy was not measured, a loss that has not fallen by 5 %."""
     accuracy, n = run.late("accuracy"), run.late("classes")
     before, now = _mean(run.looks[: ENOUGH // 2], "loss"), run.late("loss")
     if math.isfinite(accuracy):
@@ -230,7 +230,7 @@ def _not_learning(run: Run) -> Diagnosis | None:
     return Diagnosis(
         "not-learning", "error",
         f"{seen}; the loss went from {before:.4g} to {now:.4g} in {run.records[-1]['epoch']:.3g} epochs",
-        "Steps are too long or too short, the scale too small, or the labels have nothing to do with the images",
+        "Steps are too long or too short, the scale is too small, or the labels do not match the images",
         f"Try optim.lr (now {run.config.optim.lr:g}) ten times smaller, then larger; compare with the recipe normface",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (seed, step): a run resumes anywhere with nothing to restore."""
+"""Batches as a pure function of (seed, step), so a run can resume at any step without loader state."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ UNKNOWN = -1  # the label of an image without identity
 
 
 class Batch(NamedTuple):
-    """Crops [b, H, W, 3] uint8, labels [b] int64, the numbers [b, n] that `augment` varies them by, and their rows [b]
-    in the Reader."""
+    """A batch: crops [b, H, W, 3] uint8, labels [b] int64, random numbers [b, n] for `augment`, and rows [b] in the
+    Reader."""
 
     images: Image
     labels: Ints
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Mixed:
-    """Labelled images, then unlabelled ones with the label -1; what `Batches` needs of a Reader."""
+    """Labeled images followed by unlabeled ones with the label -1, as a Reader for `Batches`."""
 
     def __init__(self, labelled: Reader, unlabelled: Reader) -> None:
         self.parts = labelled, unlabelled
@@ -51,20 +51,20 @@ class Mixed:
 
 
 class Batches:
-    """Shuffled batches from a Reader of aligned crops; several threads may take from it.
+    """Shuffled batches from a Reader of aligned crops; thread-safe.
 
     Args:
         reader: images and labels.
-        spec: what the network wants.
-        batch: images a step; the rest of an epoch that fills no batch is left for other epochs.
-        seed: decides order and augmentation, together with the step.
-        part: this rank's number and the number of ranks: each gives its even part of every batch.
-        views: each image is varied in so many ways, one an epoch, over and over; without end where None.
+        spec: the network's InputSpec.
+        batch: images per step; an incomplete batch at the end of an epoch is dropped.
+        seed: determines order and augmentation, together with the step.
+        part: rank and world size; each rank returns its even part of every batch.
+        views: number of augmentations per image, one per epoch, repeated cyclically; None for a new one each epoch.
 
     Raises:
-        ConfigError: `config.per_person`, or the number of ranks, does not divide the batch.
-        DataError: fewer images than one batch, or fewer people than it shows.
-        InputError: crops of another template than the network's, and not a border apart.
+        ConfigError: `config.per_person`, or the world size, does not divide the batch.
+        DataError: fewer images than one batch, or fewer people than it requires.
+        InputError: crops of a template that differs from the network's by more than a border.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Batches:
             raise DataError(f"at least one batch of {batch} images", f"{len(reader)}", "lower optim.batch")
         rank, ranks = part
         if batch % ranks:
-            raise ConfigError(f"an optim.batch that {ranks} ranks can share evenly", f"{batch}", "change one of them")
+            raise ConfigError(f"an optim.batch that is a multiple of {ranks} ranks", f"{batch}", "change one of them")
         self.part = slice(rank * batch // ranks, (rank + 1) * batch // ranks)
         retarget(reader.read(0)[None], spec.template)  # what does not fit is refused before anything is written
         self.reader, self.spec, self.config = reader, spec, config
@@ -101,7 +101,7 @@ class Batches:
             self.rows = PKSampler(reader.labels, batch // config.per_person, config.per_person, seed=seed).rows
 
     def __getitem__(self, step: int) -> Batch:
-        """This rank's part of the batch of one step."""
+        """Return this rank's part of the batch of a step."""
         rows = self.rows(step)[self.part]
         images = np.empty((len(rows), self.spec.height, self.spec.width, 3), np.uint8)
         for place, row in zip(images, rows.tolist(), strict=True):
@@ -115,17 +115,17 @@ class Batches:
         return Batch(images, self.reader.labels[rows], numbers, rows)
 
     def view(self, step: int) -> int:
-        """Which of the `views` a step shows."""
+        """Return the number of the view at a step."""
         return step // self.per_epoch % (self.views or 1)
 
     def _draw_view(self, view: int) -> Floats:
         return draw(len(self.reader), np.random.default_rng([self.seed, len(self.reader), view]))
 
     def run(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-        """The parts of a Batch, of steps [start, stop) in order, as tensors on the device.
+        """Yield the parts of a Batch for steps [start, stop) in order, as tensors on the device.
 
-        Decoded ahead by threads; for a GPU into pinned memory, and copied while the network computes; for CPUs moved
-        already (`augment.move`).
+        Threads decode ahead: for a GPU into pinned memory, copied while the network computes; for CPUs with the
+        geometry applied (`augment.move`).
         """
         if device.type != "cuda":  # one thread: the network needs the other cores
 
@@ -154,10 +154,10 @@ class Batches:
 
 
 class Shuffle:
-    """Batches in a random order over all images; an epoch is as many draws as there are images.
+    """Batches in random order over all images; an epoch has as many draws as there are images.
 
-    With `balance` b a person of n images gets a share ∝ n^(1-b) of the draws: 0 shows every image once an epoch, 1
-    every person equally often. No image comes more than once oftener than another of the same person.
+    With `balance` b, a person with n images gets a share ∝ n^(1-b) of the draws: 0 shows every image once per epoch, 1
+    every person equally often. Within a person, image counts differ by at most one.
     """
 
     def __init__(self, labels: Ints, batch: int, *, seed: int = 0, balance: float = 0.0) -> None:
@@ -169,7 +169,7 @@ class Shuffle:
         self.order = lru_cache(maxsize=2)(self._order)  # threads may stand on both sides of an epoch's end
 
     def rows(self, step: int) -> Ints:
-        """The images of a step [batch]."""
+        """Return the rows of the images of a step [batch]."""
         epoch, place = divmod(step, self.per_epoch)
         return self.order(epoch)[place * self.batch : (place + 1) * self.batch]
 
@@ -189,14 +189,14 @@ class Shuffle:
 class PKSampler:
     """Batches of P people × K images, for losses that compare images of a batch (`Contrastive`, `Triplet`).
 
-    People come in shuffled passes, each once a pass (the rest that fills no batch is left for other passes); a person
-    with fewer than K images shows some twice. `torch.utils.data.DataLoader(…, batch_sampler=PKSampler(…))` works too:
-    each iteration gives one pass, and the next goes on.
+    Each pass is a shuffle of all people (those that fill no batch are dropped); people with fewer than K images show
+    some twice. Also works as `torch.utils.data.DataLoader(…, batch_sampler=PKSampler(…))`: each iteration gives one
+    pass, and the next continues with new ones.
 
     Args:
         labels: of the images [N].
         people, per_person: P and K.
-        seed: decides the batches, together with the step.
+        seed: determines the batches, together with the step.
 
     Raises:
         DataError: fewer than P people.
@@ -214,7 +214,7 @@ class PKSampler:
         self.order = lru_cache(maxsize=2)(self._order)
 
     def rows(self, step: int) -> Ints:
-        """The images of a step [P·K], person by person."""
+        """Return the rows of the images of a step [P·K], person by person."""
         turn, place = divmod(step, len(self))
         chosen = self.order(turn)[place * self.people : (place + 1) * self.people]
         rng = np.random.default_rng([self.seed, turn, place])
@@ -224,7 +224,7 @@ class PKSampler:
         return np.random.default_rng([self.seed, turn]).permutation(len(self.images))
 
     def __len__(self) -> int:
-        """Steps a pass."""
+        """Number of steps per pass."""
         return len(self.images) // self.people
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -234,12 +234,12 @@ class PKSampler:
 
 
 def by_person(labels: Ints) -> list[Ints]:
-    """The rows of each person's images, people in the order of their labels."""
+    """Return the rows of each person's images, people in the order of their labels."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(np.asarray(labels)[order])) + 1)
 
 
 def rounds(images: Ints, count: int, rng: np.random.Generator) -> Ints:
-    """`count` of a person's images: whole rounds through them, then a part of one, each in a new order."""
+    """Draw `count` of a person's images: whole shuffled rounds, then part of one."""
     turns = -(-count // len(images))
     return np.concatenate([rng.permutation(images) for _ in range(turns)] or [images])[:count]

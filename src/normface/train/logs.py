@@ -1,4 +1,4 @@
-"""What a run measures, step by step: metrics.jsonl for programs, TensorBoard for people; warnings.jsonl for both."""
+"""Logs of a run: metrics.jsonl, TensorBoard and warnings.jsonl."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FILE, WARNINGS = "metrics.jsonl", "warnings.jsonl"
 
 
 class Logs:
-    """Append measurements of the run in folder `run`; lines later than step `after` (lost steps) are dropped.
+    """Append measurements of the run in folder `run`; drops existing lines after step `after`, which were lost.
 
-    `past`: what was measured before; `warned`: names of the warnings given before.
+    `past`: earlier measurements; `warned`: names of earlier warnings.
     """
 
     def __init__(self, run: Path, *, after: int) -> None:
@@ -39,7 +39,7 @@ class Logs:
             self._board = SummaryWriter(str(run / "tensorboard"), purge_step=after + 1)
 
     def write(self, step: int, measured: Mapping[str, float]) -> None:
-        """Record the figures of one step; what is not finite becomes null. Raises DataError where the disk is full."""
+        """Record the figures of one step; non-finite values become null. Raises DataError if the disk is full."""
         self._step = step
         finite = {name: value if math.isfinite(value) else None for name, value in measured.items()}
         with _told(self._file.name):
@@ -48,13 +48,13 @@ class Logs:
                 self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Bring what was written to the disk's files. Raises DataError where the disk is full."""
+        """Flush to disk. Raises DataError if the disk is full."""
         with _told(self._file.name):
             self._file.flush()
             self._board.flush()
 
     def warn(self, name: str, words: str) -> None:
-        """Keep a warning of the step last written."""
+        """Record a warning for the last step written."""
         self.warned.add(name)
         with _told(self._warnings), self._warnings.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self._step, "name": name, "words": words}) + "\n")
@@ -75,7 +75,7 @@ class Logs:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log, in order; none where there is no file."""
+    """Read the complete lines of a log, in order; none if there is no file."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""The training loop: reads from top to bottom, does one thing a line."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ LATELY, WORSE = 10, 10
 
 
 class Progress(Protocol):
-    """Called after every step with steps done, steps in all, and what was measured."""
+    """Callback after every step, with steps done, steps in total, and measurements."""
 
     def __call__(self, done: int, total: int, measured: Mapping[str, float], /) -> None: ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `step` of `total` steps done, mean `images_per_second`, `loss` averaged over the last steps.
+    """Outcome of a run: `step` of `total` steps done, mean `images_per_second`, `loss` averaged over the last steps.
 
-    Nothing done (the run was finished before): speed 0, loss None.
+    If the run was finished before, the speed is 0 and the loss None.
     """
 
     step: int
@@ -79,28 +79,29 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train one model and leave it in the folder `run`: checkpoints, config.json, environment.json, metrics.jsonl,
-    TensorBoard events, warnings.jsonl where the theory sees something wrong (`train.doctor`), and with
-    `config.validate_on` the best network so far in `run/best`.
+    """Train a model into the run folder `run`.
 
-    In a process group (`dist.joined`, `torchrun`) every rank calls this, takes its even part of each batch and of the
-    classes, and computes what one rank would; the first one writes the logs.
+    The folder has checkpoints, config.json, environment.json, metrics.jsonl, TensorBoard events, warnings.jsonl with
+    diagnoses (`train.doctor`), and with `config.validate_on` the best network so far in `run/best`.
+
+    In a process group (`dist.joined`, `torchrun`) every rank calls this, processes its even part of each batch and of
+    the classes, and the result is that of one rank; rank 0 writes the logs.
 
     Args:
         reader: aligned crops with labels.
-        unlabelled: more crops, for the teacher alone (`config.distill`).
-        resume: go on from the checkpoint in `run`, on any number of ranks; the same numbers follow as without the
+        unlabelled: additional crops for distillation only (`config.distill`).
+        resume: continue from the checkpoint in `run`, on any number of ranks; the result is the same as without the
             interruption.
 
     Returns:
-        The Outcome; not finished where SIGINT or SIGTERM asked to stop (a checkpoint was saved first).
+        The Outcome; not finished if SIGINT or SIGTERM asked to stop (after saving a checkpoint).
 
     Raises:
-        ConfigError: `run` holds another run, the configuration differs from the one resumed, or unlabelled crops
-            without a teacher or on several ranks.
-        DataError: too few people or images, other images than before, or nowhere to write.
+        ConfigError: `run` contains another run, the configuration differs from the one resumed, or unlabeled crops
+            are given without a teacher or on several ranks.
+        DataError: too few people or images, other images than before, or a folder that cannot be written.
         InputError: a crop of no known template.
-        TrainingError: the loss or a weight is not finite, or the loss has grown beyond all bounds.
+        TrainingError: the loss or a weight is not finite, or the loss has diverged.
     """
     memory.keep()
     reader, apart = hold_out(_enough_images(reader, config.data.min_images), config)
@@ -152,7 +153,7 @@ def train(
             if (lost := _diverged(recent, limit, 1 if due else LATELY)) is not None:  # the last checkpoint stands
                 raise TrainingError(
                     lost, f"{loss:.4g} at step {done} of {total}",
-                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train anew",
+                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train again",
                 )  # fmt: skip
             if done % EVERY == 0 and config.distill.labels:
                 looks.append({"step": done, **measured})
@@ -172,7 +173,7 @@ def train(
 
 
 def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view: int) -> tuple[float, Tensor]:
-    """The gradients of a batch; its loss, and its features [b, D]."""
+    """Compute the gradients of a batch. Returns its loss and its features [b, D]."""
     state.optimizer.zero_grad()
     parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
     value, found = 0.0, []
@@ -194,7 +195,7 @@ def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view
 
 
 def _diverged(recent: Sequence[float], limit: float, lately: int) -> str | None:
-    """What was expected of the losses instead, where steps have become too long; a good run never comes near."""
+    """Return why training diverged (the loss expected instead), or None."""
     if not math.isfinite(recent[-1]):
         return "a finite loss"
     if len(recent) >= lately and median(list(recent)[-lately:]) > limit:
@@ -203,7 +204,7 @@ def _diverged(recent: Sequence[float], limit: float, lately: int) -> str | None:
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    """The most that was ever in use, in MiB: of the GPU, or of the process where that is known."""
+    """Return the peak memory in MiB, of the GPU or, if known, of the process."""
     if device.type == "cuda":
         return {"memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     if sys.platform == "win32":
@@ -215,12 +216,12 @@ def _memory(device: torch.device) -> dict[str, float]:
 
 
 def _logs(run: Path, after: int) -> Logs | nullcontext[None]:
-    """The first rank's; the others keep none."""
+    """Open the logs on rank 0; None on other ranks."""
     return Logs(run, after=after) if dist.rank() == 0 else nullcontext()
 
 
 def _warn(run: Run, logs: Logs) -> None:
-    """Say what is wrong with the run so far: each kind once."""
+    """Log each kind of fault in the run once."""
     for found in in_training(run):
         if found.name not in logs.warned:
             logs.warn(found.name, str(found))
@@ -228,7 +229,7 @@ def _warn(run: Run, logs: Logs) -> None:
 
 
 def rate_factor(config: OptimConfig, progress: float) -> float:
-    """What the learning rate is multiplied by at `progress` in [0, 1): linear warm-up, then as `schedule` says."""
+    """Return the factor of the learning rate at `progress` in [0, 1): linear warm-up, then by `schedule`."""
     if progress < config.warmup:
         # Never zero, so that the first step already moves.
         return max(progress, 0.02 * config.warmup) / config.warmup
@@ -240,7 +241,7 @@ def rate_factor(config: OptimConfig, progress: float) -> float:
 
 
 def _enough_images(reader: Reader, least: int) -> Reader:
-    """The people with at least so many images. Raises DataError for fewer than two of them."""
+    """Select people with at least this many images. Raises DataError for fewer than two of them."""
     counts = np.bincount(reader.labels, minlength=len(reader.identities))
     if (counts >= least).sum() < 2:
         raise DataError(
@@ -256,15 +257,15 @@ def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
 
 
 def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Prepare a new run; steps done, and the facts with whose weights it began."""
+    """Prepare a new run. Returns 0 steps done, and facts with the origin of its initial weights."""
     config = state.config
     if finished(run):
-        raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "choose one")
+        raise ConfigError("a new folder for the run, or --resume", f"{run} with a checkpoint", "use one of them")
     if config.start.run is not None:
         if config.start.run.endswith(".onnx"):
             raise ConfigError(
                 "start.run with the folder of a run", f"an ONNX file ({config.start.run})",
-                "distil from it, its batch norm is folded away: normface train distill --set distill.teacher=FILE.onnx",
+                "distill from it instead: normface train distill --set distill.teacher=FILE.onnx",
             )  # fmt: skip
         origin = Checkpoint.read(config.start.run)
         if config.start.agents and {**origin.facts, **facts} != origin.facts:
@@ -275,7 +276,7 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
         state.start_from(origin, agents=config.start.agents)
         facts = facts | _origin(origin)
     elif config.start.agents:
-        raise ConfigError("start.run with start.agents", "start.agents alone", "name the run to start from")
+        raise ConfigError("start.run with start.agents", "start.agents alone", "set start.run to the run to start from")
     with dist.together():
         if dist.rank() == 0:
             shutil.rmtree(run / BEST, ignore_errors=True)  # of a run that was stopped before its first checkpoint
@@ -287,12 +288,12 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
 
 
 def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Whose weights a run goes back to, where they were others': their licence holds for what is trained from them."""
+    """Return the origin of pretrained weights that a run started from: their license covers the trained model."""
     return {ORIGIN: checkpoint.facts[ORIGIN]} if ORIGIN in checkpoint.facts else {}
 
 
 def _environment(state: State) -> dict[str, Any]:
-    """What a run is computed by."""
+    """Describe machine, software and settings of a run."""
     packages = {name: metadata.version(name) for name in ("normface", "torch", "numpy", "onnxruntime")}
     cuda = state.device.type == "cuda"
     return {
@@ -318,7 +319,7 @@ def _restore(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[
     if checkpoint.facts != facts:
         raise DataError(
             f"the images the run began with ({checkpoint.facts['images']})", f"others ({facts['images']})",
-            "resume with the same --data",
+            "resume with the same --crops",
         )  # fmt: skip
     state.load(checkpoint)
     return checkpoint.step, facts
@@ -334,7 +335,7 @@ def _flat(raw: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 @contextmanager
 def _stop_signals() -> Iterator[Event]:
-    """An event that SIGINT or SIGTERM sets; a second signal ends the process at once, as usual."""
+    """Return an event that SIGINT or SIGTERM sets; a second signal ends the process at once."""
     stop = Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

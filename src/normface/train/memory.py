@@ -1,4 +1,4 @@
-"""Memory that training gives back and asks for at every step is kept by the process instead."""
+"""Retention of freed memory between training steps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
 def keep() -> None:
-    """Tell the C library to keep freed memory for the next request of this process, where it can be told (glibc).
+    """Make the C library (glibc only) keep freed memory for later requests of this process.
 
-    By default it gives large blocks back to the kernel as soon as they are free. A training step on CPUs frees all of
-    its activations, so the next step would have the kernel clear and map all of their pages again.
+    By default, glibc returns large blocks to the kernel at once. A training step on CPUs frees all of its activations,
+    so in the next step the kernel would have to clear and map all of their pages again.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,6 +1,6 @@
-"""What the paper's theory says of a step: how far from the bound, from collapse, from negatives that push.
+"""Monitored figures from the paper's theory: distance to the loss bound, collapse, active negatives.
 
-Shape suffixes: S samples looked at, C classes, D dimensions. Distances are squared, on the unit sphere.
+Shape suffixes: S samples monitored, C classes, D dimensions. Distances are squared, on the unit sphere.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ WINDOW = 256  # recent features, and class weights, whose effective rank is take
 
 
 class Monitors:
-    """Looks at steps of one run: `monitors(step, features [B, D], labels [B])` → {name: figure}.
+    """Monitors steps of one run: `monitors(step, features [B, D], labels [B])` → {name: figure}.
 
-    Figures, angles in degrees; those a loss has no use for are left out:
+    Figures, with angles in degrees; those that do not apply to the loss are omitted:
         classes; accuracy: share of samples whose own class weight is the nearest.
-        scale, bound: of a softmax; Proposition 2's least loss, where features and weights are normalised.
+        scale, bound: of a softmax; Proposition 2's lower bound of the loss, if features and weights are normalized.
         wrong_mass: of a softmax, the mean probability of all classes but the own, without margin.
         active_negatives: of agents and pairs, the share of negatives that push.
-        feature_norm, feature_norm_std, class_weight_norm: means and the deviation.
-        genuine_angle, nearest_angle: from samples to their own class weight and to the nearest other; for losses
-            without class weights, or where ranks share them, from samples to samples.
-        own_distance: the right side of Proposition 3, (1/n_C) Σ_j d(f_j, W)² with the plain Euclidean d, read as the
-            mean over the batch; a moving average that keeps 0.99 a step.
-        suggested_margin: the margin of an agent loss + own_distance (1.2 at most), as the adaptive margin has it.
+        feature_norm, feature_norm_std, class_weight_norm: means and standard deviation.
+        genuine_angle, nearest_angle: between samples and their own class weight, and the nearest other one; between
+            samples for losses without class weights, or if ranks share them.
+        own_distance: the right side of Proposition 3, (1/n_C) Σ_j d(f_j, W)² with the plain Euclidean d, computed as
+            the mean over the batch; a moving average with decay 0.99 per step.
+        suggested_margin: the margin of an agent loss + own_distance (at most 1.2), as in the adaptive margin.
         features_rank, agents_rank: effective ranks of recent unit features and of unit class weights.
 
-    Of `Joint` the first term with class weights is looked at. The classes' K weights each, where there are several
-    ([C·K, D]), are taken as neighbours; the nearest counts.
+    Of `Joint`, the first term with class weights is monitored. With K weights per class ([C·K, D]), the nearest counts.
 
     Args:
-        past: figures of the steps before (after a resumption): the moving average goes on.
+        past: figures of earlier steps (after resuming), to continue the moving average.
     """
 
     def __init__(self, loss: nn.Module, num_classes: int, past: Sequence[Mapping[str, float | None]] = ()) -> None:
@@ -114,9 +113,9 @@ class Monitors:
 
 
 def effective_rank(rows: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of rows [N, D] (Roy & Vetterli 2007); NaN where not finite.
+    """exp of the entropy of the normalized singular values of rows [N, D] (Roy & Vetterli 2007); NaN if not finite.
 
-    1 where all rows lie on one line, min(N, D) where they fill the space evenly.
+    1 if all rows lie on one line, min(N, D) if they fill the space evenly.
     """
     rows = rows.double()  # squared in the Gram matrix: in float32 zeros would come out as 3e-4
     gram = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
@@ -128,7 +127,7 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def class_weights(loss: nn.Module) -> Tensor | None:
-    """The class weights, agents or centres [C, D] or [C·K, D] of a loss; None of pairwise losses and of shared ones."""
+    """Class weights, agents or centers [C, D] or [C·K, D] of a loss; None for pairwise and sharded losses."""
     if getattr(loss, "shard", None) is not None:
         return None
     found = getattr(loss, "weight", getattr(loss, "centers", None))

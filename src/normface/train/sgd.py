@@ -1,4 +1,4 @@
-"""Stochastic gradient descent that leaves alone what the step did not see."""
+"""SGD that updates only the rows with a gradient."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 
 class RowSGD(torch.optim.SGD):
-    """torch.optim.SGD, and the same on the rows alone of a gradient that is sparse (`CosineSoftmax(sample=…)`).
+    """torch.optim.SGD that updates only the rows of sparse gradients (`CosineSoftmax(sample=…)`).
 
-    The other rows' weights and momentum stay as they are: neither decays (torch's own refuses weight decay there, and
-    lets all of the momentum fade).
+    Weights and momentum of other rows are unchanged, without decay. (torch.optim.SGD does not support weight decay
+    with sparse gradients, and decays all of the momentum.)
     """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; sparse gradients are used up."""
+        """Perform one step; consumes sparse gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

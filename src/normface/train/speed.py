@@ -1,4 +1,4 @@
-"""How fast a configuration trains on this machine, by its first steps."""
+"""Training speed of a configuration on this machine, measured over its first steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .state import State
 
 
 def images_per_second(config: TrainConfig, reader: Reader, *, steps: int = 24, first: int = 8) -> float:
-    """Images a second that one process trains at, checkpoints and logs apart; nothing is written.
+    """Measure the training speed of one process in images/s, without checkpoints and logs; writes nothing.
 
-    The `first` steps do not count: in them memory is claimed and the loader runs ahead of the network.
+    Excludes the `first` steps, in which memory is allocated and the loader runs ahead of the network.
     """
     memory.keep()
     state = State(config, len(reader.identities))

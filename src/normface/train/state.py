@@ -1,4 +1,4 @@
-"""What training changes: the network and its average, the loss with its class weights, the optimizer's momentum."""
+"""State of training: the network and its average, the loss with its class weights, the optimizer's momentum."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .sgd import RowSGD
 
 
 class State:
-    """Model, loss and optimizer of a run on one device; `parameters` names everything that is trained."""
+    """Model, loss and optimizer of a run on one device; `parameters` maps names to everything that is trained."""
 
     def __init__(self, config: TrainConfig, num_classes: int) -> None:
         torch.manual_seed(config.seed)
@@ -37,7 +37,7 @@ class State:
         self.model = models.build(config.model.name, **config.model.options)
         shares = {"shard": dist.class_shard(num_classes)} if dist.world() > 1 else {}
         if shares and "shard" not in signature(LOSSES[config.loss.name]).parameters:
-            raise ConfigError("a loss whose classes ranks can share", config.loss.name, "train it on one rank")
+            raise ConfigError("a loss whose classes can be sharded", config.loss.name, "train it on one rank")
         self.loss = LOSSES.build(config.loss.name, num_classes, self.model.dim, **config.loss.options, **shares)
         self.half = _bf16(config.precision, self.device)
         last = self.half or self.device.type == "cuda" or _wide(self.model)
@@ -47,7 +47,7 @@ class State:
         self.net: nn.Module = data_parallel(self.model)
         if config.compile:
             if dist.world() > 1:
-                raise ConfigError("one rank with compile", f"{dist.world()}", "leave compile out")
+                raise ConfigError("one rank with compile=true", f"{dist.world()} ranks", "set compile=false")
             _check_compiler(self.device)
             # Left to itself it lays out all convolutions channels last on CPUs, in float32 too.
             self.net = cast(nn.Module, torch.compile(self.net, options={"layout_optimization": last}))
@@ -77,15 +77,15 @@ class State:
         unknown = [f for f in config.start.freeze if not any(name.startswith(f) for name in self.parameters)]
         if unknown:
             raise ConfigError(
-                "start.freeze with beginnings of parameters' names", ", ".join(unknown),
+                "start.freeze with prefixes of parameter names", ", ".join(unknown),
                 f"the names are {', '.join(list(self.parameters)[:3])}, …",
             )  # fmt: skip
 
     def set_rate(self, rate: float, before: float | None = None) -> None:
-        """Set the learning rate, of every group times its factor; `before` is the last step's.
+        """Set the learning rate, times the factor of each group; `before` is that of the previous step.
 
-        Caffe's momentum holds gradients that are multiplied by the rate of their step already; torch's holds them plain
-        and multiplies all by the present rate. Scaling it by the rates' ratio makes one of the other.
+        Caffe's momentum contains gradients already multiplied by the rate of their step; torch's contains plain ones
+        and multiplies them by the current rate. Scaling it by the ratio of the rates converts one to the other.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
@@ -96,11 +96,11 @@ class State:
 
     @property
     def best(self) -> Model:
-        """The network to use: the averaged one where there is one."""
+        """Return the network to use: the averaged one if there is one."""
         return cast(Model, self.average.module) if self.average else self.model
 
     def step(self, progress: float) -> None:
-        """Move along the gradients: clipped, none of what is frozen yet; then the average follows."""
+        """Perform an optimizer step with clipped gradients, without frozen parameters; then update the average."""
         if progress < self.config.start.freeze_until:
             for p in self.frozen:
                 p.grad = None
@@ -111,11 +111,11 @@ class State:
             self.average.update_parameters(self.model)
 
     def not_yet_summed(self) -> AbstractContextManager[None]:
-        """A block whose gradients ranks add up later, with those of the next parts of the batch."""
+        """Delay summing gradients over ranks to a later part of the batch."""
         return self.net.no_sync() if isinstance(self.net, DistributedDataParallel) else nullcontext()
 
     def _clip(self, limit: float) -> None:
-        """Shorten the gradient of all parameters together, those of all ranks' classes too, to `limit` at most."""
+        """Clip the norm of the gradient of all parameters, including the classes of all ranks, to `limit`."""
         whole, shared = (torch.zeros((), device=self.device) for _ in range(2))
         sharded = {name for name, t in self.tensors().items() if isinstance(t, RowShard)}
         found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
@@ -130,7 +130,7 @@ class State:
             gradient.mul_((limit / length).clamp(max=1))
 
     def tensors(self) -> dict[str, Tensor | RowShard]:
-        """All that a checkpoint keeps, as it stands: "model.…", "loss.…" and "momentum.…"."""
+        """Return all tensors of a checkpoint: "model.…", "loss.…" and "momentum.…"."""
         found: dict[str, Tensor | RowShard] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
         if self.average:
@@ -153,21 +153,21 @@ class State:
         return found
 
     def save(self, run: Path, step: int, facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint. Raises TrainingError where a weight is not finite: such a state is of no use."""
+        """Write a checkpoint. Raises TrainingError if a weight is not finite."""
         tensors = self.tensors()
         with dist.together():
             for name, t in tensors.items():
                 if not (t.tensor if isinstance(t, RowShard) else t).isfinite().all():
                     raise TrainingError(
                         "finite weights", f"NaN or infinity in {name} after step {step}",
-                        f"lower optim.lr (now {self.config.optim.lr}); the checkpoint before still stands",
+                        f"lower optim.lr (now {self.config.optim.lr}); the previous checkpoint is intact",
                     )  # fmt: skip
         write(run, tensors, config=self.config.model_dump(mode="json"), step=step, facts=facts)
 
     def start_from(self, checkpoint: Checkpoint, *, agents: bool) -> None:
-        """Take over the network of another run, and with `agents` its class weights for every loss that has such.
+        """Load the network of another run and, with `agents`, its class weights into every loss that has some.
 
-        Raises ModelError where they do not fit.
+        Raises ModelError if they do not fit.
         """
         load_state(self.model, checkpoint.part("model"), f"model {self.config.model.name!r}")
         if not agents:
@@ -178,13 +178,13 @@ class State:
         if not theirs or not ours or any(list(t.shape) != shapes[0] for t in ours.values()):
             raise ModelError(
                 f"class weights {[list(t.shape) for t in ours.values()]}", f"{shapes}",
-                "set start.agents=false to begin with random ones",
+                "set start.agents=false for random ones",
             )  # fmt: skip
         for t in ours.values():
             checkpoint.fill({theirs[0]: t})
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint, of any number of ranks. Raises ModelError where it does not fit."""
+        """Load a checkpoint of any number of ranks. Raises ModelError if it does not fit."""
         for name, parameter in self.parameters.items():
             if f"momentum.{name}" in checkpoint.layout:
                 # The strides follow the parameter (channels last), or the next step sums in another order.
@@ -197,7 +197,7 @@ class State:
 
 
 def _bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: as asked, or ("auto") where the hardware has it."""
+    """Return True to compute in bfloat16: as configured, or with "auto" if the hardware supports it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -206,10 +206,10 @@ def _bf16(precision: str, device: torch.device) -> bool:
 
 
 def _wide(model: nn.Module) -> bool:
-    """Whether float32 convolutions on CPUs may lie channels last, which makes `smallresnet` a fifth faster.
+    """Return True if float32 convolutions on CPUs may use the channels-last layout: `smallresnet` is 20 % faster.
 
-    Not where some are narrow (the first one's 3 or 1 input channels apart): in that layout the backward pass of
-    torch 2.13 writes out of bounds where channels do not fill the processor's vectors, and hangs or kills the process.
+    False if some are narrow (except for the first one's 1 or 3 input channels): with channels that do not fill the
+    processor's vectors, the backward pass of torch 2.13 writes out of bounds in that layout, and hangs or crashes.
     """
     convolutions = [part for part in model.modules() if isinstance(part, nn.Conv2d)]
     counts = [part.out_channels for part in convolutions] + [part.in_channels for part in convolutions[1:]]
@@ -217,17 +217,17 @@ def _wide(model: nn.Module) -> bool:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Raise ConfigError where torch.compile would find no C++ compiler (a GPU needs none)."""
+    """Raise ConfigError if torch.compile would find no C++ compiler (a GPU needs none)."""
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:
-        raise ConfigError("a C++ compiler, which compile needs", f"no {compiler}", "install it, or leave compile out")
+        raise ConfigError("a C++ compiler for compile=true", f"no {compiler}", "install it, or set compile=false")
 
 
 def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]) -> RowSGD:
-    """Groups of one rate and one decay: class weights and the scale have a decay each, and `own` says the rest.
+    """Build parameter groups by learning rate and weight decay; class weights and scale each have their own decay.
 
     Args:
-        own: name of a parameter → the options that its network or its loss asks for.
+        own: name of a parameter → options required by its network or loss.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():

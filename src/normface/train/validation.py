@@ -1,4 +1,4 @@
-"""People left out of training, compared with each other while it goes on: the best network is kept, no worse one."""
+"""Validation on held-out people during training; keeps the best network."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BEST = "best"
 
 
 def hold_out(reader: Reader, config: TrainConfig) -> tuple[Reader, Reader | None]:
-    """The images to train on, and those of `config.validate_on.people` people drawn by the seed, if any.
+    """Split off the images of `config.validate_on.people` people, drawn by the seed. Returns both parts.
 
-    Raises DataError where fewer than two people remain, or too few are held out for a false accept rate of 0.1 %.
+    Raises DataError if fewer than two people remain, or too few are held out for a false accept rate of 0.1 %.
     """
     count = config.validate_on.people
     if not count:
@@ -41,17 +41,17 @@ def hold_out(reader: Reader, config: TrainConfig) -> tuple[Reader, Reader | None
     impostors = len(apart) * (len(apart) - 1) // 2 - genuine
     if not genuine or impostors * FAR < 1:
         raise DataError(
-            f"a genuine comparison and {round(1 / FAR):,} impostor ones among the people held out",
+            f"1 genuine and {round(1 / FAR):,} impostor comparisons among the people held out",
             f"{genuine} and {impostors}", "raise validate_on.people",
         )  # fmt: skip
     return reader.select(np.flatnonzero(~out)), apart
 
 
 class Validation:
-    """TAR at FAR 0.1 % and EER over all comparisons of the images held out; the best network goes to RUN/best.
+    """TAR at FAR 0.1 % and EER over all comparisons of the held-out images; stores the best network in RUN/best.
 
     Args:
-        steps: of an epoch.
+        steps: per epoch.
     """
 
     def __init__(self, config: TrainConfig, reader: Reader, run: Path, *, steps: int) -> None:
@@ -61,11 +61,11 @@ class Validation:
         self.pairs, self.same = (one, other), reader.labels[one] == reader.labels[other]
 
     def due(self, done: int, total: int) -> bool:
-        """Whether to look after so many steps."""
+        """Return True if validation is due after this many steps."""
         return done % self.interval == 0 or done == total
 
     def __call__(self, state: State, done: int, facts: Mapping[str, Any]) -> dict[str, float]:
-        """The figures after `done` steps; keeps the network where they are the best."""
+        """Validate after `done` steps; store the network if it is the best so far. Returns the figures."""
         model = state.best
         training = model.training
         model.eval()
@@ -82,14 +82,14 @@ class Validation:
         return found
 
     def enough(self, done: int) -> bool:
-        """Whether so many looks brought nothing better that the run shall end."""
+        """Return True if the run should end, because validation has not improved for long enough."""
         best = self._best()
         if self.config.patience is None or best is None:
             return False
         return (done - best[1]) // self.interval >= self.config.patience
 
     def _best(self) -> tuple[float, int] | None:
-        """The best TAR so far, and after how many steps: as on disk, so that a resumed run knows it."""
+        """Return the best TAR so far and its step, from disk, so that it survives resuming."""
         if not finished(self.folder):
             return None
         best = Checkpoint.read(self.folder)

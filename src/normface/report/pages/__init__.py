@@ -1,4 +1,4 @@
-"""The HTML pages, as Jinja templates beside this file; values are escaped unless a template says otherwise."""
+"""HTML pages, as Jinja templates next to this file; values are escaped unless a template says otherwise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _base64(data: bytes) -> str:
 
 
 def _breakable(id: str) -> Markup:
-    """An image's name that may break where words end, without a folder of the same name."""
+    """Allow line breaks in an image's name at word ends, and drop a folder of the same name."""
     from markupsafe import Markup, escape
 
     folder, _, file = id.rpartition("/")
@@ -51,12 +51,12 @@ def _breakable(id: str) -> Markup:
 
 
 def _commands(text: str) -> Markup:
-    """Text whose commands stand between backticks."""
+    """Mark up commands between backticks."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _printable(text: str) -> str:
-    """Text whose bytes that are not UTF-8, and line ends, are shown as escapes."""
+    """Escape line ends and bytes that are not UTF-8."""
     return str(text).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
