@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import replacing
+from .conditions import Conditions
 from .errors import ConfigError, DataError, InputError, reason
 
 Floats = NDArray[np.floating[Any]]
@@ -96,12 +97,12 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Embeddings: unit vectors with ids. The constructor normalizes, and keeps the norms as a quality signal.
+    """Embeddings: unit vectors with ids. The constructor normalizes them and keeps the norms.
 
     Attributes:
         vectors: [N, D] floating point; rows have norm 1 after construction.
         ids: [N] strings, unique, such as `Name/Name_0001.jpg`.
-        norms: [N] lengths before normalization.
+        norms: [N] lengths before normalization: a quality signal in some networks, not in the default model.
     """
 
     vectors: Floats
@@ -353,6 +354,7 @@ class OperatingPoint:
             unknown, and in older files.
         commonest_five: share of the genuine comparisons of the five most frequent people; None as above.
         confident: True if the upper limit of `far`, not its value, was kept at or below `target_far`.
+        conditions: the photographs that the rates hold for; None if they were not measured.
     """
 
     threshold: float
@@ -367,6 +369,7 @@ class OperatingPoint:
     tar_per_person: Estimate | None = None
     commonest_five: float | None = None
     confident: bool = False
+    conditions: Conditions | None = None
 
     def accepts(self, score: float) -> bool:
         """Decide one comparison."""
@@ -382,10 +385,11 @@ class OperatingPoint:
         try:
             raw = json.loads(text)
             calibration = Calibration(**raw["calibration"]) if raw.get("calibration") else None
+            conditions = Conditions(**raw["conditions"]) if raw.get("conditions") else None
             rates: dict[str, Any] = {name: Estimate(**raw[name]) for name in ("far", "tar")}
             for name in ("far_per_person", "tar_per_person"):
                 rates[name] = Estimate(**raw[name]) if raw.get(name) else None
-            return cls(**{**raw, **rates, "calibration": calibration})
+            return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError("an operating point as JSON", f"'{error}'", "create one: normface calibrate") from error
 
@@ -405,11 +409,27 @@ class Face:
 
 @dataclass(frozen=True)
 class Match:
-    """Result of a comparison: cosine `score`, `decision` (None without an operating point), and `person` if any."""
+    """A comparison.
+
+    Attributes:
+        score: the cosine.
+        decision: the operating point's; None without one, and None where it is undecided.
+        person: who it was.
+        outside: why the operating point does not cover this comparison, a sentence each. The comparison is undecided,
+            unless a decision was asked for anyway.
+        risk: the estimated false match risk of the worse photograph; None without conditions.
+    """
 
     score: float
     decision: bool | None
     person: str | None = None
+    outside: tuple[str, ...] = ()
+    risk: float | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether an operating point exists that does not cover this comparison."""
+        return self.decision is None and bool(self.outside)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Small networks written node by node: there at once, unlike an export."""
+"""Small networks written node by node: there at once, unlike an export; and crops for them."""
 
 import hashlib
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from PIL import Image
 
 from normface.types import Estimate, InputSpec, OperatingPoint
 
@@ -44,3 +45,15 @@ def network(path, groups=1):
     point = OperatingPoint(0.3, None, Estimate(0.01, 0, 0.1, 9), Estimate(0.9, 0.8, 1, 9), "lfw", sha256, "d")
     path.with_suffix(".operating_point.json").write_text(point.to_json())
     return path
+
+
+def write_crops(folder, people, bright=110):
+    """Crops of noise, one a person, of this mean light."""
+    rng = np.random.default_rng(bright)
+    for person in range(people):
+        path = folder / f"p{person}" / "0.png"
+        path.parent.mkdir(parents=True)
+        coarse = rng.integers(0, 256, (14, 12, 3), dtype=np.uint8)
+        pixels = np.asarray(Image.fromarray(coarse).resize((96, 112), Image.Resampling.BICUBIC), np.float64)
+        Image.fromarray(np.clip(pixels - pixels.mean() + bright, 0, 255).astype(np.uint8)).save(path)
+    return folder

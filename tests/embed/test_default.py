@@ -19,6 +19,8 @@ def test_it_is_small_and_certified():
     assert point.target_far == 0.001
     assert point.far.value <= 0.001
     assert point.calibration
+    assert point.conditions
+    assert point.conditions.facts["threshold"] == pytest.approx(point.threshold, abs=1e-6)
     assert certificate(DEFAULT).exists()
 
 
@@ -35,10 +37,9 @@ def test_a_picture_is_more_like_itself_than_like_another_person():
 
 
 def test_the_command_takes_it_where_no_model_is_named(tmp_path: Path, monkeypatch, capsys):
-    import simplejpeg
-
-    for picture, name in enumerate(("a.jpg", "b.jpg")):
-        (tmp_path / name).write_bytes(simplejpeg.encode_jpeg(photograph(0, 0, picture)))
+    pictures = Path(__file__).parents[2] / "examples" / "photographs"
+    for name, picture in (("a.jpg", "ann-1.jpg"), ("b.jpg", "ann-2.jpg")):
+        (tmp_path / name).write_bytes((pictures / picture).read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["normface", "verify", "a.jpg", "b.jpg", "--json"])
     with pytest.raises(SystemExit) as end:

@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from normface.errors import FaceError
-from normface.faces import TEMPLATES, eye_distance, pose, sharpness
+from normface.faces import TEMPLATES, eye_distance, pose, shape, sharpness, signals
 from normface.faces.quality import MEAN_FACE
+from normface.types import Face
 
 RNG = np.random.default_rng(0)
 
@@ -32,6 +33,30 @@ def test_signs_are_as_told():
 def test_pose_of_a_line():
     with pytest.raises(FaceError, match="one line"):
         pose(np.c_[np.arange(5.0), 2 * np.arange(5.0)])
+
+
+@pytest.mark.parametrize(("yaw", "pitch", "roll"), [(0, 0, 0), (50, -20, 15), (-30, 25, -100)])
+def test_shape_does_not_depend_on_how_a_head_is_turned(yaw, pitch, roll):
+    turned = Rotation.from_euler("ZYX", [roll, -yaw, -pitch], degrees=True).apply(MEAN_FACE)[:, :2] * 7.3
+    assert shape(turned) == pytest.approx(1)
+    assert shape(turned * (0.7, 1)) == pytest.approx(0.7)
+    assert np.isnan(shape(np.c_[np.arange(5.0), np.zeros(5)]))
+
+
+def test_signals():
+    crop = RNG.integers(0, 200, (112, 96, 3), dtype=np.uint8)
+    found = signals(crop)
+    assert found["sharpness"] == pytest.approx(sharpness(crop), rel=1e-4)
+    grey = crop @ [0.299, 0.587, 0.114]
+    assert found["light"] == pytest.approx(grey.mean(), abs=0.1)
+    assert found["contrast"] == pytest.approx(grey.std(), abs=0.1)
+    assert found.keys() == {"sharpness", "light", "contrast", "detail"}
+    face = signals(crop, Face((0, 0, 9, 9), MEAN_FACE[:, :2] * 10, 0.9))
+    assert face["eye_distance"] == pytest.approx(63.022)
+    assert face["shape"] == pytest.approx(1)
+    assert face["detection"] == 0.9
+    flat = signals(np.full((112, 96, 3), 7, np.uint8))
+    assert (flat["sharpness"], flat["contrast"], flat["detail"]) == (0, 0, 0)
 
 
 def test_eye_distance():

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tests.serve.conftest import POINT, jpeg, write_model
 
+from normface.conditions import Conditions
 from normface.data.decoding import decode
 from normface.embed import Embedder
 from normface.errors import ConfigError, ModelError
@@ -70,6 +72,29 @@ class TestVerify:
             assert told["same"] is told["probability"] is told["operating_point"] is told["llr"] is None
             assert "no operating point" in told["note"]
             assert client.get("/v1/people").status_code == 404
+
+    def test_what_the_certificate_does_not_cover_is_undecided_and_not_enrolled(self, tmp_path, faces):
+        dark = Conditions({"light": (254, 255)}, ("odd",), (), ((*[0.0] * 192, -1.0),), 0.0, (-10.0,), (0.025,))
+        strict = write_model(tmp_path / "strict.onnx", replace(POINT, conditions=dark))
+        settings = Settings(model=strict, gallery=f"file:{tmp_path / 'people.db'}")
+        with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+            assert client.get("/v1/about").json()["conditions"] is True
+            told = verify(client, faces[0][0], faces[0][1]).json()
+            assert (told["decision"], told["same"], told["risk"]) == ("undecided", None, 0.025)
+            assert [text.split(" (")[0] for text in told["outside"]] == [
+                "photograph a: too dark", "photograph b: too dark",
+            ]  # fmt: skip
+            assert told["faces"][0]["outside"][0].startswith("too dark")
+            anyway = verify(client, faces[0][0], faces[0][0], anyway="true").json()
+            assert (anyway["decision"], anyway["same"]) == ("same", True)
+            assert "does not cover" in anyway["note"]
+            assert faulty(enrol(client, "Ann", faces[0][0]), 422, "photograph 1: too dark", "anyway=true")
+            assert enrol(client, "Ann", faces[0][0], anyway="true").status_code == 201
+            found = client.post("/v1/search", files={"photograph": faces[0][0]}).json()
+            assert (found["matches"][0]["decision"], found["matches"][0]["same"]) == ("undecided", None)
+            found = client.post("/v1/search", files={"photograph": faces[0][0]}, data={"anyway": "true"}).json()
+            assert found["matches"][0]["decision"] == "same"
+            assert verify(client, faces[0][0], faces[0][0], aligned="true").status_code == 422
 
     def test_crops_with_landmarks_where_the_template_has_them(self, client, faces):
         told = verify(client, faces[0][0], faces[1][0], crops="true").json()

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import report
+from ..conditions import Conditions
+from ..data import Reader, open_reader
 from ..embed import certificate, keep_certificate
+from ..embed.conditions import learn
 from ..errors import ConfigError, require
 from ..protocols import (
     PROTOCOLS,
@@ -22,8 +26,8 @@ from ..protocols import (
 )  # fmt: skip
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
-from .terminal import Json, Model, StrictRates, command, out
-from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors
+from .terminal import Json, Model, StrictRates, command, load_embedder, open_checked, out, progress
+from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors
 
 
 def calibrate(
@@ -41,6 +45,14 @@ def calibrate(
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
     ] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV `id,sex,age,…`: error rates of each group.")] = None,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FACES",
+            help="Ordinary aligned faces of other people, to learn what the certificate does not cover; "
+            "with NAME= faces that it does not cover as they are, such as children=CROPS.",
+        ),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html and report.md here too.")
     ] = None,
@@ -57,12 +69,17 @@ def calibrate(
     from a score to a likelihood ratio. `verify` decides by it and `export` puts it into the ONNX file. A rate that
     the comparisons cannot resolve is refused, and with `--confident` one that they cannot promise.
     docs/operating-points.md tells what a certificate says and what not.
+    `--conditions` adds which photographs it covers: `verify`, `search` and `enrol` decide nothing on others.
 
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
-    `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`.
+    `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`,
+    `normface calibrate blufr --data DATA --model M.onnx --far 0.001 --conditions faces.zip --conditions children=KIDS`.
     """
     reads = inputs_of(protocol)  # says which protocols there are
     _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
+    if conditions and embeddings is not None:
+        raise ConfigError("--conditions with a model", "--embeddings", "drop one of them")
+    faces, outside = _condition_faces(conditions or [], strict)
     lists = named or reads.find_lists(data)
     pairs = reads.read_pairs(lists)
     system = judged_system(protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict)
@@ -78,10 +95,11 @@ def calibrate(
         comparisons, target_far=far, protocol=", ".join(how),
         model_sha256=system.sha256, data_sha256=digest, confident=confident,
     )  # fmt: skip
+    if faces:
+        point = replace(point, conditions=_learn(system, model, point.threshold, faces, outside))
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
-    conditions = {"system": system.name, **told}
-    result = certified(point, comparisons, by_image, by_pair, conditions=conditions)
+    result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
@@ -117,6 +135,36 @@ def _fitting(
         raise ConfigError("--partial with a list", f"{protocol}, which has none", "drop it")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
+
+
+def _condition_faces(given: list[str], strict: bool) -> tuple[list[Reader], dict[str, Reader]]:
+    """Open what `--conditions` names: ordinary faces, and by name those outside. Raises ConfigError for these alone."""
+    faces: list[Reader] = []
+    outside: dict[str, Reader] = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        named = bool(equals) and not Path(each).exists()
+        reader = open_checked(Path(path if named else each), strict)
+        if named:
+            outside[name] = reader
+        else:
+            faces.append(reader)
+    if outside and not faces:
+        raise ConfigError("--conditions FACES too", "only NAME=FACES", "name ordinary faces of other people")
+    return faces, outside
+
+
+def _learn(
+    system: System, model: Path | None, threshold: float, faces: list[Reader], outside: dict[str, Reader]
+) -> Conditions:
+    """The conditions of the model that was calibrated, with a progress bar."""
+    assert system.crops
+    embedder = load_embedder(model, certified=False)
+    with progress("learning conditions", "images") as bar:
+        return learn(
+            embedder, open_reader(system.crops), faces, outside, vectors=system.vectors, threshold=threshold,
+            progress=bar,
+        )  # fmt: skip
 
 
 def _compare_all(

@@ -43,7 +43,7 @@ def embed(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Embed images: write vectors, norms (a quality signal) and ids into an .npz.
+    """Embed images: write vectors, norms (lengths before normalization) and ids into an .npz.
 
     To continue an interrupted run, run the same command again. Images without a usable face are reported and skipped.
 

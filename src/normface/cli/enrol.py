@@ -7,11 +7,25 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ..data import read_image
+from ..conditions import Assessment
+from ..data import Reader, read_image
+from ..embed import Embedder, refuse_outside
 from ..errors import ConfigError, DataError
 from ..gallery import Enrolments, open_gallery
 from ..types import Embeddings
-from .terminal import GALLERY, GalleryUrl, Json, Model, Strict, load_embedder, open_checked, out, progress
+from .terminal import (
+    GALLERY,
+    Anyway,
+    GalleryUrl,
+    Json,
+    Model,
+    Strict,
+    err,
+    load_embedder,
+    open_checked,
+    out,
+    progress,
+)
 
 PART = 5000  # templates in one transaction
 
@@ -32,13 +46,15 @@ def enrol(
     consent: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Note on the consent given: to what, when, where it is filed.")
     ] = None,
+    anyway: Anyway = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Enrol one person from photographs, or many people from crops or embeddings.
 
-    Stores one template per image: the embedding of the face plus its mirror image, and its norm as a quality signal.
-    The images are not stored.
+    Stores one template per image: the embedding of the face plus its mirror image, and its norm. The images are not
+    stored. Photographs that the model's certificate does not cover are refused, for strangers would match them; crops
+    of `--from` are skipped, or refused with `--strict`. `--anyway` enrols them. Embeddings are not checked.
 
     Examples: `normface enrol Ann ann1.jpg ann2.jpg --consent "form 12"`, `normface enrol --from crops`,
     `normface enrol --embeddings vectors.npz --gallery file:staff.db`.
@@ -64,14 +80,18 @@ def enrol(
             names = reader.identities[reader.labels].tolist()
             with progress(f"embedding with {embedder.name}", "images") as bar:
                 found = embedder.embed(reader, progress=bar)
+            if not anyway:
+                kept = _covered(embedder, reader, found, strict)
+                names = [names[row] for row in kept]
+                found = Embeddings(found.vectors[kept], found.ids[kept], found.norms[kept])
         else:
             files = images or []
-            crops = [read_image(file) for file in files]
-            crops = [
-                image[None] if aligned else embedder.crop(image, str(f)) for image, f in zip(crops, files, strict=True)
-            ]
-            features = np.concatenate([embedder.features(crop) for crop in crops])
-            found = Embeddings(features, np.arange(len(features)).astype(np.str_))
+            portraits = [embedder.portrait(read_image(f), aligned=aligned, name=str(f)) for f in files]
+            seen = embedder.see(portraits)
+            if not anyway:
+                refuse_outside(seen, [str(file) for file in files])
+            vectors, norms = np.stack([each.vector for each in seen]), np.array([each.norm for each in seen])
+            found = Embeddings(vectors, np.arange(len(seen)).astype(np.str_), norms)
             names = [str(person)] * len(found)
     with (
         open_gallery(gallery, model=sha256, operating_point=point) as opened,
@@ -103,3 +123,26 @@ def _before_slash(id: str, path: Path) -> str:
     if not slash:
         raise DataError("ids such as Name/0001.jpg", f"{id!r} in {path}", "put the person's name and a / first")
     return name
+
+
+def _covered(embedder: Embedder, reader: Reader, found: Embeddings, strict: bool) -> list[int]:
+    """Rows of the crops that the certificate covers; the others are named. Raises DataError for none, or if strict."""
+    if embedder.operating_point is None or embedder.operating_point.conditions is None:
+        return list(range(len(reader)))
+    told = {}
+    with progress("checking conditions", "images") as bar:
+        for row in range(len(reader)):
+            portrait = embedder.portrait(reader.read(row), aligned=True)
+            assessment: Assessment = embedder.assess(found.vectors[row : row + 1], [portrait])[0]
+            if not assessment.inside:
+                told[row] = f"{found.ids[row]}: {'; '.join(assessment.outside)}"
+            bar(row + 1, len(reader))
+    left = [row for row in range(len(reader)) if row not in told]
+    if told and (strict or not left):
+        raise DataError(
+            "crops that the model's certificate covers", f"{len(told):,} others ({next(iter(told.values()))})",
+            "leave them out, or add --anyway",
+        )  # fmt: skip
+    for each in told.values():
+        err.print(f"left out: {each}", soft_wrap=True, markup=False)
+    return left

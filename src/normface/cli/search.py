@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data import read_image
+from ..embed import covered
 from ..gallery import open_gallery
-from .terminal import GALLERY, GalleryUrl, Json, Model, load_embedder, out
+from .terminal import GALLERY, UNDECIDED, Anyway, GalleryUrl, Json, Model, load_embedder, out
 
 
 def search(
@@ -19,30 +20,42 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="Number of people to return.")] = 10,
     model: Model = None,
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the image is an aligned crop.")] = False,
+    anyway: Anyway = False,
     as_json: Json = False,
 ) -> None:
     """Search the gallery for the people most similar to the face in a photograph.
 
     Prints cosines, highest first, each with the decision at the model's operating point. Treat a match that is not
-    accepted as a different person, whatever its rank.
+    accepted as a different person, whatever its rank. A photograph that the model's certificate does not cover is
+    undecided: the exit code is 3; `--anyway` decides, with a warning.
 
     Example: `normface search who.jpg --gallery file:people.db`.
     """
     embedder = load_embedder(model)
     pixels = read_image(image)
-    crop = pixels[None] if aligned else embedder.crop(pixels, str(image))
+    seen = embedder.see([embedder.portrait(pixels, aligned=aligned, name=str(image))])
     with open_gallery(gallery, model=embedder.sha256, operating_point=embedder.operating_point, create=False) as opened:
-        matches = opened.search(embedder.features(crop)[0], k)
+        matches = [covered(each, seen, [str(image)], anyway=anyway) for each in opened.search(seen[0].vector, k)]
+    assessed, undecided = seen[0].assessment, any(each.undecided for each in matches)
     if as_json:
         found = [{"person": m.person, "score": m.score, "accepted": m.decision} for m in matches]
         threshold = embedder.operating_point.threshold if embedder.operating_point else None
-        out.print_json(json.dumps({"matches": found, "threshold": threshold, "model": embedder.name}))
-        return
-    if not matches:
+        out.print_json(json.dumps({
+            "matches": found, "undecided": undecided, "outside": assessed.outside, "risk": assessed.risk,
+            "threshold": threshold, "model": embedder.name,
+        }))  # fmt: skip
+    elif not matches:
         out.print(f"{gallery}: no people enrolled", soft_wrap=True, markup=False)
-        return
-    table = Table("person", "cosine", "accepted", box=None)
-    for match in matches:
-        verdict = {True: "yes", False: "no", None: "no operating point"}[match.decision]
-        table.add_row(Text(match.person or ""), f"{match.score:.4f}", verdict)
-    out.print(table)
+    else:
+        table = Table("person", "cosine", "accepted", box=None)
+        unknown = "undecided" if undecided else "no operating point"
+        for match in matches:
+            verdict = {True: "yes", False: "no", None: unknown}[match.decision]
+            table.add_row(Text(match.person or ""), f"{match.score:.4f}", verdict)
+        out.print(table)
+        for what in assessed.outside:
+            out.print(f"the certificate does not cover {image}: {what}", soft_wrap=True, markup=False)
+        if assessed.risk is not None:
+            out.print(f"estimated false match risk: {assessed.words}", soft_wrap=True)
+    if undecided:
+        raise typer.Exit(UNDECIDED)

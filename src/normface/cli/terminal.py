@@ -46,7 +46,11 @@ GalleryUrl = Annotated[
         help="file:PATH, milvus:PATH or milvus:http://HOST:PORT. Set NORMFACE_GALLERY_KEY if it is encrypted.",
     ),
 ]  # fmt: skip
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Go on with photographs that the model's certificate does not cover.")
+]
 GALLERY = "file:people.db"
+UNDECIDED = 3  # exit code where the certificate does not cover a comparison
 load_embedder = Embedder.load  # what `--model` names
 SILENT = 8.0  # seconds between lines where there is no terminal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import cosine
+from ..conditions import Assessment
 from ..data import Reader, open_reader, read_image
 from ..errors import ConfigError, FaceError, InputError
-from ..faces import DETECTORS, Detector, align, central, retarget
+from ..faces import DETECTORS, Detector, align, central, retarget, signals
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
 from .loading import RunPrecision, load_network
 from .network import Network, Run
+from .seen import Portrait, Seen, covered
 
 Mirror = Literal["sum", "max", "concatenate", "none"]
 MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -110,7 +112,7 @@ class Embedder:
     ) -> Embeddings:
         """Embed aligned crops: one [H, W, 3] uint8 RGB, several [N, H, W, 3] (ids "0", "1", …), a Reader or its path.
 
-        The norms indicate quality: in most networks, blurred, small or turned faces have short features.
+        The norms are the features' lengths. In some networks they follow quality; in the default model they do not.
         progress is called with images done and in total.
         Raises InputError for no images or crops of no known template; DataError for an unreadable image.
         """
@@ -136,33 +138,62 @@ class Embedder:
         return Embeddings(np.concatenate(parts), np.asarray(ids))
 
     def crop(self, photograph: Image, name: str = "the photograph") -> Image:
-        """Detect and align the face in a photograph [H, W, 3] uint8 RGB. Returns a crop [1, height, width, 3].
+        """Detect and align: photograph [H, W, 3] uint8 RGB → crop [1, height, width, 3]. Otherwise as `portrait`."""
+        return self.portrait(photograph, name=name).crop[None]
+
+    def portrait(self, image: Image, *, aligned: bool = False, name: str = "the photograph") -> Portrait:
+        """Detect and align a photograph [H, W, 3] uint8 RGB, or take an aligned crop of a known template's size.
 
         If there are several faces, uses the one nearest the center, with a warning. Raises FaceError for none. `name`
         stands for the photograph in both messages.
         """
-        faces = self.detector.detect(photograph)
+        if aligned:
+            return Portrait(retarget(image[None], self.spec.template)[0])
+        faces = self.detector.detect(image)
         if not faces:
             raise FaceError(f"a face in {name}", "none found", "give a photograph with a visible face")
-        face = central(faces, photograph.shape)
+        face = central(faces, image.shape)
         if len(faces) > 1:
             _log.warning("%d faces in %s: using the one nearest the center", len(faces), name)
-        return align(photograph, face.landmarks, self.spec.template)[None]
+        return Portrait(align(image, face.landmarks, self.spec.template), face, len(faces))
+
+    def see(self, portraits: Sequence[Portrait]) -> list[Seen]:
+        """Embed portraits, both orientations, and assess them by the certificate's conditions where it has some."""
+        features = self.features(np.stack([each.crop for each in portraits]))
+        found = Embeddings(features, np.arange(len(portraits)).astype(str))
+        known = self.assess(found.vectors, portraits)
+        return [
+            Seen(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found, known[row])
+            for row, each in enumerate(portraits)
+        ]
+
+    def assess(self, vectors: Floats, portraits: Sequence[Portrait]) -> list[Assessment]:
+        """What the certificate's conditions say of portraits with these unit vectors [N, D]; without any, nothing."""
+        conditions = self.operating_point.conditions if self.operating_point else None
+        if conditions is None:
+            return [Assessment()] * len(portraits)
+        return conditions.assess(vectors, [signals(each.crop, each.face) for each in portraits])
 
     def verify(
-        self, a: Image, b: Image, *, aligned: bool = False, names: tuple[str, str] = ("the first", "the second")
+        self,
+        a: Image,
+        b: Image,
+        *,
+        aligned: bool = False,
+        anyway: bool = False,
+        names: tuple[str, str] = ("the first", "the second"),
     ) -> Match:
         """Compare two photographs [H, W, 3] uint8 RGB, or two aligned crops of a known template's size.
 
-        Both orientations are embedded. The decision is the operating point's; None without one.
+        Both orientations are embedded. The decision is the operating point's; None without one. Where the certificate
+        has conditions and a photograph lies outside, the match is undecided; `anyway` decides all the same.
         Raises FaceError where no face is found.
         """
-        pairs = zip((a, b), names, strict=True)
-        crops = [image[None] if aligned else self.crop(image, name) for image, name in pairs]
-        crops = [retarget(crop, self.spec.template) for crop in crops]
-        first, second = Embeddings(self.features(np.concatenate(crops)), np.array(["first", "second"])).vectors
-        score = float(cosine.paired(cosine.exact(first), cosine.exact(second)))
-        return Match(score, self.operating_point.accepts(score) if self.operating_point else None)
+        images = zip((a, b), names, strict=True)
+        seen = self.see([self.portrait(image, aligned=aligned, name=name) for image, name in images])
+        score = float(cosine.paired(*(cosine.exact(each.vector) for each in seen)))
+        decision = self.operating_point.accepts(score) if self.operating_point else None
+        return covered(Match(score, decision), seen, names, anyway=anyway)
 
 
 def verify(a: str | Path | Image, b: str | Path | Image, *, model: str | Path | None = None) -> Match:

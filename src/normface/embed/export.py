@@ -19,12 +19,13 @@ from ..errors import ModelError
 from ..models import Model
 from ..types import Embeddings, InputSpec, OperatingPoint, Result
 from .embedder import Embedder
-from .network import POINT_KEY, SHA_KEY, SPEC_KEY, Network
-from .precision import StoredPrecision, fingerprint, store
+from .network import CONSTANTS_KEY, POINT_KEY, PRECISION_KEY, SHA_KEY, SPEC_KEY, Network
+from .precision import StoredPrecision, store
 from .pytorch import torch_runner
 from .session import open_onnx
+from .weights import fingerprint
 
-PRECISION_KEY, SOURCE_KEY, ORIGIN_KEY = "normface.precision", "normface.source_sha256", "normface.origin"
+SOURCE_KEY, ORIGIN_KEY = "normface.source_sha256", "normface.origin"
 PARITY_KEY, GATE_KEY = "normface.parity", "normface.gate"
 PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
 COSINES = {"int8": 0.99, "fp16": 0.9999}  # least cosine allowed: what is below is broken, not merely rounded
@@ -82,11 +83,11 @@ def export(
         proto = _to_onnx(model.cpu(), torch.from_numpy(pixels))
         store(proto, precision)
         own, point, found = sha256, operating_point, None
-        entries = {SPEC_KEY: model.spec.to_json()}
+        entries = {SPEC_KEY: model.spec.to_json(), CONSTANTS_KEY: fingerprint(proto.SerializeToString())}
         if origin:
             entries[ORIGIN_KEY] = json.dumps(dict(origin))
         if precision != "fp32":
-            own, point = fingerprint(proto), None
+            own, point = entries[CONSTANTS_KEY], None
             entries |= {PRECISION_KEY: precision, SOURCE_KEY: sha256}
         entries[SHA_KEY] = own
         _write(proto, entries, temporary)

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..types import Floats, InputSpec, OperatingPoint
 
-SPEC_KEY, SHA_KEY, POINT_KEY = "normface.spec", "normface.weights_sha256", "normface.operating_point"  # ONNX metadata
+# ONNX metadata
+SPEC_KEY, SHA_KEY, POINT_KEY = "normface.spec", "normface.weights_sha256", "normface.operating_point"
+CONSTANTS_KEY, PRECISION_KEY = "normface.constants_sha256", "normface.precision"
 Run = Callable[[NDArray[np.float32]], Floats]
 
 

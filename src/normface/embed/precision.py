@@ -6,7 +6,6 @@ also in a browser. So only the file is smaller, and it loads as fast (`docs/deci
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Literal
 
 import numpy as np
@@ -50,17 +49,6 @@ def quantised(weights: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8]
     largest = np.abs(weights).max(others, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return np.rint(weights / scale).astype(np.int8), scale
-
-
-def fingerprint(proto: Any) -> str:
-    """SHA-256 of the graph's constants: names, types, shapes and values. Equal weights, equal hash."""
-    from onnx import numpy_helper
-
-    digest = hashlib.sha256()
-    for held in sorted(proto.graph.initializer, key=lambda each: str(each.name)):
-        values = numpy_helper.to_array(held)
-        digest.update(f"{held.name} {values.dtype.str} {values.shape}\n".encode() + values.tobytes())
-    return digest.hexdigest()
 
 
 def _output_axis(node: Any) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..types import Floats, InputSpec, OperatingPoint
-from .network import POINT_KEY, SHA_KEY, SPEC_KEY, Network, certificate
+from .network import CONSTANTS_KEY, POINT_KEY, PRECISION_KEY, SHA_KEY, SPEC_KEY, Network, certificate
+from .weights import fingerprint
 
 MICRO = 8  # images a thread takes at once: more leave the processor's cache, fewer cost calls (benchmarks/embed.py)
 ON_GPU = 128
+_log = logging.getLogger("normface")
 
 
 def open_onnx(path: Path, *, certified: bool = True) -> Network:
@@ -43,13 +47,30 @@ def open_onnx(path: Path, *, certified: bool = True) -> Network:
     return Network(
         partial(_run, session),
         spec,
-        sha256=metadata.get(SHA_KEY) or hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=_sha256(path, metadata),
         operating_point=OperatingPoint.from_json(point_text) if point_text and certified else None,
         name=path.name,
         threads=1 if on_gpu else _cores(),
         batch=ON_GPU if on_gpu else MICRO,
         device="gpu" if on_gpu else "cpu",
     )
+
+
+def _sha256(path: Path, metadata: Mapping[str, str]) -> str:
+    """SHA-256 of the weights, computed from them: what the file says of itself counts only where it agrees.
+
+    A float32 export has the hash of the run that it was made of, and names that of its own constants beside it.
+    """
+    data = path.read_bytes()
+    own, named, constants = fingerprint(data, path.parent), metadata.get(SHA_KEY), metadata.get(CONSTANTS_KEY)
+    if named is None:
+        return hashlib.sha256(data).hexdigest()
+    if own in (named, constants):
+        return named
+    if constants is None and PRECISION_KEY not in metadata:
+        _log.warning("%s does not say which weights it holds, so they cannot be checked: export it again", path)
+        return named
+    return own
 
 
 def _session(path: Path) -> Any:

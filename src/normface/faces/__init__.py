@@ -7,12 +7,12 @@ from ..registry import Registry
 from ..types import Face, Image
 from .alignment import align, retarget, size_fault
 from .face_choice import central, choose
-from .quality import Pose, eye_distance, pose, sharpness
+from .quality import Pose, eye_distance, pose, shape, sharpness, signals
 from .template import TEMPLATES, Template, find_template, similarity
 
 __all__ = [
     "DETECTORS", "TEMPLATES", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance",
-    "find_template", "pose", "retarget", "sharpness", "similarity", "size_fault",
+    "find_template", "pose", "retarget", "shape", "sharpness", "signals", "similarity", "size_fault",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..errors import FaceError
-from ..types import Floats, Image
+from ..types import Face, Floats, Image
 
 # A mean face: eyes, nose tip, mouth corners; x right, y down, z away from the camera. Centimetres, from MediaPipe's
 # canonical face model: vertices 33 and 133, 362 and 263 (the corners of each eye), 1, 61 and 291.
@@ -37,7 +37,7 @@ def pose(landmarks: Floats) -> Pose:
     Raises FaceError for collinear landmarks.
     """
     points = np.asarray(landmarks, np.float64)
-    turned, stretch, base = np.linalg.svd((_INVERSE @ (points - points.mean(0))).T, full_matrices=False)
+    turned, stretch, base = np.linalg.svd(_projection(points), full_matrices=False)
     if not stretch[1] > 1e-6 * stretch[0]:
         raise FaceError("landmarks that are not on one line", str(points.tolist()), "use another photograph")
     x, y = turned @ base
@@ -46,6 +46,23 @@ def pose(landmarks: Floats) -> Pose:
     pitch = -np.arctan2(rotation[2, 1], rotation[2, 2])
     roll = np.arctan2(rotation[1, 0], rotation[0, 0])
     return Pose(*np.degrees([yaw, pitch, roll]).tolist())
+
+
+def shape(landmarks: Floats) -> float:
+    """Width over height of a face with these landmarks [5, 2]: about 1, however the head is turned.
+
+    A camera shrinks a rigid face alike along both axes of the picture, so the rows of the 2×3 matrix that takes the
+    mean face to the landmarks have equal lengths. Their ratio changes where a photograph is squeezed. NaN for landmarks
+    on one line.
+    """
+    points = np.asarray(landmarks, np.float64)
+    across, down = np.linalg.norm(_projection(points), axis=1)
+    return float(across / down) if down > 1e-6 * across else float("nan")
+
+
+def _projection(points: Floats) -> Floats:
+    """The 2×3 matrix that takes the mean face to centered points [5, 2], by least squares."""
+    return np.asarray((_INVERSE @ (points - points.mean(0))).T)
 
 
 def eye_distance(landmarks: Floats) -> float:
@@ -59,3 +76,24 @@ def sharpness(crop: Image) -> float:
     In squared gray levels; comparable within one template only.
     """
     return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+def signals(crop: Image, face: Face | None = None) -> dict[str, float]:
+    """Cheap signs of quality of an aligned crop [height, width, 3] uint8 RGB, and of its detection where it is known.
+
+    `sharpness` as above, `light` and `contrast` (mean and standard deviation of luma, grey levels), `detail` (fine over
+    coarse detail: small where blurred, large where noisy); of a `face` in its photograph's pixels `eye_distance`,
+    `detection` (the detector's score) and `shape`. About 0.3 ms.
+    """
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    mean, spread = (float(each[0, 0]) for each in cv2.meanStdDev(grey))
+    levels = grey.astype(np.float32)
+    fine, coarse = cv2.GaussianBlur(levels, (0, 0), 1.5), cv2.GaussianBlur(levels, (0, 0), 5)
+    detail = float(cv2.meanStdDev(levels - fine)[1][0, 0] / (cv2.meanStdDev(fine - coarse)[1][0, 0] + 1e-3))
+    found = {
+        "sharpness": float(cv2.meanStdDev(cv2.Laplacian(levels, cv2.CV_32F))[1][0, 0] ** 2),
+        "light": mean, "contrast": spread, "detail": detail,
+    }  # fmt: skip
+    if face is not None:
+        found |= {"eye_distance": eye_distance(face.landmarks), "detection": face.score, "shape": shape(face.landmarks)}
+    return {name: value for name, value in found.items() if np.isfinite(value)}

@@ -1,6 +1,6 @@
 """IJB-B and IJB-C: templates of many images against each other, 1:1 and 1:N (Whitelam 2017, Maze 2018).
 
-A template is the sum of its media's means, normalised; an image weighs by its norm, which tells quality.
+A template is the sum of its media's means, normalized; an image weighs by its norm (a sign of quality in some models).
 Lists in the two forms that are about: InsightFace's `meta` (`image template medium`; `template template label`) and
 the official protocols (CSV with TEMPLATE_ID, SUBJECT_ID, FILENAME, SIGHTING_ID; pairs of template numbers).
 """

@@ -13,35 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..data.decoding import decode, decode_reduced
-from ..embed import Embedder
+from ..embed import Embedder, Portrait, Seen
 from ..errors import DataError, FaceError
 from ..faces import central
 from ..faces.alignment import retarget
 from ..faces.photographs import Photograph
 from ..faces.template import find_template
-from ..types import Embeddings, Face, Floats, Image
+from ..types import Face, Image
 
 DETAIL = 500  # a photograph is looked at reduced where its shorter side keeps as many pixels, as in `normface align`
 SCANS = 64  # of a JPEG: each costs a pass over all pixels, and a hundred bytes; cameras write 1, the web some 10
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The face and embedding of one photograph.
-
-    Attributes:
-        crop: [height, width, 3] uint8 RGB, aligned.
-        vector: [D], unit.
-        norm: of the feature: a quality signal.
-        face: the face nearest the center, in the photograph's pixels; None for an aligned image.
-        found: number of faces.
-    """
-
-    crop: Image
-    vector: Floats
-    norm: float
-    face: Face | None
-    found: int
 
 
 @dataclass(frozen=True)
@@ -50,13 +31,6 @@ class _Job:
     name: str
     aligned: bool
     done: Future[Seen] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    crop: Image
-    face: Face | None
-    found: int
 
 
 class Engine:
@@ -150,14 +124,14 @@ class Engine:
 
     def _see(self, jobs: list[_Job]) -> None:
         """Answer every job, with what was seen or with its error."""
-        cut: list[tuple[_Job, _Cut]] = []
+        cut: list[tuple[_Job, Portrait]] = []
         opened: list[tuple[_Job, Photograph]] = []
         for job in jobs:
             try:
                 check_scans(job.data, job.name)
                 if job.aligned:
                     crop = retarget(self._decode(job)[None], self.embedder.spec.template)[0]
-                    cut.append((job, _Cut(crop, None, 1)))
+                    cut.append((job, Portrait(crop)))
                 else:
                     reduced = decode_reduced(job.data, job.name, DETAIL, max_pixels=self.max_pixels)
                     opened.append((job, Photograph(job.name, job.data, reduced)))
@@ -166,10 +140,7 @@ class Engine:
         try:
             cut += self._find(opened)
             if cut:
-                features = self.embedder.features(np.stack([each.crop for _, each in cut]))
-                found = Embeddings(features, np.arange(len(cut)).astype(str))
-                for row, (job, each) in enumerate(cut):
-                    seen = Seen(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found)
+                for (job, _), seen in zip(cut, self.embedder.see([each for _, each in cut]), strict=True):
                     job.done.set_result(seen)
         except Exception as error:  # one photograph must not spoil the others': each alone
             left = [job for job in jobs if not job.done.done()]
@@ -182,7 +153,7 @@ class Engine:
     def _decode(self, job: _Job) -> Image:
         return decode(job.data, job.name, max_pixels=self.max_pixels)
 
-    def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, _Cut]]:
+    def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, Portrait]]:
         """Detect and align; photographs without a face are answered here."""
         cut = []
         images = [photograph.reduced.image for _, photograph in opened]
@@ -192,7 +163,7 @@ class Engine:
                     raise FaceError(f"a face in {job.name}", "none found", "give a photograph with a visible face")
                 face = central(faces, photograph.reduced.image.shape)
                 crop = photograph.crop(face, self.template)
-                cut.append((job, _Cut(crop, _whole(photograph, face), len(faces))))
+                cut.append((job, Portrait(crop, _whole(photograph, face), len(faces))))
             except (FaceError, DataError) as error:
                 job.done.set_exception(error)
         return cut

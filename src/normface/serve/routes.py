@@ -7,7 +7,7 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -16,12 +16,12 @@ from fastapi import APIRouter, File, Form, UploadFile
 from fastapi import Path as InPath
 
 from .. import cosine
-from ..embed import Embedder
+from ..embed import Embedder, Seen, covered, refuse_outside
 from ..errors import DataError, InputError, ModelError
 from ..gallery import Gallery
 from ..gallery.base import checked_name
 from ..types import Match, OperatingPoint
-from .engine import Engine, Seen
+from .engine import Engine
 from .gate import Refused
 from .schemas import (
     About,
@@ -55,6 +55,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 GONE: dict[int | str, dict[str, Any]] = {404: {"model": Fault, "description": "Nobody of that name"}}
 Aligned = Annotated[bool, Form(description="The images are aligned crops already: detect nothing.")]
+Anyway = Annotated[
+    bool, Form(description="Go on with photographs that the certificate does not cover, instead of not deciding.")
+]
 Crops = Annotated[bool, Form(description="Also send the aligned crops back.")]
 Name = Annotated[str, InPath(description="A person's name, percent-encoded.", examples=["Ann"])]
 T = TypeVar("T")
@@ -98,6 +101,7 @@ class Service:
             box=[round(side, 2) for side in found.box] if found else None,
             landmarks=found.landmarks.round(2).tolist() if found else None,
             score=round(found.score, 4) if found else None, found=seen.found, norm=seen.norm,
+            risk=seen.assessment.risk, outside=list(seen.assessment.outside),
             crop=f"data:image/jpeg;base64,{jpeg}" if jpeg else None, crop_landmarks=points,
         )  # fmt: skip
 
@@ -122,6 +126,7 @@ def about(router: APIRouter, service: Service) -> None:
         return About(
             version=version("normface"), model=embedder.name, model_sha256=embedder.sha256,
             operating_point=Certificate.of(point), calibrated=bool(point and point.calibration),
+            conditions=bool(point and point.conditions),
             gallery=service.gallery is not None, keys=settings.keys is not None, max_upload=settings.max_upload,
             spec=asdict(embedder.spec), browser=settings.ort_web is not None,
         )  # fmt: skip
@@ -151,6 +156,7 @@ def compare(router: APIRouter, service: Service) -> None:
         person: Annotated[str | None, Form(description="An enrolled person, instead of `b`.", examples=["Ann"])] = None,
         prior: Annotated[float, Form(gt=0, lt=1, description="Prior probability of the same person.")] = 0.5,
         aligned: Aligned = False,
+        anyway: Anyway = False,
         crops: Crops = False,
     ) -> Verification:
         if (b is None) == (person is None):
@@ -164,6 +170,7 @@ def compare(router: APIRouter, service: Service) -> None:
         else:
             score = float(cosine.paired(*(cosine.exact(face.vector) for face in found)))
             match = Match(score, point.accepts(score) if point else None)
+        match = covered(match, found, [name for name, _ in files], anyway=anyway)
         calibration = point.calibration if point else None
         return Verification(
             **decision(match, point).model_dump(), operating_point=Certificate.of(point), prior=prior,
@@ -190,10 +197,14 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
             str | None, Form(max_length=1000, description="Note on the consent: to what, when, where it is filed.")
         ] = None,
         aligned: Aligned = False,
+        anyway: Anyway = False,
         crops: Crops = False,
     ) -> Enrolled:
         name = checked_name(person)
-        found = await service.see(_numbered(photographs), aligned)
+        uploads = _numbered(photographs)
+        found = await service.see(uploads, aligned)
+        if not anyway:
+            refuse_outside(found, [number for number, _ in uploads], "the field anyway=true")
         vectors, norms = np.stack([each.vector for each in found]), np.array([each.norm for each in found])
         added = await service.keep("enrol", gallery.enrol, name, vectors, quality=norms, consent=consent)
         return Enrolled(person=name, added=len(added), faces=[service.face(each, crops) for each in found])
@@ -208,10 +219,12 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         photograph: Annotated[UploadFile, File(description="A photograph.")],
         k: Annotated[int, Form(ge=1, le=100, description="Number of people to return.")] = 5,
         aligned: Aligned = False,
+        anyway: Anyway = False,
         crops: Crops = False,
     ) -> Found:
         (seen,) = await service.see([("the photograph", photograph)], aligned)
-        matches = await service.keep("search", gallery.search, seen.vector, k)
+        found = await service.keep("search", gallery.search, seen.vector, k)
+        matches = [covered(match, [seen], ["the photograph"], anyway=anyway) for match in found]
         count = await service.keep("search", len, gallery)
         return Found(
             matches=[
@@ -237,10 +250,20 @@ async def _of_somebody(service: Service, use: str, call: Callable[..., T], perso
 def decision(match: Match, point: OperatingPoint | None) -> Decision:
     """Return a Match as JSON for clients, with its likelihood ratio and a note."""
     calibration = point.calibration if point else None
+    if point is None:
+        note = "no decision: this model has no operating point (create one with: normface calibrate)"
+    elif match.undecided:
+        note = "undecided: the certificate does not cover this; give other photographs, or send anyway=true"
+    elif match.outside:
+        note = "decided at the operating point, although the certificate does not cover this"
+    else:
+        note = "decided at the operating point"
+    verdict: Literal["same", "different", "undecided"] | None = "undecided" if match.undecided else None
+    if match.decision is not None:
+        verdict = "same" if match.decision else "different"
     return Decision(
-        score=match.score, same=match.decision, llr=calibration.llr(match.score) if calibration else None,
-        note="decided at the operating point" if point else "no decision: this model has no operating point "
-        "(create one with: normface calibrate)",
+        score=match.score, same=match.decision, decision=verdict, risk=match.risk, outside=list(match.outside),
+        llr=calibration.llr(match.score) if calibration else None, note=note,
     )  # fmt: skip
 
 

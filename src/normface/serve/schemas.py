@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,10 +15,13 @@ _POINT = {
     "threshold": 0.3512, "target_far": 0.001, "far": _FAR, "tar": _TAR, "protocol": "lfw, mirror sum",
     "model_sha256": "9f…", "data_sha256": "ea…",
 }  # fmt: skip
-_DECISION = {"score": 0.6127, "same": True, "llr": 6.9, "note": "decided at the operating point"}
+_DECISION = {
+    "score": 0.6127, "same": True, "decision": "same", "llr": 6.9, "risk": 0.0008, "outside": [],
+    "note": "decided at the operating point",
+}  # fmt: skip
 _FACE = {
     "box": [71.2, 62.0, 172.9, 203.4], "landmarks": [[100, 112], [147, 111], [124, 140], [105, 166], [144, 165]],
-    "score": 0.9998, "found": 1, "norm": 21.4, "crop": None, "crop_landmarks": None,
+    "score": 0.9998, "found": 1, "norm": 21.4, "risk": 0.0008, "outside": [], "crop": None, "crop_landmarks": None,
 }  # fmt: skip
 
 
@@ -84,7 +87,12 @@ class Face(BaseModel):
     landmarks: list[list[float]] | None = Field(description="Left eye, right eye, nose, mouth corners: x, y.")
     score: float | None = Field(description="Confidence of the detector.")
     found: int = Field(description="Number of faces in the photograph.")
-    norm: float = Field(description="Length of the feature before normalization: a quality signal.")
+    norm: float = Field(description="Length of the feature before normalization.")
+    risk: float | None = Field(
+        description="Estimated share of strangers, photographed likewise, whom the photograph would match; null "
+        "without conditions."
+    )
+    outside: list[str] = Field(description="Why the certificate does not cover the photograph; empty if it does.")
     crop: str | None = Field(description="The aligned crop as a data URL, if `crops` was requested.")
     crop_landmarks: list[list[float]] | None = Field(description="In the crop's pixels.")
 
@@ -94,8 +102,13 @@ class Decision(BaseModel):
 
     model_config = _shown(_DECISION)
     score: float = Field(description="Cosine, −1 to 1: higher is more similar.")
-    same: bool | None = Field(description="Decision at the operating point; null without one.")
+    same: bool | None = Field(description="Decision at the operating point; null without one, and if undecided.")
+    decision: Literal["same", "different", "undecided"] | None = Field(
+        description="`undecided`: the certificate does not cover a photograph; null without an operating point."
+    )
     llr: float | None = Field(description="Natural log-likelihood ratio; null without calibration.")
+    risk: float | None = Field(description="Estimated false match risk of the worse photograph.")
+    outside: list[str] = Field(description="What the certificate does not cover, a sentence each.")
     note: str
 
 
@@ -185,6 +198,7 @@ class About(BaseModel):
     model_sha256: str
     operating_point: Certificate | None
     calibrated: bool
+    conditions: bool = Field(description="Whether the certificate says which photographs it covers.")
     gallery: bool
     keys: bool = Field(description="Whether API keys are required.")
     max_upload: int

@@ -32,11 +32,13 @@ answers(compare, find("#verdict"), async () => {
     const { embedded } = await import("/browser.js");
     const score = await embedded(a, b, about);
     const point = about.operating_point;
-    return [show.verdict(point ? score >= point.threshold : null), show.scale(score, point), make("p", {}, "Embedded in this browser: the photographs were not sent.")];
+    const unchecked = about.conditions ? " Whether the certificate covers them was not checked." : "";
+    return [show.verdict(point ? (score >= point.threshold ? "same" : "different") : null), show.scale(score, point), make("p", {}, `Embedded in this browser: the photographs were not sent.${unchecked}`)];
   }
-  const found = await ask("/v1/verify", { method: "POST", form: { a, b, prior, crops: "true" } });
+  const anyway = String(find("#anyway").checked);
+  const found = await ask("/v1/verify", { method: "POST", form: { a, b, prior, anyway, crops: "true" } });
   return [
-    show.verdict(found.same), show.probability(found), show.scale(found.score, found.operating_point),
+    show.verdict(found.decision), show.cover(found), ...(found.decision === "undecided" ? [] : [show.probability(found)]), show.scale(found.score, found.operating_point),
     make("div", { class: "crops" }, show.crop(found.faces[0], "first"), show.crop(found.faces[1], "second")),
   ];
 });
@@ -51,7 +53,7 @@ const enrol = find("#enrol-form");
 answers(enrol, find("#enrolled"), async () => {
   const photographs = chosen(enrol, "photographs");
   const form = { photographs: photographs.files, person: find("#person").value, consent: find("#consent").value };
-  const found = await ask("/v1/people", { method: "POST", form: { ...form, crops: "true" } });
+  const found = await ask("/v1/people", { method: "POST", form: { ...form, anyway: String(find("#enrol-anyway").checked), crops: "true" } });
   photographs.clear();
   enrol.reset();
   await list();

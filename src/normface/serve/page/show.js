@@ -32,9 +32,25 @@ export function scale(score, point) {
   return make("div", { class: "scale", role: "img", "aria-label": words }, ...marks);
 }
 
-export function verdict(same) {
-  const words = same === null ? "No decision: this model has no certified threshold" : same ? "The same person" : "Different people";
-  return make("p", { class: "answer" }, words);
+// `decision`: same, different, undecided, or null without a certified threshold.
+export function verdict(decision) {
+  const words = { same: "The same person", different: "Different people", undecided: "Undecided" };
+  return make("p", { class: `answer ${decision ?? "none"}` }, words[decision] ?? "No decision: this model has no certified threshold");
+}
+
+// What the certificate does not cover, and the estimated risk of a false match.
+export function cover(found) {
+  const told = found.outside.map((what) => make("li", {}, what));
+  const parts = [];
+  if (told.length) {
+    const head = found.decision === "undecided" ? "The certificate does not cover these photographs:" : "Decided although the certificate does not cover these photographs:";
+    parts.push(make("div", { class: "outside", role: "note" }, make("p", {}, head), make("ul", {}, ...told)));
+  }
+  if (found.risk !== null && found.risk !== undefined) {
+    const share = found.risk > 0.5 ? `most strangers photographed likewise (${percent(found.risk, 0)})` : `about 1 in ${Math.round(1 / Math.max(found.risk, 1e-6)).toLocaleString("en")} strangers photographed likewise`;
+    parts.push(make("p", { class: "soft" }, `Estimated false match risk: ${share}.`));
+  }
+  return make("div", {}, ...parts);
 }
 
 export function probability(found) {
@@ -68,14 +84,15 @@ export function certificate(point) {
 }
 
 export function ranking(found) {
-  const mark = (same) => (same === null ? "no decision" : same ? "accepted" : "not accepted");
+  const mark = (match) => (match.decision === "undecided" ? "undecided" : match.same === null ? "no decision" : match.same ? "accepted" : "not accepted");
   const rows = found.matches.map((match) => make("tr", {}, make("td", {}, String(match.rank)),
-    make("th", { scope: "row" }, match.person), make("td", {}, match.score.toFixed(3)), make("td", {}, mark(match.same))));
+    make("th", { scope: "row" }, match.person), make("td", {}, match.score.toFixed(3)), make("td", {}, mark(match))));
   const head = ["Rank", "Name", "Cosine", "Threshold"].map((name) => make("th", { scope: "col" }, name));
   if (!rows.length) return [make("p", {}, "Nobody is enrolled.")];
   return [
     make("div", { class: "crops" }, crop(found.face, "searched for")),
     make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows))),
+    cover({ outside: found.face.outside, risk: found.face.risk, decision: found.matches[0].decision }),
     make("p", { class: "soft" }, found.note),
   ];
 }

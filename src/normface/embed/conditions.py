@@ -1,0 +1,228 @@
+"""Make the conditions of a certificate: what lies outside is learned from ordinary faces, degraded, and from others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from ..conditions import Conditions, inputs, scores
+from ..data import Reader
+from ..errors import DataError
+from ..faces import find_template, retarget, signals
+from ..faces.alter import alterations
+from ..types import Bools, Embeddings, Floats, Image
+from .embedder import Embedder
+
+FACES = 500  # degraded in each way
+FEWEST = 50  # photographs of a kind
+USED = ("sharpness", "light", "contrast", "detail")  # signals that the weights take
+TAIL = 0.0003  # share of ordinary photographs beyond each end of a signal's range
+SHARE = 0.007  # of ordinary photographs beyond the cut
+# Of the detection, whatever the faces: nearer to nothing no network was measured.
+DETECTION = {"eye_distance": (15.0, 1e6), "detection": (0.98, 1.0), "shape": (0.7, 1.55)}
+PENALTY = 3e-3
+STEPS = 12  # of the map from score to risk
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Photographs of one kind: unit `vectors` [N, D], `signals` of their crops, [N] each, and whom they show [N]."""
+
+    vectors: Floats
+    signals: Mapping[str, Floats]
+    people: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, rows: Any) -> Sample:
+        """Some of them."""
+        return Sample(self.vectors[rows], {k: v[rows] for k, v in self.signals.items()}, self.people[rows])
+
+    def inputs(self) -> NDArray[np.float64]:
+        """What the weights are applied to."""
+        return inputs(self.vectors, self.signals, USED)
+
+
+def learn(
+    embedder: Embedder,
+    inside: Reader,
+    faces: Sequence[Reader],
+    outside: Mapping[str, Reader],
+    *,
+    vectors: Embeddings | None = None,
+    threshold: float,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Conditions:
+    """The conditions of an embedder at a threshold.
+
+    inside: aligned crops that the certificate was measured on; they set the ranges and the cut.
+    faces: ordinary faces of other people; some of the first are also degraded in every way (`faces.alter`).
+    outside: faces that lie outside as they are, such as {"children": …}.
+    vectors: of the images inside, by id, both orientations summed, where they are known.
+    progress is called with images done and images in all.
+    Raises DataError for fewer than FEWEST images of a kind.
+    """
+    draw, template = np.random.default_rng(seed), find_template(embedder.spec.template)
+    altered = faces[0].select(np.sort(draw.permutation(len(faces[0]))[:FACES]))
+    ways = alterations(template)
+    total = len(inside) + sum(map(len, [*faces, *outside.values()])) + len(ways) * len(altered)
+    done = 0
+
+    def sample(reader: Reader, alter: Callable[[Image], Image] | None = None) -> Sample:
+        nonlocal done
+        found = measure(embedder, reader, alter, lambda now: progress and progress(done + now, total))
+        done += len(reader)
+        return found
+
+    ordinary = [sample(each) for each in faces]
+    kinds = {name: sample(altered, lambda crop, way=way: way(crop, draw)) for name, way in ways.items()}  # type: ignore[misc]
+    kinds |= {name: sample(reader) for name, reader in outside.items()}
+    own = sample(inside) if vectors is None else _known(embedder, inside, vectors)
+    return fit(own, ordinary, kinds, threshold=threshold)
+
+
+def measure(
+    embedder: Embedder,
+    reader: Reader,
+    alter: Callable[[Image], Image] | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Sample:
+    """Embed the crops of a reader, altered first where that is asked for."""
+    features: list[Floats] = []
+    found: list[dict[str, float]] = []
+    for start in range(0, len(reader), 64):
+        rows = range(start, min(start + 64, len(reader)))
+        crops = np.concatenate([retarget(reader.read(row)[None], embedder.spec.template) for row in rows])
+        if alter:
+            crops = np.stack([alter(crop) for crop in crops])
+        features.append(embedder.features(crops))
+        found += [signals(crop) for crop in crops]
+        progress(len(found))
+    vectors = Embeddings(np.concatenate(features), np.arange(len(found)).astype(str)).vectors
+    columns = {name: np.array([each[name] for each in found]) for name in USED}
+    return Sample(vectors, columns, _people(reader))
+
+
+def _people(reader: Reader) -> NDArray[np.str_]:
+    """Whom each image shows; in one folder alone, each somebody else."""
+    return reader.identities[reader.labels] if len(reader.identities) > 1 else reader.ids
+
+
+def _known(embedder: Embedder, reader: Reader, vectors: Embeddings) -> Sample:
+    """The crops of a reader that have vectors."""
+    rows = {name: row for row, name in enumerate(reader.ids.tolist())}
+    kept = [(row, rows[name]) for row, name in enumerate(vectors.ids.tolist()) if name in rows]
+    found = [signals(retarget(reader.read(row)[None], embedder.spec.template)[0]) for _, row in kept]
+    columns = {name: np.array([each[name] for each in found]) for name in USED}
+    chosen = [row for _, row in kept]
+    return Sample(vectors.vectors[[row for row, _ in kept]], columns, _people(reader)[chosen])
+
+
+def fit(
+    inside: Sample,
+    ordinary: Sequence[Sample],
+    kinds: Mapping[str, Sample],
+    *,
+    threshold: float,
+    share: float = SHARE,
+) -> Conditions:
+    """Conditions from measured photographs: see `learn`. `share` of `inside` lies beyond the cut.
+
+    The cut and the risks come from scores of photographs by weights that were fitted without their people.
+    Raises DataError for fewer than FEWEST photographs of a kind.
+    """
+    sets = [inside, *ordinary, *kinds.values()]
+    for name, each in zip(["inside", *["faces"] * len(ordinary), *kinds], sets, strict=True):
+        if len(each) < FEWEST:
+            raise DataError(f"at least {FEWEST} photographs {name}", str(len(each)), "give more")
+    target = np.repeat(np.array([0] * (1 + len(ordinary)) + list(range(1, len(kinds) + 1))), [len(x) for x in sets])
+    x = np.concatenate([each.inputs() for each in sets])
+    people = np.concatenate([each.people for each in sets])
+    half = np.array([hashlib.sha256(f"half of {name}".encode()).digest()[0] % 2 for name in people.tolist()], bool)
+    odds = np.empty((len(x), len(kinds)))
+    for part in (half, ~half):
+        odds[part] = x[part] @ _logistic(x[~part], target[~part], len(kinds)).T
+    found, own = scores(odds), np.arange(len(x)) < len(inside)
+    cut = float(np.quantile(found[own], 1 - share))
+    vectors = np.concatenate([each.vectors for each in sets])
+    steps = _risks(vectors, found, target, people, threshold)
+    ranges = {name: tuple(np.quantile(inside.signals[name], [TAIL, 1 - TAIL]).tolist()) for name in USED}
+    facts = {
+        "threshold": threshold, "inside": len(inside), "faces": sum(map(len, ordinary)),
+        "outside": {name: len(each) for name, each in kinds.items()},
+        "undecided": {
+            "inside": float((found[own] > cut).mean()),
+            **{name: float((found[target == k] > cut).mean()) for k, name in enumerate(kinds, 1)},
+        },
+    }  # fmt: skip
+    weights = _logistic(x, target, len(kinds))
+    rounded = [[float(f"{value:.5g}") for value in row] for row in weights.tolist()]
+    return Conditions({**ranges, **DETECTION}, tuple(kinds), USED, tuple(map(tuple, rounded)), cut, *steps, facts)
+
+
+def _logistic(x: Floats, target: NDArray[np.integer[Any]], kinds: int) -> NDArray[np.float64]:
+    """Weights [K, F] of a multinomial logistic regression with a squared penalty; class 0 has log-odds 0.
+
+    Ordinary photographs weigh as much as all kinds together, which weigh alike.
+    """
+    counts = np.bincount(target, minlength=kinds + 1)
+    weight = np.where(target == 0, 0.5 / max(counts[0], 1), 0.5 / kinds / np.maximum(counts[target], 1))
+    middle, spread = x[:, :-1].mean(0), x[:, :-1].std(0) + 1e-9
+    scaled = np.column_stack([(x[:, :-1] - middle) / spread, np.ones(len(x))])
+    hot = np.eye(kinds + 1)[target][:, 1:]
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        w = flat.reshape(kinds, -1)
+        z = scaled @ w.T
+        top = np.maximum(z.max(1), 0)
+        e = np.exp(z - top[:, None])
+        total = np.exp(-top) + e.sum(1)
+        value = weight @ (top + np.log(total) - (z * hot).sum(1)) + PENALTY / 2 * (w[:, :-1] ** 2).sum()
+        slope = (weight[:, None] * (e / total[:, None] - hot)).T @ scaled
+        slope[:, :-1] += PENALTY * w[:, :-1]
+        return float(value), slope.ravel()
+
+    found = minimize(loss, np.zeros(kinds * scaled.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    w = found.x.reshape(kinds, -1)
+    out = w.copy()
+    out[:, :-1] /= spread
+    out[:, -1] -= out[:, :-1] @ middle
+    return np.asarray(out)
+
+
+def _risks(
+    vectors: Floats, found: Floats, target: NDArray[Any], people: NDArray[np.str_], threshold: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Rising steps from score to the share of accepted pairs of two people photographed alike, both of such scores."""
+    edges = np.unique(np.quantile(found, np.linspace(0, 1, STEPS + 1))[:-1])
+    step = np.searchsorted(edges, found, side="right") - 1
+    hits, pairs = np.zeros(len(edges)), np.zeros(len(edges))
+    for number in range(len(edges)):
+        for kind in np.unique(target):
+            rows = np.flatnonzero((step == number) & (target == kind))
+            alike = vectors[rows] @ vectors[rows].T >= threshold
+            other: Bools = np.triu(people[rows][:, None] != people[rows], 1)
+            hits[number] += (alike & other).sum()
+            pairs[number] += other.sum()
+    kept = pairs > 0
+    return tuple(edges[kept].tolist()), tuple(_rising(hits[kept], pairs[kept]).tolist())
+
+
+def _rising(hits: Floats, pairs: Floats) -> NDArray[np.float64]:
+    """The best rising shares: neighbors that fall are pooled."""
+    blocks: list[list[float]] = []
+    for hit, pair in zip(hits.tolist(), pairs.tolist(), strict=True):
+        blocks.append([hit, pair, 1])
+        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
+            hit, pair, count = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + hit, blocks[-1][1] + pair, blocks[-1][2] + count]
+    return np.repeat([hit / pair for hit, pair, _ in blocks], [int(count) for *_, count in blocks])
