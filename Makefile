@@ -5,10 +5,12 @@ DATA ?=
 OUT ?= demo-out
 WORKERS ?= 2
 THREADS ?= 1
+COUNT ?= 60
+SEED ?= 1
 # Bytecode is kept whatever the environment says: the tests start hundreds of processes that would each compile the package.
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-slow check fmt dist bench docs notebooks clean
+.PHONY: help setup demo test test-fast test-slow check mutate fmt dist bench docs notebooks clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -40,6 +42,10 @@ check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
 	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
 	@find src -name '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 400 {print "advice: " $$2 " has " $$1 " lines: does it hold one idea?"}'
 
+mutate: setup    ## how many faults, put in one at a time, the tests notice; COUNT=60 SEED=1
+	@PYTHON=$(PYTHON) .ci/install $(VENV) mutation
+	@rm -rf mutants && OMP_NUM_THREADS=$(THREADS) $(BIN)/python .ci/mutate $(COUNT) $(SEED)
+
 fmt: setup       ## format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -58,4 +64,4 @@ notebooks: setup ## run the notebooks and keep their output
 	@$(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --inplace docs/notebooks/*.ipynb
 
 clean:           ## remove what was built
-	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build mutants dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
