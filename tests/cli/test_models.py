@@ -44,7 +44,7 @@ def test_adopting(run, tmp_path):
     torch.save(state, tmp_path / "theirs.pt")
     code, out, _ = run("adopt", tmp_path / "theirs.pt", "--model", "lightcnn_b", "--out", tmp_path / "run")
     assert code == 0
-    assert "licence of the weights: MIT" in out
+    assert "license of the weights: MIT" in out
     code, _, err = run("adopt", tmp_path / "theirs.pt", "--model", "iresnet18", "--out", tmp_path / "other")
     assert code == 2
     assert one_line(err, "arcface_torch", "is missing")

@@ -172,7 +172,7 @@ class TestStarting:
             ((start, "start.agents=true", "loss.name=Triplet", "loss.options={}"), reader, ModelError, "class weights"),
             (("start.agents=true",), reader, ConfigError, r"start\.run"),
             (("start.run=nowhere",), reader, ModelError, "nothing at nowhere"),
-            (("start.run=theirs.onnx",), reader, ConfigError, r"theirs\.onnx.*distil from it.*distill\.teacher=FILE"),
+            (("start.run=theirs.onnx",), reader, ConfigError, r"theirs\.onnx.*distill from it.*distill\.teacher=FILE"),
         ):
             with pytest.raises(error, match=message):
                 self.first(images, tmp_path / "refused", *overrides)
