@@ -26,8 +26,8 @@ from ..protocols import (
 )  # fmt: skip
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
-from .terminal import Json, Model, StrictRates, command, load_embedder, open_checked, out, progress
-from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors
+from .terminal import Json, Model, StrictRates, load_embedder, open_checked, out, progress
+from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors, show
 
 
 def calibrate(
@@ -103,21 +103,13 @@ def calibrate(
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
-    if folder is not None:
-        report.write_folder(
-            folder, system.name, result, title=f"{system.name}, calibrated by {protocol}", command=command(),
-            photographs=report.thumbnails(system.crops) if system.crops else None,
-        )  # fmt: skip
+    show(system, result, folder, title=f"{system.name}, calibrated by {protocol}", as_json=as_json)
     if as_json:
-        out.print_json(result.to_json())
         return
-    out.print(report.render_markdown({system.name: result}), soft_wrap=True)
     assert point.calibration
     worth = report.evidence(point.calibration, point.threshold)
     out.print(f"\naccept from cosine {point.threshold:.4f} on; a score there is {worth}", soft_wrap=True)
     out.print(f"certificate: {kept}", soft_wrap=True)
-    if folder is not None:
-        out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def _fitting(

@@ -7,15 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import report
 from ..embed import certificate, certify, keep_certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
 from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
-from .terminal import Json, Model, StrictRates, command, out
-from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors
+from .terminal import Json, Model, StrictRates
+from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors, show
 
 
 def evaluate(
@@ -81,16 +80,7 @@ def evaluate(
         keep_certificate(certificate(model), point)
     if folder is not None:
         system.vectors.save(folder / "embeddings.npz")
-        report.write_folder(
-            folder, system.name, result, title=f"{system.name} on {protocol.upper()}", command=command(),
-            photographs=report.thumbnails(system.crops) if system.crops else None,
-        )  # fmt: skip
-    if as_json:
-        out.print_json(result.to_json())
-        return
-    out.print(report.render_markdown({system.name: result}), soft_wrap=True)
-    if folder is not None:
-        out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    show(system, result, folder, title=f"{system.name} on {protocol.upper()}", as_json=as_json)
 
 
 def _can_certify(asked: bool, far: float | None, protocol: str, *, model: Path | None, as_verify: bool) -> None:

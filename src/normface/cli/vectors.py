@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import embed
+from .. import embed, report
 from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError
 from ..protocols import inputs_of
 from ..report.wording import label
 from ..types import RULE_OF_30, Embeddings, Result
-from .terminal import load_embedder, progress
+from .terminal import command, load_embedder, out, progress
 
 # Options of evaluate and calibrate.
 Lists = Annotated[
@@ -71,6 +71,19 @@ def judged_system(
         vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)
     conditions = {"model": embedder.name, "weights_sha256": embedder.sha256, "mirror": mirror}
     return System(vectors, embedder.name, embedder.sha256, crops, conditions)
+
+
+def show(system: System, result: Result, folder: Path | None, *, title: str, as_json: bool) -> None:
+    """Write the report into `folder`, if given, and print the Result as JSON or Markdown."""
+    if folder is not None:
+        photographs = report.thumbnails(system.crops) if system.crops else None
+        report.write_folder(folder, system.name, result, title=title, command=command(), photographs=photographs)
+    if as_json:
+        out.print_json(result.to_json())
+        return
+    out.print(report.render_markdown({system.name: result}), soft_wrap=True)
+    if folder is not None:
+        out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def embed_pairs(embedder: Embedder, data: Path) -> Embeddings:
