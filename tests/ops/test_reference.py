@@ -136,7 +136,7 @@ class TestCosineCrossEntropy:
             (dict(y=torch.tensor([0, 1, 2, 3, -1])), r"labels in \[0, 7\)"),
             (dict(y=torch.zeros(4, dtype=torch.int64)), "labels"),
             (dict(y=torch.zeros(5)), "int64"),
-            (dict(x=torch.zeros(5, 3, dtype=DOUBLE)), "shapes agree"),
+            (dict(x=torch.zeros(5, 3, dtype=DOUBLE)), "make their B and D agree"),
             (dict(x=torch.zeros(0, 4, dtype=DOUBLE), y=torch.zeros(0, dtype=torch.int64)), "empty batch"),
             (dict(x=torch.zeros(5, 4, dtype=torch.int32)), "floating-point"),
             (dict(normalize="all"), "normalize among"),

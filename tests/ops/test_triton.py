@@ -172,7 +172,7 @@ def test_within_a_shard():
 def test_what_is_not_theirs_is_refused():
     x, w, y = draw()
     for options, message in (
-        ({"subcenters": 2}, "no sub-centres"),
+        ({"subcenters": 2}, "no sub-centers"),
         ({"impl": Kernels(update=FusedSGD(0.1)), "exclude_above": 0.5}, "exclude_above with FusedSGD"),
     ):
         with pytest.raises(InputError, match=message):
