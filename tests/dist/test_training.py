@@ -110,7 +110,7 @@ def test_what_cannot_be_shared_is_refused_on_every_rank(folder):
     for rank in range(WORLD):
         batch, *loss = (folder / f"refused {rank}").read_text().splitlines()
         assert "an optim.batch that is a multiple of 4 ranks, got 14" in batch
-        assert all("classes ranks can share, got Triplet" in line for line in loss)
+        assert all("a loss whose classes can be sharded, got Triplet" in line for line in loss)
         assert len(loss) == (rank < 2)
 
 
