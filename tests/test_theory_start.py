@@ -8,6 +8,8 @@ import pytest
 from normface import theory
 from normface.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -16,6 +16,8 @@ from normface.train import Checkpoint, load_model
 
 from .conftest import one_line
 
+pytestmark = pytest.mark.slow
+
 MODEL, OPTIONS = "mobilefacenet_relu6", {"dim": 16}
 
 

@@ -14,6 +14,8 @@ from normface.embed import Embedder, certificate, refuse_outside
 from normface.errors import FaceError
 from normface.types import OperatingPoint
 
+pytestmark = pytest.mark.slow
+
 DARK = Conditions(
     {"light": (50, 250)}, ("odd",), (), ((*[0.0] * 16, -1.0),), 0.0, (-10.0,), (0.025,)
 )  # all but the dark is inside

@@ -12,6 +12,8 @@ from pyarrow import ipc
 
 from normface.data import open_reader
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def faces(drawn):

@@ -10,6 +10,8 @@ from normface.data.synthetic_face import TEMPLATE, Identity, Nuisance, render
 from normface.errors import DataError, InputError
 from normface.protocols import read_lfw_pairs
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_same_picture_whenever_it_is_drawn():
     first = face(1, 5, 3)

@@ -11,6 +11,8 @@ from normface.embed import conditions as learning
 from normface.embed.conditions import Sample, fit, learn
 from normface.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

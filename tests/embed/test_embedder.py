@@ -67,6 +67,7 @@ def foreign(path, spec=None, width=6, batch="N"):
     return path
 
 
+@pytest.mark.slow
 class TestExport:
     @pytest.mark.parametrize("count", [1, 3, 33])
     def test_equals_torch_for_any_batch(self, model, exported, count):

@@ -26,6 +26,8 @@ from normface.faces import DETECTORS, TEMPLATES, align, central
 from normface.faces.batch import Work, align_all, crop_names
 from normface.faces.photographs import open_photographs, read_landmarks
 
+pytestmark = pytest.mark.slow
+
 GOAL = TEMPLATES["112x112"]
 ODD = "c/дом\n'\".jpg"
 

@@ -10,6 +10,8 @@ from tests.gallery.conftest import KEY, drawn
 from normface.errors import DataError
 from normface.gallery import Enrolments, open_gallery
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
 def test_a_corrupted_page_is_named_and_a_backup_restored(place, key):

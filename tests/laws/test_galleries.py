@@ -21,6 +21,8 @@ from tests.gallery.conftest import brute_force, drawn, unit
 from normface.errors import InputError, ModelError
 from normface.gallery import Enrolments, Gallery, open_gallery
 
+pytestmark = pytest.mark.slow
+
 DIM = 16
 KINDS = {
     "embedded": lambda folder: ("file:" + str(folder / "people.db"), None),

@@ -13,6 +13,8 @@ from normface.data import Record, open_reader, writable, write
 from normface.data.bins import write_bin
 from normface.errors import DataError, NormfaceError
 
+pytestmark = pytest.mark.slow
+
 WRITTEN = {
     "folder": "faces", "zip": "faces.zip", "arrow": "faces", "rec": "faces.rec", "tar": "faces.tar", "hf": "faces",
 }  # fmt: skip

@@ -16,6 +16,8 @@ from normface.embed.export import export
 from normface.errors import ConfigError
 from normface.models.cost import cost as counted
 
+pytestmark = pytest.mark.slow
+
 # Counted by hand from the layers' shapes; `published` below says what others print.
 PARAMETERS = {
     "centerface": 27_536_800, "lightcnn_a": 4_098_048, "lightcnn_b": 5_480_864, "lightcnn_29": 12_573_280,

@@ -17,6 +17,8 @@ from normface.report.curves import calibration, cmc, det, histogram, identificat
 from normface.report.wording import conditions, estimate, notes, short_percent, summary
 from normface.types import Calibration, Embeddings, Estimate, Result
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def systems(tmp_path_factory):

@@ -16,6 +16,8 @@ from normface.errors import ConfigError, ModelError
 from normface.train import Checkpoint, adopt, load_config, load_model, train
 from normface.train.adoption import describe, translate
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 10
 
 

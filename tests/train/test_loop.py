@@ -18,6 +18,8 @@ from normface.embed import Embedder
 from normface.errors import ConfigError, DataError, ModelError, TrainingError
 from normface.train import TrainConfig, embedder, load_config, load_model, logs, train
 
+pytestmark = pytest.mark.slow
+
 OVERRIDES = [
     "model.name=smallresnet", "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]",
     "model.options.dim=16", "optim.batch=16", "optim.epochs=2", "optim.lr=0.05", "save_every=5",

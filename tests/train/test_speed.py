@@ -9,6 +9,8 @@ import pytest
 from normface.data import open_reader
 from normface.train import load_config, loop, speed
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "optim.batch=16", "precision=fp32"]
 
 
