@@ -18,6 +18,8 @@ from normface.gallery import Enrolments, open_gallery
 from normface.gallery import store as stores
 from normface.types import Estimate, OperatingPoint
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 

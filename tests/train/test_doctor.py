@@ -13,6 +13,8 @@ from normface.report import plots
 from normface.train import TrainConfig, diagnose, load_config, train
 from normface.train.doctor import Run, in_training, read, summary
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrainConfig()
 HEALTHY = {
     "lr": 0.1, "classes": 1000.0, "scale": 11.0, "bound": theory.loss_lower_bound(1000, 11.0), "accuracy": 0.9,
