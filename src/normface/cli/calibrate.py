@@ -9,7 +9,7 @@ import typer
 from .. import report
 from ..conditions import Conditions
 from ..data import Reader, open_reader
-from ..embed import certificate, keep_certificate
+from ..embed import Embedder, certificate, keep_certificate
 from ..embed.conditions import learn
 from ..errors import ConfigError, require
 from ..protocols import (
@@ -26,7 +26,7 @@ from ..protocols import (
 )  # fmt: skip
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
-from .terminal import Json, Model, StrictRates, load_embedder, open_checked, out, progress
+from .terminal import Json, Model, StrictRates, open_checked, out, progress
 from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors, show
 
 
@@ -151,7 +151,7 @@ def _learn(
 ) -> Conditions:
     """The conditions of the model that was calibrated, with a progress bar."""
     assert system.crops
-    embedder = load_embedder(model, certified=False)
+    embedder = Embedder.load(model, certified=False)
     with progress("learning conditions", "images") as bar:
         return learn(
             embedder, open_reader(system.crops), faces, outside, vectors=system.vectors, threshold=threshold,

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from .. import report
+from ..embed import Embedder
 from ..errors import ConfigError, DataError, reason, require
 from ..protocols import compare as compare_systems
 from ..protocols import detailed, lfw, of_list, read_lfw_pairs
 from ..types import Embeddings, Result
-from .terminal import Json, command, load_embedder, out
+from .terminal import Json, command, out
 from .vectors import embed_pairs
 
 
@@ -99,7 +100,7 @@ def _system(path: Path, data: Path | None, paired: bool) -> Compared:
     if path.suffix == ".npz":
         vectors = Embeddings.load(path)
     else:
-        vectors = embed_pairs(load_embedder(path, certified=False), data)
+        vectors = embed_pairs(Embedder.load(path, certified=False), data)
     result, pairs = lfw(vectors, data / "lfw" / "pairs.txt"), read_lfw_pairs(data / "lfw" / "pairs.txt")
     return Compared(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
 

@@ -18,7 +18,7 @@ from ..embed import Embedder
 from ..errors import ConfigError, DataError
 from ..types import Embeddings
 from .pack import alike_names
-from .terminal import Json, load_embedder, out, progress
+from .terminal import Json, out, progress
 
 PICTURES, SIDE = 200, 120  # of doubtful images in the report; their longer side, in pixels
 KINDS = ("unreadable", "duplicate", "wrong label", "stranger", "overlap")
@@ -54,7 +54,7 @@ def check(
     wanted = [kind.strip() for kind in leave_out.split(",") if kind.strip()]
     if unknown := [kind for kind in wanted if kind not in KINDS]:
         raise ConfigError(f"--exclude with kinds of {', '.join(KINDS)}", ", ".join(unknown), "correct --exclude")
-    embedder = None if model is None else load_embedder(model)
+    embedder = None if model is None else Embedder.load(model)
     limit = _cutoff(embedder, cutoff)
     reader, other = open_reader(source), None if against is None else open_reader(against)
     found, theirs = _survey(reader, "reading"), None if other is None else _survey(other, "reading the test set")

@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..embed import Embedder
 from ..embed.bulk import Engine, embed_all, gather
 from ..embed.embedder import Mirror
 from ..embed.loading import RunPrecision
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError
-from .terminal import Json, Model, Strict, load_embedder, out, progress
+from .terminal import Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
 
@@ -55,7 +56,7 @@ def embed(
         raise ConfigError("a file for --out", f"the folder {to}", "give another --out")
     folder = to.with_name(f"{to.name}.parts") if one else to
     model = None if model is None else model.absolute()  # Ray's workers are elsewhere
-    load = partial(load_embedder, model, certified=False, precision=precision)
+    load = partial(Embedder.load, model, certified=False, precision=precision)
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]
     found = open_source(source, embedder.spec.template, chosen)

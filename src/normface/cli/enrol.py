@@ -21,7 +21,6 @@ from .terminal import (
     Model,
     Strict,
     err,
-    load_embedder,
     open_checked,
     out,
     progress,
@@ -70,10 +69,10 @@ def enrol(
     point = None
     if embeddings is not None:
         found = Embeddings.load(embeddings)
-        sha256 = load_embedder(model, certified=False).sha256 if model else None
+        sha256 = Embedder.load(model, certified=False).sha256 if model else None
         names = [_before_slash(id, embeddings) for id in found.ids.tolist()]
     else:
-        embedder = load_embedder(model)
+        embedder = Embedder.load(model)
         sha256, point = embedder.sha256, embedder.operating_point
         if source is not None:
             reader = open_checked(source, strict)

@@ -11,10 +11,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..embed import Embedder
 from ..errors import DataError
 from ..gallery import Enrolments, open_gallery
 from ..types import Embeddings
-from .terminal import GALLERY, GalleryUrl, Json, Model, Strict, load_embedder, open_checked, out, progress
+from .terminal import GALLERY, GalleryUrl, Json, Model, Strict, open_checked, out, progress
 
 
 def list_(gallery: GalleryUrl = GALLERY, as_json: Json = False) -> None:
@@ -128,7 +129,7 @@ def migrate(
 
     Example: `normface gallery migrate --from crops --model new.onnx`.
     """
-    embedder, reader = load_embedder(model), open_checked(source, strict)
+    embedder, reader = Embedder.load(model), open_checked(source, strict)
     with open_gallery(gallery, create=False) as opened:
         migration = opened.migrate(embedder.sha256)
         wanted = np.isin(reader.identities, migration.missing())[reader.labels]

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data import read_image
-from ..embed import covered
+from ..embed import Embedder, covered
 from ..gallery import open_gallery
-from .terminal import GALLERY, UNDECIDED, Anyway, GalleryUrl, Json, Model, load_embedder, out
+from .terminal import GALLERY, UNDECIDED, Anyway, GalleryUrl, Json, Model, out
 
 
 def search(
@@ -31,7 +31,7 @@ def search(
 
     Example: `normface search who.jpg --gallery file:people.db`.
     """
-    embedder = load_embedder(model)
+    embedder = Embedder.load(model)
     pixels = read_image(image)
     seen = embedder.see([embedder.portrait(pixels, aligned=aligned, name=str(image))])
     with open_gallery(gallery, model=embedder.sha256, operating_point=embedder.operating_point, create=False) as opened:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data import Reader, open_reader
-from ..embed import Embedder
 from ..faces import size_fault
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ Anyway = Annotated[
 ]
 GALLERY = "file:people.db"
 UNDECIDED = 3  # exit code where the certificate does not cover a comparison
-load_embedder = Embedder.load  # what `--model` names
 SILENT = 8.0  # seconds between lines where there is no terminal
 
 

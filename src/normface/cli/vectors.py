@@ -16,7 +16,7 @@ from ..errors import ConfigError, DataError
 from ..protocols import inputs_of
 from ..report.wording import label
 from ..types import RULE_OF_30, Embeddings, Result
-from .terminal import command, load_embedder, out, progress
+from .terminal import command, out, progress
 
 # Options of evaluate and calibrate.
 Lists = Annotated[
@@ -65,7 +65,7 @@ def judged_system(
     if embeddings is not None:
         name = embeddings.name
         return System(Embeddings.load(embeddings), name, "unknown", crops, {"embeddings": name})
-    embedder = load_embedder(model, certified=False)
+    embedder = Embedder.load(model, certified=False)
     crops = crops or inputs_of(protocol).find_crops(data)
     with progress(f"embedding with {embedder.name}", "images") as bar:
         vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)

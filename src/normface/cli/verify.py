@@ -9,8 +9,9 @@ import typer
 from .. import report
 from ..conditions import Assessment
 from ..data import read_image
+from ..embed import Embedder
 from ..types import Match, OperatingPoint
-from .terminal import UNDECIDED, Anyway, Json, Model, load_embedder
+from .terminal import UNDECIDED, Anyway, Json, Model
 
 
 def verify(
@@ -32,7 +33,7 @@ def verify(
 
     Example: `normface verify a.jpg b.jpg`.
     """
-    embedder = load_embedder(model)
+    embedder = Embedder.load(model)
     match = embedder.verify(read_image(a), read_image(b), aligned=aligned, anyway=anyway, names=(str(a), str(b)))
     point = embedder.operating_point
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import isotonic_regression, minimize
 
 from ..conditions import Conditions, inputs, scores
 from ..data import Reader
@@ -108,8 +108,7 @@ def measure(
         found += [signals(crop) for crop in crops]
         progress(len(found))
     vectors = Embeddings(np.concatenate(features), np.arange(len(found)).astype(str)).vectors
-    columns = {name: np.array([each[name] for each in found]) for name in USED}
-    return Sample(vectors, columns, _people(reader))
+    return Sample(vectors, _columns(found), _people(reader))
 
 
 def _people(reader: Reader) -> NDArray[np.str_]:
@@ -117,14 +116,18 @@ def _people(reader: Reader) -> NDArray[np.str_]:
     return reader.identities[reader.labels] if len(reader.identities) > 1 else reader.ids
 
 
+def _columns(found: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
+    """Signals of each crop → an array [N] of each signal that the weights take."""
+    return {name: np.array([each[name] for each in found]) for name in USED}
+
+
 def _known(embedder: Embedder, reader: Reader, vectors: Embeddings) -> Sample:
     """The crops of a reader that have vectors."""
     rows = {name: row for row, name in enumerate(reader.ids.tolist())}
     kept = [(row, rows[name]) for row, name in enumerate(vectors.ids.tolist()) if name in rows]
     found = [signals(retarget(reader.read(row)[None], embedder.spec.template)[0]) for _, row in kept]
-    columns = {name: np.array([each[name] for each in found]) for name in USED}
     chosen = [row for _, row in kept]
-    return Sample(vectors.vectors[[row for row, _ in kept]], columns, _people(reader)[chosen])
+    return Sample(vectors.vectors[[row for row, _ in kept]], _columns(found), _people(reader)[chosen])
 
 
 def fit(
@@ -218,11 +221,6 @@ def _risks(
 
 
 def _rising(hits: Floats, pairs: Floats) -> NDArray[np.float64]:
-    """The best rising shares: neighbors that fall are pooled."""
-    blocks: list[list[float]] = []
-    for hit, pair in zip(hits.tolist(), pairs.tolist(), strict=True):
-        blocks.append([hit, pair, 1])
-        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] > blocks[-1][0] * blocks[-2][1]:
-            hit, pair, count = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + hit, blocks[-1][1] + pair, blocks[-1][2] + count]
-    return np.repeat([hit / pair for hit, pair, _ in blocks], [int(count) for *_, count in blocks])
+    """Fit the best rising shares: pool neighbors that fall."""
+    shares = isotonic_regression(hits / pairs, weights=pairs).x
+    return np.asarray(np.maximum.accumulate(shares))  # rounding of the pools may leave a step that falls
