@@ -28,7 +28,7 @@ Vectors = Annotated[
     typer.Option("--embeddings", help="Embeddings of any system: an .npz with `vectors` [N, D] and `ids` [N]."),
 ]
 ListFiles = Annotated[
-    list[Path] | None, typer.Option("--list", help="The protocol's lists, if they are not under --data.")
+    list[Path] | None, typer.Option("--list", "--file", help="The protocol's lists, if they are not under --data.")
 ]
 Crops = Annotated[Path | None, typer.Option("--crops", help="Aligned crops for --model, if they are not under --data.")]
 Partial = Annotated[
@@ -66,7 +66,8 @@ def judged_system(
         name = embeddings.name
         return System(Embeddings.load(embeddings), name, "unknown", crops, {"embeddings": name})
     embedder = Embedder.load(model, certified=False)
-    crops = crops or inputs_of(protocol).find_crops(data)
+    images = lists[0] if lists and lists[0].suffix == ".bin" else None  # the list itself has them
+    crops = crops or images or inputs_of(protocol).find_crops(data)
     with progress(f"embedding with {embedder.name}", "images") as bar:
         vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)
     conditions = {"model": embedder.name, "weights_sha256": embedder.sha256, "mirror": mirror}
