@@ -47,4 +47,4 @@ def test_adopting(run, tmp_path):
     assert "license of the weights: MIT" in out
     code, _, err = run("adopt", tmp_path / "theirs.pt", "--model", "iresnet18", "--out", tmp_path / "other")
     assert code == 2
-    assert one_line(err, "arcface_torch", "is missing")
+    assert one_line(err, "arcface_torch", "missing")
