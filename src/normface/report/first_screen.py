@@ -49,7 +49,7 @@ class Verified:
 
 def story(introduction: str, rows: Sequence[Row], saw: str, following: str, verified: Sequence[Verified]) -> str:
     """Render the HTML for `render_html(opening=…)`."""
-    head = ["Trained with", "What it does", "Pairs decided rightly", "Difference from the first row"]
+    head = ["Trained with", "What it does", "Pairs decided correctly", "Difference from the first row"]
     cells = [
         [row.name, row.idea, percent(row.accuracy), points(row.difference) if row.difference else "–"] for row in rows
     ]
@@ -66,7 +66,7 @@ def story(introduction: str, rows: Sequence[Row], saw: str, following: str, veri
 
 def accuracies(rows: Sequence[Row]) -> str:
     """Plot the accuracy of each row with its interval, as SVG."""
-    figure, axes = single("Pairs decided rightly (%)", "", width=5.4)
+    figure, axes = single("Pairs decided correctly (%)", "", width=5.4)
     places = np.arange(len(rows))[::-1]
     for i, (place, row) in enumerate(zip(places, rows, strict=True)):
         low, value, high = (100 * each for each in (row.accuracy.low, row.accuracy.value, row.accuracy.high))
