@@ -88,6 +88,7 @@ def _sentence(name: str, found: Estimate) -> str:
         "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
         "vr_per_person": "accepts {} of a person's genuine pairs, in the mean",
         "tar_per_person": "accepts {} of a person's genuine comparisons, in the mean",
+        "fpir": "accepts anybody in {} of searches for a stranger", "fnir": "misses the person in {} of searches",
         "cmc": "finds the right person of {} of probes", "eer": "has an equal error rate of {}",
     }.get(kind, f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
     return what.format(show(name, found)) + (f" at {at}" if at else "")
