@@ -101,14 +101,14 @@ def losses(rows: Sequence[Row]) -> str:
 
 
 def percent(share: Estimate) -> str:
-    """Format a share as `93.8 % [92.1, 95.5]`."""
-    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    """Format a share as `93.8 % [92.1, 95.5]`, with brackets that no line break splits."""
+    return f"{100 * share.value:.1f} % [{100 * share.low:.1f},\N{NO-BREAK SPACE}{100 * share.high:.1f}]"
 
 
 def points(difference: Estimate) -> str:
     """Format a difference in percentage points as `+3.2 [+1.4, +5.0]`."""
     value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
-    return f"{value} [{low}, {high}]".replace("-", "−")
+    return f"{value} [{low},\N{NO-BREAK SPACE}{high}]".replace("-", "−")
 
 
 def _smooth(values: Sequence[float]) -> Any:
