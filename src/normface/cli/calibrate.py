@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .. import report
 from ..conditions import Conditions
 from ..data import Reader, open_reader
 from ..embed import Embedder, certificate, keep_certificate
@@ -26,19 +26,37 @@ from ..protocols import (
 )  # fmt: skip
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..types import Embeddings
-from .terminal import Json, Model, StrictRates, open_checked, out, progress
-from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors, show
+from .score_tables import Scores, calibrate_scores, scores_of
+from .terminal import Json, Model, StrictRates, open_checked, progress
+from .vectors import (
+    Crops,
+    ListFiles,
+    Lists,
+    Partial,
+    System,
+    Vectors,
+    judged_system,
+    refuse_few_errors,
+    show,
+    show_certificate,
+)
+
+_log = logging.getLogger("normface")
 
 
 def calibrate(
     protocol: Annotated[
         str,
-        typer.Argument(help="Its comparisons: lfw, pairs_csv (yours), a .bin's; blufr, all_pairs: every pair."),
+        typer.Argument(
+            help="Its comparisons: lfw, pairs_csv (yours), a .bin's; scores (of any system); blufr, all_pairs: every "
+            "pair."
+        ),
     ],
     data: Lists = None,
     model: Model = None,
     embeddings: Vectors = None,
     named: ListFiles = None,
+    scores: Scores = None,
     crops: Crops = None,
     partial: Partial = False,
     far: Annotated[
@@ -75,7 +93,16 @@ def calibrate(
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`,
     `normface calibrate blufr --data DATA --model M.onnx --far 0.001 --conditions faces.zip --conditions children=KIDS`.
     """
+    if replicates is not None:
+        _log.warning("--replicates has no effect and will be removed: these intervals need no bootstrap")
     reads = inputs_of(protocol)  # says which protocols there are
+    if scores is not None or not reads.vectors:
+        given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions}
+        path = scores_of(protocol, scores, named, data, **given)
+        calibrate_scores(
+            path, far=far, groups=groups, folder=folder, confident=confident, strict=strict, as_json=as_json
+        )
+        return
     _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
     if conditions and embeddings is not None:
         raise ConfigError("--conditions with a model", "--embeddings", "drop one of them")
@@ -103,13 +130,10 @@ def calibrate(
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
-    show(system, result, folder, title=f"{system.name}, calibrated by {protocol}", as_json=as_json)
-    if as_json:
-        return
-    assert point.calibration
-    worth = report.evidence(point.calibration, point.threshold)
-    out.print(f"\naccept from cosine {point.threshold:.4f} on; a score there is {worth}", soft_wrap=True)
-    out.print(f"certificate: {kept}", soft_wrap=True)
+    title = f"{system.name}, calibrated by {protocol}"
+    show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
+    if not as_json:
+        show_certificate(point, kept)
 
 
 def _fitting(

@@ -13,6 +13,7 @@ from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
 from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
+from .score_tables import Scores, evaluate_scores, scores_of
 from .terminal import Json, Model, StrictRates
 from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors, show
 
@@ -38,6 +39,7 @@ def evaluate(
         float | None, typer.Option(help="False accept rate of the operating point. Default: best accuracy.")
     ] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV `id,sex,age,…`: report error rates for each group.")] = None,
+    scores: Scores = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
@@ -49,16 +51,23 @@ def evaluate(
     `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine. `lfw_view1`: 1000 pairs with the
     threshold of 2200 others (pairsDevTest.txt, pairsDevTrain.txt); select models with it, and report `lfw`.
     `blufr`: all pairs of 10 trials at FAR 0.1 % and 0.01 %, and open-set identification (blufr_lfw_config.mat).
-    `pairs_csv`, `identification`, `distractors`, `all_pairs`: your own images. docs/evaluation.md describes all.
+    `pairs_csv`, `identification`, `distractors`, `all_pairs`: your own images. `scores`: any system, without vectors,
+    by a table `score, same[, a, b][, fold][, group…]` (.csv or .parquet). docs/evaluation.md describes all.
 
     Examples: `normface evaluate lfw --data DATA --model RUN --out report`,
     `normface evaluate lfw --data DATA --embeddings F.npz --json`,
-    `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`.
+    `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`, `normface evaluate scores --scores scores.csv`.
     """
+    reads = inputs_of(protocol)  # raises for an unknown protocol
+    if scores is not None or not reads.vectors:
+        given = {"model": model, "embeddings": embeddings, "mirror": mirror, "crops": crops, "partial": partial,
+                 "pca": pca, "certify": certified, "far": far}  # fmt: skip
+        path = scores_of(protocol, scores, named, data, **given)
+        evaluate_scores(protocol, path, groups=groups, folder=folder, strict=strict, as_json=as_json)
+        return
     if embeddings is not None and mirror is not None:
         raise ConfigError("--mirror with --model", "--mirror with --embeddings", "drop --mirror")
     mirror = mirror or "sum"
-    reads = inputs_of(protocol)  # raises for an unknown protocol
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
     options = _options(protocol, pca=pca, partial=partial or None)
     if folder is not None:
@@ -80,7 +89,7 @@ def evaluate(
         keep_certificate(certificate(model), point)
     if folder is not None:
         system.vectors.save(folder / "embeddings.npz")
-    show(system, result, folder, title=f"{system.name} on {protocol.upper()}", as_json=as_json)
+    show(system.name, result, folder, title=f"{system.name} on {protocol.upper()}", crops=system.crops, as_json=as_json)
 
 
 def _can_certify(asked: bool, far: float | None, protocol: str, *, model: Path | None, as_verify: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..types import Floats, Result
 from .plots import COLOURS, GREY, STYLES, literal, single, svg
+from .wording import measure
 
 POINTS = 600  # of a drawn curve at most
 PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
@@ -69,7 +70,8 @@ def histogram(name: str, result: Result) -> str | None:
     curve = result.curves.get("histogram")
     if not curve:
         return None
-    figure, axes = single("Cosine", "Share of comparisons (%)", width=5.4)
+    measured = _measure(result)
+    figure, axes = single(measured, "Share of comparisons (%)", width=5.4)
     edges, used = np.asarray(curve["edges"]), np.zeros(len(curve["edges"]) - 1)
     for kind, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         counts = np.asarray(curve[kind], float)
@@ -84,7 +86,9 @@ def histogram(name: str, result: Result) -> str | None:
         axes.set_xlim(edges[max(seen[0] - 2, 0)], edges[min(seen[-1] + 3, len(edges) - 1)])
     axes.set_ylim(0, 1.3 * axes.dataLim.ymax)  # room for the legend
     axes.set_title(literal(name), color=GREY, fontsize=11)
-    return _finished(figure, axes, f"Histogram of genuine and impostor cosines of {name}", "best", always=True)
+    return _finished(
+        figure, axes, f"Histogram of genuine and impostor {measured.lower()}s of {name}", "best", always=True
+    )
 
 
 def cmc(results: Mapping[str, Result]) -> str | None:
@@ -124,7 +128,8 @@ def calibration(name: str, result: Result) -> str | None:
     if not curve:
         return None
     score, pav, logistic = (np.asarray(curve[key]) for key in ("score", "pav", "logistic"))
-    figure, axes = single("Cosine", "Likelihood ratio, one person : two", width=5.4)
+    measured = _measure(result)
+    figure, axes = single(measured, "Likelihood ratio, one person : two", width=5.4)
     axes.plot(score, pav / math.log(10), drawstyle="steps-post", color=COLOURS[1], label="best rising map (PAV)")
     axes.plot(score, logistic / math.log(10), STYLES[1], color=COLOURS[0], label="logistic map, used")
     if (threshold := result.facts.get("threshold")) is not None:
@@ -134,7 +139,11 @@ def calibration(name: str, result: Result) -> str | None:
     ticks = range(low, high + 1, max(1, (high - low) // 6))
     axes.set_yticks(list(ticks), [f"{10**k:,}" if k >= 0 else f"1/{10**-k:,}" for k in ticks])
     axes.set_title(literal(name), color=GREY, fontsize=11)
-    return _finished(figure, axes, f"Likelihood ratio against cosine of {name}", "upper left", always=True)
+    return _finished(figure, axes, f"Likelihood ratio against {measured.lower()} of {name}", "upper left", always=True)
+
+
+def _measure(result: Result) -> str:
+    return measure(str(result.facts.get("comparisons", result.protocol))).capitalize()
 
 
 def _curves(results: Mapping[str, Result], kind: str, x: str, y: str) -> list[tuple[int, str, Floats, Floats]]:

@@ -59,7 +59,12 @@ def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str
         each = f"{estimate(metrics['tar_per_person'])} of a person's genuine comparisons ({mean})"
         others = f"{estimate(metrics['far_per_person'])} of their impostor ones"
         told = f"{each} and {others}; {told}" if _uneven(facts) else f"{told}; {each} and {others}"
-    return f"accepts from cosine {facts['threshold']:.4f} on: {told}"
+    return f"accepts from {measure(facts['comparisons'])} {facts['threshold']:.4f} on: {told}"
+
+
+def measure(comparisons: str) -> str:
+    """What comparisons were measured in, by the protocol that made them: cosines, or another system's scores."""
+    return "score" if comparisons.startswith("scores") else "cosine"
 
 
 def _uneven(facts: Mapping[str, Any]) -> bool:
