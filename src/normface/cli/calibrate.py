@@ -14,18 +14,14 @@ from ..embed.conditions import learn
 from ..errors import ConfigError, require
 from ..protocols import (
     PROTOCOLS,
-    Comparisons,
     Inputs,
     certified,
-    every_pair,
     few_groups,
     inputs_of,
     of_list,
     operating_point,
     read_groups,
 )  # fmt: skip
-from ..protocols.named_pairs import partly, people, present, rows_of
-from ..types import Embeddings
 from .score_tables import Scores, calibrate_scores, scores_of
 from .terminal import Json, Model, StrictRates, open_checked, progress
 from .vectors import (
@@ -35,6 +31,7 @@ from .vectors import (
     Partial,
     System,
     Vectors,
+    compare_all,
     judged_system,
     refuse_few_errors,
     show,
@@ -116,7 +113,7 @@ def calibrate(
         comparisons, digest = of_list(system.vectors, listed), listed.sha256
     else:
         assert far
-        comparisons, digest, told = _compare_all(reads, system.vectors, lists, far, partial)
+        comparisons, digest, told = compare_all(reads, system.vectors, lists, far, partial)
     how = [protocol, system.name if embeddings else "mirror sum", *["partial"] * bool(told)]
     point = operating_point(
         comparisons, target_far=far, protocol=", ".join(how),
@@ -181,23 +178,3 @@ def _learn(
             embedder, open_reader(system.crops), faces, outside, vectors=system.vectors, threshold=threshold,
             progress=bar,
         )  # fmt: skip
-
-
-def _compare_all(
-    reads: Inputs, vectors: Embeddings, lists: list[Path], far: float, partial: bool
-) -> tuple[Comparisons, str, dict[str, Any]]:
-    """Every pair of a protocol's images; the SHA-256 of what names them; the fact `partial` where images without a
-    vector were left out.
-
-    Folders are the people.
-    """
-    assert reads.every
-    told: dict[str, Any] = {}
-    ids, digest = reads.every(lists, vectors.ids)
-    if partial:
-        (kept,), told = present(vectors, ids)
-        told = partly(told, int(kept.sum()), len(ids), "images")
-        ids = ids[kept]
-    (rows,) = rows_of(vectors, ids)
-    vectors = Embeddings(vectors.vectors[rows], ids)
-    return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest, told

@@ -13,7 +13,8 @@ from .. import embed, report
 from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError
-from ..protocols import inputs_of
+from ..protocols import Comparisons, Inputs, every_pair, inputs_of
+from ..protocols.named_pairs import partly, people, present, rows_of
 from ..report.wording import label, measure
 from ..types import RULE_OF_30, Embeddings, OperatingPoint, Result
 from .terminal import command, out, progress
@@ -115,3 +116,23 @@ def refuse_few_errors(result: Result, strict: bool) -> None:
             f"at least {RULE_OF_30} errors behind every rate (Rule of 30, ISO/IEC 19795-1)", told,
             "evaluate more comparisons, ask for a higher FAR, or drop --strict",
         )  # fmt: skip
+
+
+def compare_all(
+    reads: Inputs, vectors: Embeddings, lists: list[Path], far: float, partial: bool
+) -> tuple[Comparisons, str, dict[str, Any]]:
+    """Every pair of a protocol's images; the SHA-256 of what names them; the fact `partial` where images without a
+    vector were left out.
+
+    Folders are the people.
+    """
+    assert reads.every
+    told: dict[str, Any] = {}
+    ids, digest = reads.every(lists, vectors.ids)
+    if partial:
+        (kept,), told = present(vectors, ids)
+        told = partly(told, int(kept.sum()), len(ids), "images")
+        ids = ids[kept]
+    (rows,) = rows_of(vectors, ids)
+    vectors = Embeddings(vectors.vectors[rows], ids)
+    return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest, told

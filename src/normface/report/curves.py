@@ -12,6 +12,7 @@ from ..types import Floats, Result
 from .plots import COLOURS, GREY, STYLES, literal, single, svg
 from .wording import measure
 
+DISCARD = "discard_"  # curves of that name and a quality's: `protocols.with_discard`
 POINTS = 600  # of a drawn curve at most
 PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
 
@@ -140,6 +141,26 @@ def calibration(name: str, result: Result) -> str | None:
     axes.set_yticks(list(ticks), [f"{10**k:,}" if k >= 0 else f"1/{10**-k:,}" for k in ticks])
     axes.set_title(literal(name), color=GREY, fontsize=11)
     return _finished(figure, axes, f"Likelihood ratio against {measured.lower()} of {name}", "upper left", always=True)
+
+
+def discard(results: Mapping[str, Result], rate: str) -> str | None:
+    """Plot `rate` (frr, far) against the share of images discarded, a line for each quality of each system."""
+    found = [
+        (name, kind.removeprefix(DISCARD), {axis: np.asarray(values, float) for axis, values in curve.items()})
+        for name, result in results.items() for kind, curve in result.curves.items() if kind.startswith(DISCARD)
+    ]  # fmt: skip
+    if not found:
+        return None
+    figure, axes = single("Images discarded, the worst first (%)", f"{rate.upper()} of the others (%)", width=5.4)
+    for i, (name, quality, curve) in enumerate(found):
+        x, color = 100 * curve["discarded"], COLOURS[i % 6]
+        told = quality if len(results) == 1 else f"{name}: {quality}"
+        axes.fill_between(x, 100 * curve[f"{rate}_low"], 100 * curve[f"{rate}_high"], color=color, alpha=0.12)
+        axes.plot(x, 100 * curve[rate], STYLES[i % 4], color=color, label=literal(told))
+    axes.set_xlim(0, max(float(100 * curve["discarded"][-1]) for *_, curve in found) or 1)
+    axes.set_ylim(0, 1.3 * max(float(100 * curve[rate].max()) for *_, curve in found) or 1)
+    what = f"Error versus discard: {rate.upper()} against the share of images discarded"
+    return _finished(figure, axes, what, "best", always=True)
 
 
 def _measure(result: Result) -> str:

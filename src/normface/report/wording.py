@@ -16,7 +16,8 @@ FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are 
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 FACTS = {
     "d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "pca": "PCA (share of variance)",
-    "target_far": "FAR asked for", "commonest_five": "the five commonest people's share of genuine comparisons",
+    "target_far": "FAR asked for", "discard_threshold": "threshold of error versus discard",
+    "commonest_five": "the five commonest people's share of genuine comparisons",
     "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
 }  # fmt: skip
 SHOWN = (
