@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TIMES = (-2208988800.0, 7258118400.0)  # 1900 to 2200, in seconds since 1970
 TAG_LIMIT = 100  # characters
+_log = logging.getLogger("normface")
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,10 @@ class Gallery(Protocol):
     ) -> list[Match]:
         """Return the k people most similar to `vector` [D], best first, with cosines and decisions.
 
+        Decisions are by the operating point's threshold for searches among as many templates as are enrolled; each
+        match's `rule` says which, and how many false matches to expect. Where the operating point has no table of such
+        thresholds, that of verification decides, with a warning.
+
         exact: False searches approximately, which is faster with many templates; None lets the gallery choose
         (embedded: exact up to a million templates). docs/gallery.md gives the recall of approximate search.
         tag: search only people with this tag. threshold: leave out people with a lower cosine.
@@ -455,10 +461,30 @@ class Decider:
                 f"an operating point of the model {model}", f"one of {point.model_sha256}", "run normface calibrate"
             )
         self.model, self._point = model or (point.model_sha256 if point else None), point
+        self._warned = False
+
+    def decided(self, score: float, person: str) -> Match:
+        """Decide whether somebody is this person; the decision is None without an operating point."""
+        return Match(score, self.accepts(score), person)
 
     def accepts(self, score: float) -> bool | None:
-        """Decide a match; None without an operating point."""
+        """Decide a comparison with one person; None without an operating point."""
         return self._point.accepts(score) if self._point else None
+
+    def recognizes(self, score: float, templates: int) -> bool | None:
+        """Decide a comparison found by a search among so many templates; None without an operating point."""
+        return self._point.for_search(templates).accepts(score) if self._point else None
+
+    def ranked(self, found: Iterable[tuple[float, str]], templates: int) -> list[Match]:
+        """Decide what a search among `templates` found, scores with names, by the threshold for so many.
+
+        A warning in the log, once, says where the operating point has no such threshold.
+        """
+        rule = self._point.for_search(templates) if self._point else None
+        if rule and rule.warning and not self._warned:
+            self._warned = True
+            _log.warning("%s", rule.warning)
+        return [Match(score, rule.accepts(score) if rule else None, name, rule=rule) for score, name in found]
 
     def follow(self, model: str) -> None:
         """Continue with a new model after a migration; drop the operating point of the old one."""

@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from .base import Enrolments
 from .names import folded
 
+Decide = Callable[[float], bool | None]
 SAME = 1 - 1e-6  # cosine from which two vectors are of the same photograph
 AT_ONCE = 1024  # rows of an enrolment that are compared with all others at once
 
@@ -92,8 +93,11 @@ def settle(some: Enrolments, doubts: Sequence[Doubt], *, same_person: bool = Fal
     return Settled(accepted, questions, sum(doubt.kind == "duplicate" for doubt in doubts), warnings)
 
 
-def find_doubts(some: Enrolments, look: Sequence[Look], accepts: Callable[[float], bool | None]) -> list[Doubt]:
-    """Compare each row with what the gallery says of it, and with the other rows."""
+def find_doubts(some: Enrolments, look: Sequence[Look], recognizes: Decide, accepts: Decide) -> list[Doubt]:
+    """Compare each row with what the gallery says of it, and with the other rows.
+
+    `recognizes` decides who a face is among all people, `accepts` whether it is of one given person.
+    """
     names = [folded(name) for name in some.people]
     number = {name: n for n, name in enumerate(dict.fromkeys(names))}
     whose = np.array([number[name] for name in names])
@@ -117,19 +121,19 @@ def find_doubts(some: Enrolments, look: Sequence[Look], accepts: Callable[[float
             )
             found += _doubts(some.people[row], row, look[row], max(mates[at], look[row].own or -1.0),
                              again or before[at] >= SAME, max(others, key=lambda other: other[1], default=None),
-                             look[row].own is not None or mates[at] > -np.inf, accepts)  # fmt: skip
+                             look[row].own is not None or mates[at] > -np.inf, recognizes, accepts)  # fmt: skip
     return found
 
 
 def _doubts(
     name: str, row: int, look: Look, own: float, again: bool, other: tuple[str, float] | None, has_others: bool,
-    accepts: Callable[[float], bool | None],
+    recognizes: Decide, accepts: Decide,
 ) -> list[Doubt]:  # fmt: skip
     if again or folded(name) in {folded(each) for each in look.enrolled_as} or (look.own or 0.0) >= SAME:
         return [Doubt(row, "duplicate", name, score=float(own))]
     if look.enrolled_as:
         return [Doubt(row, "known", name, min(look.enrolled_as), 1.0)]
-    if other and (other[1] >= SAME or accepts(other[1])):
+    if other and (other[1] >= SAME or recognizes(other[1])):
         return [Doubt(row, "known", name, other[0], other[1])]
     if has_others and accepts(float(own)) is False:
         return [Doubt(row, "unlike", name, score=float(own))]

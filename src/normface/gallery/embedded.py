@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -231,7 +232,9 @@ class EmbeddedGallery(Gallery):
                 similar = "SELECT name FROM people WHERE near = ? ORDER BY name LIMIT 1"
                 if other := db.execute(similar, (near(name),)).fetchone():
                     found.append(Doubt(list(some.people).index(name), "name", name, other[0]))
-        return found + find_doubts(some, looks, self._decider.accepts)
+            templates = len(self._index) if self._index else 0
+        recognizes = partial(self._decider.recognizes, templates=templates)
+        return found + find_doubts(some, looks, recognizes, self._decider.accepts)
 
     def _look(
         self, db: sqlite3.Connection, some: Enrolments, row: int, person: tuple[int, str] | None,
@@ -269,7 +272,8 @@ class EmbeddedGallery(Gallery):
             found = self._found(db, query, k, exact, tag)
             named = "SELECT id, name FROM people WHERE id IN (SELECT value FROM json_each(?))"
             names = dict(db.execute(named, (json.dumps([person for person, _ in found]),)).fetchall())
-        matches = [self._match(score, names[person]) for person, score in found]
+            templates = self._compared(db, tag)
+        matches = self._decider.ranked([(score, names[person]) for person, score in found], templates)
         if threshold is not None:
             matches = [match for match in matches if match.score >= threshold]
         best = matches[0] if matches else None
@@ -290,6 +294,14 @@ class EmbeddedGallery(Gallery):
         tagged = db.execute("SELECT person FROM tags WHERE tag = ?", (checked_name(tag),)).fetchall()
         return self._index.search_among(query, k, np.array([person for (person,) in tagged], np.int64))
 
+    def _compared(self, db: sqlite3.Connection, tag: str | None) -> int:
+        """Number of templates that a search compares."""
+        if tag is None or self._index is None:
+            return len(self._index) if self._index else 0
+        tagged = "person IN (SELECT person FROM tags WHERE tag = ?)"
+        query = f"SELECT count(*) FROM templates WHERE {tagged} AND version = ?"
+        return int(db.execute(query, (checked_name(tag), self._version)).fetchone()[0])
+
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
         self._need_templates()
@@ -302,14 +314,11 @@ class EmbeddedGallery(Gallery):
             raise unknown(name)
         score = max(scores)
         self._store.note_search(Note("verify", name, number, f"cosine {score:.4f}"))
-        return self._match(score, name)
+        return self._decider.decided(score, name)
 
     def _need_templates(self) -> None:
         if not self._templates:
             raise ConfigError("a gallery opened with templates", "templates=False", "open it without that argument")
-
-    def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._decider.accepts(score), person)
 
     def forget(self, person: str) -> Erased:
         """See `Gallery`."""

@@ -113,7 +113,8 @@ class MilvusGallery(Gallery):
         # Milvus's own scores may differ in the last bit from `verify`'s, and so may a decision at the threshold.
         rows = cosine.exact([each["vector"] for each in entities]).reshape(len(entities), len(query))
         scores = cosine.paired(rows, cosine.exact(query))
-        matches = [self._match(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
+        named = [(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
+        matches = self._decider.ranked(named, self._store.count(collection) if collection else 0)
         matches.sort(key=lambda match: -match.score)
         if threshold is not None:
             matches = [match for match in matches if match.score >= threshold]
@@ -121,9 +122,6 @@ class MilvusGallery(Gallery):
         told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
         self._store.note("search", best.person if best and best.decision is not False else None, told)
         return matches
-
-    def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._decider.accepts(score), person)
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
@@ -135,7 +133,7 @@ class MilvusGallery(Gallery):
             raise unknown(name)
         score = float(cosine.paired(cosine.exact([row["vector"] for row in rows]), query).max())
         self._store.note("verify", name, f"cosine {score:.4f}")
-        return self._match(score, name)
+        return self._decider.decided(score, name)
 
     def forget(self, person: str) -> Erased:
         """See `Gallery`. Old versions and one to come lose her too."""
