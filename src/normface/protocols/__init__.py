@@ -6,7 +6,8 @@ __all__ = [
     "few_groups", "gate", "group_columns", "identification", "ijb_identification", "ijb_verification", "inputs_of",
     "lfw", "lfw_bin", "lfw_view1", "of_list", "operating_point", "pairs_csv", "read_bin_pairs", "read_blufr",
     "read_groups", "read_lfw_pairs", "read_media", "read_pairs_csv", "read_roles", "read_scores", "read_ytf", "reads",
-    "score_comparisons", "score_file", "score_set", "scores", "slices", "threshold_at", "with_discard", "ytf",
+    "score_comparisons", "score_file", "score_set", "scores", "search_table", "searched", "slices", "threshold_at",
+    "with_discard", "ytf",
 ]  # fmt: skip
 
 from .bins import agedb_30, calfw, cfp_ff, cfp_fp, cplfw, lfw_bin, read_bin_pairs
@@ -26,6 +27,7 @@ from .open_set import identification, read_roles
 from .pairs import lfw, lfw_view1, read_lfw_pairs, scores
 from .score_files import group_columns, score_comparisons, score_file, score_set
 from .score_table import read_scores
+from .search_thresholds import search_table, searched
 from .system_comparison import compare, compare_scores
 from .thresholds import operating_point, threshold_at
 from .ytf_videos import read_ytf, ytf

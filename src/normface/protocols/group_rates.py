@@ -73,7 +73,7 @@ def slices(
     for each in (each for each in found if any(each.rates.values())):
         mine = {name: rate.estimate if rate else None for name, rate in each.rates.items()}
         doubts = [
-            name.upper() for name in ("far", "frr") if (rate := mine[name]) and _says_nothing(rate, overall.get(name))
+            name.upper() for name in ("far", "frr") if (own := mine[name]) and _says_nothing(own, overall.get(name))
         ]
         rows.append({
             "column": each.column, "group": each.group,
