@@ -117,7 +117,7 @@ def calibrate(
         _for_searches(
             named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
             enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
-            unused={"--far": far, "--groups": groups, "--conditions": conditions},
+            unused={"--scores": scores, "--far": far, "--groups": groups, "--conditions": conditions},
         )  # fmt: skip
         return
     if fpir is not None or enrolled is not None:
@@ -230,7 +230,8 @@ def _for_searches(
     result = searched(point, {"system": system.name, **told})
     refuse_few_errors(result, strict)
     keep_certificate(kept, point)
-    show(system.name, result, folder, title=f"{system.name}, thresholds for searches", as_json=as_json)
+    title = f"{system.name}, thresholds for searches"
+    show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
     if as_json:
         return
     out.print()

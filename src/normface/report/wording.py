@@ -59,7 +59,7 @@ def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str
         mean = f"mean over {metrics['tar_per_person'].n:,} people"
         each = f"{estimate(metrics['tar_per_person'])} of a person's genuine comparisons ({mean})"
         others = f"{estimate(metrics['far_per_person'])} of their impostor ones"
-        told = f"{each} and {others}; {told}" if _uneven(facts) else f"{told}; {each} and {others}"
+        told = f"{each} and {others}; {told}" if uneven(facts) else f"{told}; {each} and {others}"
     return f"accepts from {measure(facts['comparisons'])} {facts['threshold']:.4f} on: {told}"
 
 
@@ -68,14 +68,14 @@ def measure(comparisons: str) -> str:
     return "score" if comparisons.startswith("scores") else "cosine"
 
 
-def _uneven(facts: Mapping[str, Any]) -> bool:
+def uneven(facts: Mapping[str, Any]) -> bool:
     """Whether few people hold so many of the genuine comparisons that rates per person are told first."""
     return (facts.get("commonest_five") or 0) > FEW_HOLD
 
 
 def _leading(result: Result) -> list[tuple[str, Estimate]]:
     """A result's metrics, those per person first where few people hold many of the comparisons."""
-    return sorted(result.metrics.items(), key=lambda item: _uneven(result.facts) and PER_PERSON not in item[0])
+    return sorted(result.metrics.items(), key=lambda item: uneven(result.facts) and PER_PERSON not in item[0])
 
 
 def label(name: str) -> str:
@@ -119,7 +119,7 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
     elif "trials" in facts:
         yield f"Means over {facts['trials']} trials."
     if (share := facts.get("commonest_five")) and alone:
-        first = "; rates per person count everybody once, and come first here" if _uneven(facts) else ""
+        first = "; rates per person count everybody once, and come first here" if uneven(facts) else ""
         yield f"The five commonest people are in {short_percent(share)} of the genuine comparisons{first}."
     if "cllr" in facts and alone:
         yield (
@@ -189,11 +189,13 @@ def trials(results: Mapping[str, Result]) -> Rows:
 
 def slices(found: Mapping[str, Any]) -> Rows:
     """Error rates by group, the whole first, with what is too small to say."""
-    rows = [["", "group", "FAR (95 % interval)", "of", "FRR (95 % interval)", "of", ""]]
+    per_person = any("frr_per_person" in row for row in found["rows"])  # not in older results
+    names = ("far", "frr", *("far_per_person", "frr_per_person") * per_person)
+    rows = [["", "group", *(cell for name in names for cell in (f"{label(name)} (95 % interval)", "of")), ""]]
     whole = {"column": "all", "group": "", "warning": None, **found["overall"]}
     for row in (whole, *found["rows"]):
         cells = [row["column"], row["group"]]
-        for name in ("far", "frr"):
+        for name in names:
             rate = row.get(name)
             cells += [estimate(Estimate(**rate)), f"{rate['n']:,}"] if rate else ["–", "0"]
         rows.append([*cells, row["warning"] or ""])
