@@ -27,11 +27,24 @@ from ..protocols import (
     search_table,
     searched,
 )  # fmt: skip
+from ..protocols.failures import calibrated, require_others
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..protocols.open_set import listed
 from ..types import Embeddings, OperatingPoint
 from .terminal import Json, Model, StrictRates, open_checked, out, progress
-from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors, show
+from .vectors import (
+    CountFailures,
+    Crops,
+    ListFiles,
+    Lists,
+    Partial,
+    Photographs,
+    System,
+    Vectors,
+    judged_system,
+    refuse_few_errors,
+    show,
+)  # fmt: skip
 
 
 def calibrate(
@@ -47,6 +60,8 @@ def calibrate(
     embeddings: Vectors = None,
     named: ListFiles = None,
     crops: Crops = None,
+    photographs: Photographs = None,
+    failures: CountFailures = None,
     partial: Partial = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
@@ -101,20 +116,30 @@ def calibrate(
         _for_searches(
             named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
             enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
-            unused={"--far": far, "--groups": groups, "--conditions": conditions},
+            unused={
+                "--far": far, "--groups": groups, "--conditions": conditions, "--photographs": photographs,
+                "--failures": failures,
+            },
         )  # fmt: skip
         return
     if fpir is not None or enrolled is not None:
         raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
     reads = inputs_of(protocol)  # says which protocols there are
     _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
-    if conditions and embeddings is not None:
-        raise ConfigError("--conditions with a model", "--embeddings", "drop one of them")
+    if conditions and (embeddings is not None or photographs is not None):
+        other = "--embeddings" if embeddings is not None else "--photographs"
+        raise ConfigError("--conditions with a model and crops", other, "drop one of them")
     faces, outside = _condition_faces(conditions or [], strict)
     lists = named or reads.find_lists(data)
     pairs = reads.read_pairs(lists)
-    system = judged_system(protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict)
+    system = judged_system(
+        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
+        photographs=photographs, failures=failures,
+    )  # fmt: skip
     told: dict[str, Any] = {}
+    if pairs and system.failures and not partial:
+        require_others(system.failures, pairs[0], system.vectors)
+    partial = partial or system.failures is not None
     if pairs:
         listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], told)
         comparisons, digest = of_list(system.vectors, listed), listed.sha256
@@ -131,6 +156,8 @@ def calibrate(
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
     result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
+    if system.failures:
+        result = calibrated(result, point, comparisons, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)

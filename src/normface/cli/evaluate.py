@@ -11,10 +11,22 @@ from ..embed import certificate, certify, keep_certificate
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
+from ..protocols.failures import evaluated, require_others
 from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Result
 from .terminal import Json, Model, StrictRates
-from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors, show
+from .vectors import (
+    CountFailures,
+    Crops,
+    ListFiles,
+    Lists,
+    Partial,
+    Photographs,
+    Vectors,
+    judged_system,
+    refuse_few_errors,
+    show,
+)  # fmt: skip
 
 
 def evaluate(
@@ -27,6 +39,8 @@ def evaluate(
     ] = None,
     named: ListFiles = None,
     crops: Crops = None,
+    photographs: Photographs = None,
+    failures: CountFailures = None,
     partial: Partial = False,
     pca: Annotated[
         float | None, typer.Option(help="Apply PCA fitted on the other folds, keeping this share of the variance.")
@@ -61,6 +75,8 @@ def evaluate(
     reads = inputs_of(protocol)  # raises for an unknown protocol
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
     options = _options(protocol, pca=pca, partial=partial or None)
+    if photographs is not None and certified:
+        raise ConfigError("--certify with crops", "--photographs", "use: normface calibrate … --photographs")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     lists = named or reads.find_lists(data)
@@ -68,9 +84,16 @@ def evaluate(
     if groups is not None and (pairs is None or not pairs[0].fold.any()):
         raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")
     system = judged_system(
-        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict
-    )
+        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict,
+        photographs=photographs, failures=failures, certified=True,
+    )  # fmt: skip
+    if system.failures and pairs:
+        if not partial:
+            require_others(system.failures, pairs[0], system.vectors)
+        options |= _options(protocol, partial=True)
     result = PROTOCOLS.build(protocol, system.vectors, *lists, conditions=system.conditions, **options)
+    if system.failures:
+        result = evaluated(result, system.vectors, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     if pairs and "threshold" in result.facts:
         result = _with_details(result, system.vectors, *pairs, groups)
@@ -109,7 +132,8 @@ def _with_details(
     result: Result, vectors: Embeddings, pairs: NamedPairs, columns: Mapping[str, Ids], groups: Path | None
 ) -> Result:
     """Add calibration, the hardest errors and rates by group, at the protocol's threshold."""
-    comparisons = of_list(vectors, pairs.available(vectors)[0])
+    available, told = pairs.available(vectors)
+    comparisons = of_list(vectors, available)
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
-    by_pair = {} if "partial" in result.facts else few_groups(columns)
+    by_pair = {} if told else few_groups(columns)
     return detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
