@@ -5,7 +5,6 @@ Templates are not encrypted here, and Milvus decides when deleted data leave its
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,7 +33,7 @@ from .base import (
 )  # fmt: skip
 from .encryption import KEY_VARIABLE
 from .milvus_migration import MilvusMigration
-from .milvus_store import AUDIT, CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
+from .milvus_store import CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
 
 
 class MilvusGallery(Gallery):
@@ -174,10 +173,8 @@ class MilvusGallery(Gallery):
 
     def audit(self) -> Iterator[Event]:
         """See `Gallery`. This log is not chained: anyone with write access to Milvus can change it."""
-        with self._store.in_words():
-            collection = AUDIT if self._store.client.has_collection(AUDIT) else None
-        rows = self._store.rows(collection, ["time", "action", "person", "detail"])
-        for number, row in enumerate(rows, 1):
+        rows = self._store.rows(self._store.audit(), ["time", "action", "person", "detail"])
+        for number, row in enumerate(sorted(rows, key=lambda row: row["id"]), 1):
             told = datetime.fromtimestamp(row["time"], UTC)
             yield Event(number, told, row["action"], row["person"], row["detail"] or "")
 
@@ -217,5 +214,4 @@ def milvus(
             "no key, because Milvus cannot search encrypted templates", "a key",
             f"encrypt the disks of Milvus and unset {KEY_VARIABLE}, or use file:PATH",
         )  # fmt: skip
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised anyway
     return MilvusGallery(place, model=model, operating_point=operating_point, create=create)
