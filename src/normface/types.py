@@ -23,20 +23,7 @@ Bools = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
 RULE_OF_30 = 30  # errors below which a rate is poorly known (ISO/IEC 19795-1; Doddington et al. 2000)
-RATES = (
-    "accuracy",
-    "far",
-    "frr",
-    "tar",
-    "vr",
-    "dir",
-    "cmc",
-    "rank1",
-    "fpir",
-    "fnir",
-    "fta",
-    "fte",
-)  # whose errors are counted
+RATES = ("accuracy", "far", "frr", "tar", "vr", "dir", "cmc", "rank1", "fpir", "fnir")  # whose errors can be counted
 
 
 @dataclass(frozen=True)

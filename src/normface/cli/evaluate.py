@@ -87,10 +87,10 @@ def evaluate(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict,
         photographs=photographs, failures=failures, certified=True,
     )  # fmt: skip
-    if system.failures and pairs:
-        if not partial:
-            require_others(system.failures, pairs[0], system.vectors)
-        options |= _options(protocol, partial=True)
+    if system.failures and pairs and not partial:
+        require_others(system.failures, pairs[0], system.vectors)
+    if system.failures and "partial" in signature(PROTOCOLS[protocol]).parameters:
+        options["partial"] = True
     result = PROTOCOLS.build(protocol, system.vectors, *lists, conditions=system.conditions, **options)
     if system.failures:
         result = evaluated(result, system.vectors, pairs[0] if pairs else None, system.failures)

@@ -42,7 +42,7 @@ class Failures:
     @property
     def failed(self) -> Bools:
         """Which gave no template [N]."""
-        return np.isin(self.ids, list(self.reasons))
+        return self.missing(self.ids)
 
     def rates(self) -> dict[str, Estimate]:
         """`fta` of photographs, with an interval over people, and `fte` of people."""
@@ -67,6 +67,15 @@ class Failures:
         """Which of some ids are failures."""
         return np.isin(ids, list(self.reasons))
 
+    def explain(self, facts: Mapping[str, Any], named: NamedPairs | None, known: Ids) -> dict[str, Any]:
+        """Facts with those of failures, and without `partial` where all that lacks a vector is a failure."""
+        told = {**facts, **self.facts()}
+        if named is not None:
+            ids = np.concatenate([named.left, named.right])
+            if (np.isin(ids, known) | self.missing(ids)).all():
+                told.pop("partial", None)
+        return told
+
 
 def require_others(failures: Failures, named: NamedPairs, embeddings: Embeddings) -> None:
     """Raise DataError for listed images that neither have a vector nor are failures."""
@@ -80,8 +89,7 @@ def evaluated(result: Result, embeddings: Embeddings, named: NamedPairs | None, 
     `result` is of the pairs whose images both have a vector. `tar@far=…`, `tar_per_person@far=…` and `accuracy` then
     count failures; what they were is named `…_without_failures`. Accuracy takes pairs that are not compared for wrong.
     """
-    facts = {**result.facts, **failures.facts()}
-    facts.pop("partial", None)
+    facts = failures.explain(result.facts, named, embeddings.ids)
     notes = [*facts.get("notes", [])]
     found = dict(result.metrics)
     if failures.counted and named is not None:
@@ -120,8 +128,7 @@ def calibrated(
             for name, each in names.items() if name in found
         }  # fmt: skip
         found = _beside(found, counted)
-    facts = {**result.facts, **failures.facts()}
-    facts.pop("partial", None)
+    facts = failures.explain(result.facts, named, comparisons.ids)
     return replace(result, metrics=found | failures.rates(), facts=facts)
 
 
