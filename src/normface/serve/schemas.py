@@ -181,7 +181,7 @@ class Found(BaseModel):
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
-        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715, for up to 1,000 templates: …",
+        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715 for up to 1,000 templates, …",
     })  # fmt: skip
     matches: list[Ranked]
     templates: int = Field(description="Number of templates compared; a person has one per photograph.")
