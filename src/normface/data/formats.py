@@ -44,14 +44,19 @@ def open_reader(path: str | Path, strict: bool = False, *, label: str | None = N
     names, if it is not a usual one. Raises DataError for anything else, ConfigError for a label where none is.
     """
     path = Path(path)
-    fallback = "folder" if path.is_dir() else "zip"
-    name = next((name for name in READERS if READERS.build(name).owns(path)), fallback)
+    name = reader_of(path)
     format = READERS.build(name)
     if label is None:
         return format.open(path, strict)
     if "label" not in signature(format.open).parameters:
         raise ConfigError("--label-column with a table, a list or tars", f"{path}, a {name}", "drop --label-column")
     return format.open(path, strict, label=label)  # type: ignore[call-arg]
+
+
+def reader_of(path: Path) -> str:
+    """Return the name of the reader that `open_reader` uses: `folder` or `zip` where no other owns the path."""
+    fallback = "folder" if path.is_dir() else "zip"
+    return next((name for name in READERS if READERS.build(name).owns(path)), fallback)
 
 
 def format_of(path: str | Path) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..data.decoding import EXTENSIONS, Reduced, decode_reduced
-from ..data.folder import is_image
-from ..data.source import Source, open_source
+from ..data.folder import is_image, unread, warn_of_unread
+from ..data.source import Source, open_source, read_file
 from ..errors import DataError
 from ..types import Face, Floats, Image
 from .alignment import align, zoom
@@ -22,10 +22,11 @@ from .template import Template
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images by name, sorted; `source.read(name)` returns the bytes of one."""
+    """Images by name, sorted; `source.read(name)` returns the bytes of one. `unread` counts other files by kind."""
 
     source: Source
     names: Sequence[str]
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,8 +54,8 @@ def open_photographs(path: str | Path) -> Photographs:
     """Open the images at `path`: a folder or zip with images at any depth, or a text file with one path per line.
 
     Paths in a list are relative to the list's folder; they may be separated by NUL bytes, as by `find -print0`. Names
-    are relative to the folder that contains all of them. Hidden files, `__MACOSX` and other file types are ignored.
-    Raises DataError for anything else, or if there is no image.
+    are relative to the folder that contains all of them. A warning counts the files that are not read, by kind: hidden
+    ones, `__MACOSX` and other file types. Raises DataError for anything else, or if there is no image.
     """
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
@@ -65,7 +66,9 @@ def open_photographs(path: str | Path) -> Photographs:
         raise DataError(
             f"images in {path}", f"none among {len(source.names)} files", f"supply files {', '.join(EXTENSIONS)}"
         )
-    return Photographs(source, names)
+    others = unread(name.replace("../", "") for name in source.names)
+    warn_of_unread(path, others)
+    return Photographs(source, names, others)
 
 
 def read_landmarks(path: str | Path) -> dict[str, Floats]:
@@ -115,8 +118,4 @@ class _Listed:
         object.__setattr__(self, "names", [os.path.relpath(file, root).replace(os.sep, "/") for file in files])
 
     def read(self, name: str) -> bytes:
-        try:
-            return Path(self.root, name).read_bytes()
-        except OSError as error:
-            got = error.strerror or repr(error)
-            raise DataError(f"{name} to be readable", got, "restore the file, or remove it from the list") from error
+        return read_file(Path(self.root, name))

@@ -7,13 +7,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..types import Estimate, OperatingPoint
+from ..types import Estimate, OperatingPoint, SearchRule
 
 _FAR = {"value": 0.001, "low": 0.0002, "high": 0.0029, "n": 3000}
 _TAR = {"value": 0.981, "low": 0.9755, "high": 0.9856, "n": 3000}
 _POINT = {
     "threshold": 0.3512, "target_far": 0.001, "far": _FAR, "tar": _TAR, "protocol": "lfw, mirror sum",
-    "model_sha256": "9f…", "data_sha256": "ea…",
+    "far_per_person": {"value": 0.0008, "low": 0.0002, "high": 0.0026, "n": 4281},
+    "tar_per_person": {"value": 0.974, "low": 0.967, "high": 0.98, "n": 1680}, "commonest_five": 0.12,
+    "confident": False, "model_sha256": "9f…", "data_sha256": "ea…",
+}  # fmt: skip
+_SEARCH = {
+    "threshold": 0.4715, "templates": 120, "false_matches": 0.0012, "table": True, "enrolled": 1000,
+    "target_fpir": 0.01,
+    "fpir": {"value": 0.0098, "low": 0.0071, "high": 0.0131, "n": 5749},
+    "fnir": {"value": 0.131, "low": 0.118, "high": 0.145, "n": 1680}, "warning": None,
 }  # fmt: skip
 _DECISION = {
     "score": 0.6127, "same": True, "decision": "same", "llr": 6.9, "risk": 0.0008, "outside": [],
@@ -43,7 +51,7 @@ class Fault(BaseModel):
 
 
 class Rate(BaseModel):
-    """A measured rate with its 95 % interval and number of comparisons."""
+    """A measured rate with its 95 % interval and number of comparisons, or of people."""
 
     value: float
     low: float
@@ -64,6 +72,13 @@ class Certificate(BaseModel):
     target_far: float | None = Field(description="The false accept rate requested; null for best accuracy.")
     far: Rate
     tar: Rate
+    far_per_person: Rate | None = Field(description="Mean over people of each one's own rate; null if unknown.")
+    tar_per_person: Rate | None = Field(description="Likewise, of genuine comparisons.")
+    commonest_five: float | None = Field(
+        description="Share of the genuine comparisons of the five most frequent people; above a third, read the rates "
+        "per person."
+    )
+    confident: bool = Field(description="Whether the upper limit of `far`, not its value, was kept at `target_far`.")
     protocol: str
     model_sha256: str
     data_sha256: str
@@ -73,9 +88,38 @@ class Certificate(BaseModel):
         """Convert an OperatingPoint."""
         if point is None:
             return None
+        far, tar = (Rate.of(rate) if rate else None for rate in (point.far_per_person, point.tar_per_person))
         return cls(
             threshold=point.threshold, target_far=point.target_far, far=Rate.of(point.far), tar=Rate.of(point.tar),
+            far_per_person=far, tar_per_person=tar, commonest_five=point.commonest_five, confident=point.confident,
             protocol=point.protocol, model_sha256=point.model_sha256, data_sha256=point.data_sha256,
+        )  # fmt: skip
+
+
+class SearchThreshold(BaseModel):
+    """How a search is decided: by the certificate's row for as many templates as the gallery has."""
+
+    model_config = _shown(_SEARCH)
+    threshold: float = Field(description="Accept if the cosine is at least this.")
+    templates: int = Field(description="In the gallery now.")
+    false_matches: float = Field(description="How many enrolled people a search for a stranger is expected to accept.")
+    table: bool = Field(description="False: the certificate has no thresholds for searches; a verification's decides.")
+    enrolled: int | None = Field(description="Size of gallery that the row is for: the next one in the table.")
+    target_fpir: float | None = Field(description="The false positive identification rate requested.")
+    fpir: Rate | None = Field(description="Share of searches for strangers that accept anybody, in such a gallery.")
+    fnir: Rate | None = Field(description="Share of searches for enrolled people that do not accept them; per person.")
+    warning: str | None = Field(description="Why this threshold is not that of such a search; null if it is.")
+
+    @classmethod
+    def of(cls, rule: SearchRule | None, point: OperatingPoint | None) -> SearchThreshold | None:
+        """Convert a SearchRule of an operating point."""
+        if rule is None or point is None:
+            return None
+        row = rule.point
+        return cls(
+            threshold=rule.threshold, templates=rule.templates, false_matches=rule.false_matches, table=row is not None,
+            enrolled=row.enrolled if row else None, target_fpir=point.search.target_fpir if point.search else None,
+            fpir=Rate.of(row.fpir) if row else None, fnir=Rate.of(row.fnir) if row else None, warning=rule.warning,
         )  # fmt: skip
 
 
@@ -137,12 +181,14 @@ class Found(BaseModel):
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
-        "face": _FACE,
-        "note": "120 templates were compared, so a false match is more likely than in one comparison.",
+        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715 for up to 1,000 templates, …",
     })  # fmt: skip
     matches: list[Ranked]
     templates: int = Field(description="Number of templates compared; a person has one per photograph.")
-    operating_point: Certificate | None
+    operating_point: Certificate | None = Field(description="The model's, for verification.")
+    search: SearchThreshold | None = Field(
+        description="What the decisions are made by; null without an operating point, and if nobody is enrolled."
+    )
     face: Face
     note: str
 
@@ -150,34 +196,66 @@ class Found(BaseModel):
 class Person(BaseModel):
     """An enrolled person. Images are not stored."""
 
-    model_config = _shown({"name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z", "consent": "form 12"})
+    model_config = _shown({
+        "id": "5c1f6c1b5f0e4b0f", "name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z",
+        "consent": "form 12", "tags": ["staff"],
+    })  # fmt: skip
+    id: str | None = Field(description="Stands for the person in addresses; a new name does not change it.")
     name: str
     templates: int
     enrolled: datetime
     consent: str | None
+    tags: list[str]
 
 
 class People(BaseModel):
-    """The people enrolled, by name."""
+    """A page of the people enrolled, by name."""
 
     people: list[Person]
+    next: str | None = Field(description="Send it as `after` for the next page; null on the last one.")
+
+
+class Template(BaseModel):
+    """A template of a person; vectors are not shown."""
+
+    model_config = _shown({"number": 7, "time": "2026-11-24T12:00:00Z", "quality": 21.4, "source": "5c1f…"})
+    number: int
+    time: datetime
+    quality: float | None
+    source: str | None = Field(description="SHA-256 of the photograph.")
+
+
+class Templates(BaseModel):
+    """A person's templates, oldest first."""
+
+    person: Person
+    templates: list[Template]
 
 
 class Enrolled(BaseModel):
     """The templates added."""
 
-    model_config = _shown({"person": "Ann", "added": 2, "faces": [_FACE, _FACE]})
+    model_config = _shown({
+        "person": "Ann", "id": "5c1f6c1b5f0e4b0f", "added": 2, "duplicates": 0, "warnings": [], "faces": [_FACE, _FACE],
+    })  # fmt: skip
     person: str
+    id: str | None
     added: int
+    duplicates: int = Field(description="Photographs that were enrolled under this name before, so not again.")
+    warnings: list[str] = Field(description="Such as somebody enrolled under nearly the same name.")
     faces: list[Face]
 
 
 class Forgotten(BaseModel):
-    """The person erased, and their number of templates."""
+    """The person, and how many of their templates were erased."""
 
-    model_config = _shown({"person": "Ann", "erased": 3})
+    model_config = _shown({"person": "Ann", "erased": 3, "wiped": True})
     person: str
     erased: int
+    wiped: bool = Field(
+        description="Whether the bytes are gone from the files. If not (status 202), another process still reads an "
+        "older state, and they go when it has ended."
+    )
 
 
 class Embedded(BaseModel):
