@@ -338,14 +338,11 @@ class Highest:
 
     def falling(self) -> tuple[Floats, Ints]:
         """The highest, falling, with whose they are."""
-        return highest(self._parts, self.keep)
-
-
-def highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, Ints]:
-    tail, owners = (np.concatenate(each) for each in zip(*parts, strict=True))
-    best = np.argpartition(tail, len(tail) - keep)[-keep:] if len(tail) > keep else np.arange(len(tail))
-    best = best[np.argsort(tail[best])[::-1]]
-    return tail[best], owners[best]
+        scores, owners = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        more = len(scores) > self.keep
+        best = np.argpartition(scores, len(scores) - self.keep)[-self.keep :] if more else np.arange(len(scores))
+        best = best[np.argsort(scores[best])[::-1]]
+        return scores[best], owners[best]
 
 
 def binned(scores: Floats, bins: int = BINS, *, span: tuple[float, float] = (-1.0, 1.0)) -> Ints:

@@ -10,8 +10,8 @@ from ..types import RULE_OF_30, Calibration, Estimate, OperatingPoint, Result
 
 Rows = list[list[str]]
 
-ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "tar", "tpir", "vr")
-PER_PERSON = "_per_person"
+ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "fta", "fte", "tar", "tpir", "vr")
+PER_PERSON, WITHOUT = "_per_person", "_without_failures"
 FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are told first
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 FACTS = {
@@ -22,7 +22,7 @@ FACTS = {
 }  # fmt: skip
 SHOWN = (
     "fold_accuracy", "fold_threshold", "notes", "confident", "slices", "hardest", "operating_point", "by_trial",
-    "mean_minus_std", "partial",
+    "mean_minus_std", "partial", "failures",
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def summary(results: Mapping[str, Result]) -> str:
     """What was found, in sentences: first what is missing, then each system, then how it was judged."""
     first = next(iter(results.values()))
     partial = [f"{result.facts['partial']}." for result in results.values() if "partial" in result.facts]
+    partial += [_failed(result.facts["failures"]) for result in results.values() if "failures" in result.facts]
     found = "; ".join(f"{name} {_found(result)}" for name, result in results.items())
     brackets = ["Brackets hold 95 % intervals."] if " to " in found else []
     return " ".join([*dict.fromkeys(partial), f"{found}.", *brackets, *_how(first, len(results) == 1)])
@@ -45,6 +46,14 @@ def _found(result: Result) -> str:
         return f"decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs correctly"
     told = [_sentence(name, found) for name, found in _leading(result)]
     return ", ".join(filter(None, told[:3])) or "was measured"
+
+
+def _failed(failures: Mapping[str, Any]) -> str:
+    """How many photographs gave no template, why, and what became of them."""
+    why = ", ".join(f"{count:,} {reason}" for reason, count in failures["reasons"].items())
+    count = "counted as false non-matches" if failures["counted"] else "left out of the rates"
+    told = f"{failures['failed']:,} of {failures['photographs']:,} photographs gave no template"
+    return f"{told} ({why}), {count}." if failures["failed"] else f"{told}."
 
 
 def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str:
@@ -81,8 +90,10 @@ def _leading(result: Result) -> list[tuple[str, Estimate]]:
 def label(name: str) -> str:
     """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
     kind, _, condition = name.partition("@")
+    kind, without, _ = kind.partition(WITHOUT)
     kind, each, _ = kind.partition(PER_PERSON)
     kind = (kind.upper() if kind in ACRONYMS else kind) + (" per person" if each else "")
+    kind += " without failures" if without else ""
     return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
 
 
