@@ -65,7 +65,7 @@ DOUBT: dict[int | str, dict[str, Any]] = {
 LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": Forgotten, "description": "Erased; the bytes go when another process has ended reading"}
 }
-PAGE = 1000  # people in one answer
+MOST_PEOPLE = 1000  # people in one answer
 Aligned = Annotated[bool, Form(description="The images are aligned crops already: detect nothing.")]
 Anyway = Annotated[
     bool, Form(description="Go on with photographs that the certificate does not cover, instead of not deciding.")
@@ -198,7 +198,7 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
 
     @router.get("/people", summary="List the people enrolled, by name", responses=GONE)
     async def listed(
-        limit: Annotated[int, Query(ge=1, le=PAGE, description="People on a page.")] = 100,
+        limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE, description="People on a page.")] = 100,
         after: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
         q: Annotated[str, Query(max_length=200, description="Beginning of the name.")] = "",
         tag: Annotated[str | None, Query(max_length=100, description="Only people with this tag.")] = None,
