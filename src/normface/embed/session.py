@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from ..system_facts import usable_cores
 from ..types import Floats, InputSpec, OperatingPoint
 from .network import CONSTANTS_KEY, POINT_KEY, PRECISION_KEY, SHA_KEY, SPEC_KEY, Network, certificate
 from .weights import fingerprint
@@ -29,7 +29,8 @@ def open_onnx(path: Path, *, certified: bool = True) -> Network:
     It computes in float32, on an NVIDIA GPU if the GPU build of ONNX Runtime is installed, otherwise on all cores.
     Raises ModelError if file, specification or shapes do not fit.
     """
-    session = _session(path)
+    run = OnnxRun(path)
+    session = run.session
     metadata = session.get_modelmeta().custom_metadata_map
     spec_file, point_file = path.with_suffix(".spec.json"), certificate(path)
     # As bytes: text that is no UTF-8 is then reported like any other damage.
@@ -45,12 +46,12 @@ def open_onnx(path: Path, *, certified: bool = True) -> Network:
     _check_shape(session, spec, path)
     on_gpu = session.get_providers()[0] != "CPUExecutionProvider"
     return Network(
-        partial(_run, session),
+        run,
         spec,
         sha256=_sha256(path, metadata),
         operating_point=OperatingPoint.from_json(point_text) if point_text and certified else None,
         name=path.name,
-        threads=1 if on_gpu else _cores(),
+        threads=1 if on_gpu else usable_cores(),
         batch=ON_GPU if on_gpu else MICRO,
         device="gpu" if on_gpu else "cpu",
     )
@@ -91,21 +92,45 @@ def _session(path: Path) -> Any:
         raise ModelError("a readable ONNX model", f"{path} ('{error}')", "export it again") from error
 
 
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class OnnxRun:
+    """The network of an ONNX file as a function; opened anew in every process that it comes to.
+
+    Copies and pickles open the file again, and raise ModelError if it holds other bytes by then.
+    """
+
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
+        if sha256 is not None and _digest(path) != sha256:
+            raise ModelError(f"{path} as it was when it was loaded", "other bytes", "load it again")
+        self.path, self._opened = path.absolute(), (os.getpid(), _session(path))
+
+    def __reduce__(self) -> tuple[type[OnnxRun], tuple[Path, str]]:
+        return OnnxRun, (self.path, _digest(self.path))
+
+    @property
+    def session(self) -> Any:
+        """ONNX Runtime's, of this process."""
+        if self._opened[0] != os.getpid():  # forked
+            self._opened = (os.getpid(), _session(self.path))
+        return self._opened[1]
+
+    def __call__(self, pixels: NDArray[np.float32]) -> Floats:
+        """Features of any number of images, also by a model whose batch size is fixed."""
+        session = self.session
+        source = session.get_inputs()[0]
+        fixed = source.shape[0] if isinstance(source.shape[0], int) else len(pixels)
+        parts = []
+        for start in range(0, len(pixels), fixed):
+            part = pixels[start : start + fixed]
+            full = np.concatenate([part, np.zeros_like(pixels[:1]).repeat(fixed - len(part), 0)])
+            parts.append(np.asarray(session.run(None, {source.name: full})[0])[: len(part)])
+        return np.concatenate(parts)
 
 
-def _run(session: Any, pixels: NDArray[np.float32]) -> Floats:
-    """Features of any number of images, also by a model whose batch size is fixed."""
-    source = session.get_inputs()[0]
-    fixed = source.shape[0] if isinstance(source.shape[0], int) else len(pixels)
-    parts = []
-    for start in range(0, len(pixels), fixed):
-        part = pixels[start : start + fixed]
-        full = np.concatenate([part, np.zeros_like(pixels[:1]).repeat(fixed - len(part), 0)])
-        parts.append(np.asarray(session.run(None, {source.name: full})[0])[: len(part)])
-    return np.concatenate(parts)
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"the model at {path}", f"'{error.strerror}'", "put the file back") from error
 
 
 def _check_shape(session: Any, spec: InputSpec, path: Path) -> None:

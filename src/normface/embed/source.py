@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import Images, decode, decode_reduced, open_reader
+from ..data import Images, decode, open_reader
 from ..errors import DataError, FaceError
-from ..faces import DETECTORS, Detector, central, find_template, retarget, size_fault
+from ..faces import DETECTORS, Detector, find_template, retarget, size_fault
+from ..faces.finding import Portrait, find_portraits
 from ..faces.photographs import Photograph, Photographs, open_photographs
-from ..types import Face, Image
+from ..types import Image
 
-DETAIL = 500  # photographs are looked at reduced, as `normface align` does
 PROBED = 8  # images looked at to tell crops from photographs
 
 
@@ -91,23 +91,14 @@ class Source:
         """Of each photograph the face nearest its center, or why there is none."""
         opened = [self._open(row) for row in rows]
         seen = [each for each in opened if isinstance(each, Photograph)]
-        faces = iter(_detector().detect_many([each.reduced.image for each in seen]))
-        return [each if isinstance(each, str) else self._cut(each, next(faces)) for each in opened]
+        found = iter(find_portraits(_detector(), seen, find_template(self.template)))
+        return [each if isinstance(each, str) else _crop_or_reason(next(found)) for each in opened]
 
     def _open(self, row: int) -> Photograph | str:
         try:
-            data = self.encoded(row)
-            return Photograph(self.ids[row], data, decode_reduced(data, self.ids[row], DETAIL))
+            return Photograph.open(self.encoded(row), self.ids[row])
         except DataError as error:
             return error.got
-
-    def _cut(self, photograph: Photograph, faces: list[Face]) -> Image | str:
-        if not faces:
-            return "no face found"
-        try:
-            return photograph.crop(central(faces, photograph.reduced.image.shape), find_template(self.template))
-        except FaceError as error:
-            return f"degenerate landmarks {error.got}"
 
 
 def open_source(path: str | Path, template: str, photographs: bool | None = None) -> Source:
@@ -133,6 +124,14 @@ def _open(path: Path) -> Images | Photographs:
             return open_photographs(path)
         except DataError:
             raise first from None
+
+
+def _crop_or_reason(found: list[Portrait] | FaceError | DataError) -> Image | str:
+    if isinstance(found, DataError):
+        return found.got
+    if isinstance(found, FaceError):
+        return f"degenerate landmarks {found.got}"
+    return found[0].crop if found else "no face found"
 
 
 @cache

