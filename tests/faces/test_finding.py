@@ -74,24 +74,24 @@ class TestTurns:
     image = np.zeros((60, 80, 3), np.uint8)
 
     def turn(self, *scores):
-        """Of the whole, of the half in four ways up, and of what is looked at then."""
+        """Of the whole, of a smaller one in four ways up, and of what is looked at then."""
         scripted = Scripted(*([score] if score else [] for score in scores))
         (found,) = find_faces(scripted, [opened(self.image)])
         assert not scripted.views
         return found[0].turn if found else None, [view.shape[:2] for view in scripted.seen]
 
     def test_the_other_ways_up_are_tried_below_a_sure_score_only(self):
-        whole, half, lying = (60, 80), (30, 40), (40, 30)
+        whole, small, lying = (60, 80), (24, 32), (32, 24)
         assert self.turn(0.999) == (0, [whole])
-        assert self.turn(0.9989, 0.9995) == (0, [whole, half])
-        assert self.turn(0.9989, 0.99, 0.9, 0.0, 0.9) == (0, [whole, half, lying, half, lying])
+        assert self.turn(0.9989, 0.9995) == (0, [whole, small])
+        assert self.turn(0.9989, 0.99, 0.9, 0.0, 0.9) == (0, [whole, small, lying, half, lying])
 
     def test_the_best_score_wins_if_it_is_plausible_and_better_than_upright(self):
         assert self.turn(0.8, 0.0, 0.96, 0.999, 0.9, 1.0)[0] == 180
         assert self.turn(0.97, 0.0, 0.96, 0.0, 0.0, 0.96)[0] == 0
         assert self.turn(0.0, 0.0, 0.96, 0.0, 0.0, 0.94)[0] is None
 
-    def test_faces_too_small_for_half_the_size(self):
+    def test_faces_too_small_for_the_smaller_image(self):
         assert self.turn(0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.99, 0.99)[0] == 90
         assert self.turn(0.5, 0.0, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0)[0] == 0
 

@@ -17,6 +17,7 @@ from .photographs import Photograph
 from .template import Template
 
 QUARTERS = (1, 2, 3)  # turns to the left, by NumPy's rot90
+SMALL = 0.4  # of the size, at which other ways up are tried: a photograph costs 4 % more in the mean
 
 
 class Portrait(NamedTuple):
@@ -74,26 +75,28 @@ def find_faces(detector: Detector, photographs: Sequence[Photograph]) -> list[li
 def _turned(detector: Detector, image: Image, upright: _Way) -> _Way:
     """The way up that gives the best score, for an image whose upright score is not sure.
 
-    Looks at half the size first, which most upright photographs pass. Another way up must have the best score at half
-    the size, and a plausible one that beats the upright score at full size. Of 57 unsure photographs in 807 of LFW none
-    was turned, and of 668 that were turned by hand all were turned back.
+    Looks at a smaller image first, which most upright photographs pass. Another way up must have the best score there,
+    and at full size a plausible one that beats the upright score.
     """
     sure, plausible = getattr(detector, "sure", 0.0), getattr(detector, "plausible", 0.0)
 
-    def look(view: Image, quarters: int) -> _Way:
-        return _Way(quarters, detector.detect_many([np.ascontiguousarray(np.rot90(view, quarters))])[0])
+    def look(view: Image, *quarters: int) -> list[_Way]:
+        views = [np.ascontiguousarray(np.rot90(view, each)) for each in quarters]
+        return [_Way(each, faces) for each, faces in zip(quarters, detector.detect_many(views), strict=True)]
 
-    small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) if min(image.shape[:2]) > 1 else image
-    ways = [look(small, 0)]
+    small = cv2.resize(
+        image, [max(1, round(SMALL * side)) for side in image.shape[1::-1]], interpolation=cv2.INTER_AREA
+    )
+    ways = look(small, 0)
     if ways[0].score >= sure:
         return upright
-    ways += [look(small, quarters) for quarters in QUARTERS]
-    if max(way.score for way in ways) < plausible:  # faces may be too small for half the size
-        ways = [upright, *(look(image, quarters) for quarters in QUARTERS)]
+    ways += look(small, *QUARTERS)
+    if max(way.score for way in ways) < plausible:  # faces may be too small for the smaller image
+        ways = [upright, *look(image, *QUARTERS)]
     best = max(ways, key=lambda way: way.score)
     if best.quarters == 0 or best.score < plausible:
         return upright
-    found = look(image, best.quarters)
+    (found,) = look(image, best.quarters)
     return found if found.score >= max(plausible, upright.score) else upright
 
 
