@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
 RULE_OF_30 = 30  # errors below which a rate is poorly known (ISO/IEC 19795-1; Doddington et al. 2000)
-RATES = ("accuracy", "far", "frr", "tar", "vr", "dir", "cmc", "rank1")  # whose errors can be counted
+RATES = ("accuracy", "far", "frr", "tar", "vr", "dir", "cmc", "rank1", "fpir", "fnir")  # whose errors can be counted
 
 
 @dataclass(frozen=True)
@@ -340,6 +340,115 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class SearchPoint:
+    """The threshold of searches in a gallery of one size, with the error rates it had.
+
+    Attributes:
+        enrolled: templates in the gallery.
+        threshold: accept if cosine ≥ threshold.
+        fpir: false positive identification rate, the share of searches for strangers that accept anybody; `n` people.
+        fnir: false negative identification rate, the share of searches for enrolled people that do not accept them, by
+            one template each; mean over `n` people.
+        false_matches: mean number of people whom a search for a stranger accepts.
+        extrapolated: True if there are more enrolled than people were measured; `fpir` is then an upper bound.
+    """
+
+    enrolled: int
+    threshold: float
+    fpir: Estimate
+    fnir: Estimate
+    false_matches: float
+    extrapolated: bool = False
+
+
+@dataclass(frozen=True)
+class SearchTable:
+    """Thresholds of searches by size of gallery, all for one false positive identification rate.
+
+    Attributes:
+        target_fpir: the rate requested.
+        points: one for each size, rising.
+        people, images: that were searched for.
+        protocol, data_sha256: of the images.
+        confident: True if the upper limit of `fpir`, not its value, was kept at or below `target_fpir`.
+    """
+
+    target_fpir: float
+    points: tuple[SearchPoint, ...]
+    people: int
+    images: int
+    protocol: str
+    data_sha256: str
+    confident: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(self.points))
+        sizes = [each.enrolled for each in self.points]
+        if not sizes or sizes != sorted(set(sizes)) or sizes[0] < 1:
+            raise ConfigError(
+                "search points of rising sizes", str(sizes), "run normface calibrate identification again"
+            )
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> SearchTable:
+        """Convert what `asdict` made."""
+        points = [
+            {**each, "fpir": Estimate(**each["fpir"]), "fnir": Estimate(**each["fnir"])} for each in raw["points"]
+        ]
+        return cls(**{**raw, "points": tuple(SearchPoint(**each) for each in points)})
+
+
+@dataclass(frozen=True)
+class SearchRule:
+    """How a search in a gallery is decided.
+
+    Attributes:
+        templates: in the gallery.
+        threshold: accept if cosine ≥ threshold.
+        false_matches: how many enrolled people a search for a stranger is expected to accept.
+        point: the row of the certificate's search table; None if it has none, so that `threshold` is of verification.
+    """
+
+    templates: int
+    threshold: float
+    false_matches: float
+    point: SearchPoint | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """Why the threshold is not that of such a search; None if it is."""
+        if self.point is None:
+            return (
+                f"decided by a verification threshold: among {self.templates:,} templates a search for a stranger is "
+                f"expected to accept {self.false_matches:.2g} people; make thresholds for searches: normface calibrate "
+                "identification"
+            )
+        if self.templates > self.point.enrolled:
+            return (
+                f"decided by the threshold for {self.point.enrolled:,} templates, the most in the certificate's table: "
+                f"among {self.templates:,} a search for a stranger is expected to accept {self.false_matches:.2g} "
+                "people; add that size: normface calibrate identification"
+            )
+        return None
+
+    @property
+    def words(self) -> str:
+        """The rule in a sentence."""
+        if self.warning or not self.point:
+            return self.warning or ""
+        rate = self.point.fpir
+        return (
+            f"threshold {self.threshold:.4f}, for up to {self.point.enrolled:,} templates, where "
+            f"{100 * rate.value:.2g} % of searches for a stranger ({100 * rate.low:.2g} to {100 * rate.high:.2g}) "
+            f"accept somebody; expected false matches among the {self.templates:,} here: {self.false_matches:.2g}"
+        )
+
+    def accepts(self, score: float) -> bool:
+        """Decide one match."""
+        return bool(score >= self.threshold)
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
     """Operating point: a threshold with the error rates it had for one model on one data set.
 
@@ -355,6 +464,7 @@ class OperatingPoint:
         commonest_five: share of the genuine comparisons of the five most frequent people; None as above.
         confident: True if the upper limit of `far`, not its value, was kept at or below `target_far`.
         conditions: the photographs that the rates hold for; None if they were not measured.
+        search: thresholds for searches in galleries of several sizes; None if they were not measured.
     """
 
     threshold: float
@@ -370,10 +480,22 @@ class OperatingPoint:
     commonest_five: float | None = None
     confident: bool = False
     conditions: Conditions | None = None
+    search: SearchTable | None = None
 
     def accepts(self, score: float) -> bool:
         """Decide one comparison."""
         return bool(score >= self.threshold)
+
+    def for_search(self, templates: int) -> SearchRule:
+        """How to decide a search among so many templates: by the smallest row that holds as many, or the last one.
+
+        Without a table the threshold is that of verification, and the rule says so.
+        """
+        if self.search is None:
+            return SearchRule(templates, self.threshold, templates * self.far.value)
+        rows = self.search.points
+        point = next((each for each in rows if each.enrolled >= templates), rows[-1])
+        return SearchRule(templates, point.threshold, point.false_matches * templates / point.enrolled, point)
 
     def to_json(self) -> str:
         """Serialize as one line of JSON, as in files next to models and in ONNX metadata."""
@@ -386,10 +508,11 @@ class OperatingPoint:
             raw = json.loads(text)
             calibration = Calibration(**raw["calibration"]) if raw.get("calibration") else None
             conditions = Conditions(**raw["conditions"]) if raw.get("conditions") else None
+            search = SearchTable.of(raw["search"]) if raw.get("search") else None
             rates: dict[str, Any] = {name: Estimate(**raw[name]) for name in ("far", "tar")}
             for name in ("far_per_person", "tar_per_person"):
                 rates[name] = Estimate(**raw[name]) if raw.get(name) else None
-            return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions})
+            return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions, "search": search})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError("an operating point as JSON", f"'{error}'", "create one: normface calibrate") from error
 
@@ -421,6 +544,7 @@ class Match:
         outside: why the operating point does not cover this comparison, a sentence each. The comparison is undecided,
             unless a decision was asked for anyway.
         risk: the estimated false match risk of the worse photograph; None without conditions.
+        rule: how a search was decided; None outside searches, and without an operating point.
         faces: the face used of each photograph that was compared, in its pixels; None for an aligned crop.
         found: number of faces in each of these photographs.
     """
@@ -430,6 +554,7 @@ class Match:
     person: str | None = None
     outside: tuple[str, ...] = ()
     risk: float | None = None
+    rule: SearchRule | None = None
     faces: tuple[Face | None, ...] = field(default=(), compare=False)
     found: tuple[int, ...] = field(default=(), compare=False)
 

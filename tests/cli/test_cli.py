@@ -460,18 +460,18 @@ def test_demo(run, tmp_path, monkeypatch):
 
 def test_demo_plans_to_the_time_it_has(drawn, monkeypatch):
     """Passes · images / speed is the share of a row; the first network that gets enough of them is taken."""
-    from normface.cli import demo
+    from normface.cli import demo_plan
     from normface.train import speed
 
     faces = open_reader(drawn / "train" / "faces-112.zip")
     speeds = {2: 10.0, 4: 100.0}  # by the stride of the network's first convolution
     monkeypatch.setattr(speed, "images_per_second", lambda config, reader: speeds[config.model.options["stem"]])
-    monkeypatch.setattr(demo.time, "perf_counter", lambda: 60.0)
-    kind = replace(demo.PLANS["real"], least=0.1, most=1000, each=10, rest=30)
-    network, epochs = demo.plan(kind, faces, 5.0, None, 30.0)
+    monkeypatch.setattr(demo_plan.time, "perf_counter", lambda: 60.0)
+    kind = replace(demo_plan.PLANS["real"], least=0.1, most=1000, each=10, rest=30)
+    network, epochs = demo_plan.planned(kind, faces, 5.0, None, 30.0)
     left = (300 - 30 - 30 - 3 * 10) / 3
     assert epochs == pytest.approx(left * 10 / len(faces), abs=0.05)
     assert network["stem"] == 2
-    network, epochs = demo.plan(replace(kind, enough=2 * epochs), faces, 5.0, None, 30.0)
+    network, epochs = demo_plan.planned(replace(kind, enough=2 * epochs), faces, 5.0, None, 30.0)
     assert network["stem"] == 4
     assert epochs == pytest.approx(left * 100 / len(faces), abs=0.05)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image as pillow
 from tests.laws.test_readers import mutations
 
 from normface.data import decode, decode_reduced, read_image
-from normface.data.decoding import EXTENSIONS, as_ppm
+from normface.data.decoding import EXTENSIONS, _lost, as_ppm
+from normface.data.image_kinds import AVIF, JPEG, JPEG_2000, TIFF, WEBP, kind_of
 from normface.errors import DataError
 
 Y, X = np.mgrid[:24, :40]
@@ -121,6 +124,87 @@ def test_sixteen_bits_are_scaled_not_clipped():
     np.testing.assert_array_equal(decode(pgm, "a"), np.stack([RGB[..., 1]] * 3, -1))
 
 
+def test_twelve_bits_in_sixteen_are_scaled():
+    """Cameras store 12-bit data so, up to 4095: as 16 bits it would be almost black."""
+    twelve = RGB.astype(np.uint16) * 16 + RGB // 16
+    assert 255 < twelve.max() <= 4095
+    np.testing.assert_array_equal(decode(png16(twelve, 2), "a"), RGB)
+    np.testing.assert_array_equal(decode(png16(twelve[..., 1], 0), "a"), np.stack([RGB[..., 1]] * 3, -1))
+    more = twelve.copy()
+    more[0, 0, 0] = 4096
+    np.testing.assert_array_equal(decode(png16(more, 2), "a"), more >> 8)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG2000", "AVIF", "HEIF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_other_kinds_are_read_upright(kind, orientation):
+    """Against Pillow's encoders. JPEG 2000 has no Exif here; TIFF has the orientation among its own tags."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    big = RGB.repeat(4, 0).repeat(4, 1)  # codecs of blocks blur edges
+    turned = {"tiffinfo": {0x112: orientation}} if kind == "TIFF" else {"exif": exif(orientation)}
+    best = {"AVIF": {"quality": 100}, "HEIF": {"quality": 100}}.get(kind, {})
+    wanted = UPRIGHT[1 if kind == "JPEG2000" else orientation](big)
+    found = decode(encode(big, kind, **turned, **best), "a")
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).mean() < 2
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    jpeg_xl = b"\0\0\0\x0cJXL \r\n\x87\n"
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DataError, match=r"got HEIC, which needs another package \(pip install 'normface\[heif\]'\)"):
+        decode(heic, "a")
+    with pytest.raises(DataError, match=r"got JPEG XL, which needs another package \(pip install pillow-jxl-plugin\)"):
+        decode(jpeg_xl, "a")
+
+
+def test_kinds_by_first_bytes():
+    for format, kind in (("JPEG", JPEG), ("TIFF", TIFF), ("AVIF", AVIF), ("JPEG2000", JPEG_2000), ("WEBP", WEBP)):
+        assert kind_of(encode(RGB, format)) is kind
+    assert kind_of(b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif") is AVIF
+    assert kind_of(b"\0\0\0\x18ftypmp42\0\0\0\0isom") is None
+
+
+def photograph(side=320):
+    """A picture with as much detail as a photograph's, so that its scan is long."""
+    noise = pillow.fromarray(np.random.default_rng(3).integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8))
+    return noise.resize((side, side), pillow.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_short_of_its_last_bytes_is_read_with_a_warning(progressive, caplog):
+    data = encode(photograph(), "JPEG", quality=90, progressive=progressive)
+    whole = decode(data, "a")
+    for short in (1, 2, 3, 40):
+        name = f"{short}-{progressive}.jpg"
+        found = decode(data[:-short], name)
+        assert (found != whole).any(axis=2).mean() <= 0.05
+        assert f"{name} lacks its last bytes" in caplog.messages[-1]
+        assert decode_reduced(data[:-short], name, 80).image.shape == (80, 80, 3)
+        with pytest.raises(DataError, match="Premature end"):
+            decode(data[:-short], name, strict=True)
+    warnings = len(caplog.messages)
+    decode(data[:-2], f"2-{progressive}.jpg")
+    assert len(caplog.messages) == warnings  # told once
+    for short in (len(data) // 8, len(data) // 2):
+        with pytest.raises(DataError, match="Premature end"):
+            decode(data[:-short], "a")
+
+
+@pytest.mark.parametrize("image", [RGB, photograph(112), RGB[..., 0]], ids=["small", "crop", "gray"])
+def test_the_missing_part_of_a_jpeg_is_measured(image):
+    """Against the whole file, for every number of missing bytes of a small one and every 37th of others."""
+    data = encode(image, "JPEG", quality=90)
+    whole = decode(data, "a")
+    scan = len(data) - data.index(b"\xff\xda")
+    for short in range(2, scan // 2, 1 if len(data) < 1000 else 37):
+        missing = (simplejpeg.decode_jpeg(data[:-short], strict=False) != whole).any(axis=2).mean()
+        assert missing * 0.9 <= _lost(data[:-short]) <= missing + 0.17  # one of six blocks may be right by chance
+
+
 def test_transparency_is_laid_on_white():
     alpha = (X * 6).astype(np.uint8)
     weight = alpha[..., None] / 255
@@ -136,12 +220,12 @@ def test_transparency_is_laid_on_white():
         assert (image[np.asarray(colours) == index] == 255).all()
 
 
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
 def test_animations_give_the_first_frame(format):
     frames = [pillow.new("RGB", (9, 7), colour) for colour in ("red", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
-    np.testing.assert_array_equal(decode(data, "a"), np.asarray(frames[0]))
+    close(decode(data, "a"), np.asarray(frames[0]), 3 if format == "AVIF" else 0)
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
@@ -159,7 +243,11 @@ REFUSED = {
         "pixels",
     ),
     **{f"{format}.cut": (data[: len(data) // 2], "") for format, data in WHOLE.items()},
-    "end.jpg": (WHOLE["JPEG"][:-2], "Premature end"),
+    "end.jpg": (WHOLE["JPEG"][:-200], "Premature end"),
+    "page.jpg": (b"\n<!DOCTYPE html><html><title>404</title>", "a web page"),
+    "page.png": (b"<html>", "a web page"),
+    "clip.jpg": (b"\0\0\0\x18ftypmp42\0\0\0\0isom", "a video"),
+    "paper.jpg": (b"%PDF-1.7", "a PDF"),
     "late.png": (WHOLE["PNG"][:-300], "truncated"),
     "flipped.jpg": (WHOLE["JPEG"][:900] + b"\xff\x00\xff\xd0" + WHOLE["JPEG"][904:], ""),
 }

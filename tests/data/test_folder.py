@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import shutil
+import socket
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -102,10 +104,15 @@ def test_a_wrapper_is_taken_off_unless_it_is_the_only_person(make, tmp_path):
 
 
 @BOTH
-def test_what_is_ignored_is_counted(make, tmp_path):
+def test_what_is_ignored_is_counted(make, tmp_path, caplog):
     junk = ["loose.png", ".hidden.png", "Ann/.h.png", ".git/a/b.png", "__MACOSX/Ann/._1.png", "lfw/__MACOSX/x.png"]
     junk += ["Ann/Thumbs.db", "Ann/notes.txt", "Ann/noextension"]
-    reader = open_folder(make(tmp_path, PEOPLE | dict.fromkeys(junk, b"")))
+    path = make(tmp_path, PEOPLE | dict.fromkeys(junk, b""))
+    reader = open_folder(path)
+    assert caplog.messages == [
+        f"{path}: not read: 5 hidden files, 1 .db file, 1 .txt file, 1 file without extension, "
+        "1 image outside any person's folder"
+    ]
     assert reader.identities.tolist() == ["Ann", "Bo"]
     assert len(reader) == 3
     assert reader.ignored == len(junk)
@@ -181,6 +188,18 @@ def test_linked_people_are_followed(tmp_path):
     (folder / "Bo" / "self").symlink_to(elsewhere, target_is_directory=True)
     with pytest.raises(DataError, match=r"expected readable folders in .*self leading back .*; correct the perm"):
         open_folder(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_fifos_and_sockets_are_refused_not_waited_for(tmp_path, monkeypatch):
+    folder = as_folder(tmp_path, {"Ann/1.png": png()})
+    os.mkfifo(folder / "Ann" / "2.png")
+    monkeypatch.chdir(folder / "Ann")  # a socket's whole path may be too long
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind("3.png")
+        found = open_folder(folder).check()
+        assert found.ids.tolist() == ["Ann/1.png"]
+        assert found.unreadable == [("Ann/2.png", "a FIFO"), ("Ann/3.png", "a socket")]
 
 
 def test_names_other_tools_write_into_zips(tmp_path):

@@ -46,6 +46,25 @@ def same_files(a, b):
     return all(p.read_bytes() == (b / p.name).read_bytes() for p in a.iterdir())
 
 
+def test_a_folder_is_read_at_any_depth(model, drawn, tmp_path, run, caplog):  # noqa: F811
+    """Three crops at the top and one in a folder: four embeddings; a text file is counted."""
+    reader = open_reader(drawn / "train" / "faces-112.zip")
+    for row, name in enumerate(["a.jpg", "b.jpg", "c.jpg", "more/d.jpg", "cut.jpg"]):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(reader.encoded(row)[: -2 if name == "cut.jpg" else None])
+    (tmp_path / "in" / "notes.txt").write_text("not read")
+    call = ["embed", tmp_path / "in", "--model", model, "--out", tmp_path / "out.npz", "--json"]
+    code, out, _ = run(*call)
+    assert code == 0
+    assert json.loads(out)["unread"] == {".txt file": 1}
+    assert Embeddings.load(tmp_path / "out.npz").ids.tolist() == ["a.jpg", "b.jpg", "c.jpg", "cut.jpg", "more/d.jpg"]
+    assert any("not read: 1 .txt file" in line for line in caplog.messages)
+    assert any("cut.jpg lacks its last bytes" in line for line in caplog.messages)
+    code, _, err = run(*call[:-2], tmp_path / "strict.npz", "--strict")
+    assert code == 2
+    assert "1 refused (first: cut.jpg: Premature end" in err
+
+
 @pytest.mark.usefixtures("parts_of_20")
 class TestLocal:
     def test_the_embedders_vectors_in_order(self, model, crops, drawn, tmp_path):

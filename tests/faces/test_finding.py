@@ -84,7 +84,7 @@ class TestTurns:
         whole, small, lying = (60, 80), (24, 32), (32, 24)
         assert self.turn(0.999) == (0, [whole])
         assert self.turn(0.9989, 0.9995) == (0, [whole, small])
-        assert self.turn(0.9989, 0.99, 0.9, 0.0, 0.9) == (0, [whole, small, lying, half, lying])
+        assert self.turn(0.9989, 0.99, 0.9, 0.0, 0.9) == (0, [whole, small, lying, small, lying])
 
     def test_the_best_score_wins_if_it_is_plausible_and_better_than_upright(self):
         assert self.turn(0.8, 0.0, 0.96, 0.999, 0.9, 1.0)[0] == 180

@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from normface.data.decoding import decode
 from normface.embed import Embedder
 from normface.errors import ConfigError, ModelError
 from normface.serve import Settings, create_app, new_key
+from normface.types import Estimate, SearchPoint, SearchTable
 
 BAD = 'Ann "<script>alert(1)</script>" / ../../etc/passwd'
 
@@ -156,6 +157,11 @@ class TestPeople:
         assert found["matches"][0]["same"] is True
         assert found["templates"] == 6
         assert found["operating_point"]["threshold"] == POINT.threshold
+        # No table of thresholds for searches: said, with the false matches to expect at verification's
+        assert (found["search"]["table"], found["search"]["threshold"]) == (False, POINT.threshold)
+        assert found["search"]["false_matches"] == pytest.approx(6 * POINT.far.value)
+        assert "decided by a verification threshold" in found["note"] == found["search"]["warning"]
+        assert found["matches"][0]["note"] == found["note"]
         one = client.post("/v1/verify", files={"a": faces[1][1]}, data={"person": BAD}).json()
         assert one["score"] == pytest.approx(1, abs=1e-5)
         assert len(one["faces"]) == 1
@@ -165,6 +171,27 @@ class TestPeople:
         assert gone.json() == {"person": BAD, "erased": 2}
         found = client.post("/v1/search", files={"photograph": faces[1][0]}).json()
         assert BAD not in [match["person"] for match in found["matches"]]
+
+    def test_a_search_is_decided_by_the_row_for_its_gallery(self, tmp_path, faces):
+        rate = Estimate(0.01, 0.005, 0.02, 100)
+        rows = SearchPoint(2, 0.95, rate, rate, 0.012), SearchPoint(10, 0.9999999, rate, rate, 0.011)
+        table = SearchTable(0.01, rows, 100, 200, "drawn faces", "data")
+        made = write_model(tmp_path / "table.onnx", replace(POINT, search=table))
+        settings = Settings(model=made, gallery=f"file:{tmp_path / 'people.db'}")
+        with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+            for person, row in ((0, rows[0]), (1, rows[1])):
+                assert enrol(client, f"p{person}", *faces[person]).status_code == 201
+                found = client.post("/v1/search", files={"photograph": faces[2][0]}).json()
+                told = found["search"]
+                assert (told["threshold"], told["enrolled"], told["templates"]) == (
+                    row.threshold, row.enrolled, 2 * (person + 1)
+                )  # fmt: skip
+                assert told["false_matches"] == pytest.approx(row.false_matches * told["templates"] / row.enrolled)
+                assert told["warning"] is None
+                assert told["fpir"] == asdict(rate)
+                for match in found["matches"]:
+                    assert match["same"] is (match["score"] >= row.threshold)
+                assert "expected false matches" in found["note"]
 
     def test_nobody_of_that_name(self, client, faces):
         assert faulty(client.delete("/v1/people/Ann"), 404, "an enrolled person")

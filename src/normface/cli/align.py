@@ -74,7 +74,7 @@ def align(
     summary = summarise(entries)
     write_page(page, source, photographs, entries, summary, {**settings, "template": template})
     if as_json:
-        places = {"journal": str(folder / JOURNAL), "report": str(page)}
+        places = {"journal": str(folder / JOURNAL), "report": str(page), "unread": dict(photographs.unread)}
         out.print_json(json.dumps({**summary, **places, "seconds": round(time.perf_counter() - began, 1)}))
         return
     out.print(f"{summary['crops']:,} crops from {summary['aligned']:,} of {summary['photographs']:,} photographs in "

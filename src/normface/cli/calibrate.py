@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from .. import report
@@ -23,9 +24,12 @@ from ..protocols import (
     of_list,
     operating_point,
     read_groups,
+    search_table,
+    searched,
 )  # fmt: skip
 from ..protocols.named_pairs import partly, people, present, rows_of
-from ..types import Embeddings
+from ..protocols.open_set import listed
+from ..types import Embeddings, OperatingPoint
 from .terminal import Json, Model, StrictRates, open_checked, out, progress
 from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors, show
 
@@ -33,7 +37,10 @@ from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_s
 def calibrate(
     protocol: Annotated[
         str,
-        typer.Argument(help="Its comparisons: lfw, pairs_csv (yours), a .bin's; blufr, all_pairs: every pair."),
+        typer.Argument(
+            help="Its comparisons: lfw, pairs_csv (yours), a .bin's; blufr, all_pairs: every pair; identification: "
+            "searches."
+        ),
     ],
     data: Lists = None,
     model: Model = None,
@@ -43,6 +50,13 @@ def calibrate(
     partial: Partial = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
+    ] = None,
+    fpir: Annotated[
+        float | None,
+        typer.Option(help="For identification: share of searches for strangers that may accept anybody, such as 0.01."),
+    ] = None,
+    enrolled: Annotated[
+        str | None, typer.Option(metavar="N,N,…", help="For identification: sizes of galleries, in templates.")
     ] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV `id,sex,age,…`: error rates of each group.")] = None,
     conditions: Annotated[
@@ -57,7 +71,10 @@ def calibrate(
         Path | None, typer.Option("--out", help="Write result.json, report.html and report.md here too.")
     ] = None,
     confident: Annotated[
-        bool, typer.Option("--confident", help="Hold the upper end of the FAR's 95 % interval to --far, not its value.")
+        bool,
+        typer.Option(
+            "--confident", help="Hold the upper end of the 95 % interval of FAR or FPIR to the rate, not its value."
+        ),
     ] = False,
     replicates: Annotated[int | None, typer.Option(hidden=True)] = None,  # deprecated: no bootstrap is needed
     strict: StrictRates = False,
@@ -71,10 +88,24 @@ def calibrate(
     docs/operating-points.md tells what a certificate says and what not.
     `--conditions` adds which photographs it covers: `verify`, `search` and `enrol` decide nothing on others.
 
+    `identification` adds thresholds for searches to the model's certificate, one for each size of gallery: of searches
+    for people who are not enrolled, at most `--fpir` accept anybody. People are the folders of the crops, or those of
+    `--list` (`id,person,role`; roles do not matter, for who is enrolled is drawn). `search` decides by them.
+
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`,
-    `normface calibrate blufr --data DATA --model M.onnx --far 0.001 --conditions faces.zip --conditions children=KIDS`.
+    `normface calibrate blufr --data DATA --model M.onnx --far 0.001 --conditions faces.zip --conditions children=KIDS`,
+    `normface calibrate identification --crops CROPS --model M.onnx --fpir 0.01 --enrolled 100,1000,5000`.
     """
+    if protocol == "identification":
+        _for_searches(
+            named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
+            enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
+            unused={"--far": far, "--groups": groups, "--conditions": conditions},
+        )  # fmt: skip
+        return
+    if fpir is not None or enrolled is not None:
+        raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
     reads = inputs_of(protocol)  # says which protocols there are
     _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
     if conditions and embeddings is not None:
@@ -117,7 +148,7 @@ def _fitting(
 ) -> None:
     """Raise ConfigError where the protocol cannot calibrate, or options do not go together."""
     if reads.pairs is None and reads.every is None:
-        able = [name for name in PROTOCOLS if inputs_of(name).pairs or inputs_of(name).every]
+        able = [name for name in PROTOCOLS if inputs_of(name).pairs or inputs_of(name).every] + ["identification"]
         raise ConfigError(f"a protocol among {', '.join(able)}", protocol, "choose one of them")
     if model is None and folder is None:
         raise ConfigError("--out with --embeddings or the default model", "none", "name a folder for the certificate")
@@ -127,6 +158,75 @@ def _fitting(
         raise ConfigError("--partial with a list", f"{protocol}, which has none", "drop it")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
+
+
+def _for_searches(
+    lists: list[Path], *, data: Path | None, model: Path | None, embeddings: Path | None, crops: Path | None,
+    partial: bool, fpir: float | None, enrolled: str | None, confident: bool, strict: bool, folder: Path | None,
+    as_json: bool, unused: dict[str, Any],
+) -> None:  # fmt: skip
+    """Add a table of thresholds for searches to the certificate of a model, or to that in `folder`."""
+    if strange := [option for option, given in unused.items() if given]:
+        raise ConfigError("options of calibrate identification", strange[0], "drop it")
+    sizes = _sizes(enrolled)
+    if fpir is None or not sizes:
+        raise ConfigError(
+            "--fpir and --enrolled with identification", "none", "give both: --fpir 0.01 --enrolled 100,1000"
+        )
+    if model is None and folder is None:
+        raise ConfigError("--out with --embeddings or the default model", "none", "name a folder for the certificate")
+    if folder is not None:
+        require("matplotlib", "report")  # before the long work
+    kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
+    if embeddings is None:
+        point = Embedder.load(model).operating_point
+    else:
+        point = OperatingPoint.from_json(kept.read_bytes()) if kept.exists() else None
+    if point is None:
+        raise ConfigError(
+            "a certificate to add thresholds for searches to",
+            "none",
+            "make one: normface calibrate all_pairs --far 0.001",
+        )
+    lists = lists or (inputs_of("identification").find_lists(data) if data is not None else [])
+    system = judged_system(
+        "identification" if lists else "all_pairs", lists, data=data, model=model, embeddings=embeddings, crops=crops,
+        strict=strict,
+    )  # fmt: skip
+    vectors = system.vectors
+    told: dict[str, Any] = {}
+    if lists:
+        rows, subjects, _, told = listed(vectors, lists[0], partial)
+        vectors, digest = Embeddings(rows, np.arange(len(rows)).astype(str)), told.pop("list_sha256")
+    else:
+        every = inputs_of("all_pairs").every
+        assert every
+        digest, subjects = every([], vectors.ids)[1], people(vectors.ids.tolist())[1]
+    how = ["identification", system.name if embeddings else "mirror sum", *["partial"] * bool(told)]
+    table = search_table(
+        vectors, subjects, fpir=fpir, enrolled=sizes, protocol=", ".join(how), data_sha256=digest, confident=confident
+    )
+    point = replace(point, search=table)
+    result = searched(point, {"system": system.name, **told})
+    refuse_few_errors(result, strict)
+    keep_certificate(kept, point)
+    show(system, result, folder, title=f"{system.name}, thresholds for searches", as_json=as_json)
+    if as_json:
+        return
+    out.print()
+    for each in table.points:
+        out.print(
+            f"up to {each.enrolled:,} templates: accept from cosine {each.threshold:.4f} on; expected false matches of "
+            f"a search for a stranger: {each.false_matches:.2g}", soft_wrap=True,
+        )  # fmt: skip
+    out.print(f"certificate: {kept}", soft_wrap=True)
+
+
+def _sizes(text: str | None) -> list[int]:
+    try:
+        return [int(each) for each in text.split(",")] if text else []
+    except ValueError as error:
+        raise ConfigError("--enrolled N,N,… in whole numbers", repr(text), "such as 100,1000,10000") from error
 
 
 def _condition_faces(given: list[str], strict: bool) -> tuple[list[Reader], dict[str, Reader]]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,66 +16,16 @@ from ..embed import Embedder, certificate, certify, keep_certificate
 from ..errors import ConfigError, FaceError, require
 from ..protocols import compare, inputs_of, lfw, read_lfw_pairs
 from ..types import Embeddings, Estimate, Image, Result
+from .demo_plan import GROWING, NORMFACE, PLAIN, PLANS, UNSCALED, Plan, configuration, planned, say
+from .demo_story import IDEAS, introduction, told, what_next
 from .export import write_onnx
-from .terminal import Json, command, err, open_checked, out, progress, training_progress
+from .terminal import Json, command, open_checked, out, progress, training_progress
 from .vectors import embed_pairs
 
 if TYPE_CHECKING:
     from ..train import TrainConfig
 
-PLAIN, UNSCALED, NORMFACE, GROWING = (
-    "plain softmax", "unit vectors, no scale", "NormFace", "NormFace with growing margin",
-)  # fmt: skip
-IDEAS = {
-    PLAIN: "The usual classifier: it multiplies the embedding with a vector for each person, and lengths count too.",
-    UNSCALED: "Brings all vectors to length 1, so that only the angle between them counts.",
-    NORMFACE: "Does the same, and multiplies the cosine by a number that is learned, the scale.",
-    GROWING: "Also demands that people lie an angle apart (the margin of ArcFace), more and more during training.",
-}
 FOLDERS = {PLAIN: "softmax", UNSCALED: "unscaled", NORMFACE: "normface", GROWING: "growing"}
-# Networks from the largest on: the first that sees the faces often enough in the time given is trained.
-NETWORKS: tuple[dict[str, Any], ...] = (
-    {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
-    {"channels": (32, 64, 128), "units": (1, 2), "stem": 4},
-    {"channels": (16, 32, 64, 128), "units": (1, 1, 1), "stem": 4},
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The plan for drawn or for real faces.
-
-    Attributes:
-        rows: the ways of training.
-        minutes: default duration of the whole demo.
-        networks: candidates, largest first.
-        batch: images per step.
-        angle, scale, growth: in the last row, ArcFace's margin, the final scale, and the share of the run during which
-            both grow.
-        enough, least, most: epochs that a larger network must reach, and the limits of the epochs.
-        each, rest: seconds that one row takes besides its training steps, and that everything else takes.
-    """
-
-    rows: tuple[str, ...]
-    minutes: float
-    networks: tuple[dict[str, Any], ...]
-    batch: int
-    angle: float
-    scale: float
-    growth: float
-    enough: float
-    least: float
-    most: float
-    each: float
-    rest: float
-
-
-PLANS = {
-    "drawn": Plan(
-        (PLAIN, UNSCALED, NORMFACE, GROWING), 3.25, NETWORKS[-1:], 32, 0.3, 20.0, 0.5, 2, 2, 8, each=4, rest=25
-    ),
-    "real": Plan((PLAIN, NORMFACE, GROWING), 25.0, NETWORKS, 64, 0.5, 30.0, 1.0, 6, 3, 10, each=40, rest=60),
-}
 
 
 def demo(
@@ -89,12 +38,14 @@ def demo(
         float | None, typer.Option(min=1, help="Target duration in minutes. Default: 3.25, or 25 with --data.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Epochs to train, instead of --minutes.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initialization and order of the images.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train a small face network in several ways, evaluate each on new people, and write a report.
 
     Draws synthetic faces (or uses real ones with `--data`), times the first training steps, and plans the rest to
-    take `--minutes`. Trains from one initialization: a plain softmax; unit vectors without a scale, which must fail;
+    take `--minutes`. Trains from one initialization: a plain softmax; unit vectors without a scale, which learn
+    poorly;
     NormFace; and NormFace with a growing margin. Then exports the last network, verifies two pairs of photographs with
     it, and writes `report.html`.
 
@@ -114,49 +65,61 @@ def demo(
         data = draw_faces(folder / "data")
     check_inputs(data)
     faces = open_checked(data / "train" / "faces-112.zip")
-    network, epochs = plan(kind, faces, minutes or kind.minutes, epochs, began)
-    rows, results, vectors = [], {}, {}
-    for name in kind.rows:
-        run = folder / FOLDERS[name]
-        config = configuration(name, faces, network, kind, epochs)
-        train_row(config, faces, run, name)
-        results[name], vectors[name] = judge(run, data)
-        difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
-        rows.append(row(name, run, results[name], difference))
-        against = f", {report.points(difference)} points against plain softmax" if difference else ""
-        say(began, f"{name}: {report.percent(rows[-1].accuracy)} of pairs decided correctly{against}")
+    network, epochs = planned(kind, faces, minutes or kind.minutes, epochs, began)
+    rows, results = compare_losses(kind, faces, data, folder, network, epochs, seed, began)
     page, exported = folder / "report.html", folder / "normface.onnx"
     say(began, f"exporting {exported} …")
     write_onnx(folder / FOLDERS[GROWING], exported)
     verified = [verify_pair(Embedder.load(exported), data, same) for same in (True, False)]
     people, pairs = len(faces.identities), results[PLAIN].metrics["accuracy"].n
-    saw, following = told(rows, people), what_next(exported)
-    opening = report.story(introduction(len(faces), people, pairs, faces_are), rows, saw, following, [
-        report.Verified(jpeg(each["left"]), jpeg(each["right"]), each["match"], each["threshold"], each["same"])
-        for each in verified
-    ])  # fmt: skip
+    opening = report.story(
+        introduction(len(faces), people, pairs, faces_are), rows, told(rows, people), what_next(exported, faces_are),
+        [shown(pair) for pair in verified],
+    )  # fmt: skip
     title = "Teaching a network to tell faces apart, " + {3: "three", 4: "four"}[len(rows)] + " ways"
     report.write_report(page, results, title=title, command=command(), opening=opening)
-    seconds = round(time.perf_counter() - began)
     if as_json:
         out.print_json(json.dumps({
-            "report": str(page), "model": str(exported), "seconds": seconds, "epochs": epochs, "network": network,
+            "report": str(page), "model": str(exported), "seconds": round(time.perf_counter() - began),
+            "epochs": epochs, "network": network, "seed": seed,
             "results": {name: json.loads(result.to_json())["metrics"] for name, result in results.items()},
             "differences": {each.name: vars(each.difference) for each in rows if each.difference},
-            "verified": [words(each) for each in verified], "saw": saw,
+            "verified": [words(each) for each in verified], "saw": told(rows, people),
         }))  # fmt: skip
         return
-    width = max(map(len, kind.rows))
+    print_rows(rows)
+    for pair in map(words, verified):
+        score = f"cosine {pair['score']:.3f}, threshold {pair['threshold']:.3f}"
+        out.print(f"verify {pair['a']} {pair['b']}: {pair['verdict']} ({pair['truth']}); {score}", soft_wrap=True)
+    out.print(f"\nWhat you saw: {told(rows, people)}", soft_wrap=True, markup=False)
+    out.print(f"What next: {what_next(exported, faces_are)}", soft_wrap=True, markup=False)
+    out.print(f"\nreport: {page}  (open it in a browser)\nmodel:  {exported}", soft_wrap=True)
+    say(began, "done")
+
+
+def compare_losses(
+    kind: Plan, faces: Reader, data: Path, folder: Path, network: dict[str, Any], epochs: float, seed: int, began: float
+) -> tuple[list[report.Row], dict[str, Result]]:
+    """Train and evaluate each row. Returns the rows of the report and the results, by name."""
+    rows, results, vectors = [], {}, {}
+    for name in kind.rows:
+        run = folder / FOLDERS[name]
+        train_row(configuration(name, faces, network, kind, epochs, seed), faces, run, name)
+        results[name], vectors[name] = judge(run, data)
+        difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
+        rows.append(row(name, run, results[name], difference))
+        against = f", {report.points(difference)} points against plain softmax" if difference else ""
+        say(began, f"{name}: {report.percent(rows[-1].accuracy)} of pairs decided correctly{against}")
+    return rows, results
+
+
+def print_rows(rows: list[report.Row]) -> None:
+    """Print the accuracies and differences as a table."""
+    pairs, width = rows[0].accuracy.n, max(len(each.name) for each in rows)
     out.print(f"\n{pairs:,} pairs of people never seen in training, decided correctly [95 % interval]:")
     for each in rows:
         against = f"   difference {report.points(each.difference)} points" if each.difference else ""
         out.print(f"  {each.name:{width}}  {report.percent(each.accuracy)}{against}", soft_wrap=True, markup=False)
-    for pair in map(words, verified):
-        score = f"cosine {pair['score']:.3f}, threshold {pair['threshold']:.3f}"
-        out.print(f"verify {pair['a']} {pair['b']}: {pair['verdict']} ({pair['truth']}); {score}", soft_wrap=True)
-    out.print(f"\nWhat you saw: {saw}\nWhat next: {following}", soft_wrap=True, markup=False)
-    out.print(f"\nreport: {page}  (open it in a browser)\nmodel:  {exported}", soft_wrap=True)
-    say(began, "done")
 
 
 def check_inputs(data: Path) -> None:
@@ -174,51 +137,6 @@ def draw_faces(folder: Path) -> Path:
     with progress("drawing faces", "images") as update:
         write_dataset(folder, people=80, images=40, fold_people=32, fold_images=5, fold_pairs=300, progress=update)
     return folder
-
-
-def plan(kind: Plan, faces: Reader, minutes: float, epochs: float | None, began: float) -> tuple[dict[str, Any], float]:
-    """Choose the network, and the number of epochs that fit into the remaining time."""
-    if epochs is not None:
-        return kind.networks[-1], epochs
-    from ..train.speed import images_per_second
-
-    say(began, "timing the first training steps …")
-    for network in kind.networks:
-        speed = images_per_second(configuration(PLAIN, faces, network, kind, 1.0), faces)
-        left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
-        fitting = left / len(kind.rows) * speed / len(faces)
-        if fitting >= kind.enough:
-            break
-    chosen = round(min(max(fitting, kind.least), kind.most), 1)
-    seconds = time.perf_counter() - began + kind.rest
-    seconds += len(kind.rows) * (kind.each + chosen * len(faces) / speed)
-    say(
-        began,
-        f"{speed:.0f} images/s here: {len(kind.rows)} trainings of {chosen:g} epochs over {len(faces):,} images, "
-        f"about {seconds / 60:.1f} minutes in all (--minutes {minutes:g})",
-    )
-    return network, chosen
-
-
-def configuration(name: str, faces: Reader, network: dict[str, Any], kind: Plan, epochs: float) -> TrainConfig:
-    """Return the recipe of a row; only the loss differs between rows."""
-    from ..train import load_config
-
-    config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}"])
-    classes = len(faces.identities)
-    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
-    options: dict[str, Any] = config.loss.options
-    if name == UNSCALED:
-        options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
-    elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
-        margin = {"name": "Gradual", "of": {"name": "ArcFace", "angle": kind.angle}, "steps": steps}
-        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
-    return config.model_copy(update={
-        "model": config.model.model_copy(update={"options": network}),
-        "optim": config.optim.model_copy(update={"batch": kind.batch}),
-        "loss": config.loss.model_copy(update={"options": options}),
-    })  # fmt: skip
 
 
 def train_row(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
@@ -263,53 +181,6 @@ def row(name: str, run: Path, result: Result, difference: Estimate | None) -> re
     return report.Row(name, IDEAS[name], accuracy, difference, losses, whole.config.optim.batch, bound, name != GROWING)
 
 
-def introduction(images: int, people: int, pairs: int, faces_are: str) -> str:
-    """Describe the experiment to a reader who has not read the paper."""
-    return (
-        "A face network turns a picture of a face into a list of numbers, its embedding. Two pictures count as the "
-        "same person if their embeddings point in nearly the same direction: if the cosine of the angle between "
-        f"them is high. Here one small network was trained on {images:,} {faces_are} of {people:,} people, several "
-        f"times from the same initialization. Then it had to decide for {pairs:,} pairs of pictures of other people "
-        "whether both show the same person. Guessing is right for half of them. Only the loss, the number that "
-        "training minimizes, differs."
-    )
-
-
-def told(rows: list[report.Row], people: int) -> str:
-    """Summarize the figures in two or three sentences."""
-    by_name = {each.name: each for each in rows}
-    sentences = []
-    if unscaled := by_name.get(UNSCALED):
-        final = float(np.mean(unscaled.losses[-25:]))
-        sentences.append(
-            f"Cosines lie between −1 and 1, so with {people:,} people the loss without a scale cannot fall below "
-            f"{unscaled.bound:.2f}, however good the network (Proposition 2 of the NormFace paper, arXiv 1704.06369). "
-            f"It ended at {final:.2f}; guessing gives {np.log(people):.2f}, so the network learned little. With a "
-            "scale it learns: this is NormFace."
-        )
-    sentences += [f"{name} {_against(by_name[name].difference)}." for name in (NORMFACE, GROWING)]
-    return " ".join([*sentences, "Each was trained once; another seed would change the figures a little."])
-
-
-def _against(difference: Estimate | None) -> str:
-    assert difference is not None
-    verdict = (
-        "decides more pairs correctly than plain softmax" if difference.low > 0
-        else "decides fewer pairs correctly than plain softmax" if difference.high < 0
-        else "does not differ significantly from plain softmax on these pairs"
-    )  # fmt: skip
-    return f"{verdict} ({report.points(difference)} points)"
-
-
-def what_next(exported: Path) -> str:
-    """Suggest next steps to a newcomer."""
-    return (
-        "Compare two photographs of your own with the built-in model: `normface verify a.jpg b.jpg`. Or train a "
-        "network on your own faces, with one folder per person: `normface align PHOTOGRAPHS CROPS`, then "
-        f"`normface train scratch --crops CROPS --out RUN`. The last network of this demo is `{exported}`."
-    )
-
-
 def verify_pair(embedder: Embedder, data: Path, same: bool) -> dict[str, Any]:
     """Verify two unaligned photographs: the first genuine (or impostor) pair of the list in which faces are found."""
     pairs, reader = read_lfw_pairs(data / "lfw" / "pairs.txt"), open_reader(data / "lfw" / "lfw-raw-fold1.zip")
@@ -341,11 +212,11 @@ def words(pair: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def shown(pair: dict[str, Any]) -> report.Verified:
+    """Return a verified pair for the report."""
+    return report.Verified(jpeg(pair["left"]), jpeg(pair["right"]), pair["match"], pair["threshold"], pair["same"])
+
+
 def jpeg(photograph: Image) -> bytes:
     """Encode a photograph for the report."""
     return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(photograph), quality=85))
-
-
-def say(began: float, text: str) -> None:
-    """Print a progress line with the elapsed time on stderr."""
-    err.print(f"[{time.perf_counter() - began:4.0f} s] {text}", soft_wrap=True, markup=False)

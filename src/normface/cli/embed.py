@@ -59,7 +59,7 @@ def embed(
     load = partial(Embedder.load, model, certified=False, precision=precision)
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]
-    found = open_source(source, embedder.spec.template, chosen)
+    found = open_source(source, embedder.spec.template, chosen, strict=strict)
     done: list[int] = []
     began = time.perf_counter()
     with progress(f"embedding with {embedder.name}", "images") as bar:
@@ -90,7 +90,7 @@ def embed(
         out.print_json(json.dumps({
             "out": str(to), "images": total, "resumed_from": done[0], "embedded": embedded,
             "photographs": found.photographs, "mirror": mirror,
-            "refused": dict(Counter(reason for _, reason in refused).most_common()),
+            "refused": dict(Counter(reason for _, reason in refused).most_common()), "unread": found.unread,
             "model": embedder.name, "weights_sha256": embedder.sha256, "precision": embedder.precision,
             "engine": engine, "seconds": round(seconds, 2),
         }))  # fmt: skip

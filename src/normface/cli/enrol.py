@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -10,7 +10,7 @@ import typer
 from ..conditions import Assessment
 from ..data import Reader
 from ..embed import Embedder, FaceRecord
-from ..embed.people import enrollable, templates
+from ..embed.people import Keep, enrollable, templates
 from ..errors import ConfigError, DataError
 from ..gallery import Enrolments, open_gallery
 from ..types import Embeddings
@@ -48,6 +48,9 @@ def enrol(
         str | None,
         typer.Option(help="Which face of several: center, largest or best. Default: refuse such photographs."),
     ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Templates of several photographs: each, their mean (fused), or both.")
+    ] = "both",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     consent: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Note on the consent given: to what, when, where it is filed.")
@@ -59,7 +62,7 @@ def enrol(
     """Enrol one person from photographs, or many people from crops or embeddings.
 
     Stores one template per image: the embedding of the face plus its mirror image, and its norm; from several
-    photographs of a person, also their fused template. The images are not stored.
+    photographs of a person, also their mean. The images are not stored.
 
     A photograph with two faces that may be meant is refused without `--faces`. Photographs that the model's certificate
     does not cover are refused, for strangers would match them; crops of `--from` are skipped, or refused with
@@ -96,7 +99,7 @@ def enrol(
         else:
             choice = None if faces is None else chosen(faces)
             seen = enrollable(embedder, shown, faces=choice, aligned=aligned, anyway=anyway)
-            vectors, norms = templates(seen)
+            vectors, norms = templates(seen, cast(Keep, keep))
             found = Embeddings(vectors, np.arange(len(vectors)).astype(np.str_), norms)
             names = [str(person)] * len(found)
     with (
@@ -123,8 +126,8 @@ def enrol(
         return
     whom = names[0] if len(set(names)) == 1 else f"{len(set(names)):,} people"
     count = "1 template" if len(found) == 1 else f"{len(found):,} templates"
-    if len(seen) > 1:
-        count += f" ({len(seen)} photographs and their mean)"
+    if len(seen) > 1 and keep != "each":
+        count += f" (the mean of {len(seen)} photographs)" if keep == "fused" else " (one is the mean of the others)"
     out.print(f"{gallery}: {whom} enrolled with {count}, {total:,} in all", soft_wrap=True, markup=False)
     for file, each in zip(shown, seen, strict=bool(seen)):
         out.print(told_of(str(file), each.face, each.found), soft_wrap=True, markup=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..embed import Embedder, FaceRecord
-from ..types import Match
+from ..types import Match, SearchRule
 from .photographs import Draw, Faces, as_dict, chosen, draw, told
 from .terminal import GALLERY, UNDECIDED, Anyway, GalleryUrl, Json, Model, out
 
@@ -29,10 +30,12 @@ def search(
 ) -> None:
     """Search the gallery for the people most similar to the face in a photograph.
 
-    Prints cosines, highest first, each with the decision at the model's operating point. Treat a match that is not
+    Prints cosines, highest first, each with the decision, and how many false matches to expect. The threshold is the
+    one that the model's certificate has for a gallery of as many templates (`normface calibrate identification`); a
+    certificate without such thresholds decides by that of verification, with a warning. Treat a match that is not
     accepted as a different person, whatever its rank. With `--faces all`, every face in a group photograph is searched.
-    A photograph that the model's certificate does not cover is undecided: the exit code is 3; `--anyway` decides, with
-    a warning.
+    A photograph that the certificate does not cover is undecided: the exit code is 3; `--anyway` decides, with a
+    warning.
 
     Example: `normface search who.jpg --gallery file:people.db`.
     """
@@ -45,16 +48,27 @@ def search(
     undecided = any(match.undecided for _, matches in found for match in matches)
     if as_json:
         each = [_as_dict(image, seen, matches) for seen, matches in found]
-        threshold = embedder.operating_point.threshold if embedder.operating_point else None
         answer = {"faces": each, "undecided": undecided} if faces == "all" else each[0]
-        out.print_json(json.dumps({**answer, "threshold": threshold, "model": embedder.name}))
+        rule = _rule(found)
+        out.print_json(json.dumps({
+            **answer, "threshold": rule and rule.threshold, "search": rule and asdict(rule),
+            "warning": rule and rule.warning, "model": embedder.name,
+        }))  # fmt: skip
     elif not found[0][1]:
         out.print(f"{gallery}: no people enrolled", soft_wrap=True, markup=False)
     else:
         for seen, matches in found:
             _tell(image, seen, matches)
+        rule = _rule(found)
+        if rule and not rule.warning:  # a warning was printed
+            out.print(rule.words, soft_wrap=True)
     if undecided:
         raise typer.Exit(UNDECIDED)
+
+
+def _rule(found: list[tuple[FaceRecord, list[Match]]]) -> SearchRule | None:
+    """How the searches were decided: all in one gallery, so all alike."""
+    return next((match.rule for _, matches in found for match in matches), None)
 
 
 def _as_dict(image: Path, seen: FaceRecord, matches: list[Match]) -> dict[str, Any]:

@@ -1,28 +1,42 @@
-"""Decoding of photographs to RGB pixels. A damaged file raises an error with its name; it never gives gray pixels."""
+"""Decoding of photographs to RGB pixels. A damaged file raises an error with its name and gives no pixels.
+
+The one exception: a JPEG whose last bytes are missing, see `decode`.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import threading
 import warnings
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Floats, Image
+from . import image_kinds
+from .image_kinds import EXTENSIONS, JPEG, PNG
 
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".pgm", ".ppm")
+__all__ = [
+    "EXTENSIONS", "MAX_PIXELS", "Reduced", "as_ppm", "decode", "decode_reduced", "extension", "from_pillow", "reduce",
+]  # fmt: skip
+
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+LOST = 0.05  # of a JPEG's pixels that may be missing at its end
+TWELVE_BITS = 0xFFF
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # not all of Pillow's: EPS, say, would start Ghostscript
+_log = logging.getLogger("normface")
 _SOI, _SOS, _EXIF = b"\xff\xd8", b"\xff\xda", b"Exif\0\0"
 _TURNS: dict[int, Any] = {  # Exif orientation → what to take of the image; from 5 on, of the transposed image
     2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1],
     5: np.s_[:], 6: np.s_[:, ::-1], 7: np.s_[::-1, ::-1], 8: np.s_[::-1],
 }  # fmt: skip
+_FILLERS = (b"\x5a\xa5\x3c\x96", b"\xfe", b"\xff\x00\x13\x77\xe1")  # no markers; one alone can happen to change little
 _warning_filters = threading.Lock()  # they are global; Pillow decodes outside
 
 
@@ -46,32 +60,37 @@ class Reduced(NamedTuple):
         return np.asarray((points - self.offset - (self.factor - 1) / 2) / self.factor)
 
 
-def decode(data: bytes, name: object, out: Image | None = None, *, max_pixels: int = MAX_PIXELS) -> Image:
+def decode(
+    data: bytes, name: object, out: Image | None = None, *, strict: bool = False, max_pixels: int = MAX_PIXELS
+) -> Image:
     """Decode the image in `data`, upright, as RGB [H, W, 3], into `out` if its shape fits.
 
     `str(name)` is for messages only.
 
-    Supports JPEG, PNG, WebP, BMP, GIF, PGM and PPM; applies the Exif orientation; keeps the upper 8 of 16 bits; puts
-    transparent images on white; returns the first frame of an animation.
+    Supports the kinds of files in `image_kinds`; applies the Exif orientation; keeps the upper 8 of 16 bits (or of 12,
+    where no pixel exceeds 4095); puts transparent images on white; returns the first frame of an animation.
 
-    Raises DataError for anything else: empty, truncated or damaged files, and images of more than `max_pixels`, which
-    are refused before decoding. Its `got` is the reason alone.
+    A JPEG that lacks its last bytes is read with a warning while at most 5 % of its pixels are missing; `strict`
+    refuses it. Raises DataError for anything else: empty, truncated or damaged files, and images of more than
+    `max_pixels`, which are refused before decoding. Its `got` is the reason alone.
     """
     if out is not None and _placed(data, out):
         return out
-    image = _decoded(data, name, None, max_pixels).image
+    image = _decoded(data, name, None, strict, max_pixels).image
     if out is None or image.shape != out.shape:
         return image
     out[:] = image
     return out
 
 
-def decode_reduced(data: bytes, name: object, shorter: int, *, max_pixels: int = MAX_PIXELS) -> Reduced:
+def decode_reduced(
+    data: bytes, name: object, shorter: int, *, strict: bool = False, max_pixels: int = MAX_PIXELS
+) -> Reduced:
     """Decode at a half, a quarter or an eighth of the size if the shorter side keeps `shorter` pixels.
 
     A JPEG is decoded at that size, in a fraction of the time; other formats are decoded whole and averaged.
     """
-    return _decoded(data, name, shorter, max_pixels)
+    return _decoded(data, name, shorter, strict, max_pixels)
 
 
 def reduce(image: Image, shorter: int | None) -> Reduced:
@@ -88,10 +107,7 @@ def reduce(image: Image, shorter: int | None) -> Reduced:
 
 def extension(data: bytes) -> str:
     """Return the file extension for an image's first bytes, `.jpg` if unknown."""
-    known = {b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"P5": ".pgm", b"P6": ".ppm"}
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    return next((ending for start, ending in known.items() if data.startswith(start)), ".jpg")
+    return (image_kinds.kind_of(data) or JPEG).extensions[0]
 
 
 def as_ppm(image: Image) -> bytes:
@@ -121,13 +137,13 @@ def _ppm_header(shape: tuple[int, ...]) -> bytes:
     return b"P6\n%d %d\n255\n" % (shape[1], shape[0])
 
 
-def _decoded(data: bytes, name: object, shorter: int | None, limit: int) -> Reduced:
+def _decoded(data: bytes, name: object, shorter: int | None, strict: bool, limit: int) -> Reduced:
     try:
-        found = _jpeg(data, shorter, limit) or _other(data, shorter, limit)
+        found = _jpeg(data, name, shorter, strict, limit) or _other(data, shorter, limit)
         return _upright(*found)
     except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
         raise DataError(
-            f"{name} to be an image (JPEG, PNG, WebP, BMP, GIF, PGM, PPM)",
+            f"{name} to be an image ({image_kinds.NAMES})",
             str(error) or repr(error),
             "replace the file or remove it",
         ) from error
@@ -138,7 +154,9 @@ def _factor(height: int, width: int, shorter: int | None) -> int:
     return next((k for k in (8, 4, 2) if min(height, width) // k >= shorter), 1) if shorter else 1
 
 
-def _jpeg(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes] | None:
+def _jpeg(
+    data: bytes, name: object, shorter: int | None, strict: bool, limit: int
+) -> tuple[Image, int, tuple[int, int], bytes] | None:
     """Pixels, factor, whole size and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
     if not data.startswith(_SOI):
         return None
@@ -147,20 +165,39 @@ def _jpeg(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tup
     except ValueError:  # also valid files of rare chroma subsampling
         return None
     _check_size(width, height, limit)
+    factor = _factor(height, width, shorter)
+    size = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
     try:
-        factor = _factor(height, width, shorter)
-        image: Image = simplejpeg.decode_jpeg(
-            data, strict=True, min_height=-(-height // factor), min_width=-(-width // factor), min_factor=factor
-        )
+        image: Image = simplejpeg.decode_jpeg(data, strict=True, **size)
     except ValueError as error:
         if "Invalid SOS" in str(error):  # harmless, some phones write it: Pillow passes over it
             return None
-        raise
+        if strict or "Premature end" not in str(error) or (lost := _lost(data)) > LOST:
+            raise
+        _warn_of_lost(str(name), f"{lost:.1%}")
+        image = simplejpeg.decode_jpeg(data, strict=False, **size)
     # Exif stands in the header: behind it may be a second picture with its own
     start = data.find(_EXIF, 0, data.find(_SOS))
     # libjpeg rounds the sides up: a pixel that stands for part of a block is cut off
     image = image[: height // factor, : width // factor]
     return image, factor, (height, width), data[start : start + 0xFFFF] if start >= 0 else b""
+
+
+def _lost(data: bytes) -> float:
+    """Share of the pixels of a JPEG that its missing bytes would have decided.
+
+    The decoder fills them with gray; bytes put in place of the missing ones change them, and no others.
+    """
+    whole = data + b"\0" if data.endswith(b"\xff") else data  # or the next byte would become a marker
+    filled = simplejpeg.decode_jpeg(data, strict=False)
+    changed = [simplejpeg.decode_jpeg(whole + each * (len(data) // len(each) + 64), strict=False) for each in _FILLERS]
+    return max(float((filled != each).any(axis=2).mean()) for each in changed)
+
+
+@lru_cache(1024)
+def _warn_of_lost(name: str, share: str) -> None:
+    """Warn once of each file: training reads it in every epoch."""
+    _log.warning("%s lacks its last bytes; %s of its pixels are missing", name, share)
 
 
 def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
@@ -175,18 +212,25 @@ def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
     from PIL import Image as pillow
     from PIL import UnidentifiedImageError
 
-    if not data:
-        raise ValueError("an empty file")
+    kind = image_kinds.kind_of(data)
+    if kind is None:
+        raise ValueError(image_kinds.describe_other(data))
+    image_kinds.prepare(kind)
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = pillow.open(io.BytesIO(data), formats=_FORMATS)
+            # Only the kind that was recognized: others of Pillow's, such as EPS, would start other programs.
+            image = pillow.open(io.BytesIO(data), formats=(kind.format,))
         except pillow.DecompressionBombError as error:
             raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
         except UnidentifiedImageError as error:
-            raise ValueError("a damaged JPEG" if data.startswith(_SOI) else "bytes of none of these formats") from error
+            raise ValueError(f"a damaged {kind.name}") from error
     _check_size(*image.size, limit)
-    return _rgb(image)
+    pixels, exif = _rgb(image)
+    color = kind is PNG and data[24:25] == b"\x10" and not image.mode.startswith("I")
+    if color and np.asarray(image).max() <= TWELVE_BITS >> 8:
+        return _on_white(pillow.fromarray(_eight_bits(_wide_png(data)))), exif
+    return pixels, exif
 
 
 def from_pillow(image: Any) -> Image:
@@ -198,21 +242,39 @@ def from_pillow(image: Any) -> Image:
 
 def _rgb(image: Any) -> tuple[Image, bytes]:
     """Pixels and Exif of a Pillow image."""
-    from PIL import Image as pillow
-
     image.load()
     exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 0xFFFF:
             raise ValueError("more than 16 bits a pixel")
-        return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2), exif
+        return np.repeat(_eight_bits(wide)[..., None], 3, axis=2), exif
     if image.mode == "F":
         raise ValueError("floating-point pixels")
+    return _on_white(image), exif
+
+
+def _on_white(image: Any) -> Image:
+    """RGB pixels of one of Pillow's images, transparent ones laid on white."""
+    from PIL import Image as pillow
+
     if image.has_transparency_data:
         white = pillow.new("RGBA", image.size, "white")
-        return np.array(pillow.alpha_composite(white, image.convert("RGBA")).convert("RGB")), exif
-    return np.array(image.convert("RGB")), exif
+        image = pillow.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bits(wide: NDArray[Any]) -> Image:
+    """The upper 8 bits of 16, or of 12 where no pixel needs more: cameras store 12-bit data so."""
+    return (wide >> (4 if wide.max() <= TWELVE_BITS else 8)).astype(np.uint8)
+
+
+def _wide_png(data: bytes) -> NDArray[np.uint16]:
+    """A color PNG's 16-bit pixels, RGB or RGBA; Pillow keeps 8 bits of them."""
+    import cv2
+
+    found: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB if found.shape[2] == 3 else cv2.COLOR_BGRA2RGBA))
 
 
 def _check_size(width: int, height: int, limit: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -18,14 +20,16 @@ from .formats import READERS, Format
 from .images import Images, Record, by_name
 from .source import Source, open_source
 
+_log = logging.getLogger("normface")
+
 
 class Folder:
     """The images of a folder or zip, sorted by id: a `Store`."""
 
     landmarks: NDArray[np.float32] | None = None
 
-    def __init__(self, source: Source, root: str, ids: NDArray[np.str_], ignored: int) -> None:
-        self.path, self.ids, self.ignored = source.path, ids, ignored
+    def __init__(self, source: Source, root: str, ids: NDArray[np.str_]) -> None:
+        self.path, self.ids, self.ignored = source.path, ids, len(source.names) - len(ids)
         self._source, self._root = source, root
         self.people, self.labels = by_name([id.partition("/")[0] for id in ids.tolist()])
 
@@ -40,7 +44,8 @@ def open_folder(path: str | Path, strict: bool = False) -> Images:
     """List the images at `path`: a folder with one folder per person, or a zip of that, read in place.
 
     An identity is the first folder below the root; its images may be at any depth. A folder around everything (`lfw/`)
-    is ignored, as are hidden files, `__MACOSX` and other file types. Nothing is decoded yet.
+    is ignored, as are hidden files, `__MACOSX`, other file types and images outside any person's folder: a warning
+    counts them by kind. Nothing is decoded yet.
 
     Raises DataError if the path is missing, not a zip, encrypted, or contains no images in folders.
     """
@@ -53,9 +58,10 @@ def open_folder(path: str | Path, strict: bool = False) -> Images:
             f"{len(images)} images and no folder of them" if images else f"no image among {len(source.names)} files",
             "put each person's images into a folder of that person's name",
         )
-    root = _wrapper(names)
+    root = wrapper(names)
     ids = np.array([name[len(root) :] for name in names], dtype=np.str_)
-    return Images(Folder(source, root, ids, len(source.names) - len(names)), strict=strict)
+    warn_of_unread(source.path, unread(source.names, loose=len(images) - len(names)))
+    return Images(Folder(source, root, ids), strict=strict)
 
 
 def is_image(name: str) -> bool:
@@ -64,8 +70,28 @@ def is_image(name: str) -> bool:
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def _wrapper(names: Sequence[str]) -> str:
-    """The folders around all of the people, `lfw/` or empty: the last folder common to all may be a person."""
+def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
+    """Count the files that are not read, by kind, commonest first; `loose` images lie outside any person's folder."""
+    kinds: Counter[str] = Counter()
+    for name in names:
+        if not is_image(name):
+            ending = os.path.splitext(name)[1].lower()
+            visible = not any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
+            kinds[(f"{ending} file" if ending else "file without extension") if visible else "hidden file"] += 1
+    kinds["image outside any person's folder"] += loose
+    return {kind: count for kind, count in kinds.most_common() if count}
+
+
+def warn_of_unread(path: Path, kinds: Mapping[str, int]) -> None:
+    """Log a warning of the files that are not read, if there are any."""
+    if kinds:
+        plural = {kind: kind.replace("file", "files").replace("image", "images") for kind in kinds}
+        told = [f"{count:,} {kind if count == 1 else plural[kind]}" for kind, count in kinds.items()]
+        _log.warning("%s: not read: %s", path, ", ".join(told[:8]) + (", …" if len(told) > 8 else ""))
+
+
+def wrapper(names: Sequence[str]) -> str:
+    """Return the folders around all of the people, `lfw/` or empty: the last folder common to all may be a person."""
     root = ""
     while True:
         wider = names[0][: names[0].find("/", len(root)) + 1]

@@ -42,9 +42,13 @@ def open_reader(path: str | Path, strict: bool = False) -> Images:
     `strict` makes damaged images an error instead of skipping them. Raises DataError for anything else.
     """
     path = Path(path)
+    return READERS.build(reader_of(path)).open(path, strict)
+
+
+def reader_of(path: Path) -> str:
+    """Return the name of the reader that `open_reader` uses: `folder` or `zip` where no other owns the path."""
     fallback = "folder" if path.is_dir() else "zip"
-    name = next((name for name in READERS if READERS.build(name).owns(path)), fallback)
-    return READERS.build(name).open(path, strict)
+    return next((name for name in READERS if READERS.build(name).owns(path)), fallback)
 
 
 def format_of(path: str | Path) -> str:

@@ -104,7 +104,7 @@ class Images:
     def read(self, index: int, out: Image | None = None) -> Image:
         """Read image `index` as RGB uint8 [H, W, 3], into `out` if its shape fits. Raises DataError if damaged."""
         row = int(self.rows[index])
-        return decode(self.store.encoded(row), _Name(self.store, row), out)
+        return decode(self.store.encoded(row), _Name(self.store, row), out, strict=self.strict)
 
     def records(self) -> Iterator[Record]:
         """Yield all images in order, for conversion to another format."""

@@ -19,7 +19,7 @@ Picture = Any  # a path, bytes, a binary file object, a Pillow image, a NumPy ar
 DIM = 16  # a picture of 0 to 255 whose brightest value is below this is all but black
 
 
-def read_image(picture: Picture, *, order: Order = "RGB") -> Image:
+def read_image(picture: Picture, *, order: Order = "RGB", strict: bool = False) -> Image:
     """Read one picture as RGB [H, W, 3] uint8.
 
     picture:
@@ -28,11 +28,11 @@ def read_image(picture: Picture, *, order: Order = "RGB") -> Image:
         - a NumPy array [H, W, 3], [H, W, 4] (transparent: put on white), [H, W] or [H, W, 1] (gray), or with the
           channels first; a torch tensor likewise, also on a GPU. Values are uint8, other numbers from 0 to 255, or
           floats from 0 to 1, which are multiplied by 255. Anything that may mean two things is refused.
-    order: of an array's channels; "BGR" for what OpenCV reads.
+    order: of an array's channels; "BGR" for what OpenCV reads. strict: see `decode`.
 
     Raises DataError for a missing or damaged file, InputError for an array that is no picture.
     """
-    return decoded(open_picture(picture, order), name_of(picture))
+    return decoded(open_picture(picture, order), name_of(picture), strict=strict)
 
 
 def open_picture(picture: Picture, order: Order = "RGB") -> bytes | Image:
@@ -68,9 +68,9 @@ def open_picture(picture: Picture, order: Order = "RGB") -> bytes | Image:
     )  # fmt: skip
 
 
-def decoded(opened: bytes | Image, name: str) -> Image:
+def decoded(opened: bytes | Image, name: str, *, strict: bool = False) -> Image:
     """Decode what `open_picture` returned, if it is encoded."""
-    return opened if isinstance(opened, np.ndarray) else decode(opened, name)
+    return opened if isinstance(opened, np.ndarray) else decode(opened, name, strict=strict)
 
 
 def name_of(picture: Picture, fallback: str = "the photograph") -> str:

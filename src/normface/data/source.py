@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from ..errors import DataError
 
+SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and of extra field
 
 
@@ -38,6 +40,18 @@ def open_source(path: str | Path) -> Source:
     return Directory(path) if os.path.isdir(path) else Zip(path)
 
 
+def read_file(path: Path) -> bytes:
+    """Read a file of a folder or list. Raises DataError if it cannot be read, or is a FIFO, a socket or a device."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # opening a FIFO would wait for a writer
+            raise DataError(f"{path} to be a file", SPECIAL.get(stat.S_IFMT(mode), "a device"), "leave it out")
+        return path.read_bytes()
+    except OSError as error:
+        got = error.strerror or repr(error)
+        raise DataError(f"{path} to be readable", got, "restore the file or leave it out") from error
+
+
 class Directory:
     """The files under a folder, links followed."""
 
@@ -53,14 +67,7 @@ class Directory:
             self.names += files if inner == "." else [f"{inner}/{file}" for file in files]
 
     def read(self, name: str) -> bytes:
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{self.path / name} to be readable",
-                error.strerror or repr(error),
-                "restore the file or leave it out",
-            ) from error
+        return read_file(self.path / name)
 
     def _refuse(self, error: OSError) -> None:
         raise self._refusal(f"'{error}'") from error

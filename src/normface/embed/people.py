@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,8 @@ from .seen import FaceRecord, covered, no_face, refuse_outside
 if TYPE_CHECKING:
     from ..gallery import Gallery
     from .embedder import Embedder
+
+Keep = Literal["each", "fused", "both"]
 
 
 def fuse(vectors: ArrayLike, weights: ArrayLike | None = None) -> Floats:
@@ -56,16 +58,17 @@ class FaceGallery:
         faces: Choice | None = None,
         aligned: bool = False,
         order: Order = "RGB",
+        keep: Keep = "both",
         consent: str | None = None,
         anyway: bool = False,
     ) -> list[FaceRecord]:
-        """Add a template of each photograph of a person, and if there are several their fused template.
+        """Add templates of a person; of several photographs, `keep` says which: "each", "fused" or "both".
 
         See `enrollable`. Returns the faces enrolled.
         """
         pictures = list(photographs) if isinstance(photographs, list | tuple) else [photographs]
         seen = enrollable(self.embedder, pictures, faces=faces, aligned=aligned, order=order, anyway=anyway)
-        vectors, quality = templates(seen)
+        vectors, quality = templates(seen, keep)
         self.gallery.enrol(person, vectors, quality=quality, consent=consent)
         return seen
 
@@ -158,10 +161,12 @@ def enrollable(
     return seen
 
 
-def templates(seen: Sequence[FaceRecord]) -> tuple[Floats, Floats]:
-    """Vectors [N, D] and norms [N] to enrol of one person's faces: each, and if there are several, all fused."""
+def templates(seen: Sequence[FaceRecord], keep: Keep = "both") -> tuple[Floats, Floats]:
+    """Return vectors [N, D] and norms [N] to enrol of one person's faces: each, their mean by quality, or both."""
+    if keep not in get_args(Keep):
+        raise ConfigError(f"templates among {', '.join(get_args(Keep))}", repr(keep), "correct it")
     vectors, norms = np.stack([each.vector for each in seen]), np.array([each.norm for each in seen])
-    if len(seen) == 1:
+    if len(seen) == 1 or keep == "each":
         return vectors, norms
-    fused = fuse(vectors, [each.quality for each in seen])
-    return np.concatenate([vectors, fused[None]]), np.append(norms, norms.mean())
+    fused, norm = fuse(vectors, [each.quality for each in seen])[None], norms.mean(keepdims=True)
+    return (fused, norm) if keep == "fused" else (np.concatenate([vectors, fused]), np.concatenate([norms, norm]))

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data import Images, decode, open_reader
+from ..data.folder import wrapper
+from ..data.formats import reader_of
 from ..errors import DataError, FaceError
 from ..faces import DETECTORS, Detector, find_template, retarget, size_fault
 from ..faces.finding import Portrait, find_portraits
@@ -38,20 +40,31 @@ class Source:
         images: encoded, with their ids.
         template: of the crops to produce.
         photographs: whether faces must be detected and aligned.
+        strict: refuse JPEGs that lack their last bytes.
     """
 
     path: Path
     images: Images | Photographs
     template: str
     photographs: bool
+    strict: bool = False
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
-        return _reopened, (self.path, self.template, self.photographs, self.digest)
+        return _reopened, (self.path, self.template, self.photographs, self.strict, self.digest)
 
     @cached_property
     def ids(self) -> list[str]:
         """[N] distinct names."""
-        return self.images.ids.tolist() if isinstance(self.images, Images) else list(self.images.names)
+        if isinstance(self.images, Images):
+            return list(self.images.ids.tolist())
+        names = self.images.names
+        root = wrapper(names) if all("/" in name for name in names) else ""
+        return [name[len(root) :] for name in names]
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """Files that are not read, counted by kind."""
+        return {} if isinstance(self.images, Images) else dict(self.images.unread)
 
     @cached_property
     def digest(self) -> str:
@@ -82,7 +95,7 @@ class Source:
     def _crop(self, row: int) -> Image | str:
         """The aligned crop that an image is, or why it is none."""
         try:
-            image = decode(self.encoded(row), self.ids[row])
+            image = decode(self.encoded(row), self.ids[row], strict=self.strict)
         except DataError as error:
             return error.got
         return size_fault(image) or retarget(image[None], self.template)[0]
@@ -96,15 +109,16 @@ class Source:
 
     def _open(self, row: int) -> Photograph | str:
         try:
-            return Photograph.open(self.encoded(row), self.ids[row])
+            return Photograph.open(self.encoded(row), self.ids[row], strict=self.strict)
         except DataError as error:
             return error.got
 
 
-def open_source(path: str | Path, template: str, photographs: bool | None = None) -> Source:
+def open_source(path: str | Path, template: str, photographs: bool | None = None, *, strict: bool = False) -> Source:
     """Open the images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of paths.
 
     `photographs`: True for photographs, False for aligned crops, None to decide by the sizes of the first images.
+    `strict` refuses JPEGs that lack their last bytes.
     Raises DataError if there are none.
     """
     path = Path(path).absolute()
@@ -113,17 +127,12 @@ def open_source(path: str | Path, template: str, photographs: bool | None = None
         probe = Source(path, images, template, False)
         found = [probe._crop(row) for row in range(min(PROBED, len(probe.ids)))]
         photographs = any(isinstance(each, str) and "not an aligned crop" in each for each in found)
-    return Source(path, images, template, photographs)
+    return Source(path, images, template, photographs, strict)
 
 
 def _open(path: Path) -> Images | Photographs:
-    try:
-        return open_reader(path)
-    except DataError as first:
-        try:  # no folder a person: images in one folder, or a list of their paths
-            return open_photographs(path)
-        except DataError:
-            raise first from None
+    """Folders, zips and lists: all images at any depth, whether or not they lie in a person's folder."""
+    return open_photographs(path) if reader_of(path) in ("folder", "zip") else open_reader(path)
 
 
 def _crop_or_reason(found: list[Portrait] | FaceError | DataError) -> Image | str:
@@ -135,9 +144,9 @@ def _crop_or_reason(found: list[Portrait] | FaceError | DataError) -> Image | st
 
 
 @cache
-def _reopened(path: Path, template: str, photographs: bool, digest: str) -> Source:
+def _reopened(path: Path, template: str, photographs: bool, strict: bool, digest: str) -> Source:
     """A source in another process, once; the numbers of images must mean the same there."""
-    source = Source(path, _open(path), template, photographs)
+    source = Source(path, _open(path), template, photographs, strict)
     if source.digest != digest:
         raise DataError(f"the same images at {path} everywhere", "others", "copy them, and leave them as they are")
     return source

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..data.decoding import EXTENSIONS, MAX_PIXELS, Reduced, decode_reduced, reduce
-from ..data.folder import is_image
-from ..data.source import Source, open_source
+from ..data.folder import is_image, unread, warn_of_unread
+from ..data.source import Source, open_source, read_file
 from ..errors import DataError
 from ..types import Face, Floats, Image
 from .alignment import align, zoom
@@ -23,10 +23,11 @@ DETAIL = 500  # pixels that the shorter side keeps where a photograph is reduced
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images by name, sorted; `source.read(name)` returns the bytes of one."""
+    """Images by name, sorted; `source.read(name)` returns the bytes of one. `unread` counts other files by kind."""
 
     source: Source
     names: Sequence[str]
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,9 +48,13 @@ class Photograph:
     reduced: Reduced
 
     @classmethod
-    def open(cls, data: bytes | Image, name: str, *, detail: int = DETAIL, max_pixels: int = MAX_PIXELS) -> Photograph:
+    def open(
+        cls, data: bytes | Image, name: str, *, detail: int = DETAIL, strict: bool = False, max_pixels: int = MAX_PIXELS
+    ) -> Photograph:
         """Decode a photograph reduced where its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
-        return cls(name, data, _shrunk(data, name, detail, max_pixels))
+        if isinstance(data, np.ndarray):
+            return cls(name, data, reduce(data, detail))
+        return cls(name, data, decode_reduced(data, name, detail, strict=strict, max_pixels=max_pixels))
 
     def crops(self, faces: Sequence[Face], template: Template) -> list[Image]:
         """Return aligned crops of faces in the photograph's pixels.
@@ -62,25 +67,17 @@ class Photograph:
             fine = zoom(template.fit(face.landmarks))  # the photograph's pixels that a pixel of the crop covers
             factor = next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, 1)))
             if factor not in sizes:
-                sizes[factor] = _shrunk(self.data, self.name, min(self.reduced.size) // factor)
+                sizes[factor] = Photograph.open(self.data, self.name, detail=min(self.reduced.size) // factor).reduced
             crops.append(align(sizes[factor].image, sizes[factor].to_reduced(face.landmarks), template))
         return crops
-
-
-def _shrunk(data: bytes | Image, name: str, shorter: int, max_pixels: int = MAX_PIXELS) -> Reduced:
-    return (
-        reduce(data, shorter)
-        if isinstance(data, np.ndarray)
-        else decode_reduced(data, name, shorter, max_pixels=max_pixels)
-    )
 
 
 def open_photographs(path: str | Path) -> Photographs:
     """Open the images at `path`: a folder or zip with images at any depth, or a text file with one path per line.
 
     Paths in a list are relative to the list's folder; they may be separated by NUL bytes, as by `find -print0`. Names
-    are relative to the folder that contains all of them. Hidden files, `__MACOSX` and other file types are ignored.
-    Raises DataError for anything else, or if there is no image.
+    are relative to the folder that contains all of them. A warning counts the files that are not read, by kind: hidden
+    ones, `__MACOSX` and other file types. Raises DataError for anything else, or if there is no image.
     """
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
@@ -91,7 +88,9 @@ def open_photographs(path: str | Path) -> Photographs:
         raise DataError(
             f"images in {path}", f"none among {len(source.names)} files", f"supply files {', '.join(EXTENSIONS)}"
         )
-    return Photographs(source, names)
+    others = unread(name.replace("../", "") for name in source.names)
+    warn_of_unread(path, others)
+    return Photographs(source, names, others)
 
 
 def read_landmarks(path: str | Path) -> dict[str, Floats]:
@@ -141,8 +140,4 @@ class _Listed:
         object.__setattr__(self, "names", [os.path.relpath(file, root).replace(os.sep, "/") for file in files])
 
     def read(self, name: str) -> bytes:
-        try:
-            return Path(self.root, name).read_bytes()
-        except OSError as error:
-            got = error.strerror or repr(error)
-            raise DataError(f"{name} to be readable", got, "restore the file, or remove it from the list") from error
+        return read_file(Path(self.root, name))

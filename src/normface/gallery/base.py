@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import InputError, ModelError
 from ..types import Floats, Match, OperatingPoint
 
 NAME_LIMIT = 200  # characters
+_log = logging.getLogger("normface")
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,10 @@ class Gallery(Protocol):
     def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
         """Return the k people most similar to `vector` [D], best first, with cosines and decisions.
 
+        Decisions are by the operating point's threshold for searches among as many templates as are enrolled; each
+        match's `rule` says which, and how many false matches to expect. Where the operating point has no table of such
+        thresholds, that of verification decides, with a warning.
+
         exact: False searches approximately, which is faster with many templates; None lets the gallery choose
         (embedded: exact up to a million templates). docs/gallery.md gives the recall of approximate search.
         """
@@ -300,10 +306,22 @@ class Decider:
                 f"an operating point of the model {model}", f"one of {point.model_sha256}", "run normface calibrate"
             )
         self.model, self._point = model or (point.model_sha256 if point else None), point
+        self._warned = False
 
-    def accepts(self, score: float) -> bool | None:
-        """Decide a match; None without an operating point."""
-        return self._point.accepts(score) if self._point else None
+    def decided(self, score: float, person: str) -> Match:
+        """Decide whether somebody is this person; the decision is None without an operating point."""
+        return Match(score, self._point.accepts(score) if self._point else None, person)
+
+    def ranked(self, found: Iterable[tuple[float, str]], templates: int) -> list[Match]:
+        """Decide what a search among `templates` found, scores with names, by the threshold for so many.
+
+        A warning in the log, once, says where the operating point has no such threshold.
+        """
+        rule = self._point.for_search(templates) if self._point else None
+        if rule and rule.warning and not self._warned:
+            self._warned = True
+            _log.warning("%s", rule.warning)
+        return [Match(score, rule.accepts(score) if rule else None, name, rule=rule) for score, name in found]
 
     def follow(self, model: str) -> None:
         """Continue with a new model after a migration; drop the operating point of the old one."""

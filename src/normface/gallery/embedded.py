@@ -178,7 +178,8 @@ class EmbeddedGallery(Gallery):
             found = self._index.search(query, k, exact) if self._index else []
             named = "SELECT id, name FROM people WHERE id IN (SELECT value FROM json_each(?))"
             names = dict(db.execute(named, (json.dumps([person for person, _ in found]),)).fetchall())
-        matches = [self._match(score, names[person]) for person, score in found]
+            templates = len(self._index) if self._index else 0
+        matches = self._decider.ranked([(score, names[person]) for person, score in found], templates)
         best = matches[0] if matches else None
         self._store.note_search(
             "search",
@@ -198,10 +199,7 @@ class EmbeddedGallery(Gallery):
             raise unknown(name)
         score = max(scores)
         self._store.note_search("verify", name, f"cosine {score:.4f}")
-        return self._match(score, name)
-
-    def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._decider.accepts(score), person)
+        return self._decider.decided(score, name)
 
     def forget(self, person: str) -> int:
         """See `Gallery`."""

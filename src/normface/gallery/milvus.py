@@ -5,7 +5,6 @@ Templates are not encrypted here, and Milvus decides when deleted data leave its
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,7 +33,7 @@ from .base import (
 )  # fmt: skip
 from .encryption import KEY_VARIABLE
 from .milvus_migration import MilvusMigration
-from .milvus_store import AUDIT, CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
+from .milvus_store import CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
 
 
 class MilvusGallery(Gallery):
@@ -103,15 +102,13 @@ class MilvusGallery(Gallery):
         # Milvus's own scores may differ in the last bit from `verify`'s, and so may a decision at the threshold.
         rows = cosine.exact([each["vector"] for each in entities]).reshape(len(entities), len(query))
         scores = cosine.paired(rows, cosine.exact(query))
-        matches = [self._match(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
+        named = [(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
+        matches = self._decider.ranked(named, self._store.count(collection) if collection else 0)
         matches.sort(key=lambda match: -match.score)
         best = matches[0] if matches else None
         told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
         self._store.note("search", best.person if best else None, told)
         return matches
-
-    def _match(self, score: float, person: str) -> Match:
-        return Match(score, self._decider.accepts(score), person)
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
@@ -123,7 +120,7 @@ class MilvusGallery(Gallery):
             raise unknown(name)
         score = float(cosine.paired(cosine.exact([row["vector"] for row in rows]), query).max())
         self._store.note("verify", name, f"cosine {score:.4f}")
-        return self._match(score, name)
+        return self._decider.decided(score, name)
 
     def forget(self, person: str) -> int:
         """See `Gallery`. Old versions and one to come lose her too."""
@@ -176,10 +173,8 @@ class MilvusGallery(Gallery):
 
     def audit(self) -> Iterator[Event]:
         """See `Gallery`. This log is not chained: anyone with write access to Milvus can change it."""
-        with self._store.in_words():
-            collection = AUDIT if self._store.client.has_collection(AUDIT) else None
-        rows = self._store.rows(collection, ["time", "action", "person", "detail"])
-        for number, row in enumerate(rows, 1):
+        rows = self._store.rows(self._store.audit(), ["time", "action", "person", "detail"])
+        for number, row in enumerate(sorted(rows, key=lambda row: row["id"]), 1):
             told = datetime.fromtimestamp(row["time"], UTC)
             yield Event(number, told, row["action"], row["person"], row["detail"] or "")
 
@@ -219,5 +214,4 @@ def milvus(
             "no key, because Milvus cannot search encrypted templates", "a key",
             f"encrypt the disks of Milvus and unset {KEY_VARIABLE}, or use file:PATH",
         )  # fmt: skip
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised anyway
     return MilvusGallery(place, model=model, operating_point=operating_point, create=create)

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time as clock
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,17 +38,40 @@ class MilvusStore:
 
     def __init__(self, uri: str) -> None:
         self.milvus: Any = require("pymilvus", "milvus")
+        # They log tracebacks of what is raised anyway; importing pymilvus sets its own level.
+        for name in ("pymilvus", "milvus_lite"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.uri, self.lock = uri, threading.RLock()
+        self._loaded: set[str] = set()
         with self.in_words():
-            self.client: Any = self.milvus.MilvusClient(uri)
+            try:
+                self.client: Any = self.milvus.MilvusClient(uri)
+            except Exception as error:
+                if holder := _holder(Path(uri) / "LOCK"):
+                    raise DataError(
+                        f"no other process to use {uri}, because Milvus Lite serves one process", holder,
+                        "end that process, or use file:PATH, which serves many",
+                    ) from error  # fmt: skip
+                raise
 
     def alias(self, alias: str) -> str | None:
-        """The collection that an alias names."""
+        """The collection that an alias names, loaded: Milvus Lite opens collections released."""
         with self.in_words():
             for name in self.client.list_collections():
                 if name.startswith(TEMPLATES) and alias in self.client.list_aliases(name)["aliases"]:
-                    return str(name)
+                    return self._load(str(name))
         return None
+
+    def audit(self) -> str | None:
+        """The collection of the log, loaded; None before the first line."""
+        with self.in_words():
+            return self._load(AUDIT) if self.client.has_collection(AUDIT) else None
+
+    def _load(self, collection: str) -> str:
+        if collection not in self._loaded:
+            self.client.load_collection(collection)
+            self._loaded.add(collection)
+        return collection
 
     def bound(self, collection: str) -> tuple[str | None, int]:
         """Model and length of the vectors of a collection."""
@@ -82,28 +108,37 @@ class MilvusStore:
         )
 
     def note(self, action: str, person: str | None, detail: str) -> None:
-        """Append to the log. Milvus wants a vector in every collection: this one's is empty of meaning."""
+        """Append a line to the log."""
+        self.note_many(action, [(person, detail)])
+
+    def note_many(self, action: str, lines: Sequence[tuple[str | None, str]]) -> None:
+        """Append to the log a line per person. Milvus wants a vector in every collection: this one's has no meaning."""
         types = self.milvus.DataType
         with self.lock, self.in_words():
-            if not self.client.has_collection(AUDIT):
+            if not self.audit():
                 texts = {name: (types.VARCHAR, {"max_length": TEXT, "nullable": True}) for name in ("person", "detail")}
                 fields = {"time": (types.DOUBLE, {}), "action": (types.VARCHAR, {"max_length": 20}), **texts}
                 self._create(AUDIT, {**fields, "vector": (types.FLOAT_VECTOR, {"dim": 2})}, {}, metric="L2")
-            row = {"time": clock.time(), "action": action, "person": person, "detail": detail, "vector": [0.0, 0.0]}
-            self.client.insert(AUDIT, [row])
+            line = {"time": clock.time(), "action": action, "vector": [0.0, 0.0]}
+            self.client.insert(AUDIT, [{**line, "person": person, "detail": detail} for person, detail in lines])
 
     def rows(self, collection: str | None, fields: list[str], where: str = "id >= 0") -> Iterator[dict[str, Any]]:
-        """Rows by number, some at a time."""
-        last = -1
-        while collection:
-            with self.in_words():
-                query = f"({where}) and id > {last}"
-                found = self.client.query(collection, filter=query, output_fields=["id", *fields], limit=QUERY_LIMIT)
-            rows = sorted(found, key=lambda row: row["id"])
-            if not rows:
-                return
-            yield from rows
-            last = rows[-1]["id"]
+        """Rows, some at a time, in no order."""
+        if not collection:
+            return
+        with self.in_words():
+            pages = self.client.query_iterator(
+                collection, batch_size=QUERY_LIMIT, filter=where, output_fields=["id", *fields]
+            )
+        try:
+            while True:
+                with self.in_words():
+                    rows = pages.next()
+                if not rows:
+                    return
+                yield from rows
+        finally:
+            pages.close()
 
     def count(self, collection: str, where: str = "id >= 0") -> int:
         """Number of rows that an expression names."""
@@ -122,8 +157,8 @@ class MilvusStore:
         ]  # fmt: skip
         with self.in_words():
             ids = [int(number) for number in self.client.insert(collection, rows)["ids"]]
-        for name in dict.fromkeys(some.people):
-            self.note("enrol", name, f"{list(some.people).count(name)} templates, {collection}")
+        counts = Counter(some.people).items()
+        self.note_many("enrol", [(name, f"{count} templates, {collection}") for name, count in counts])
         return ids
 
     def erase(self, collection: str, where: str) -> None:
@@ -162,6 +197,18 @@ class MilvusStore:
             raise DataError(
                 f"Milvus to answer at {self.uri}", f"'{error}'", "check that Milvus is running, and the path or URI"
             ) from error
+
+
+def _holder(lock: Path) -> str | None:
+    """The process that holds Milvus Lite's lock, as Linux tells it; None if it is not known."""
+    with suppress(OSError, ValueError):
+        inode = lock.stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE 1234 fe:01:567 0 EOF
+            if "->" not in words and int(words[5].rpartition(":")[2]) == inode and int(words[4]) > 0:
+                command = Path(f"/proc/{words[4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f"process {words[4]} ({command.strip()[:80]})"
+    return None
 
 
 def subject(name: str) -> str:

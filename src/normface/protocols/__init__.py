@@ -5,7 +5,8 @@ __all__ = [
     "certified", "cfp_ff", "cfp_fp", "compare", "cplfw", "detailed", "distractors", "every_pair", "few_groups",
     "gate", "identification", "ijb_identification", "ijb_verification", "inputs_of", "lfw", "lfw_bin", "lfw_view1",
     "of_list", "operating_point", "pairs_csv", "read_bin_pairs", "read_blufr", "read_groups", "read_lfw_pairs",
-    "read_media", "read_pairs_csv", "read_roles", "read_ytf", "reads", "scores", "slices", "ytf",
+    "read_media", "read_pairs_csv", "read_roles", "read_ytf", "reads", "scores", "search_table",
+    "searched", "slices", "ytf",
 ]  # fmt: skip
 
 from .bins import agedb_30, calfw, cfp_ff, cfp_fp, cplfw, lfw_bin, read_bin_pairs
@@ -22,6 +23,7 @@ from .named_pairs import NamedPairs
 from .non_inferiority import gate
 from .open_set import identification, read_roles
 from .pairs import lfw, lfw_view1, read_lfw_pairs, scores
+from .search_thresholds import search_table, searched
 from .system_comparison import compare
 from .thresholds import operating_point
 from .ytf_videos import read_ytf, ytf

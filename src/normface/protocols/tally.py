@@ -297,9 +297,9 @@ def _gather(
         tails.append((tile.ravel()[at], np.stack([left[rows[row]], right[column]], 1).astype(np.int32)))
         held += len(at)
         if held > 2 * keep:
-            tails = [_highest(tails, keep)]
+            tails = [highest(tails, keep)]
             bound, held = float(tails[0][0][-1]), len(tails[0][0])
-    tail, owners = _highest(tails, keep)
+    tail, owners = highest(tails, keep)
     scores = np.concatenate(genuine)
     down = np.argsort(scores)[::-1]
     return Tally(scores[down], np.concatenate(whose)[down], tail, owners, impostors, body, trials, subjects)
@@ -310,7 +310,7 @@ def _kept(far: float, impostors: int) -> int:
     return min(int(SPARE * far * impostors) + 2 * STEADY, impostors)
 
 
-def _highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, Ints]:
+def highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, Ints]:
     tail, owners = (np.concatenate(each) for each in zip(*parts, strict=True))
     best = np.argpartition(tail, len(tail) - keep)[-keep:] if len(tail) > keep else np.arange(len(tail))
     best = best[np.argsort(tail[best])[::-1]]

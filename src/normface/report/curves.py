@@ -78,7 +78,8 @@ def histogram(name: str, result: Result) -> str | None:
         axes.stairs(share, edges, fill=True, alpha=0.45, color=colour, hatch=hatch, label=kind)
         axes.stairs(share, edges, color=colour)
     if (threshold := result.facts.get("threshold")) is not None:
-        axes.axvline(threshold, color=GREY, linestyle="--", label=f"threshold {threshold:.3f}")
+        of_folds = "mean threshold" if "folds" in result.facts else "threshold"
+        axes.axvline(threshold, color=GREY, linestyle="--", label=f"{of_folds} {threshold:.3f}")
     seen = np.flatnonzero(used > 0.005)
     if seen.size:
         axes.set_xlim(edges[max(seen[0] - 2, 0)], edges[min(seen[-1] + 3, len(edges) - 1)])

@@ -49,7 +49,7 @@ class Verified:
 
 def story(introduction: str, rows: Sequence[Row], saw: str, following: str, verified: Sequence[Verified]) -> str:
     """Render the HTML for `render_html(opening=…)`."""
-    head = ["Trained with", "What it does", "Pairs decided rightly", "Difference from the first row"]
+    head = ["Trained with", "What it does", "Pairs decided correctly", "Difference from the first row"]
     cells = [
         [row.name, row.idea, percent(row.accuracy), points(row.difference) if row.difference else "–"] for row in rows
     ]
@@ -66,7 +66,7 @@ def story(introduction: str, rows: Sequence[Row], saw: str, following: str, veri
 
 def accuracies(rows: Sequence[Row]) -> str:
     """Plot the accuracy of each row with its interval, as SVG."""
-    figure, axes = single("Pairs decided rightly (%)", "", width=5.4)
+    figure, axes = single("Pairs decided correctly (%)", "", width=5.4)
     places = np.arange(len(rows))[::-1]
     for i, (place, row) in enumerate(zip(places, rows, strict=True)):
         low, value, high = (100 * each for each in (row.accuracy.low, row.accuracy.value, row.accuracy.high))
@@ -101,14 +101,14 @@ def losses(rows: Sequence[Row]) -> str:
 
 
 def percent(share: Estimate) -> str:
-    """Format a share as `93.8 % [92.1, 95.5]`."""
-    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    """Format a share as `93.8 % [92.1, 95.5]`, with brackets that no line break splits."""
+    return f"{100 * share.value:.1f} % [{100 * share.low:.1f},\N{NO-BREAK SPACE}{100 * share.high:.1f}]"
 
 
 def points(difference: Estimate) -> str:
     """Format a difference in percentage points as `+3.2 [+1.4, +5.0]`."""
     value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
-    return f"{value} [{low}, {high}]".replace("-", "−")
+    return f"{value} [{low},\N{NO-BREAK SPACE}{high}]".replace("-", "−")
 
 
 def _smooth(values: Sequence[float]) -> Any:

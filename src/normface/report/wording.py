@@ -41,7 +41,7 @@ def _found(result: Result) -> str:
         return _certified(metrics, facts)
     if accuracy := metrics.get("accuracy"):
         error = f" ± {100 * facts['standard_error']:.2f}" if "standard_error" in facts else ""
-        return f"decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs rightly"
+        return f"decides {100 * accuracy.value:.2f} %{error} of {accuracy.n:,} pairs correctly"
     told = [_sentence(name, found) for name, found in _leading(result)]
     return ", ".join(filter(None, told[:3])) or "was measured"
 
@@ -88,6 +88,7 @@ def _sentence(name: str, found: Estimate) -> str:
         "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
         "vr_per_person": "accepts {} of a person's genuine pairs, in the mean",
         "tar_per_person": "accepts {} of a person's genuine comparisons, in the mean",
+        "fpir": "accepts anybody in {} of searches for a stranger", "fnir": "misses the person in {} of searches",
         "cmc": "finds the right person of {} of probes", "eer": "has an equal error rate of {}",
     }.get(kind, f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
     return what.format(show(name, found)) + (f" at {at}" if at else "")
@@ -239,12 +240,15 @@ def notes(results: Mapping[str, Result]) -> list[str]:
         if each := result.facts.get("mean_minus_std"):
             shares = "; ".join(f"{label(metric)}: {100 * value:.2f} %" for metric, value in each.items())
             told.append(f"mean − std over the trials{f' of {name}' if len(results) > 1 else ''}: {shares}")
-        if few := result.few_errors:
-            shares = "; ".join(f"{label(metric)}: {count}" for metric, count in few.items())
-            told.append(
-                f"Fewer than {RULE_OF_30} errors{f' of {name}' if len(results) > 1 else ''}, so poorly known (Rule of "
-                f"30, ISO/IEC 19795-1): {shares}"
-            )
+    few = {
+        name: "; ".join(f"{label(metric)}: {count}" for metric, count in result.few_errors.items())
+        for name, result in results.items()
+        if result.few_errors
+    }
+    for shares in dict.fromkeys(few.values()):
+        of = [name for name, found in few.items() if found == shares]
+        whose = f" of {', '.join(of)}" if len(of) < len(results) else ""
+        told.append(f"Fewer than {RULE_OF_30} errors{whose}, so poorly known (Rule of 30, ISO/IEC 19795-1): {shares}")
     return list(dict.fromkeys(told))
 
 

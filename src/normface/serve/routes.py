@@ -36,6 +36,7 @@ from .schemas import (
     People,
     Person,
     Ranked,
+    SearchThreshold,
     Verification,
 )
 from .settings import Settings
@@ -225,14 +226,15 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         (seen,) = await service.see([("the photograph", photograph)], aligned)
         found = await service.keep("search", gallery.search, seen.vector, k)
         matches = [covered(match, [seen], ["the photograph"], anyway=anyway) for match in found]
-        count = await service.keep("search", len, gallery)
+        rule = matches[0].rule if matches else None
         return Found(
             matches=[
                 Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
                 for rank, match in enumerate(matches, 1)
             ],
-            templates=count, operating_point=Certificate.of(point), face=service.face(seen, crops),
-            note=f"{count} templates were compared, so a false match is more likely than in one comparison.",
+            templates=rule.templates if rule else await service.keep("search", len, gallery),
+            operating_point=Certificate.of(point), search=SearchThreshold.of(rule, point),
+            face=service.face(seen, crops), note=rule.words if rule else "no decision",
         )  # fmt: skip
 
 
@@ -256,6 +258,8 @@ def decision(match: Match, point: OperatingPoint | None) -> Decision:
         note = "undecided: the certificate does not cover this; give other photographs, or send anyway=true"
     elif match.outside:
         note = "decided at the operating point, although the certificate does not cover this"
+    elif match.rule:
+        note = match.rule.warning or "decided at the threshold for searches among so many templates"
     else:
         note = "decided at the operating point"
     verdict: Literal["same", "different", "undecided"] | None = "undecided" if match.undecided else None

@@ -7,13 +7,19 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..types import Estimate, OperatingPoint
+from ..types import Estimate, OperatingPoint, SearchRule
 
 _FAR = {"value": 0.001, "low": 0.0002, "high": 0.0029, "n": 3000}
 _TAR = {"value": 0.981, "low": 0.9755, "high": 0.9856, "n": 3000}
 _POINT = {
     "threshold": 0.3512, "target_far": 0.001, "far": _FAR, "tar": _TAR, "protocol": "lfw, mirror sum",
     "model_sha256": "9f…", "data_sha256": "ea…",
+}  # fmt: skip
+_SEARCH = {
+    "threshold": 0.4715, "templates": 120, "false_matches": 0.0012, "table": True, "enrolled": 1000,
+    "target_fpir": 0.01,
+    "fpir": {"value": 0.0098, "low": 0.0071, "high": 0.0131, "n": 5749},
+    "fnir": {"value": 0.131, "low": 0.118, "high": 0.145, "n": 1680}, "warning": None,
 }  # fmt: skip
 _DECISION = {
     "score": 0.6127, "same": True, "decision": "same", "llr": 6.9, "risk": 0.0008, "outside": [],
@@ -80,6 +86,33 @@ class Certificate(BaseModel):
         )  # fmt: skip
 
 
+class SearchThreshold(BaseModel):
+    """How a search is decided: by the certificate's row for as many templates as the gallery has."""
+
+    model_config = _shown(_SEARCH)
+    threshold: float = Field(description="Accept if the cosine is at least this.")
+    templates: int = Field(description="In the gallery now.")
+    false_matches: float = Field(description="How many enrolled people a search for a stranger is expected to accept.")
+    table: bool = Field(description="False: the certificate has no thresholds for searches; a verification's decides.")
+    enrolled: int | None = Field(description="Size of gallery that the row is for: the next one in the table.")
+    target_fpir: float | None = Field(description="The false positive identification rate requested.")
+    fpir: Rate | None = Field(description="Share of searches for strangers that accept anybody, in such a gallery.")
+    fnir: Rate | None = Field(description="Share of searches for enrolled people that do not accept them; per person.")
+    warning: str | None = Field(description="Why this threshold is not that of such a search; null if it is.")
+
+    @classmethod
+    def of(cls, rule: SearchRule | None, point: OperatingPoint | None) -> SearchThreshold | None:
+        """Convert a SearchRule of an operating point."""
+        if rule is None or point is None:
+            return None
+        row = rule.point
+        return cls(
+            threshold=rule.threshold, templates=rule.templates, false_matches=rule.false_matches, table=row is not None,
+            enrolled=row.enrolled if row else None, target_fpir=point.search.target_fpir if point.search else None,
+            fpir=Rate.of(row.fpir) if row else None, fnir=Rate.of(row.fnir) if row else None, warning=rule.warning,
+        )  # fmt: skip
+
+
 class Face(BaseModel):
     """The face used: the one nearest the center among the certain ones. Coordinates are in the photograph's pixels."""
 
@@ -139,12 +172,14 @@ class Found(BaseModel):
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
-        "face": _FACE,
-        "note": "120 templates were compared, so a false match is more likely than in one comparison.",
+        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715, for up to 1,000 templates: …",
     })  # fmt: skip
     matches: list[Ranked]
     templates: int = Field(description="Number of templates compared; a person has one per photograph.")
-    operating_point: Certificate | None
+    operating_point: Certificate | None = Field(description="The model's, for verification.")
+    search: SearchThreshold | None = Field(
+        description="What the decisions are made by; null without an operating point, and if nobody is enrolled."
+    )
     face: Face
     note: str
 

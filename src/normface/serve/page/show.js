@@ -93,6 +93,6 @@ export function ranking(found) {
     make("div", { class: "crops" }, crop(found.face, "searched for")),
     make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows))),
     cover({ outside: found.face.outside, risk: found.face.risk, decision: found.matches[0].decision }),
-    make("p", { class: "soft" }, found.note),
+    make("p", { class: found.search?.warning ? "outside" : "soft", role: "note" }, `${found.note[0].toUpperCase()}${found.note.slice(1)}.`),
   ];
 }

@@ -1,0 +1,291 @@
+"""Thresholds for searches: a false positive identification rate (FPIR) held at each size of gallery.
+
+A stranger is searched for among N enrolled people, one template each, all drawn from M people. The mean over every
+such gallery needs no drawing: where k of the other people match a probe, a gallery of N of them has a match with
+probability 1 - C(M-1-k, N) / C(M-1, N). Averaged over people, that is FPIR at N, unbiased up to N = M - 1. Beyond, FPIR
+is concave in N, so FPIR(N) ≤ N / (M-1) · FPIR(M-1), which is what an extrapolated row holds to the rate asked for.
+
+All M (M-1) / 2 pairs of people make M (M-1) / 2N searches that share none. The variance is a jackknife over people that
+counts what two people share once, as in `rates`; the interval is Clopper and Pearson's of the effective number.
+Shape suffixes: M people, P probes (images), H hits (a probe and another person, above a score).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import cosine
+from ..errors import ConfigError, DataError
+from ..types import Embeddings, Estimate, Floats, Ints, OperatingPoint, Result, SearchPoint, SearchTable
+from .rates import STEADY, Listed, Rate, rate
+from .tally import highest
+
+NORMAL = 1.96  # standard deviations of a 95 % interval
+FEWEST = 10  # false matches that an extrapolated row allows at least
+_CELLS = 1 << 20  # of a tile of cosines
+
+
+def search_table(
+    embeddings: Embeddings,
+    subjects: Ints,
+    *,
+    fpir: float,
+    enrolled: Sequence[int],
+    protocol: str,
+    data_sha256: str,
+    confident: bool = False,
+    seed: int = 0,
+) -> SearchTable:
+    """The threshold for each size of gallery at which strangers are taken for anybody in `fpir` of searches at most.
+
+    Args:
+        embeddings: N images.
+        subjects: [N] whose they are, from 0.
+        fpir: false positive identification rate asked for.
+        enrolled: sizes of galleries, in templates.
+        protocol, data_sha256: recorded.
+        confident: hold the upper end of FPIR's interval to `fpir`, not its value.
+        seed: draws the image by which each person is enrolled. All images are searched for; each person counts once.
+
+    Raises:
+        ConfigError: a rate outside 0 to 1, sizes that are no positive integers.
+        DataError: fewer than three people, nobody with two images, or a size for which so few people cannot resolve the
+            rate; it names the largest size or the lowest rate that they can.
+    """
+    if not 0 < fpir < 1:
+        raise ConfigError("a false positive identification rate between 0 and 1", f"{fpir:g}", "correct --fpir")
+    sizes = sorted(set(enrolled))
+    if not sizes or sizes[0] < 1:
+        raise ConfigError("sizes of galleries of 1 and more", str(sizes[0]) if sizes else "none", "correct --enrolled")
+    images = np.bincount(subjects)
+    if len(images) < 3 or images.max() < 2:
+        raise DataError(
+            "images of at least three people, two of one", f"{len(subjects)} images of {len(images)} people",
+            "give more images (people are the folders of Name/image)",
+        )  # fmt: skip
+    for size in sizes:
+        _resolve(fpir, size, len(images))
+    trials = OpenSetTrials.of(embeddings.vectors, subjects, fpir, sizes, seed)
+    points = tuple(trials.point(fpir, size, confident) for size in sizes)
+    return SearchTable(fpir, points, len(images), len(subjects), protocol, data_sha256, confident)
+
+
+def searched(point: OperatingPoint, conditions: Mapping[str, Any] | None = None) -> Result:
+    """A certificate's search table as a Result: fpir@enrolled=…, fnir@enrolled=…; thresholds among the facts."""
+    table = point.search
+    assert table
+    found = {
+        f"{name}@enrolled={each.enrolled}": getattr(each, name) for name in ("fpir", "fnir") for each in table.points
+    }
+    notes = ["The thresholds were chosen on the searches they are judged by: their rates are slightly flattering."]
+    if beyond := [f"{each.enrolled:,}" for each in table.points if each.extrapolated]:
+        notes.append(
+            f"Extrapolated, for more enrolled than the {table.people:,} people measured: {', '.join(beyond)}. There "
+            "FPIR is an upper bound."
+        )
+    facts = {
+        "searches": table.protocol, "target_fpir": table.target_fpir, "confident": table.confident,
+        "thresholds": {f"enrolled={each.enrolled}": each.threshold for each in table.points},
+        "false_matches": {f"enrolled={each.enrolled}": each.false_matches for each in table.points},
+        "people": table.people, "images": table.images, "model_sha256": point.model_sha256,
+        "data_sha256": table.data_sha256, "notes": notes, **(conditions or {}),
+        "operating_point": json.loads(point.to_json()),
+    }  # fmt: skip
+    return Result("identification_thresholds", found, {}, facts)
+
+
+def searches(size: int, people: int) -> float:
+    """How many searches among `size` enrolled people the pairs of `people` make, if no two share a pair."""
+    return people * (people - 1) / (2 * size)
+
+
+def _resolve(fpir: float, size: int, people: int) -> None:
+    """Raise DataError where `people` are too few for a rate at a size of gallery."""
+    beyond = size >= people
+    allowed = fpir * searches(size, people)
+    if allowed >= (FEWEST if beyond else 1) * (1 - 1e-9):
+        return
+    most = int(fpir * searches(1, people) / FEWEST)  # of extrapolated ones
+    most = most if most >= people else min(int(fpir * searches(1, people)), people - 1)
+    if not most:
+        raise DataError(
+            f"an FPIR of at least {1 / searches(1, people):.2g}, the lowest that {people:,} people can resolve",
+            f"{fpir:g}", "ask for a higher rate, or give images of more people",
+        )  # fmt: skip
+    raise DataError(
+        f"at most {most:,} enrolled at FPIR {fpir:g}, as far as images of {people:,} people carry", f"{size:,}",
+        "leave that size out, ask for a higher rate, or give images of more people",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenSetTrials:
+    """Searches for every image among everybody else.
+
+    Attributes:
+        score, probe, entry: [H] hits, the highest score first: the image searched for, and who matched.
+        person: [P] whose each image is; `weight` [P] adds up to 1, each person's images to 1/M.
+        own, own_subject: [K] scores of the images of enrolled people with their own template, and whose.
+        people: M.
+    """
+
+    score: Floats
+    probe: Ints
+    entry: Ints
+    person: Ints
+    weight: Floats
+    own: Floats
+    own_subject: Ints
+    people: int
+
+    @classmethod
+    def of(cls, vectors: Floats, subjects: Ints, fpir: float, sizes: Sequence[int], seed: int = 0) -> OpenSetTrials:
+        """Unit rows [P, D], whose they are [P]; as many hits as the rate at each size needs."""
+        images = np.bincount(subjects)
+        people = len(images)
+        order = np.random.default_rng(seed).permutation(len(subjects))
+        order = order[np.argsort(subjects[order], kind="stable")]
+        template = order[np.cumsum(images) - images]
+        others = np.delete(np.arange(len(subjects)), template)
+        rows = cosine.exact(vectors)
+        own = cosine.paired(rows[others], rows[template[subjects[others]]])
+        everything = len(subjects) * (people - 1)
+        keep = int(2 * fpir / min(sizes) * everything) + 20 * STEADY
+        weight = 1 / (people * images[subjects])
+        while True:
+            score, (probe, entry) = _hits(rows, subjects, rows[template], keep)
+            found = cls(score, probe, entry, subjects, weight, own, subjects[others], people)
+            if keep >= everything or all(found.fpir(len(score), size) > fpir for size in sizes):
+                return found
+            keep *= 4
+
+    def point(self, fpir: float, size: int, confident: bool = False) -> SearchPoint:
+        """The lowest threshold whose measured FPIR, or the end of its interval, is at most `fpir`."""
+        drawn = min(size, self.people - 1)
+        beyond = size / drawn
+        starts = np.flatnonzero(np.append(True, self.score[1:] != self.score[:-1]))  # equal scores stay together
+        low, high = 0, len(starts) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            hits = int(starts[middle])
+            reached = self.estimate(hits, drawn).high if confident else self.fpir(hits, drawn)
+            low, high = (middle, high) if reached * beyond <= fpir * (1 + 1e-12) else (low, middle - 1)
+        hits = int(starts[low])
+        known = self.estimate(hits, drawn)
+        if confident and known.high * beyond > fpir:
+            raise DataError(
+                f"an FPIR of at least {known.high * beyond:.2g} at {size:,} enrolled, the lowest that {self.people:,} "
+                "people can promise", f"{fpir:g}", "ask for a higher rate, or drop --confident",
+            )  # fmt: skip
+        threshold = float(np.nextafter(self.score[hits], np.inf, dtype=self.score.dtype))
+        return SearchPoint(
+            size, threshold, replace(known, value=known.value * beyond, high=min(known.high * beyond, 1.0)),
+            self.fnir(threshold), size * self._matches(hits), size >= self.people,
+        )  # fmt: skip
+
+    def fpir(self, hits: int, size: int) -> float:
+        """The mean over people of the probability that a gallery of `size` others holds one of the first hits."""
+        drawn = min(size, self.people - 1)
+        return float(self.weight @ self._found(drawn)[self._matched(hits)])
+
+    def fnir(self, threshold: float) -> Estimate:
+        """The share of searches for an enrolled person that do not accept their template, each person counting once."""
+        trials = Listed.of(self.own_subject, self.own_subject, self.people)
+        missed = self.own_subject[self.own < threshold]
+        found = rate(Listed.of(missed, missed, self.people), trials, per_person=True)
+        assert found
+        return found.estimate
+
+    def estimate(self, hits: int, size: int) -> Estimate:
+        """FPIR among `size` < M enrolled at a fixed threshold, which `hits` reach.
+
+        How much people matter is seen better where more hits do, and grows with their number.
+        """
+        value = self.fpir(hits, size)
+        known = self._spread(hits, size)
+        effect = known.effect
+        if (more := min(hits + STEADY, len(self.score))) > hits:
+            effect = max(effect, 1 + (self._spread(more, size).effect - 1) * max(hits, 1) / more)
+        independent = searches(size, self.people) / effect
+        found = Rate(value, self.people, independent, effect, known.influence, known.freedom).estimate
+        chance = value * (1 - value) / independent
+        if not chance:
+            return found
+        # Clopper and Pearson's interval has a binomial's skewness; the rest as in Hall's (1992) correction
+        skewness = known.third / chance**1.5 - (1 - 2 * value) / np.sqrt(value * (1 - value) * independent)
+        further = max(skewness, 0) * (2 * NORMAL**2 + 1) / 6 * np.sqrt(chance)
+        return replace(found, high=float(min(found.high + further, 1)))
+
+    def _spread(self, hits: int, size: int) -> Spread:
+        matched, found = self._matched(hits), self._found(size)
+        probe, entry, people = self.probe[:hits], self.entry[:hits], self.people
+        value = float(self.weight @ found[matched])
+        own = np.bincount(self.person, self.weight * found[matched], people)
+        each = self.weight[probe] * (found[matched] - found[matched - 1])[probe]  # what goes without that hit
+        influence = own - value / people + np.bincount(entry, each, people) - each.sum() / people
+        first, second = self.person[probe], entry
+        codes = np.minimum(first, second).astype(np.int64) * people + np.maximum(first, second)
+        shared = np.bincount(np.unique(codes, return_inverse=True)[1], each)
+        twice = shared @ shared - shared.sum() ** 2 / searches(1, people)  # what two people share was counted for both
+        squares = influence**2
+        chance = value * (1 - value) / searches(size, people)
+        variance = float(squares.sum() - twice)
+        return Spread(
+            max(variance / chance, 1.0) if chance > 0 else 1.0, influence,
+            float(np.sum(squares * influence) - np.sum(shared**3)),
+            float(2 * squares.sum() ** 2 / (squares @ squares)) if variance > 0 else people - 1.0,
+        )  # fmt: skip
+
+    def _matched(self, hits: int) -> Ints:
+        """How many people each probe matches [P]."""
+        return np.bincount(self.probe[:hits], minlength=len(self.person))
+
+    def _matches(self, hits: int) -> float:
+        """The mean share of other people whom a person matches."""
+        return float(self.weight[self.probe[:hits]].sum()) / (self.people - 1)
+
+    def _found(self, size: int) -> Floats:
+        """The probability that a gallery of `size` holds one of k matching people, by k [M]."""
+        others = self.people - 1
+        missed = np.maximum(1 - size / np.arange(others, 0, -1), 0)
+        return np.append(0, 1 - np.cumprod(missed))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How FPIR varies with the people drawn.
+
+    Attributes:
+        effect: how many times the variance is that of independent searches; at least 1.
+        influence: what each person adds to its deviation [M].
+        third: third central moment.
+        freedom: degrees of freedom of the variance.
+    """
+
+    effect: float
+    influence: Floats
+    third: float
+    freedom: float
+
+
+def _hits(rows: cosine.ExactRows, subjects: Ints, templates: cosine.ExactRows, keep: int) -> tuple[Floats, Ints]:
+    """The highest scores of images [P] with the templates [M] of others, falling, and both their numbers [2, H]."""
+    step = max(_CELLS // len(templates), 1)
+    parts: list[tuple[Floats, Ints]] = []
+    bound, held = -np.inf, 0
+    for start in range(0, len(rows), step):
+        tile = cosine.matrix(rows[start : start + step], templates)
+        tile[np.arange(len(tile)), subjects[start : start + step]] = -np.inf
+        row, column = np.nonzero(tile > bound)
+        parts.append((tile[row, column], np.stack([row + start, column], 1).astype(np.int32)))
+        held += len(row)
+        if held > 2 * keep:
+            parts = [highest(parts, keep)]
+            bound, held = float(parts[0][0][-1]), keep
+    scores, owners = highest(parts, keep)
+    return scores, owners.T
