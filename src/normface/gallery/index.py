@@ -12,7 +12,6 @@ nothing has to be stored, forgotten or retrained.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from .. import cosine
 from ..errors import require
+from ..system_facts import usable_cores
 
 BLOCK = 256  # templates whose greatest score is looked at together
 TASKS = 8  # of a thread in a scan, alike in size: one that ends early takes one more, and starting them costs little
@@ -52,7 +52,7 @@ class Index:
         self._ids, self._owners = np.zeros(room, np.int64), np.zeros(room, np.int64)
         self._scores = np.zeros(room, np.float32)  # of the last query: new memory would cost more than its filling
         self._sketched: NDArray[np.uint8] | None = None  # made when the first approximate search asks for it
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = usable_cores()
         self._threads = min(threads, 16)
         self._pool = ThreadPoolExecutor(self._threads)
         np.empty(2**24, np.uint8)  # given back at once: from now on glibc keeps so much for the parts that `add` codes
