@@ -64,7 +64,7 @@ def slices(
     unused(replicates)
     everyone = np.ones(len(comparisons.ids), bool)
     impostors = comparisons.impostors(everyone, everyone)
-    whole = _rates_of(comparisons, threshold, np.ones(len(comparisons.scores), bool), impostors)
+    whole = rates_of(comparisons, threshold, np.ones(len(comparisons.scores), bool), impostors)
     found = [
         *_of_images(comparisons, threshold, by_image), *_of_comparisons(comparisons, threshold, by_comparison or {}),
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def _of_images(comparisons: Comparisons, threshold: float, columns: Mapping[str,
             here = ((left == one) & (right == other)) | ((left == other) & (right == one))
             chosen = names == one
             impostors = comparisons.impostors(chosen, chosen if one == other else names == other)
-            pairs = _rates_of(comparisons, threshold, here, impostors)
+            pairs = rates_of(comparisons, threshold, here, impostors)
             yield Slice(column, one if one == other else f"{one} × {other}", one == other, *pairs)
 
 
@@ -133,10 +133,10 @@ def _of_comparisons(comparisons: Comparisons, threshold: float, columns: Mapping
     for column, names in columns.items():
         for group in _groups(column, names, len(comparisons.scores)):
             impostors = comparisons.trials((names == group) & ~comparisons.same)
-            yield Slice(column, group, True, *_rates_of(comparisons, threshold, names == group, impostors))
+            yield Slice(column, group, True, *rates_of(comparisons, threshold, names == group, impostors))
 
 
-def _rates_of(
+def rates_of(
     comparisons: Comparisons, threshold: float, here: Bools, impostors: Trials
 ) -> tuple[Rate | None, Rate | None]:
     """False accepts among `impostors`, and false rejects, of the listed comparisons that are `here` [K]."""

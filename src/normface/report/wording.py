@@ -16,7 +16,8 @@ FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are 
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 FACTS = {
     "d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "pca": "PCA (share of variance)",
-    "target_far": "FAR asked for", "commonest_five": "the five commonest people's share of genuine comparisons",
+    "target_far": "FAR asked for", "discard_threshold": "threshold of error versus discard",
+    "commonest_five": "the five commonest people's share of genuine comparisons",
     "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
 }  # fmt: skip
 SHOWN = (
@@ -59,7 +60,12 @@ def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str
         each = f"{estimate(metrics['tar_per_person'])} of a person's genuine comparisons ({mean})"
         others = f"{estimate(metrics['far_per_person'])} of their impostor ones"
         told = f"{each} and {others}; {told}" if _uneven(facts) else f"{told}; {each} and {others}"
-    return f"accepts from cosine {facts['threshold']:.4f} on: {told}"
+    return f"accepts from {measure(facts['comparisons'])} {facts['threshold']:.4f} on: {told}"
+
+
+def measure(comparisons: str) -> str:
+    """What comparisons were measured in, by the protocol that made them: cosines, or another system's scores."""
+    return "score" if comparisons.startswith("scores") else "cosine"
 
 
 def _uneven(facts: Mapping[str, Any]) -> bool:
