@@ -19,9 +19,7 @@ __all__ = [
 ]  # fmt: skip
 
 # These need protocols.
-_later = attach(
-    __name__, listed="certify embed_listed embed_pairs embed_photographs keep_certificate"
-)  # these need protocols
+_later = attach(__name__, listed="certify embed_listed embed_pairs embed_photographs keep_certificate")
 
 
 def __getattr__(name: str) -> Any:
