@@ -49,7 +49,7 @@ def test_crops_summary_and_report(run, folder):
         (["in", "out", "--format", "tiff"], "jpg or png"),
         (["in", "out", "--workers", "0"], "--workers of 1 or more"),
         (["in", "out", "--detector", "mtcn"], "did you mean 'mtcnn'"),
-        (["in", "out", "--detector", "yunet"], "--weights FILE"),
+        (["in", "out", "--detector", "yunet"], "normface fetch yunet"),
         (["in", "out", "--detector", "yunet", "--weights", "in/a/one.jpg"], "the weights of YuNet"),
         (["in", "out", "--weights", "in/a/one.jpg"], "arguments of mtcnn"),
         (["in", "out", "--landmarks", "nowhere.txt"], "a text file of landmarks"),

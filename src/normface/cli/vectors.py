@@ -13,9 +13,10 @@ from .. import embed, report
 from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError
-from ..protocols import Failures, inputs_of
-from ..report.wording import label
-from ..types import RULE_OF_30, Embeddings, Result
+from ..protocols import Comparisons, Failures, Inputs, every_pair, inputs_of
+from ..protocols.named_pairs import partly, people, present, rows_of
+from ..report.wording import label, measure
+from ..types import RULE_OF_30, Embeddings, OperatingPoint, Result
 from .terminal import command, out, progress
 
 # Options of evaluate and calibrate.
@@ -103,17 +104,32 @@ def judged_system(
     return System(vectors, embedder.name, embedder.sha256, crops, conditions)
 
 
-def show(system: System, result: Result, folder: Path | None, *, title: str, as_json: bool) -> None:
-    """Write the report into `folder`, if given, and print the Result as JSON or Markdown."""
+def show(
+    name: str, result: Result, folder: Path | None, *, title: str, crops: Path | None = None, as_json: bool
+) -> None:
+    """Write a system's report into `folder`, if given, and print the Result as JSON or Markdown.
+
+    crops: the images judged, to show the hardest errors; None where there are none.
+    """
     if folder is not None:
-        photographs = report.thumbnails(system.crops) if system.crops else None
-        report.write_folder(folder, system.name, result, title=title, command=command(), photographs=photographs)
+        photographs = report.thumbnails(crops) if crops else None
+        report.write_folder(folder, name, result, title=title, command=command(), photographs=photographs)
     if as_json:
         out.print_json(result.to_json())
         return
-    out.print(report.render_markdown({system.name: result}), soft_wrap=True)
+    out.print(report.render_markdown({name: result}), soft_wrap=True)
     if folder is not None:
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def show_certificate(point: OperatingPoint, kept: Path) -> None:
+    """Say in words what a new certificate decides, and where it is."""
+    assert point.calibration
+    worth = report.evidence(point.calibration, point.threshold)
+    out.print(
+        f"\naccept from {measure(point.protocol)} {point.threshold:.4f} on; a score there is {worth}", soft_wrap=True
+    )
+    out.print(f"certificate: {kept}", soft_wrap=True)
 
 
 def embed_pairs(embedder: Embedder, data: Path) -> Embeddings:
@@ -130,3 +146,23 @@ def refuse_few_errors(result: Result, strict: bool) -> None:
             f"at least {RULE_OF_30} errors behind every rate (Rule of 30, ISO/IEC 19795-1)", told,
             "evaluate more comparisons, ask for a higher FAR, or drop --strict",
         )  # fmt: skip
+
+
+def compare_all(
+    reads: Inputs, vectors: Embeddings, lists: list[Path], far: float, partial: bool
+) -> tuple[Comparisons, str, dict[str, Any]]:
+    """Every pair of a protocol's images; the SHA-256 of what names them; the fact `partial` where images without a
+    vector were left out.
+
+    Folders are the people.
+    """
+    assert reads.every
+    told: dict[str, Any] = {}
+    ids, digest = reads.every(lists, vectors.ids)
+    if partial:
+        (kept,), told = present(vectors, ids)
+        told = partly(told, int(kept.sum()), len(ids), "images")
+        ids = ids[kept]
+    (rows,) = rows_of(vectors, ids)
+    vectors = Embeddings(vectors.vectors[rows], ids)
+    return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest, told

@@ -16,7 +16,8 @@ FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are 
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 FACTS = {
     "d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "pca": "PCA (share of variance)",
-    "target_far": "FAR asked for", "commonest_five": "the five commonest people's share of genuine comparisons",
+    "target_far": "FAR asked for", "discard_threshold": "threshold of error versus discard",
+    "commonest_five": "the five commonest people's share of genuine comparisons",
     "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
 }  # fmt: skip
 SHOWN = (
@@ -67,18 +68,23 @@ def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str
         mean = f"mean over {metrics['tar_per_person'].n:,} people"
         each = f"{estimate(metrics['tar_per_person'])} of a person's genuine comparisons ({mean})"
         others = f"{estimate(metrics['far_per_person'])} of their impostor ones"
-        told = f"{each} and {others}; {told}" if _uneven(facts) else f"{told}; {each} and {others}"
-    return f"accepts from cosine {facts['threshold']:.4f} on: {told}"
+        told = f"{each} and {others}; {told}" if uneven(facts) else f"{told}; {each} and {others}"
+    return f"accepts from {measure(facts['comparisons'])} {facts['threshold']:.4f} on: {told}"
 
 
-def _uneven(facts: Mapping[str, Any]) -> bool:
+def measure(comparisons: str) -> str:
+    """What comparisons were measured in, by the protocol that made them: cosines, or another system's scores."""
+    return "score" if comparisons.startswith("scores") else "cosine"
+
+
+def uneven(facts: Mapping[str, Any]) -> bool:
     """Whether few people hold so many of the genuine comparisons that rates per person are told first."""
     return (facts.get("commonest_five") or 0) > FEW_HOLD
 
 
 def _leading(result: Result) -> list[tuple[str, Estimate]]:
     """A result's metrics, those per person first where few people hold many of the comparisons."""
-    return sorted(result.metrics.items(), key=lambda item: _uneven(result.facts) and PER_PERSON not in item[0])
+    return sorted(result.metrics.items(), key=lambda item: uneven(result.facts) and PER_PERSON not in item[0])
 
 
 def label(name: str) -> str:
@@ -124,7 +130,7 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
     elif "trials" in facts:
         yield f"Means over {facts['trials']} trials."
     if (share := facts.get("commonest_five")) and alone:
-        first = "; rates per person count everybody once, and come first here" if _uneven(facts) else ""
+        first = "; rates per person count everybody once, and come first here" if uneven(facts) else ""
         yield f"The five commonest people are in {short_percent(share)} of the genuine comparisons{first}."
     if "cllr" in facts and alone:
         yield (
@@ -194,11 +200,13 @@ def trials(results: Mapping[str, Result]) -> Rows:
 
 def slices(found: Mapping[str, Any]) -> Rows:
     """Error rates by group, the whole first, with what is too small to say."""
-    rows = [["", "group", "FAR (95 % interval)", "of", "FRR (95 % interval)", "of", ""]]
+    per_person = any("frr_per_person" in row for row in found["rows"])  # not in older results
+    names = ("far", "frr", *("far_per_person", "frr_per_person") * per_person)
+    rows = [["", "group", *(cell for name in names for cell in (f"{label(name)} (95 % interval)", "of")), ""]]
     whole = {"column": "all", "group": "", "warning": None, **found["overall"]}
     for row in (whole, *found["rows"]):
         cells = [row["column"], row["group"]]
-        for name in ("far", "frr"):
+        for name in names:
             rate = row.get(name)
             cells += [estimate(Estimate(**rate)), f"{rate['n']:,}"] if rate else ["–", "0"]
         rows.append([*cells, row["warning"] or ""])
