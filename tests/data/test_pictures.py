@@ -114,7 +114,7 @@ def test_other_things(tmp_path):
             read_image(name)
     (tmp_path / "page.jpg").write_text("<!doctype html><title>Not found</title>")
     (tmp_path / "empty.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"page\.jpg to be an image .*bytes of none of these formats"):
+    with pytest.raises(DataError, match=r"page\.jpg to be an image .*got a web page"):
         read_image(tmp_path / "page.jpg")
     with pytest.raises(DataError, match=r"empty\.jpg to be an image .*an empty file"):
         read_image(tmp_path / "empty.jpg")

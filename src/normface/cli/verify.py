@@ -66,7 +66,7 @@ def verify(
             _tell(match, point)
         for name, face, found in zip((a, b), match.faces, match.found, strict=True):
             print(told_of(str(name), face, found))
-        if faces == "all":
+        if len(matches) > 1:
             _tell_pairs(matches)
     if match.undecided:
         raise typer.Exit(UNDECIDED)

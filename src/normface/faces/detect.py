@@ -34,8 +34,8 @@ class mtcnn:
     """MTCNN with the thresholds and the pyramid factor of the NormFace paper.
 
     Attributes:
-        plausible, sure: see `Detector`; on 807 LFW photographs the face nearest the center among those of `plausible`
-            scores was always the right one, and no photograph turned the wrong way reached `sure`.
+        plausible, sure: see `Detector`. In 806 of 807 LFW photographs the face nearest the center among those with
+            `plausible` scores was the authors'; of 501 photographs turned the wrong way none reached `sure` (0.9984).
 
     Args:
         min_face: size of the smallest face to detect, in pixels.
