@@ -12,7 +12,7 @@ from rich.text import Text
 from ..embed import Embedder, FaceRecord
 from ..types import Match, SearchRule
 from .photographs import Draw, Faces, as_dict, chosen, draw, told
-from .terminal import GALLERY, UNDECIDED, Anyway, GalleryUrl, Json, Model, out
+from .terminal import GALLERY, UNDECIDED, Anyway, Computer, FaceDetector, GalleryUrl, Json, Model, out
 
 
 def search(
@@ -21,10 +21,14 @@ def search(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Number of people to return. Default: 10; with --faces all 1 each.")
     ] = None,
+    tag: Annotated[str | None, typer.Option(help="Search only people with this tag.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Leave out people with a lower cosine.")] = None,
     model: Model = None,
     faces: Faces = "center",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the image is an aligned crop.")] = False,
     anyway: Anyway = False,
+    detector: FaceDetector = "mtcnn",
+    device: Computer = "auto",
     to: Draw = None,
     as_json: Json = False,
 ) -> None:
@@ -39,10 +43,12 @@ def search(
 
     Example: `normface search who.jpg --gallery file:people.db`.
     """
-    embedder = Embedder.load(model)
+    embedder = Embedder.load(model, detector=detector, device=device)
     with embedder.open_gallery(gallery, create=False) as opened:
         count = k or (1 if faces == "all" else 10)
-        found = opened.search_all(image, count, faces=chosen(faces), aligned=aligned, anyway=anyway)
+        found = opened.search_all(
+            image, count, faces=chosen(faces), aligned=aligned, anyway=anyway, tag=tag, threshold=threshold
+        )
     if to is not None:
         draw(embedder, to, [image], [[seen.face for seen, _ in found]])
     undecided = any(match.undecided for _, matches in found for match in matches)
@@ -52,7 +58,7 @@ def search(
         rule = _rule(found)
         out.print_json(json.dumps({
             **answer, "threshold": rule and rule.threshold, "search": rule and asdict(rule),
-            "warning": rule and rule.warning, "model": embedder.name,
+            "warning": rule and rule.warning, "model": embedder.name, **embedder.tools(),
         }))  # fmt: skip
     elif not found[0][1]:
         out.print(f"{gallery}: no people enrolled", soft_wrap=True, markup=False)

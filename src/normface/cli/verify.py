@@ -12,7 +12,7 @@ from ..embed import Embedder
 from ..types import Match, OperatingPoint
 from .photographs import Draw, Faces, as_dict, chosen, draw
 from .photographs import told as told_of
-from .terminal import UNDECIDED, Anyway, Json, Model
+from .terminal import UNDECIDED, Anyway, Computer, FaceDetector, Json, Model
 
 
 def verify(
@@ -22,6 +22,8 @@ def verify(
     faces: Faces = "center",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     anyway: Anyway = False,
+    detector: FaceDetector = "mtcnn",
+    device: Computer = "auto",
     to: Draw = None,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +39,7 @@ def verify(
 
     Example: `normface verify a.jpg b.jpg`.
     """
-    embedder = Embedder.load(model)
+    embedder = Embedder.load(model, detector=detector, device=device)
     matches = embedder.compare(a, b, faces=chosen(faces), aligned=aligned, anyway=anyway, names=(str(a), str(b)))
     match, point = matches[0], embedder.operating_point
     if to is not None:
@@ -45,7 +47,7 @@ def verify(
     if as_json:
         told: dict[str, Any] = {
             "score": match.score, "same": match.decision, "decision": _decision(match), "outside": match.outside,
-            "risk": match.risk, "model": embedder.name, "faces": _faces(match, a, b),
+            "risk": match.risk, "model": embedder.name, **embedder.tools(), "faces": _faces(match, a, b),
             "llr": point.calibration.llr(match.score) if point and point.calibration else None,
             "operating_point": _short(point) if point else None,
         }  # fmt: skip

@@ -110,6 +110,8 @@ def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> 
         "spec": asdict(embedder.spec), "photographs": source.photographs, "images": len(source.ids),
         "names_sha256": source.digest,
     }  # fmt: skip
+    if source.photographs and source.detector != "mtcnn":
+        job["detector"] = source.detector
     job = json.loads(json.dumps(job))
     file = folder / JOB
     if not file.exists():
@@ -120,7 +122,7 @@ def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> 
         return
     try:
         there = json.loads(file.read_bytes())
-        other = sorted(key for key in job if there.get(key) != job[key])
+        other = sorted(key for key in job.keys() | there.keys() if there.get(key) != job.get(key))
     except (ValueError, AttributeError):
         other = ["unreadable"]
     if other:

@@ -19,7 +19,7 @@ from ..data import Order, Picture, Reader, open_reader
 from ..data.folder import is_image
 from ..data.pictures import decoded, name_of, open_picture
 from ..errors import ConfigError, InputError
-from ..faces import DETECTORS, Choice, Detector, find_template, retarget, signals
+from ..faces import Choice, Detector, find_template, open_detector, retarget, signals
 from ..faces.finding import Portrait, find_portraits
 from ..faces.photographs import Photograph
 from ..inference import Device
@@ -49,6 +49,8 @@ class Embedder:
         network, spec, sha256, name, threads, batch, precision, operating_point: those of the network.
     """
 
+    detects_by: tuple[str, Device] = ("mtcnn", "auto")  # name and device of the detector
+
     def __init__(self, network: Network | Run, spec: InputSpec | None = None, **known: Any) -> None:
         if not isinstance(network, Network):
             warnings.warn(
@@ -69,6 +71,7 @@ class Embedder:
         certified: bool = True,
         precision: RunPrecision = "fp32",
         device: Device = "auto",
+        detector: str = "mtcnn",
     ) -> Embedder:
         """Load a face model: a run folder (requires torch), an ONNX file, the name of a fetched model, or the default.
 
@@ -78,14 +81,17 @@ class Embedder:
         both, for creating a new one.
 
         ONNX Runtime computes in float32, on an NVIDIA GPU if its GPU build is installed, otherwise on all cores; or on
-        `device`, if the installed ONNX Runtime has it. The attribute `device` says what is really used.
+        `device`, if the installed ONNX Runtime has it. The attribute `device` says what is really used. `detector` is
+        the name of what finds faces, see `faces.open_detector`.
         `precision="bf16"` computes in bfloat16 by PyTorch, at a cosine of 0.9995 or more to float32 (measured on drawn
         faces while loading); "auto" does so if `bf16.pays`. Certificates always describe the float32 model, so in
         bfloat16 there is no operating point. A run folder is computed in float32 by PyTorch.
 
         Raises ModelError if file, specification or shapes do not fit, or bfloat16 is too inexact.
         """
-        return cls(load_network(path, certified=certified, precision=precision, device=device))
+        found = cls(load_network(path, certified=certified, precision=precision, device=device))
+        found.detects_by = detector, device
+        return found
 
     @property
     def device(self) -> str:
@@ -95,7 +101,20 @@ class Embedder:
     @cached_property
     def detector(self) -> Detector:
         """The face detector, created on first use."""
-        return DETECTORS.build("mtcnn")
+        name, device = self.detects_by
+        opened = open_detector(name, device=device)
+        if self.operating_point and name != "mtcnn":
+            _log.warning(
+                "the rates of %s were measured on faces as MTCNN finds them: with %s they may differ", self.name, name
+            )
+        return opened
+
+    def tools(self) -> dict[str, str]:
+        """Return what computed an answer: the network's device, the detector, and the detector's device, if used."""
+        told = {"device": self.device}
+        if "detector" in self.__dict__:
+            told |= {"detector": self.detects_by[0], "detector_device": str(getattr(self.detector, "device", "cpu"))}
+        return told
 
     def features(self, crops: Image, mirror: Mirror = "sum") -> Floats:
         """Compute unnormalized features [N, D] of aligned crops [N, H, W, 3] uint8 RGB of a known template's size.

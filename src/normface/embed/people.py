@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
@@ -81,11 +82,16 @@ class FaceGallery:
         aligned: bool = False,
         order: Order = "RGB",
         anyway: bool = False,
+        tag: str | None = None,
+        threshold: float | None = None,
     ) -> list[Match]:
-        """Return the k people most similar to the chosen face, best first. Raises FaceError for no face."""
+        """Return the k people most similar to the chosen face, best first: see `Gallery.search`, `search_all`."""
         if faces == "all":
             raise ConfigError("one face: center, largest or best", "all", "call search_all")
-        return self.search_all(photograph, k, faces=faces, aligned=aligned, order=order, anyway=anyway)[0][1]
+        found = self.search_all(
+            photograph, k, faces=faces, aligned=aligned, order=order, anyway=anyway, tag=tag, threshold=threshold
+        )
+        return found[0][1]
 
     def search_all(
         self,
@@ -96,15 +102,17 @@ class FaceGallery:
         aligned: bool = False,
         order: Order = "RGB",
         anyway: bool = False,
+        tag: str | None = None,
+        threshold: float | None = None,
     ) -> list[tuple[FaceRecord, list[Match]]]:
         """Return each face in a photograph with the k people most similar to it. Raises FaceError for no face."""
         name = name_of(photograph)
         seen = self.embedder.faces(photograph, faces=faces, aligned=aligned, order=order)
         if not seen:
             raise no_face(name)
+        search = partial(self.gallery.search, k=k, tag=tag, threshold=threshold)
         return [
-            (each, [covered(match, [each], [name], anyway=anyway) for match in self.gallery.search(each.vector, k)])
-            for each in seen
+            (each, [covered(match, [each], [name], anyway=anyway) for match in search(each.vector)]) for each in seen
         ]
 
     def verify(

@@ -15,9 +15,10 @@ from ..data import Images, decode, open_reader
 from ..data.folder import wrapper
 from ..data.formats import reader_of
 from ..errors import DataError, FaceError
-from ..faces import DETECTORS, Detector, find_template, retarget, size_fault
+from ..faces import Detector, find_template, open_detector, retarget, size_fault
 from ..faces.finding import Portrait, find_portraits
 from ..faces.photographs import Photograph, Photographs, open_photographs
+from ..inference import Device
 from ..types import Image
 
 PROBED = 8  # images looked at to tell crops from photographs
@@ -41,6 +42,7 @@ class Source:
         template: of the crops to produce.
         photographs: whether faces must be detected and aligned.
         strict: refuse JPEGs that lack their last bytes.
+        detector, device: for `faces.open_detector`.
     """
 
     path: Path
@@ -48,9 +50,12 @@ class Source:
     template: str
     photographs: bool
     strict: bool = False
+    detector: str = "mtcnn"
+    device: Device = "auto"
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
-        return _reopened, (self.path, self.template, self.photographs, self.strict, self.digest)
+        how = (self.path, self.template, self.photographs, self.strict, self.detector, self.device)
+        return _reopened, (*how, self.digest)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -60,6 +65,14 @@ class Source:
         names = self.images.names
         root = wrapper(names) if all("/" in name for name in names) else ""
         return [name[len(root) :] for name in names]
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """What finds the faces in photographs, and where it really runs."""
+        if not self.photographs:
+            return {}
+        where = getattr(_detector(self.detector, self.device), "device", "cpu")
+        return {"detector": self.detector, "detector_device": str(where)}
 
     @property
     def unread(self) -> dict[str, int]:
@@ -104,7 +117,7 @@ class Source:
         """Of each photograph the face nearest its center, or why there is none."""
         opened = [self._open(row) for row in rows]
         seen = [each for each in opened if isinstance(each, Photograph)]
-        found = iter(find_portraits(_detector(), seen, find_template(self.template)))
+        found = iter(find_portraits(_detector(self.detector, self.device), seen, find_template(self.template)))
         return [each if isinstance(each, str) else _crop_or_reason(next(found)) for each in opened]
 
     def _open(self, row: int) -> Photograph | str:
@@ -114,11 +127,19 @@ class Source:
             return error.got
 
 
-def open_source(path: str | Path, template: str, photographs: bool | None = None, *, strict: bool = False) -> Source:
+def open_source(
+    path: str | Path,
+    template: str,
+    photographs: bool | None = None,
+    *,
+    strict: bool = False,
+    detector: str = "mtcnn",
+    device: Device = "auto",
+) -> Source:
     """Open the images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of paths.
 
     `photographs`: True for photographs, False for aligned crops, None to decide by the sizes of the first images.
-    `strict` refuses JPEGs that lack their last bytes.
+    `strict` refuses JPEGs that lack their last bytes. Photographs need a detector, see `faces.open_detector`.
     Raises DataError if there are none.
     """
     path = Path(path).absolute()
@@ -127,7 +148,10 @@ def open_source(path: str | Path, template: str, photographs: bool | None = None
         probe = Source(path, images, template, False)
         found = [probe._crop(row) for row in range(min(PROBED, len(probe.ids)))]
         photographs = any(isinstance(each, str) and "not an aligned crop" in each for each in found)
-    return Source(path, images, template, photographs, strict)
+    opened = Source(path, images, template, photographs, strict, detector, device)
+    if photographs:
+        _detector(detector, device)  # an unknown one is refused before the work
+    return opened
 
 
 def _open(path: Path) -> Images | Photographs:
@@ -144,14 +168,16 @@ def _crop_or_reason(found: list[Portrait] | FaceError | DataError) -> Image | st
 
 
 @cache
-def _reopened(path: Path, template: str, photographs: bool, strict: bool, digest: str) -> Source:
+def _reopened(
+    path: Path, template: str, photographs: bool, strict: bool, detector: str, device: Device, digest: str
+) -> Source:
     """A source in another process, once; the numbers of images must mean the same there."""
-    source = Source(path, _open(path), template, photographs, strict)
+    source = Source(path, _open(path), template, photographs, strict, detector, device)
     if source.digest != digest:
         raise DataError(f"the same images at {path} everywhere", "others", "copy them, and leave them as they are")
     return source
 
 
 @cache
-def _detector() -> Detector:
-    return DETECTORS.build("mtcnn")
+def _detector(name: str, device: Device) -> Detector:
+    return open_detector(name, device=device)

@@ -54,6 +54,6 @@ def open_detector(name: str = "mtcnn", *, weights: str | Path | None = None, dev
         listed = catalogue()[name]
         return DETECTORS.build(listed.detector, weights=fetched(listed), **options)
     if name not in DETECTORS:
-        known = [*DETECTORS, *detectors]
+        known = list(dict.fromkeys([*DETECTORS, *detectors]))
         raise ConfigError(f"a detector among {', '.join(known)}", repr(name), meant(name, known))
     return DETECTORS.build(name, **options)

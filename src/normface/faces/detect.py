@@ -63,6 +63,10 @@ class mtcnn:
             )  # fmt: skip
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
         self._nets = {name: _session(name, device) for name in ("pnet", "rnet", "onet")}
+        self._asked: Device = device
+
+    def __reduce__(self) -> tuple[type[mtcnn], tuple[Any, ...]]:
+        return mtcnn, (self.min_face, self.thresholds, self.factor, self._asked)
 
     @property
     def device(self) -> str:
