@@ -65,9 +65,7 @@ def in_bf16(network: Network, path: Path, precision: Literal["auto", "bf16"]) ->
 
 def rounded(network: Network, path: Path) -> Network:
     """Convert the network of an ONNX file to bfloat16, however inexact. Raises ModelError for unsupported operators."""
-    return replace(
-        network, run=bf16_runner(path), operating_point=None, threads=1, batch=BATCH, precision="bf16", device="cpu"
-    )
+    return replace(network, run=bf16_runner(path), operating_point=None, threads=1, batch=BATCH, precision="bf16")
 
 
 def agreement(a: Network, b: Network) -> float:

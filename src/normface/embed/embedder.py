@@ -17,6 +17,7 @@ from ..conditions import Assessment
 from ..data import Reader, open_reader, read_image
 from ..errors import ConfigError, FaceError, InputError
 from ..faces import DETECTORS, Detector, align, central, retarget, signals
+from ..inference import Device
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
 from .loading import RunPrecision, load_network
@@ -55,22 +56,34 @@ class Embedder:
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, *, certified: bool = True, precision: RunPrecision = "fp32"
+        cls,
+        path: str | Path | None = None,
+        *,
+        certified: bool = True,
+        precision: RunPrecision = "fp32",
+        device: Device = "auto",
     ) -> Embedder:
-        """Load a face model: a run folder (requires torch), an ONNX file, or with None the default model.
+        """Load a face model: a run folder (requires torch), an ONNX file, the name of a fetched model, or the default.
 
-        An ONNX file must be an export of this package, or have an InputSpec in `MODEL.spec.json` next to it.
+        An ONNX file must be an export of this package, be in the catalogue (`normface models`), or have an InputSpec in
+        `MODEL.spec.json` next to it.
         `MODEL.operating_point.json` next to it takes precedence over the one in its metadata; `certified=False` ignores
         both, for creating a new one.
 
-        ONNX Runtime computes in float32, on an NVIDIA GPU if its GPU build is installed, otherwise on all cores.
+        ONNX Runtime computes in float32, on an NVIDIA GPU if its GPU build is installed, otherwise on all cores; or on
+        `device`, if the installed ONNX Runtime has it. The attribute `device` says what is really used.
         `precision="bf16"` computes in bfloat16 by PyTorch, at a cosine of 0.9995 or more to float32 (measured on drawn
         faces while loading); "auto" does so if `bf16.pays`. Certificates always describe the float32 model, so in
         bfloat16 there is no operating point. A run folder is computed in float32 by PyTorch.
 
         Raises ModelError if file, specification or shapes do not fit, or bfloat16 is too inexact.
         """
-        return cls(load_network(path, certified=certified, precision=precision))
+        return cls(load_network(path, certified=certified, precision=precision, device=device))
+
+    @property
+    def device(self) -> str:
+        """Where the network really runs: cpu, cuda, …"""
+        return str(getattr(self.network, "device", "cpu"))
 
     @cached_property
     def detector(self) -> Detector:

@@ -1,9 +1,13 @@
 """Photograph → faces with landmarks → aligned crops."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from ..registry import Registry
+from ..data.catalogue import catalogue, fetched
+from ..errors import ConfigError
+from ..inference import Device
+from ..registry import Registry, meant
 from ..types import Face, Image
 from .alignment import align, retarget, size_fault
 from .face_choice import central, choose
@@ -12,7 +16,7 @@ from .template import TEMPLATES, Template, find_template, similarity
 
 __all__ = [
     "DETECTORS", "TEMPLATES", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance",
-    "find_template", "pose", "retarget", "shape", "sharpness", "signals", "similarity", "size_fault",
+    "find_template", "open_detector", "pose", "retarget", "shape", "sharpness", "signals", "similarity", "size_fault",
 ]  # fmt: skip
 
 
@@ -29,3 +33,22 @@ class Detector(Protocol):
 
 
 DETECTORS: Registry[Detector] = Registry("detector", __name__)
+
+
+def open_detector(name: str = "mtcnn", *, weights: str | Path | None = None, device: Device = "auto") -> Detector:
+    """Open a detector: by its name in the registry, with the ONNX file `weights` if it needs one, or a fetched one.
+
+    Fetched ones have their names in the catalogue (`normface models`), such as scrfd-10g. Raises ConfigError for an
+    unknown name, ModelError for missing or other weights; for the device see `inference.Session`.
+    """
+    options: dict[str, Any] = {} if device == "auto" else {"device": device}
+    detectors = [each for each, listed in catalogue().items() if listed.kind == "detector"]
+    if weights is not None:
+        options["weights"] = weights
+    elif name in detectors:
+        listed = catalogue()[name]
+        return DETECTORS.build(listed.detector, weights=fetched(listed), **options)
+    if name not in DETECTORS:
+        known = [*DETECTORS, *detectors]
+        raise ConfigError(f"a detector among {', '.join(known)}", repr(name), meant(name, known))
+    return DETECTORS.build(name, **options)

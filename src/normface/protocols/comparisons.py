@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -29,8 +30,10 @@ class Comparisons:
         left, right: [K] rows of `ids`.
         ids: [N] names of the images.
         subjects: [N] who is on them, counted from 0.
-        below: where every pair of images was compared, how many impostors, all lower than those listed, had which score
+        below: where there are too many to list, how many impostors, all lower than those listed, had which score
             [2, B]; None where all comparisons are listed.
+        counted: of two sets of images [N] all impostor comparisons of one with the other, where not all are listed;
+            None where every pair of images was compared.
     """
 
     scores: Floats
@@ -40,6 +43,7 @@ class Comparisons:
     ids: NDArray[np.str_]
     subjects: Ints
     below: Floats | None = None
+    counted: Callable[[Bools, Bools], Trials] | None = None
 
     @property
     def n_genuine(self) -> int:
@@ -58,7 +62,7 @@ class Comparisons:
 
     def accepted(self, threshold: float) -> Bools:
         """Which of the listed are accepted [K]. Raises DataError for a threshold among those that are only counted."""
-        if self.below is not None and threshold <= (highest := float(self.below[0].max(initial=-2))):
+        if self.below is not None and threshold <= (highest := float(self.below[0].max(initial=-np.inf))):
             raise DataError(f"a threshold above {highest:.4f}, as listed", str(threshold), "list more impostors")
         return np.asarray(self.scores >= threshold)
 
@@ -79,6 +83,8 @@ class Comparisons:
         if self.below is None:
             crossed = (one[self.left] & other[self.right]) | (other[self.left] & one[self.right])
             return self.trials(~self.same & crossed)
+        if self.counted is not None:
+            return self.counted(one, other)
         first = np.bincount(self.subjects[one], minlength=self.n_subjects)
         if np.array_equal(one, other):
             return Between(first, first)

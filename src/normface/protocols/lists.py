@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DataError, reason
 
 Rows = list[tuple[int, dict[str, str]]]  # line number, column → cell
+TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}  # under `same`
 
 
 def read_text(path: str | Path, want: str) -> tuple[str, str]:
