@@ -224,8 +224,10 @@ def test_without_the_key(place, tmp_path):
     """Listing, forgetting, the log and backups need no templates, so no key; searching does."""
     with open_gallery(place, key=KEY) as gallery:
         gallery.enrol("Ann", drawn(0, 2))
-        gallery.enrol("Bo", drawn(1, 1))
+        gallery.enrol("Bo", drawn(1, 1), thumbnail=[b"jpeg"])
+        assert b"jpeg" not in place.read_bytes()
     with open_gallery(place, templates=False) as gallery:
+        assert gallery.templates("Bo")[0].thumbnail is None
         assert [(p.name, p.templates) for p in gallery.people()] == [("Ann", 2), ("Bo", 1)]
         assert len(gallery) == 3
         assert gallery.forget("Ann") == 2

@@ -189,7 +189,7 @@ class Store:
 
     def _connect(self, use: str) -> sqlite3.Connection:
         if self._closed:
-            raise InputError(f"an open gallery {self.path}", "one that was closed", "open it again with open_gallery")
+            raise self._ended()
         if self.read_only and use != "read":
             raise ConfigError(
                 f"the gallery {self.path} open for writing", "one opened read-only", "open it without read_only"
@@ -351,6 +351,8 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
+            if self._closed:  # by another thread, meanwhile
+                raise self._ended() from error
             code = getattr(error, "sqlite_errorcode", None)
             primary = code & 0xFF if code is not None else None
             if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -363,6 +365,9 @@ class Store:
                     "free disk space or choose a writable folder; nothing of this call was saved",
                 ) from error  # fmt: skip
             raise self.damaged(str(error)) from error
+
+    def _ended(self) -> InputError:
+        return InputError(f"an open gallery {self.path}", "one that was closed", "open it again with open_gallery")
 
     def damaged(self, what: str) -> DataError:
         """The error for a file whose bytes are not what was written."""
