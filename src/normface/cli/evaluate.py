@@ -99,7 +99,8 @@ def evaluate(
     reads = inputs_of(protocol)  # raises for an unknown protocol
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "mirror": mirror, "crops": crops, "partial": partial,
-                 "pca": pca, "certify": certified, "far": far, "quality": quality}  # fmt: skip
+                 "pca": pca, "certify": certified, "far": far, "quality": quality,
+                 "photographs": photographs}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         evaluate_scores(protocol, path, groups=groups, folder=folder, strict=strict, as_json=as_json)
         return

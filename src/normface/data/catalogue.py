@@ -84,7 +84,7 @@ def find(name: str, kind: str) -> Listed:
     return catalogue()[name]
 
 
-def named(model: str | Path) -> Listed | None:
+def listed_as(model: str | Path) -> Listed | None:
     """Return the model of the catalogue called `model`, or None for a path; an existing file comes first."""
     return None if Path(model).exists() else catalogue().get(str(model))
 

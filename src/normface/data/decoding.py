@@ -11,7 +11,6 @@ import struct
 import threading
 import warnings
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,9 @@ from ..types import Floats, Image
 from . import image_kinds
 from .image_kinds import EXTENSIONS, JPEG, PNG
 
-__all__ = ["EXTENSIONS", "MAX_PIXELS", "Reduced", "as_ppm", "decode", "decode_reduced", "extension", "read_image"]
+__all__ = [
+    "EXTENSIONS", "MAX_PIXELS", "Reduced", "as_ppm", "decode", "decode_reduced", "extension", "from_pillow", "reduce",
+]  # fmt: skip
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 LOST = 0.05  # of a JPEG's pixels that may be missing at its end
@@ -42,7 +43,7 @@ _warning_filters = threading.Lock()  # they are global; Pillow decodes outside
 class Reduced(NamedTuple):
     """An image at 1/`factor` of its size; its (x, y) is ((x, y) + ½)·factor − ½ + `offset` in the whole image.
 
-    `size` is (height, width) of the whole image.
+    `size` is (height, width) of the whole image. Points of an image at factor 1 are converted without rounding.
     """
 
     image: Image
@@ -52,11 +53,11 @@ class Reduced(NamedTuple):
 
     def to_whole(self, points: Floats) -> Floats:
         """Convert points [N, 2] of the reduced image to the whole image."""
-        return np.asarray((points + 0.5) * self.factor - 0.5 + self.offset)
+        return np.asarray(points * self.factor + (self.factor - 1) / 2 + self.offset)
 
     def to_reduced(self, points: Floats) -> Floats:
         """Convert points [N, 2] of the whole image to the reduced image."""
-        return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
+        return np.asarray((points - self.offset - (self.factor - 1) / 2) / self.factor)
 
 
 def decode(
@@ -92,6 +93,18 @@ def decode_reduced(
     return _decoded(data, name, shorter, strict, max_pixels)
 
 
+def reduce(image: Image, shorter: int | None) -> Reduced:
+    """Average the pixels of an image [H, W, 3] to a half, a quarter or an eighth, as `decode_reduced` does."""
+    from PIL import Image as pillow
+
+    height, width = image.shape[:2]
+    factor = _factor(height, width, shorter)
+    if factor == 1:
+        return Reduced(image, 1, (0, 0), (height, width))
+    part = pillow.fromarray(np.ascontiguousarray(image[: height // factor * factor, : width // factor * factor]))
+    return Reduced(np.asarray(part.reduce(factor)), factor, (0, 0), (height, width))
+
+
 def extension(data: bytes) -> str:
     """Return the file extension for an image's first bytes, `.jpg` if unknown."""
     return (image_kinds.kind_of(data) or JPEG).extensions[0]
@@ -100,16 +113,6 @@ def extension(data: bytes) -> str:
 def as_ppm(image: Image) -> bytes:
     """Encode an RGB image [H, W, 3] as a binary PPM (P6), which `decode` only copies."""
     return _ppm_header(image.shape) + image.tobytes()
-
-
-def read_image(path: str | Path, *, strict: bool = False) -> Image:
-    """Read an image file as RGB [H, W, 3], see `decode`. Raises DataError if it is missing or not an image."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        got = error.strerror or repr(error)
-        raise DataError(f"{path} to be an image file", got, "give the path of an image") from error
-    return decode(data, str(path), strict=strict)
 
 
 def _placed(data: bytes, out: Image) -> bool:
@@ -199,15 +202,9 @@ def _warn_of_lost(name: str, share: str) -> None:
 
 def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
     """Pixels, factor, whole size and Exif by Pillow."""
-    from PIL import Image as pillow  # not for JPEG: its import takes as long as decoding one
-
     whole, exif = _whole(data, limit)
-    height, width = whole.shape[:2]
-    factor = _factor(height, width, shorter)
-    if factor > 1:
-        part = pillow.fromarray(whole[: height // factor * factor, : width // factor * factor])
-        return np.asarray(part.reduce(factor)), factor, (height, width), exif
-    return whole, factor, (height, width), exif
+    found = reduce(whole, shorter)
+    return found.image, found.factor, found.size, exif
 
 
 def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
@@ -229,6 +226,22 @@ def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
         except UnidentifiedImageError as error:
             raise ValueError(f"a damaged {kind.name}") from error
     _check_size(*image.size, limit)
+    pixels, exif = _rgb(image)
+    color = kind is PNG and data[24:25] == b"\x10" and not image.mode.startswith("I")
+    if color and np.asarray(image).max() <= TWELVE_BITS >> 8:
+        return _on_white(pillow.fromarray(_eight_bits(_wide_png(data)))), exif
+    return pixels, exif
+
+
+def from_pillow(image: Any) -> Image:
+    """RGB pixels [H, W, 3] of a Pillow image, upright as its Exif block says; else as `decode`. Raises ValueError."""
+    _check_size(image.width, image.height, MAX_PIXELS)
+    pixels, exif = _rgb(image)
+    return _upright(pixels, 1, pixels.shape[:2], exif).image
+
+
+def _rgb(image: Any) -> tuple[Image, bytes]:
+    """Pixels and Exif of a Pillow image."""
     image.load()
     exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
@@ -238,8 +251,6 @@ def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
         return np.repeat(_eight_bits(wide)[..., None], 3, axis=2), exif
     if image.mode == "F":
         raise ValueError("floating-point pixels")
-    if kind is PNG and data[24:25] == b"\x10" and np.asarray(image).max() <= TWELVE_BITS >> 8:
-        return _on_white(pillow.fromarray(_eight_bits(_wide_png(data)))), exif
     return _on_white(image), exif
 
 

@@ -25,7 +25,7 @@ PIXELS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(ui
 _log = logging.getLogger("normface")
 
 
-def open_onnx(path: Path, *, certified: bool = True, device: Device = "auto", spec: InputSpec | None = None) -> Network:
+def open_onnx(path: Path, *, certified: bool = True, device: Device = "auto") -> Network:
     """Open an ONNX model with InputSpec and operating point in its metadata or next to it; see `Embedder.load`.
 
     It takes float32, float16 or uint8 pixels [N, C, H, W] or [N, H, W, C], and gives features [N, D] or [N, D, 1, 1],

@@ -29,7 +29,8 @@ _DECISION = {
 }  # fmt: skip
 _FACE = {
     "box": [71.2, 62.0, 172.9, 203.4], "landmarks": [[100, 112], [147, 111], [124, 140], [105, 166], [144, 165]],
-    "score": 0.9998, "found": 1, "norm": 21.4, "risk": 0.0008, "outside": [], "crop": None, "crop_landmarks": None,
+    "score": 0.9998, "found": 1, "turn": 0, "norm": 21.4, "risk": 0.0008, "outside": [],
+    "crop": None, "crop_landmarks": None,
 }  # fmt: skip
 
 
@@ -124,13 +125,14 @@ class SearchThreshold(BaseModel):
 
 
 class Face(BaseModel):
-    """The face used: the one nearest the photograph's center. Coordinates are in the photograph's pixels."""
+    """The face used: the one nearest the center among the certain ones. Coordinates are in the photograph's pixels."""
 
     model_config = _shown(_FACE)
     box: list[float] | None = Field(description="x0, y0, x1, y1; null for an aligned image.")
     landmarks: list[list[float]] | None = Field(description="Left eye, right eye, nose, mouth corners: x, y.")
     score: float | None = Field(description="Confidence of the detector.")
     found: int = Field(description="Number of faces in the photograph.")
+    turn: int = Field(description="Degrees clockwise by which the photograph must be turned to stand upright.")
     norm: float = Field(description="Length of the feature before normalization.")
     risk: float | None = Field(
         description="Estimated share of strangers, photographed likewise, whom the photograph would match; null "

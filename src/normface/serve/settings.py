@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..system_facts import usable_cores
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings:
     max_pixels: int = 50_000_000
     timeout: float = 30.0
     queue: int = 128
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=usable_cores)
     batch: int = 8
     ort_web: Path | None = None
 
