@@ -34,18 +34,23 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An encoded photograph, decoded at the size that detection needs."""
+    """An encoded photograph, decoded at the size that detection needs.
+
+    `finest`: `crop` decodes no larger than at 1/`finest` of the size.
+    """
 
     name: str
     data: bytes
     reduced: Reduced
+    finest: int = 1
 
     def crop(self, face: Face, template: Template) -> Image:
         """Return the aligned crop of a face; decodes the photograph at a larger size if the crop can use it."""
         reduced, landmarks = self.reduced, face.landmarks
         fine = zoom(template.fit(landmarks))
-        if fine < 1 < reduced.factor:
-            reduced = decode_reduced(self.data, self.name, math.ceil(min(reduced.image.shape[:2]) / fine))
+        if fine < 1 and reduced.factor > self.finest:
+            shorter = min(math.ceil(min(reduced.image.shape[:2]) / fine), min(reduced.size) // self.finest)
+            reduced = decode_reduced(self.data, self.name, shorter)
             landmarks = reduced.to_reduced(self.reduced.to_whole(landmarks))
         return align(reduced.image, landmarks, template)
 
