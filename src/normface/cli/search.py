@@ -19,6 +19,8 @@ def search(
     image: Annotated[Path, typer.Argument(metavar="IMG", help="A photograph.")],
     gallery: GalleryUrl = GALLERY,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of people to return.")] = 10,
+    tag: Annotated[str | None, typer.Option(help="Search only people with this tag.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Leave out people with a lower cosine.")] = None,
     model: Model = None,
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the image is an aligned crop.")] = False,
     anyway: Anyway = False,
@@ -38,13 +40,14 @@ def search(
     pixels = read_image(image)
     seen = embedder.see([embedder.portrait(pixels, aligned=aligned, name=str(image))])
     with open_gallery(gallery, model=embedder.sha256, operating_point=embedder.operating_point, create=False) as opened:
-        matches = [covered(each, seen, [str(image)], anyway=anyway) for each in opened.search(seen[0].vector, k)]
+        found = opened.search(seen[0].vector, k, tag=tag, threshold=threshold)
+        matches = [covered(each, seen, [str(image)], anyway=anyway) for each in found]
     assessed, undecided = seen[0].assessment, any(each.undecided for each in matches)
     rule = matches[0].rule if matches else None
     if as_json:
-        found = [{"person": m.person, "score": m.score, "accepted": m.decision} for m in matches]
+        listed = [{"person": m.person, "score": m.score, "accepted": m.decision} for m in matches]
         out.print_json(json.dumps({
-            "matches": found, "undecided": undecided, "outside": assessed.outside, "risk": assessed.risk,
+            "matches": listed, "undecided": undecided, "outside": assessed.outside, "risk": assessed.risk,
             "threshold": rule and rule.threshold, "search": rule and asdict(rule), "warning": rule and rule.warning,
             "model": embedder.name,
         }))  # fmt: skip

@@ -185,34 +185,66 @@ class Found(BaseModel):
 class Person(BaseModel):
     """An enrolled person. Images are not stored."""
 
-    model_config = _shown({"name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z", "consent": "form 12"})
+    model_config = _shown({
+        "id": "5c1f6c1b5f0e4b0f", "name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z",
+        "consent": "form 12", "tags": ["staff"],
+    })  # fmt: skip
+    id: str | None = Field(description="Stands for the person in addresses; a new name does not change it.")
     name: str
     templates: int
     enrolled: datetime
     consent: str | None
+    tags: list[str]
 
 
 class People(BaseModel):
-    """The people enrolled, by name."""
+    """A page of the people enrolled, by name."""
 
     people: list[Person]
+    next: str | None = Field(description="Send it as `after` for the next page; null on the last one.")
+
+
+class Template(BaseModel):
+    """A template of a person; vectors are not shown."""
+
+    model_config = _shown({"number": 7, "time": "2026-11-24T12:00:00Z", "quality": 21.4, "source": "5c1f…"})
+    number: int
+    time: datetime
+    quality: float | None
+    source: str | None = Field(description="SHA-256 of the photograph.")
+
+
+class Templates(BaseModel):
+    """A person's templates, oldest first."""
+
+    person: Person
+    templates: list[Template]
 
 
 class Enrolled(BaseModel):
     """The templates added."""
 
-    model_config = _shown({"person": "Ann", "added": 2, "faces": [_FACE, _FACE]})
+    model_config = _shown({
+        "person": "Ann", "id": "5c1f6c1b5f0e4b0f", "added": 2, "duplicates": 0, "warnings": [], "faces": [_FACE, _FACE],
+    })  # fmt: skip
     person: str
+    id: str | None
     added: int
+    duplicates: int = Field(description="Photographs that were enrolled under this name before, so not again.")
+    warnings: list[str] = Field(description="Such as somebody enrolled under nearly the same name.")
     faces: list[Face]
 
 
 class Forgotten(BaseModel):
-    """The person erased, and their number of templates."""
+    """The person, and how many of their templates were erased."""
 
-    model_config = _shown({"person": "Ann", "erased": 3})
+    model_config = _shown({"person": "Ann", "erased": 3, "wiped": True})
     person: str
     erased: int
+    wiped: bool = Field(
+        description="Whether the bytes are gone from the files. If not (status 202), another process still reads an "
+        "older state, and they go when it has ended."
+    )
 
 
 class Embedded(BaseModel):
