@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import ipaddress
 import math
-import time
-import asyncio
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
+KEPT = 1 << 19  # bytes of a block from which on freed memory goes back to the system
 CALLERS = 10_000  # remembered at once; the one not heard of for longest is forgotten first
 
 
@@ -90,8 +92,7 @@ class Budget:
                 raise Busy(seconds, "memory") from error
             raise
         finally:
-            if not asked.cancel():
-                self._give_back(asked.result())
+            self._give_back(0 if asked.cancel() else asked.result())
 
     def _ask(self, count: int) -> Future[int]:
         asked: Future[int] = Future()
@@ -111,6 +112,12 @@ class Budget:
             if asked.set_running_or_notify_cancel():
                 self.free -= count
                 asked.set_result(count)
+
+
+def give_freed_memory_back() -> None:
+    """Let glibc return large blocks when they are freed; it would keep hundreds of MiB for every thread."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no such function
+        ctypes.CDLL(None).mallopt(-3, KEPT)  # M_MMAP_THRESHOLD
 
 
 def caller(address: str) -> str:
