@@ -85,8 +85,7 @@ def test_the_worst_requests(peak):
         "4 × 32 photographs": [real] * 4,
         "3 × 2 RGBA PNGs": [photographs(encoded("RGBA", "PNG"), 2)] * 3,
         "4 JPEGs": [photographs(encoded("RGB", "JPEG"))] * 4,
-        "4 progressive JPEGs of 25 MP": [photographs(encoded("RGB", "JPEG", 5000, progressive=True, subsampling=0))]
-        * 4,
+        "4 progressive JPEGs of 25 MP": [photographs(progressive)] * 4,
         "24 uploads of 15 MiB": [large] * 24,
         "12 JSON bodies of 15 MiB": [text] * 12,
     }
