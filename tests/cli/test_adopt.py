@@ -88,12 +88,12 @@ def test_from_the_address_to_a_run(published, place, tmp_path, run):
     torch.testing.assert_close(ours(x), model(x))
 
 
-def test_another_file_at_the_address_is_not_kept(place, tmp_path, run):
+def test_another_file_at_the_address_is_kept_aside(place, tmp_path, run):
     place.content = place.content[:-1] + bytes([place.content[-1] ^ 1])
     code, _, err = fetched(run, tmp_path)
     assert code == 2
-    assert "it is another file than was pinned: it was not kept" in err
-    assert list((tmp_path / "data").iterdir()) == []
+    assert "it is another file than was pinned: look at" in err
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["made.pt.rejected"]
 
 
 def test_a_download_that_breaks_off_leaves_nothing(published, place, tmp_path, run):

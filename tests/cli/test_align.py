@@ -7,8 +7,8 @@ import pytest
 import simplejpeg
 from tests.cli.conftest import one_line
 
-from normface.cli.align import kind
 from normface.data.synthetic import photograph
+from normface.faces.batch import kind_of
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def test_crops_summary_and_report(run, folder):
     ("words", "part"),
     [
         (["in", "out", "--template", "96x96"], "a template among"),
-        (["in", "out", "--faces", "best"], "center, largest, all"),
+        (["in", "out", "--faces", "biggest"], "center, largest, best, all"),
         (["in", "out", "--format", "tiff"], "jpg or png"),
         (["in", "out", "--workers", "0"], "--workers of 1 or more"),
         (["in", "out", "--detector", "mtcn"], "did you mean 'mtcnn'"),
-        (["in", "out", "--detector", "yunet"], "--weights FILE"),
+        (["in", "out", "--detector", "yunet"], "normface fetch yunet"),
         (["in", "out", "--detector", "yunet", "--weights", "in/a/one.jpg"], "the weights of YuNet"),
         (["in", "out", "--weights", "in/a/one.jpg"], "arguments of mtcnn"),
         (["in", "out", "--landmarks", "nowhere.txt"], "a text file of landmarks"),
@@ -66,5 +66,5 @@ def test_mistakes(run, folder, monkeypatch, words, part):
 
 
 def test_kinds():
-    assert kind("degenerate landmarks [[1, 2]]") == "degenerate landmarks"
-    assert kind("a damaged JPEG") == "not readable as an image"
+    assert kind_of("degenerate landmarks [[1, 2]]") == "degenerate landmarks"
+    assert kind_of("a damaged JPEG") == "not readable as an image"

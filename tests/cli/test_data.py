@@ -79,13 +79,14 @@ class TestFetch:
         assert [p.name for p in (entry / "here").iterdir()] == ["small.txt"]
 
     @pytest.mark.parametrize("offline", [True, False])
-    def test_another_file_is_not_kept(self, entry, run, offline):
+    def test_another_file_is_kept_aside_and_named(self, entry, run, offline):
         (entry / "there" / "small.txt").write_bytes(b"others\n")
         words = ["--from", entry / "there"] if offline else []
         code, _, err = run("fetch", "small", "--to", entry / "here", "--accept-terms", *words)
         assert code == 2
         assert "SHA-256" in err
-        assert list((entry / "here").iterdir()) == []
+        assert f"look at {entry / 'here' / 'small.txt.rejected'}" in err
+        assert [path.name for path in (entry / "here").iterdir()] == ["small.txt.rejected"]
 
     def test_terms_first(self, entry, run):
         code, _, err = run("fetch", "small", "--to", entry / "here")

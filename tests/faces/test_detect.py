@@ -6,6 +6,7 @@ import pytest
 from normface.data.synthetic import photograph
 from normface.errors import ConfigError, InputError, MissingDependency
 from normface.faces import DETECTORS, align, central, detect
+from normface.faces.suppression import nms
 from normface.types import Face
 
 RNG = np.random.default_rng(0)
@@ -34,7 +35,7 @@ def test_nms_against_loops(limit, of_smaller):
     for i in sorted(range(300), key=lambda i: -scores[i]):
         if all(owners[i] != owners[j] or overlap(boxes[i], boxes[j], of_smaller) <= limit for j in kept):
             kept.append(i)
-    assert detect._nms(boxes, scores, owners, limit, of_smaller=of_smaller).tolist() == kept
+    assert nms(boxes, scores, owners, limit, of_smaller=of_smaller).tolist() == kept
 
 
 def test_square_keeps_the_centre():

@@ -12,7 +12,9 @@ from normface.faces.photographs import read_landmarks
 
 
 def test_without_weights(tmp_path):
-    with pytest.raises(ModelError, match=r"the weights of YuNet, got none; give .* --weights FILE"):
+    with pytest.raises(
+        ModelError, match=r"the weights of YuNet, got none; fetch it: normface fetch yunet, or give .* --weights FILE"
+    ):
         DETECTORS.build("yunet")
     with pytest.raises(ModelError, match="nothing at"):
         DETECTORS.build("yunet", weights=tmp_path / "missing.onnx")

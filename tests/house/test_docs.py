@@ -78,7 +78,7 @@ def workshop(tmp_path_factory) -> Path:
     from normface.data.synthetic import write_dataset
     from normface.embed import Embedder, certificate
     from normface.embed.loading import DEFAULT
-    from normface.protocols import read_lfw_pairs
+    from normface.protocols import read_lfw_pairs, read_pairs_csv, scores
 
     place = tmp_path_factory.mktemp("workshop")
     photographs = ROOT / "examples" / "photographs"
@@ -109,6 +109,11 @@ def workshop(tmp_path_factory) -> Path:
     listed = zip(pairs.left, pairs.right, pairs.same, strict=True)
     once = {frozenset((a, b)): f"{a}, {b}, {int(same)}" for a, b, same in listed}
     (place / "pairs.csv").write_text("\n".join(["a, b, same", *once.values()]) + "\n")
+    named, _ = read_pairs_csv(place / "pairs.csv")
+    cosines = scores(vectors, named.within(vectors)).scores
+    rows = [f"{each!r}, {row}" for each, row in zip(cosines.tolist(), once.values(), strict=True)]
+    for target in "scores other-scores".split():
+        (place / f"{target}.csv").write_text("\n".join(["score, a, b, same", *rows]) + "\n")
     (place / "list.txt").write_text("a.jpg\nb.jpg\n")
     (place / "gallery.key").write_text("5e" * 32)
     return place

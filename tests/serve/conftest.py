@@ -20,6 +20,7 @@ from normface.types import Calibration, Estimate, InputSpec, OperatingPoint
 POINT = OperatingPoint(
     0.9, 0.01, Estimate(0.008, 0.002, 0.02, 500), Estimate(0.95, 0.93, 0.97, 500), "drawn faces", "", "data",
     Calibration(40.0, -36.0, (0.5, 0.9, 0.99), (-6.0, 0.0, 5.0), 0.2, 0.1),
+    Estimate(0.006, 0.001, 0.02, 40), Estimate(0.9, 0.8, 0.95, 30), 0.5,
 )  # fmt: skip
 
 

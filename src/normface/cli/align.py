@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,10 +16,11 @@ from .. import report
 from ..atomic import replacing
 from ..data import decode_reduced
 from ..errors import DataError
-from ..faces import DETECTORS, find_template
-from ..faces.batch import JOURNAL, Entry, Work, align_all
+from ..faces import find_template, open_detector
+from ..faces.batch import JOURNAL, Entry, Work, align_all, kind_of
 from ..faces.photographs import Photographs, open_photographs, read_landmarks
-from .terminal import Json, out, progress
+from ..system_facts import usable_cores
+from .terminal import Computer, FaceDetector, Json, out, progress
 
 PICTURES, SIDE = 200, 120  # of the refused photographs in the report; their longer side, in pixels
 
@@ -34,8 +34,11 @@ def align(
     faces: Annotated[
         str, typer.Option(help="Which face to keep if a photograph shows several: center, largest or all.")
     ] = "center",
-    detector: Annotated[str, typer.Option(help="mtcnn, or yunet with --weights.")] = "mtcnn",
-    weights: Annotated[Path | None, typer.Option(help="ONNX file of the detector; mtcnn needs none.")] = None,
+    detector: FaceDetector = "mtcnn",
+    weights: Annotated[
+        Path | None, typer.Option(help="ONNX file of the detector, for --detector yunet, scrfd or retinaface.")
+    ] = None,
+    device: Computer = "auto",
     landmarks: Annotated[
         Path | None, typer.Option(help="Skip detection: read landmarks from lines `name x1 … x5 y1 … y5`.")
     ] = None,
@@ -61,20 +64,25 @@ def align(
         "detector": detector if landmarks is None else "none: landmarks", "sha256": _sha256(landmarks or weights),
     }  # fmt: skip
     photographs = open_photographs(source)
-    options = {} if weights is None else {"weights": weights}
+    opened = open_detector(detector, weights=weights, device=device) if landmarks is None else None
     work = Work(
         goal, settings, choice=faces, format=format, detail=detail,  # type: ignore[arg-type]
-        detector=DETECTORS.build(detector, **options) if landmarks is None else None,
+        detector=opened,
         landmarks=None if landmarks is None else read_landmarks(landmarks),
     )  # fmt: skip
-    threads = (os.cpu_count() or 1) if workers is None else workers
+    threads = usable_cores() if workers is None else workers
     with progress("aligning", "photographs") as update:
         entries = align_all(photographs, folder, work, workers=threads, progress=update)
     page = folder / "report.html"
     summary = summarise(entries)
     write_page(page, source, photographs, entries, summary, {**settings, "template": template})
     if as_json:
-        places = {"journal": str(folder / JOURNAL), "report": str(page), "unread": dict(photographs.unread)}
+        places = {
+            "journal": str(folder / JOURNAL),
+            "report": str(page),
+            "unread": dict(photographs.unread),
+            "device": getattr(opened, "device", None),
+        }
         out.print_json(json.dumps({**summary, **places, "seconds": round(time.perf_counter() - began, 1)}))
         return
     out.print(f"{summary['crops']:,} crops from {summary['aligned']:,} of {summary['photographs']:,} photographs in "
@@ -90,17 +98,11 @@ def _sha256(path: Path | None) -> str | None:
 
 def summarise(entries: list[Entry]) -> dict[str, Any]:
     """Count photographs, crops, and refusals by reason, commonest first."""
-    refused = Counter(kind(entry["refused"]) for entry in entries if "refused" in entry)
+    refused = Counter(kind_of(entry["refused"]) for entry in entries if "refused" in entry)
     crops = [len(entry["faces"]) for entry in entries if "faces" in entry]
     return {
         "photographs": len(entries), "aligned": len(crops), "crops": sum(crops), "refused": dict(refused.most_common()),
     }  # fmt: skip
-
-
-def kind(reason: str) -> str:
-    """Return the kind of a reason, without file names and numbers."""
-    known = ("no face found", "not in the file of landmarks", "degenerate landmarks", "a name that leads out")
-    return next((each for each in known if reason.startswith(each)), "not readable as an image")
 
 
 def write_page(

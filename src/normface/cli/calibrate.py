@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from .. import report
 from ..conditions import Conditions
 from ..data import Reader, open_reader
 from ..embed import Embedder, certificate, keep_certificate
@@ -15,10 +15,8 @@ from ..embed.conditions import learn
 from ..errors import ConfigError, require
 from ..protocols import (
     PROTOCOLS,
-    Comparisons,
     Inputs,
     certified,
-    every_pair,
     few_groups,
     inputs_of,
     of_list,
@@ -27,26 +25,47 @@ from ..protocols import (
     search_table,
     searched,
 )  # fmt: skip
-from ..protocols.named_pairs import partly, people, present, rows_of
+from ..protocols.failures import calibrated, require_others
+from ..protocols.named_pairs import people
 from ..protocols.open_set import listed
 from ..types import Embeddings, OperatingPoint
+from .score_tables import Scores, calibrate_scores, scores_of
 from .terminal import Json, Model, StrictRates, open_checked, out, progress
-from .vectors import Crops, ListFiles, Lists, Partial, System, Vectors, judged_system, refuse_few_errors, show
+from .vectors import (
+    CountFailures,
+    Crops,
+    ListFiles,
+    Lists,
+    Partial,
+    Photographs,
+    System,
+    Vectors,
+    compare_all,
+    judged_system,
+    refuse_few_errors,
+    show,
+    show_certificate,
+)
+
+_log = logging.getLogger("normface")
 
 
 def calibrate(
     protocol: Annotated[
         str,
         typer.Argument(
-            help="Its comparisons: lfw, pairs_csv (yours), a .bin's; blufr, all_pairs: every pair; identification: "
-            "searches."
+            help="Its comparisons: lfw, pairs_csv (yours), a .bin's; scores (of any system); blufr, all_pairs: every "
+            "pair; identification: searches."
         ),
     ],
     data: Lists = None,
     model: Model = None,
     embeddings: Vectors = None,
     named: ListFiles = None,
+    scores: Scores = None,
     crops: Crops = None,
+    photographs: Photographs = None,
+    failures: CountFailures = None,
     partial: Partial = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
@@ -97,30 +116,50 @@ def calibrate(
     `normface calibrate blufr --data DATA --model M.onnx --far 0.001 --conditions faces.zip --conditions children=KIDS`,
     `normface calibrate identification --crops CROPS --model M.onnx --fpir 0.01 --enrolled 100,1000,5000`.
     """
+    if replicates is not None:
+        _log.warning("--replicates has no effect and will be removed: these intervals need no bootstrap")
     if protocol == "identification":
         _for_searches(
             named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
             enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
-            unused={"--far": far, "--groups": groups, "--conditions": conditions},
+            unused={
+                "--scores": scores, "--far": far, "--groups": groups, "--conditions": conditions,
+                "--photographs": photographs, "--failures": failures,
+            },
         )  # fmt: skip
         return
     if fpir is not None or enrolled is not None:
         raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
     reads = inputs_of(protocol)  # says which protocols there are
+    if scores is not None or not reads.vectors:
+        given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
+                 "photographs": photographs}  # fmt: skip
+        path = scores_of(protocol, scores, named, data, **given)
+        calibrate_scores(
+            path, far=far, groups=groups, folder=folder, confident=confident, strict=strict, as_json=as_json
+        )
+        return
     _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
-    if conditions and embeddings is not None:
-        raise ConfigError("--conditions with a model", "--embeddings", "drop one of them")
+    if conditions and (embeddings is not None or photographs is not None):
+        other = "--embeddings" if embeddings is not None else "--photographs"
+        raise ConfigError("--conditions with a model and crops", other, "drop one of them")
     faces, outside = _condition_faces(conditions or [], strict)
     lists = named or reads.find_lists(data)
     pairs = reads.read_pairs(lists)
-    system = judged_system(protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict)
+    system = judged_system(
+        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
+        photographs=photographs, failures=failures,
+    )  # fmt: skip
     told: dict[str, Any] = {}
+    if pairs and system.failures and not partial:
+        require_others(system.failures, pairs[0], system.vectors)
+    partial = partial or system.failures is not None
     if pairs:
         listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], told)
         comparisons, digest = of_list(system.vectors, listed), listed.sha256
     else:
         assert far
-        comparisons, digest, told = _compare_all(reads, system.vectors, lists, far, partial)
+        comparisons, digest, told = compare_all(reads, system.vectors, lists, far, partial)
     how = [protocol, system.name if embeddings else "mirror sum", *["partial"] * bool(told)]
     point = operating_point(
         comparisons, target_far=far, protocol=", ".join(how),
@@ -131,16 +170,15 @@ def calibrate(
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
     result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
+    if system.failures:
+        result = calibrated(result, point, comparisons, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
-    show(system, result, folder, title=f"{system.name}, calibrated by {protocol}", as_json=as_json)
-    if as_json:
-        return
-    assert point.calibration
-    worth = report.evidence(point.calibration, point.threshold)
-    out.print(f"\naccept from cosine {point.threshold:.4f} on; a score there is {worth}", soft_wrap=True)
-    out.print(f"certificate: {kept}", soft_wrap=True)
+    title = f"{system.name}, calibrated by {protocol}"
+    show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
+    if not as_json:
+        show_certificate(point, kept)
 
 
 def _fitting(
@@ -210,7 +248,8 @@ def _for_searches(
     result = searched(point, {"system": system.name, **told})
     refuse_few_errors(result, strict)
     keep_certificate(kept, point)
-    show(system, result, folder, title=f"{system.name}, thresholds for searches", as_json=as_json)
+    title = f"{system.name}, thresholds for searches"
+    show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
     if as_json:
         return
     out.print()
@@ -257,23 +296,3 @@ def _learn(
             embedder, open_reader(system.crops), faces, outside, vectors=system.vectors, threshold=threshold,
             progress=bar,
         )  # fmt: skip
-
-
-def _compare_all(
-    reads: Inputs, vectors: Embeddings, lists: list[Path], far: float, partial: bool
-) -> tuple[Comparisons, str, dict[str, Any]]:
-    """Every pair of a protocol's images; the SHA-256 of what names them; the fact `partial` where images without a
-    vector were left out.
-
-    Folders are the people.
-    """
-    assert reads.every
-    told: dict[str, Any] = {}
-    ids, digest = reads.every(lists, vectors.ids)
-    if partial:
-        (kept,), told = present(vectors, ids)
-        told = partly(told, int(kept.sum()), len(ids), "images")
-        ids = ids[kept]
-    (rows,) = rows_of(vectors, ids)
-    vectors = Embeddings(vectors.vectors[rows], ids)
-    return every_pair(vectors, people(vectors.ids.tolist())[1], far), digest, told

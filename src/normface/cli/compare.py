@@ -11,25 +11,29 @@ from .. import report
 from ..embed import Embedder
 from ..errors import ConfigError, DataError, reason, require
 from ..protocols import compare as compare_systems
-from ..protocols import detailed, lfw, of_list, read_lfw_pairs
-from ..types import Embeddings, Result
+from ..protocols import compare_scores, detailed, lfw, of_list, read_lfw_pairs, score_file, score_set
+from ..protocols.score_table import ScoreTable
+from ..types import Embeddings, Estimate, Result
+from .score_tables import read_table
 from .terminal import Json, command, out
 from .vectors import embed_pairs
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What is known of a system: its result, its vectors, or both."""
+    """What is known of a system: its result, its vectors, both, or its table of scores with the result."""
 
     result: Result | None
-    vectors: Embeddings | None
+    vectors: Embeddings | None = None
+    table: ScoreTable | None = None
 
 
 def compare(
     systems: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SYSTEM…", help="Report folders or their result.json; runs, FILE.onnx, vectors FILE.npz."
+            metavar="SYSTEM…",
+            help="Report folders or their result.json; runs, FILE.onnx, vectors FILE.npz; scores FILE.csv or .parquet.",
         ),
     ],
     data: Annotated[
@@ -51,9 +55,11 @@ def compare(
     Results of one protocol on the same comparisons become one table, and one page with overlaid curves (`--out`).
     With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs:
     paired differences over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes
-    LFW's.
+    LFW's. Tables of scores (see `normface evaluate scores`) of the same comparisons in the same order are compared as
+    they are.
 
-    Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`.
+    Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`,
+    `normface compare old.csv new.csv --far 0.001`.
     """
     if len(systems) < 2:
         raise ConfigError("at least two systems", "one", "name another")
@@ -64,8 +70,11 @@ def compare(
     results = {name: system.result for name, system in named.items() if system.result}
     _comparable(results)
     differences: dict[str, Result] = {}
-    if pairs is not None:
-        (first, one), *others = named.items()
+    (first, one), *others = named.items()
+    if one.table is not None:
+        for name, other in others:
+            differences[name] = _tables(first, one.table, name, other.table, far=far, replicates=replicates)
+    elif pairs is not None:
         for name, other in others:
             if one.vectors is None or other.vectors is None:
                 lacking = first if one.vectors is None else name
@@ -89,12 +98,26 @@ def compare(
         out.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
+def _tables(
+    first: str, one: ScoreTable, second: str, other: ScoreTable | None, *, far: float, replicates: int
+) -> Result:
+    """The paired differences of two tables of scores."""
+    if other is None:
+        raise ConfigError("tables of scores of all systems", f"{second}, which is none", "compare those alone")
+    (scores, people), (others, _) = score_set(one), score_set(other)
+    conditions = {"first": first, "second": second, "list": first, "pairs_sha256": one.pairs_sha256}
+    return compare_scores(scores, others, people=people, far=far, replicates=replicates, conditions=conditions)
+
+
 def _system(path: Path, data: Path | None, paired: bool) -> Compared:
     """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
     file = path / "result.json" if path.is_dir() else path
     if file.suffix == ".json" and file.exists():
         kept = file.with_name("embeddings.npz")
         return Compared(read_result(file), Embeddings.load(kept) if paired and kept.exists() else None)
+    if path.suffix in (".csv", ".parquet"):
+        table = read_table(path)
+        return Compared(score_file(table, conditions={"system": path.name}), table=table)
     if data is None:
         raise ConfigError("--data for models and vectors", f"{path} without it", "name it, or give a report's folder")
     if path.suffix == ".npz":
@@ -143,22 +166,29 @@ LISTS = ("pairs_sha256", "config_sha256", "data_sha256")  # of the comparisons
 
 def _verdict(result: Result) -> str:
     """Which of two is better, if the pairs can tell, with what says so."""
-    facts, change, tar = result.facts, result.metrics["accuracy_difference"], result.metrics["tar_difference"]
+    facts, change, tar = result.facts, result.metrics.get("accuracy_difference"), result.metrics["tar_difference"]
     first, second = facts["first"], facts["second"]
-    clear = facts["p_mcnemar"] < 0.05 and (change.low > 0 or change.high < 0)
-    better, worse = (first, second) if change.value > 0 else (second, first)
-    words = (
-        f"{better} is more accurate than {worse}"
-        if clear
-        else f"these pairs cannot tell whether {first} or {second} is more accurate"
-    )
-    points = [100 * value for value in (change.value, change.low, change.high)]
-    tars = [100 * value for value in (tar.value, tar.low, tar.high)]
+    tars = _points(tar)
     told = f"= {facts['p_tar']:.2g}" if facts["p_tar"] >= 1e-6 else "< 1e-06"
+    rate = f"TAR at FAR {100 * facts['far']:g} % ({tars[1]} to {tars[2]}; p {told})"
+    by = "accurate" if change else f"often right about one person at FAR {100 * facts['far']:g} %"
+    clear = facts["p_mcnemar"] < 0.05 and (change.low > 0 or change.high < 0) if change else facts["p_tar"] < 0.05
+    better, worse = (first, second) if (change or tar).value > 0 else (second, first)
+    words = (
+        f"{better} is more {by} than {worse}" if clear
+        else f"these pairs cannot tell whether {first} or {second} is more {by}"
+    )  # fmt: skip
+    if change is None:
+        return f"on {facts['pairs']:,} comparisons, {words}: {first} − {second} is {tars[0]} points of {rate}"
+    points = _points(change)
     return (
-        f"on {facts['list']}, {words}: {first} − {second} is {points[0]:+.2f} points of accuracy "
-        f"({points[1]:+.2f} to {points[2]:+.2f}; "
+        f"on {facts['list']}, {words}: {first} − {second} is {points[0]} points of accuracy "
+        f"({points[1]} to {points[2]}; "
         f"McNemar p = {facts['p_mcnemar']:.2g}: only {first} is right in {facts['only_first']:,} of {facts['pairs']:,} "
-        f"pairs, only {second} in {facts['only_second']:,}), {tars[0]:+.2f} points of TAR at FAR "
-        f"{100 * facts['far']:g} % ({tars[1]:+.2f} to {tars[2]:+.2f}; p {told})"
+        f"pairs, only {second} in {facts['only_second']:,}), {tars[0]} points of {rate}"
     )
+
+
+def _points(difference: Estimate) -> list[str]:
+    """Value and interval in points of a percentage."""
+    return [f"{100 * each:+.2f}" for each in (difference.value, difference.low, difference.high)]

@@ -14,10 +14,10 @@ import typer
 from ..embed import Embedder
 from ..embed.bulk import Engine, embed_all, gather
 from ..embed.embedder import Mirror
-from ..embed.loading import RunPrecision
+from ..embed.loading import RunPrecision, model_path
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError
-from .terminal import Json, Model, Strict, out, progress
+from .terminal import Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
 
@@ -38,6 +38,8 @@ def embed(
         RunPrecision,
         typer.Option(help="fp32, bf16 (runs on PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 if it is faster here."),
     ] = "fp32",
+    detector: FaceDetector = "mtcnn",
+    device: Computer = "auto",
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: the Ray cluster at RAY_ADDRESS, or Ray on this machine.")
     ] = "local",
@@ -55,11 +57,12 @@ def embed(
     if one and to.is_dir():
         raise ConfigError("a file for --out", f"the folder {to}", "give another --out")
     folder = to.with_name(f"{to.name}.parts") if one else to
-    model = None if model is None else model.absolute()  # Ray's workers are elsewhere
-    load = partial(Embedder.load, model, certified=False, precision=precision)
+    load = partial(  # Ray's workers are elsewhere
+        Embedder.load, model_path(model).absolute(), certified=False, precision=precision, device=device
+    )
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]
-    found = open_source(source, embedder.spec.template, chosen, strict=strict)
+    found = open_source(source, embedder.spec.template, chosen, strict=strict, detector=detector, device=device)
     done: list[int] = []
     began = time.perf_counter()
     with progress(f"embedding with {embedder.name}", "images") as bar:
@@ -92,11 +95,11 @@ def embed(
             "photographs": found.photographs, "mirror": mirror,
             "refused": dict(Counter(reason for _, reason in refused).most_common()), "unread": found.unread,
             "model": embedder.name, "weights_sha256": embedder.sha256, "precision": embedder.precision,
-            "engine": engine, "seconds": round(seconds, 2),
+            "device": embedder.device, **found.tools, "engine": engine, "seconds": round(seconds, 2),
         }))  # fmt: skip
         return
     kind = "photographs" if found.photographs else "crops"
     out.print(
-        f"{embedded:,} embeddings of {total:,} {kind} in {to}, {embedder.precision}; "
+        f"{embedded:,} embeddings of {total:,} {kind} in {to}, {embedder.precision} on {embedder.device}; "
         f"{now:,} images now, {now / seconds:.4g} a second", soft_wrap=True, markup=False,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +10,41 @@ import typer
 
 from ..embed import certificate, certify, keep_certificate
 from ..embed.embedder import Mirror
+from ..embed.image_quality import image_quality
 from ..errors import ConfigError, require
-from ..protocols import PROTOCOLS, NamedPairs, detailed, few_groups, inputs_of, of_list, read_groups
-from ..protocols.named_pairs import Ids
+from ..protocols import (
+    PROTOCOLS,
+    Inputs,
+    NamedPairs,
+    detailed,
+    few_groups,
+    inputs_of,
+    of_list,
+    read_groups,
+    threshold_at,
+    with_discard,
+)  # fmt: skip
+from ..protocols.failures import evaluated, require_others
+from ..protocols.named_pairs import Ids, rows_of
 from ..types import Embeddings, Result
-from .terminal import Json, Model, StrictRates
-from .vectors import Crops, ListFiles, Lists, Partial, Vectors, judged_system, refuse_few_errors, show
+from .score_tables import Scores, evaluate_scores, scores_of
+from .terminal import Json, Model, StrictRates, progress
+from .vectors import (
+    CountFailures,
+    Crops,
+    ListFiles,
+    Lists,
+    Partial,
+    Photographs,
+    System,
+    Vectors,
+    compare_all,
+    judged_system,
+    refuse_few_errors,
+    show,
+)
+
+Pairs = tuple[NamedPairs, Mapping[str, Ids]] | None  # as a protocol reads them
 
 
 def evaluate(
@@ -27,6 +57,8 @@ def evaluate(
     ] = None,
     named: ListFiles = None,
     crops: Crops = None,
+    photographs: Photographs = None,
+    failures: CountFailures = None,
     partial: Partial = False,
     pca: Annotated[
         float | None, typer.Option(help="Apply PCA fitted on the other folds, keeping this share of the variance.")
@@ -38,6 +70,14 @@ def evaluate(
         float | None, typer.Option(help="False accept rate of the operating point. Default: best accuracy.")
     ] = None,
     groups: Annotated[Path | None, typer.Option(help="CSV `id,sex,age,…`: report error rates for each group.")] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Draw error rates against the share of images discarded by sharpness, norm, risk (the certificate's "
+            "conditions) or ediffiqa (a network: normface fetch ediffiqa). Repeat for several.",
+        ),
+    ] = None,
+    scores: Scores = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
@@ -49,38 +89,59 @@ def evaluate(
     `lfw`: 6000 pairs in ten folds; each fold's threshold comes from the other nine. `lfw_view1`: 1000 pairs with the
     threshold of 2200 others (pairsDevTest.txt, pairsDevTrain.txt); select models with it, and report `lfw`.
     `blufr`: all pairs of 10 trials at FAR 0.1 % and 0.01 %, and open-set identification (blufr_lfw_config.mat).
-    `pairs_csv`, `identification`, `distractors`, `all_pairs`: your own images. docs/evaluation.md describes all.
+    `pairs_csv`, `identification`, `distractors`, `all_pairs`: your own images. `scores`: any system, without vectors,
+    by a table `score, same[, a, b][, fold][, group…]` (.csv or .parquet). docs/evaluation.md describes all.
 
     Examples: `normface evaluate lfw --data DATA --model RUN --out report`,
     `normface evaluate lfw --data DATA --embeddings F.npz --json`,
-    `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`.
+    `normface evaluate pairs_csv --list pairs.csv --embeddings F.npz`, `normface evaluate scores --scores scores.csv`.
     """
+    reads = inputs_of(protocol)  # raises for an unknown protocol
+    if scores is not None or not reads.vectors:
+        given = {"model": model, "embeddings": embeddings, "mirror": mirror, "crops": crops, "partial": partial,
+                 "pca": pca, "certify": certified, "far": far, "quality": quality,
+                 "photographs": photographs}  # fmt: skip
+        path = scores_of(protocol, scores, named, data, **given)
+        evaluate_scores(protocol, path, groups=groups, folder=folder, strict=strict, as_json=as_json)
+        return
     if embeddings is not None and mirror is not None:
         raise ConfigError("--mirror with --model", "--mirror with --embeddings", "drop --mirror")
     mirror = mirror or "sum"
-    reads = inputs_of(protocol)  # raises for an unknown protocol
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
     options = _options(protocol, pca=pca, partial=partial or None)
+    if photographs is not None and certified:
+        raise ConfigError("--certify with crops", "--photographs", "use: normface calibrate … --photographs")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     lists = named or reads.find_lists(data)
     pairs = reads.read_pairs(lists)
     if groups is not None and (pairs is None or not pairs[0].fold.any()):
         raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")
+    if quality and pairs is None and reads.every is None:
+        raise ConfigError("--quality with a protocol of pairs", protocol, "drop it, or use lfw, pairs_csv or all_pairs")
     system = judged_system(
-        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict
-    )
+        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict,
+        photographs=photographs, failures=failures, certified=True,
+    )  # fmt: skip
+    if system.failures and pairs and not partial:
+        require_others(system.failures, pairs[0], system.vectors)
+    if system.failures and "partial" in signature(PROTOCOLS[protocol]).parameters:
+        options["partial"] = True
     result = PROTOCOLS.build(protocol, system.vectors, *lists, conditions=system.conditions, **options)
+    if system.failures:
+        result = evaluated(result, system.vectors, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     if pairs and "threshold" in result.facts:
         result = _with_details(result, system.vectors, *pairs, groups)
+    if quality:
+        result = _with_discard(result, system, reads, lists, pairs, quality, model=model, data=data)
     if certified:
         assert model is not None
         point = certify(result, system.vectors, lists[-1], far=far, model_sha256=system.sha256)
         keep_certificate(certificate(model), point)
     if folder is not None:
         system.vectors.save(folder / "embeddings.npz")
-    show(system, result, folder, title=f"{system.name} on {protocol.upper()}", as_json=as_json)
+    show(system.name, result, folder, title=f"{system.name} on {protocol.upper()}", crops=system.crops, as_json=as_json)
 
 
 def _can_certify(asked: bool, far: float | None, protocol: str, *, model: Path | None, as_verify: bool) -> None:
@@ -109,7 +170,35 @@ def _with_details(
     result: Result, vectors: Embeddings, pairs: NamedPairs, columns: Mapping[str, Ids], groups: Path | None
 ) -> Result:
     """Add calibration, the hardest errors and rates by group, at the protocol's threshold."""
-    comparisons = of_list(vectors, pairs.available(vectors)[0])
+    available, told = pairs.available(vectors)
+    comparisons = of_list(vectors, available)
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
-    by_pair = {} if "partial" in result.facts else few_groups(columns)
+    by_pair = {} if told else few_groups(columns)
     return detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
+
+
+def _with_discard(
+    result: Result, system: System, reads: Inputs, lists: list[Path], pairs: Pairs, names: list[str], *,
+    model: Path | None, data: Path | None,
+) -> Result:  # fmt: skip
+    """Add error-versus-discard curves at the protocol's threshold; if it has none, at that of FAR 1 %, or of 0.1 % over
+    every pair of images.
+    """
+    if pairs:
+        far, comparisons = 0.01, of_list(system.vectors, pairs[0].available(system.vectors)[0])
+    else:
+        far = 0.001
+        comparisons = compare_all(reads, system.vectors, lists, far, "partial" in result.facts)[0]
+    threshold = result.facts.get("threshold")
+    if threshold is None:
+        threshold = threshold_at(comparisons, far)
+    (rows,) = rows_of(system.vectors, comparisons.ids)
+    vectors = system.vectors
+    chosen = replace(vectors, vectors=vectors.vectors[rows], ids=vectors.ids[rows], norms=vectors.norms[rows])
+    qualities = {}
+    for name in dict.fromkeys(names):
+        with progress(f"measuring {name.partition('=')[0]}", "images") as bar:
+            qualities[name.partition("=")[0]] = image_quality(
+                name, chosen, system.crops, model=model, folders=[data or Path("data"), Path("data")], progress=bar
+            )
+    return with_discard(result, comparisons, float(threshold), qualities)

@@ -15,6 +15,7 @@ import typer
 
 from ..data import Reader, open_reader
 from ..faces import size_fault
+from ..inference import Device
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +36,20 @@ Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Run folder or FILE.onnx (from other tools: with FILE.spec.json beside it). Default: the built-in model.",
+        help="Run folder, FILE.onnx (from other tools: with FILE.spec.json beside it), or a name of `normface models`. "
+        "Default: the built-in model.",
     ),
+]
+Computer = Annotated[
+    Device,
+    typer.Option(
+        "--device", envvar="NORMFACE_DEVICE",
+        help="What runs the networks: cpu, or an accelerator that the installed ONNX Runtime supports. "
+        "auto: an NVIDIA GPU if its GPU build is installed, otherwise cpu.",
+    ),
+]  # fmt: skip
+FaceDetector = Annotated[
+    str, typer.Option("--detector", help="mtcnn, or one of `normface models`, such as yunet or scrfd-10g.")
 ]
 GalleryUrl = Annotated[
     str,

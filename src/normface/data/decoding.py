@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from .image_kinds import EXTENSIONS, JPEG
 
 __all__ = [
     "EXTENSIONS", "MAX_PIXELS", "Cost", "Reduced", "as_ppm", "decode", "decode_reduced", "decoding_cost", "extension",
-    "read_image",
+    "from_pillow", "reduce",
 ]  # fmt: skip
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
@@ -62,7 +61,7 @@ class Cost(NamedTuple):
 class Reduced(NamedTuple):
     """An image at 1/`factor` of its size; its (x, y) is ((x, y) + ½)·factor − ½ + `offset` in the whole image.
 
-    `size` is (height, width) of the whole image.
+    `size` is (height, width) of the whole image. Points of an image at factor 1 are converted without rounding.
     """
 
     image: Image
@@ -72,11 +71,11 @@ class Reduced(NamedTuple):
 
     def to_whole(self, points: Floats) -> Floats:
         """Convert points [N, 2] of the reduced image to the whole image."""
-        return np.asarray((points + 0.5) * self.factor - 0.5 + self.offset)
+        return np.asarray(points * self.factor + (self.factor - 1) / 2 + self.offset)
 
     def to_reduced(self, points: Floats) -> Floats:
         """Convert points [N, 2] of the whole image to the reduced image."""
-        return np.asarray((points + 0.5 - self.offset) / self.factor - 0.5)
+        return np.asarray((points - self.offset - (self.factor - 1) / 2) / self.factor)
 
 
 def decode(
@@ -126,6 +125,18 @@ def decoding_cost(data: bytes, name: object, *, max_pixels: int = MAX_PIXELS) ->
         return Cost(image.height, image.width, (30 if wide else _BESIDE.get(image.format, 30)) * pixels + text)
 
 
+def reduce(image: Image, shorter: int | None) -> Reduced:
+    """Average the pixels of an image [H, W, 3] to a half, a quarter or an eighth, as `decode_reduced` does."""
+    from PIL import Image as pillow
+
+    height, width = image.shape[:2]
+    factor = _factor(height, width, shorter)
+    if factor == 1:
+        return Reduced(image, 1, (0, 0), (height, width))
+    part = pillow.fromarray(np.ascontiguousarray(image[: height // factor * factor, : width // factor * factor]))
+    return Reduced(np.asarray(part.reduce(factor)), factor, (0, 0), (height, width))
+
+
 def extension(data: bytes) -> str:
     """Return the file extension for an image's first bytes, `.jpg` if unknown."""
     return (image_kinds.kind_of(data) or JPEG).extensions[0]
@@ -134,16 +145,6 @@ def extension(data: bytes) -> str:
 def as_ppm(image: Image) -> bytes:
     """Encode an RGB image [H, W, 3] as a binary PPM (P6), which `decode` only copies."""
     return _ppm_header(image.shape) + image.tobytes()
-
-
-def read_image(path: str | Path, *, strict: bool = False) -> Image:
-    """Read an image file as RGB [H, W, 3], see `decode`. Raises DataError if it is missing or not an image."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        got = error.strerror or repr(error)
-        raise DataError(f"{path} to be an image file", got, "give the path of an image") from error
-    return decode(data, str(path), strict=strict)
 
 
 def _placed(data: bytes, out: Image) -> bool:
@@ -277,15 +278,10 @@ def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tu
     image = _opened(data, limit)
     image.load()
     exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 0xFFFF:
-            raise ValueError("more than 16 bits a pixel")
-        image = pillow.fromarray(_eight_bits(wide))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels")
-    elif image.format == "PNG" and data[24:25] == b"\x10" and np.asarray(image).max() <= TWELVE_BITS >> 8:
+    color = image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I")
+    if color and np.asarray(image).max() <= TWELVE_BITS >> 8:
         image = pillow.fromarray(_eight_bits(_wide_png(data)))
+    image = _narrow(image)
     factor = _factor(image.height, image.width, shorter)
     return _on_white(image, factor), factor, (image.height, image.width), exif
 
@@ -309,6 +305,29 @@ def _opened(data: bytes, limit: int) -> Any:
         except UnidentifiedImageError as error:
             raise ValueError(f"a damaged {kind.name}") from error
     _check_size(*image.size, limit)
+    return image
+
+
+def from_pillow(image: Any) -> Image:
+    """RGB pixels [H, W, 3] of a Pillow image, upright as its Exif block says; else as `decode`. Raises ValueError."""
+    _check_size(image.width, image.height, MAX_PIXELS)
+    image.load()
+    exif = image.info.get("exif", b"")
+    pixels = _on_white(_narrow(image), 1)
+    return _upright(pixels, 1, pixels.shape[:2], exif).image
+
+
+def _narrow(image: Any) -> Any:
+    """One of Pillow's images with 8 bits a channel."""
+    from PIL import Image as pillow
+
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise ValueError("more than 16 bits a pixel")
+        return pillow.fromarray(_eight_bits(wide))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels")
     return image
 
 

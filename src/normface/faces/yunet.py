@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from cv2.utils import logging
 
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
+from ..inference import Device
 from ..types import Face, Image
 from . import DETECTORS
 from .alignment import check_photograph
 
-_WHERE = "give the ONNX file of YuNet (github ShiqiYu/libfacedetection.train): --weights FILE"
+_WHERE = "fetch it: normface fetch yunet, or give its ONNX file: --weights FILE"
 
 
 @DETECTORS.register
@@ -26,12 +27,18 @@ class yunet:
     Args:
         weights: the ONNX file, such as `yunet_n_dynamic.onnx`.
         threshold: of the faces' scores.
+        device: "auto" or "cpu": OpenCV runs it.
 
     Raises:
         ModelError: the file is missing or is not YuNet.
+        ConfigError: another device.
     """
 
-    def __init__(self, weights: str | Path | None = None, threshold: float = 0.7) -> None:
+    device = "cpu"
+
+    def __init__(self, weights: str | Path | None = None, threshold: float = 0.7, device: Device = "auto") -> None:
+        if device not in ("auto", "cpu"):
+            raise ConfigError("--device cpu for YuNet, which OpenCV runs", device, "drop --device, or take scrfd-10g")
         if weights is None or not Path(weights).is_file():
             raise ModelError("the weights of YuNet", f"nothing at {weights}" if weights else "none", _WHERE)
         self.weights, self.threshold = str(weights), threshold
@@ -40,6 +47,9 @@ class yunet:
             self.detect(np.zeros((64, 64, 3), np.uint8))
         except Exception as error:  # cv2.error, or whatever a foreign network's outputs lead to
             raise ModelError("the weights of YuNet", f"{weights} ('{error}')", _WHERE) from error
+
+    def __reduce__(self) -> tuple[type[yunet], tuple[str, float]]:
+        return yunet, (self.weights, self.threshold)
 
     def detect(self, image: Image) -> list[Face]:
         """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first. Raises InputError otherwise."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError
 from ..registry import Registry
 from .audit import acting
-from .base import Enrolments, Erased, Event, Gallery, Migration, Person, Template, Unknown
-from .doubts import Doubt, settle
+from .base import Doubt, Enrolments, Erased, Event, Gallery, Migration, Person, Template, Unknown
+from .doubts import settle
 from .names import PersonId
 
 if TYPE_CHECKING:

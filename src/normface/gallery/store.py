@@ -50,7 +50,7 @@ CREATE TABLE templates (
     quality REAL, time REAL NOT NULL, vector BLOB NOT NULL, source TEXT, thumbnail BLOB);
 CREATE INDEX templates_of ON templates (person, version);
 CREATE INDEX templates_from ON templates (source) WHERE source IS NOT NULL;
-{audit.SCHEMA.strip()}
+{audit.LOG_SCHEMA.strip()}
 """
 T = TypeVar("T")
 _logger = logging.getLogger("normface")

@@ -10,17 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..types import Embeddings, Floats, Ints, Result
-from . import metrics
+from ..types import Embeddings, Ints, Result
 from .inputs import PROTOCOLS, reads
-from .intervals import percentiles, resampled_pairs
-from .lists import read_table
+from .lists import TRUTH, read_table
 from .named_pairs import NamedPairs
 from .pairs import joined, judge, scores
-from .tally import bounded
-from .verification import curves, rates, separation
-
-_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+from .verification import NO_FOLDS, areas, curves, rates, separation
 
 
 def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.str_]]]:
@@ -38,13 +33,13 @@ def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.s
             raise DataError(
                 f"{len(head)} values", f"{','.join(row.values())!r} in line {number} of {path}", "correct it"
             )
-        if row["same"].lower() not in _TRUTH:
+        if row["same"].lower() not in TRUTH:
             raise DataError("1 or 0 under `same`", f"{row['same']!r} in line {number} of {path}", "correct it")
     if not rows:
         raise DataError("at least one pair", f"none in {path}", "list some")
     columns = {name: np.array([row[name] for _, row in rows]) for name in head}
     left, right = columns.pop("a"), columns.pop("b")
-    same = np.array([_TRUTH[each.lower()] for each in columns.pop("same").tolist()])
+    same = np.array([TRUTH[each.lower()] for each in columns.pop("same").tolist()])
     fold = np.zeros(len(same), np.int64)
     if "fold" in columns:
         _, first, code = np.unique(columns.pop("fold"), return_index=True, return_inverse=True)
@@ -98,19 +93,9 @@ def pairs_csv(
         named, told = named.available(embeddings)
         facts = told | facts
     pooled = scores(embeddings, named.within(embeddings))
-    order = np.argsort(pooled.scores)[::-1]
-
-    def areas(weights: Floats | None) -> Floats:
-        return np.array(metrics.weighted(pooled, order, weights))
-
-    values = areas(None)
-    lows, highs = percentiles(resampled_pairs(areas, people, pooled.same, replicates))
-    found = {
-        name: bounded(float(values[i]), float(lows[i]), float(highs[i]), len(pooled.same))
-        for i, name in enumerate(("eer", "auc"))
-    }
+    found = areas(pooled, people, replicates)
     tars, of_tars = rates(pooled, people)
-    of_tars["notes"].append("no folds: no accuracy, for a threshold may not be judged on the pairs that chose it")
+    of_tars["notes"].append(NO_FOLDS)
     facts |= {
         "pairs": len(pooled.same), "people": len(np.unique([*people[0], *people[1]])), "d_prime": separation(pooled),
         "pairs_sha256": named.sha256, **of_tars, **(conditions or {}),

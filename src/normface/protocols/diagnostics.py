@@ -14,7 +14,7 @@ from .calibration import calibrate
 from .comparisons import Comparisons
 from .group_rates import Names, slices
 from .intervals import unused
-from .metrics import corners
+from .metrics import corners, span
 
 ROC_POINTS = 800  # of a ROC at most
 
@@ -55,12 +55,12 @@ def certified(
     curve = comparisons.roc()
     last = len(curve.far)
     if comparisons.below is not None:
-        last = int(np.searchsorted(-curve.thresholds, -float(comparisons.below[0].max(initial=-2))))
+        last = int(np.searchsorted(-curve.thresholds, -float(comparisons.below[0].max(initial=-np.inf))))
     exact = {name: getattr(curve, name)[:last] for name in ("thresholds", "false_accepts", "true_accepts")}
     drawn = corners(replace(curve, **exact))
     kept = np.unique(np.geomspace(1, len(drawn["far"]), ROC_POINTS).astype(int) - 1)  # dense where errors are few
     scores, *kinds = comparisons.counts()
-    edges = np.linspace(-1, 1, 101)
+    edges = np.linspace(*span(float(scores.min()), float(scores.max())), 101)
     genuine, impostor = (np.histogram(scores, edges, weights=kind)[0].astype(int).tolist() for kind in kinds)
     curves = {
         "roc": {axis: np.array(values)[kept].tolist() for axis, values in drawn.items()},

@@ -1,4 +1,4 @@
-"""The registry of protocols, and what each reads besides embeddings: its lists, and the images that they name."""
+"""Registry of protocols, and the inputs of each: its lists and the images that they name."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Inputs:
             without pairs all.
         every: (paths of the lists, ids [N] that have a vector) → the images of which every pair is compared, and the
             SHA-256 of what names them; None where not every pair is.
+        vectors: whether it takes embeddings; False for one that judges scores.
     """
 
     lists: tuple[str, ...] = ()
@@ -40,6 +41,7 @@ class Inputs:
     pairs: Callable[[Path], tuple[NamedPairs, Mapping[str, Ids]]] | None = None
     images: Callable[[Sequence[Path], Ids], Bools] | None = None
     every: Callable[[Sequence[Path], Ids], tuple[Ids, str]] | None = None
+    vectors: bool = True
 
     def find_lists(self, data: Path | None) -> list[Path]:
         """The lists below `data`. Raises ConfigError without it, DataError for a pattern that nothing matches."""
@@ -99,11 +101,12 @@ def reads(
     pairs: Callable[[Path], tuple[NamedPairs, Mapping[str, Ids]]] | None = None,
     images: Callable[[Sequence[Path], Ids], Bools] | None = None,
     every: Callable[[Sequence[Path], Ids], tuple[Ids, str]] | None = None,
+    vectors: bool = True,
 ) -> Callable[[F], F]:
     """Decorate a protocol, below `@PROTOCOLS.register`, with its `Inputs`."""
 
     def declare(protocol: F) -> F:
-        protocol.inputs = Inputs(lists, ids, pairs, images, every)  # type: ignore[attr-defined]
+        protocol.inputs = Inputs(lists, ids, pairs, images, every, vectors)  # type: ignore[attr-defined]
         return protocol
 
     return declare

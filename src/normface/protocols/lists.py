@@ -1,4 +1,4 @@
-"""The files that lists come in: text, and CSV with a header."""
+"""Read the files of lists: text, and CSV with a header."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DataError, reason
 
 Rows = list[tuple[int, dict[str, str]]]  # line number, column → cell
+TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}  # under `same`
 
 
 def read_text(path: str | Path, want: str) -> tuple[str, str]:

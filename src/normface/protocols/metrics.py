@@ -41,7 +41,7 @@ class Roc:
 
 
 def roc(scores: ScoreSet) -> Roc:
-    """The whole receiver operating characteristic."""
+    """Compute the receiver operating characteristic with every threshold."""
     thresholds, false, true = counts(scores.scores, scores.same)
     return Roc(thresholds, false, true, int(false[-1]), int(true[-1]))
 
@@ -166,12 +166,17 @@ def corners(curve: Roc) -> dict[str, list[float]]:
     return {"far": far.tolist(), "tar": tar.tolist()}
 
 
+def span(low: float, high: float) -> tuple[float, float]:
+    """The range of histograms: that of cosines, or of scores from `low` to `high` that are none."""
+    return (-1.0, 1.0) if -1.001 <= low <= high <= 1.001 else (low, high)
+
+
 def histogram(scores: ScoreSet, bins: int = 100) -> dict[str, list[float]]:
-    """Counts of both kinds on [-1, 1], to draw."""
-    edges = np.linspace(-1, 1, bins + 1)
-    found = {"edges": edges.tolist()}
+    """Counts of both kinds in bins of equal width on their `span`, to draw."""
+    low, high = span(float(scores.scores.min()), float(scores.scores.max()))
+    found = {"edges": np.linspace(low, high, bins + 1).tolist()}
     for kind, values in (("genuine", scores.genuine), ("impostor", scores.impostor)):
-        place = ((values + 1) * (bins / 2)).astype(np.int16).clip(0, bins - 1)
+        place = ((values - low) * (bins / (high - low))).astype(np.int16).clip(0, bins - 1)
         found[kind] = np.bincount(place, minlength=bins).tolist()
     return found
 

@@ -51,18 +51,23 @@ def read_lfw_pairs(path: str | Path) -> NamedPairs:
 
 
 def scores(embeddings: Embeddings, pairs: Pairs) -> ScoreSet:
-    """Cosines of pairs."""
+    """Compute the cosines of pairs."""
     return ScoreSet(cosines(embeddings.vectors, pairs.left, pairs.right), pairs.same, pairs.fold)
 
 
 def joined(left: Ints, right: Ints, same: Bools, count: int) -> tuple[Ints, Ints]:
     """Who is on either side of pairs of `count` images: whom genuine pairs join, directly or not, is one person."""
+    person = connected(left[same], right[same], count)
+    return person[left], person[right]
+
+
+def connected(left: Ints, right: Ints, count: int) -> Ints:
+    """Who is on each of `count` images [N], from 0: images that pairs join, directly or not, show one person."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = coo_array((np.ones(int(same.sum())), (left[same], right[same])), shape=(count, count))
-    person = connected_components(edges, directed=False)[1]
-    return person[left], person[right]
+    edges = coo_array((np.ones(len(left), bool), (left, right)), shape=(count, count))
+    return np.asarray(connected_components(edges, directed=False)[1])
 
 
 @PROTOCOLS.register
@@ -105,7 +110,7 @@ def judge(
     partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """What all protocols on pairs in folds share; `people`: who is on either side, None where that is unknown."""
+    """Judge pairs in folds, as all such protocols do; `people`: who is on either side, None if unknown."""
     facts: dict[str, Any] = {}
     if partial:
         named, facts = named.available(embeddings)

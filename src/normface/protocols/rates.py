@@ -8,6 +8,7 @@ number, and the interval is Clopper and Pearson's for so many (Korn and Graubard
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -19,6 +20,8 @@ from .intervals import exact
 
 STEADY = 100  # false accepts from which people's influence is known well enough
 _CELLS = 10_000_000  # of a table of people against people
+_TABLE = 1 << 26  # cells of such a table, of 4 bytes, where comparisons come in parts
+MOST_PAIRS = 1 << 24  # of people, counted one by one where such a table would be larger
 
 
 class Trials(Protocol):
@@ -72,6 +75,30 @@ class Listed:
             count = table[codes]
         else:
             codes, count = np.unique(codes, return_counts=True)
+        return cls(codes // subjects, codes % subjects, count, subjects)
+
+    @classmethod
+    def gathered(cls, parts: Iterable[tuple[Ints, Ints]], subjects: int) -> Listed | None:
+        """From the subjects of comparisons in parts, in bounded memory; None where they are of too many pairs."""
+        dense = subjects**2 <= _TABLE
+        count = np.zeros(subjects**2 if dense else 0, np.int32)
+        codes = np.empty(0, np.int64)
+        for left, right in parts:
+            new, more = np.unique(
+                np.minimum(left, right).astype(np.int64) * subjects + np.maximum(left, right), return_counts=True
+            )
+            if dense:
+                count[new] += more.astype(np.int32)
+                continue
+            codes, count = np.concatenate([codes, new]), np.concatenate([count, more])
+            order = np.argsort(codes, kind="stable")  # of two runs in order: a merge
+            first = np.flatnonzero(np.append(True, np.diff(codes[order]) > 0))
+            codes, count = codes[order][first], np.add.reduceat(count[order], first)
+            if len(codes) > MOST_PAIRS:
+                return None
+        if dense:
+            codes = np.flatnonzero(count)
+            count = count[codes]
         return cls(codes // subjects, codes % subjects, count, subjects)
 
     @cached_property
@@ -191,16 +218,21 @@ class Rate:
 
     def effective(self, confidence: float = 0.95) -> float:
         """Independent comparisons with as wide an interval: few people know less than the variance says."""
-        from scipy.special import ndtri, stdtrit
-
-        tail = (1 + confidence) / 2
-        return float(self.independent * (ndtri(tail) / stdtrit(self.freedom, tail)) ** 2)
+        return effective(self.independent, self.freedom, confidence)
 
     @property
     def estimate(self) -> Estimate:
         """With its 95 % interval."""
         low, high = exact(self.value, self.effective())
         return Estimate(self.value, min(low, self.value), max(high, self.value), self.n)
+
+
+def effective(independent: float, freedom: float, confidence: float = 0.95) -> float:
+    """Comparisons whose normal interval is as wide as Student's of `independent` ones (Korn and Graubard 1998)."""
+    from scipy.special import ndtri, stdtrit
+
+    tail = (1 + confidence) / 2
+    return float(independent * (ndtri(tail) / stdtrit(freedom, tail)) ** 2)
 
 
 def rate(hits: Listed, trials: Trials, *, per_person: bool = False, longer: Listed | None = None) -> Rate | None:

@@ -23,7 +23,7 @@ from .. import cosine
 from ..errors import ConfigError, DataError
 from ..types import Embeddings, Estimate, Floats, Ints, OperatingPoint, Result, SearchPoint, SearchTable
 from .rates import STEADY, Listed, Rate, rate
-from .tally import highest
+from .tally import Highest
 
 NORMAL = 1.96  # standard deviations of a 95 % interval
 FEWEST = 10  # false matches that an extrapolated row allows at least
@@ -276,16 +276,11 @@ class Spread:
 def _hits(rows: cosine.ExactRows, subjects: Ints, templates: cosine.ExactRows, keep: int) -> tuple[Floats, Ints]:
     """The highest scores of images [P] with the templates [M] of others, falling, and both their numbers [2, H]."""
     step = max(_CELLS // len(templates), 1)
-    parts: list[tuple[Floats, Ints]] = []
-    bound, held = -np.inf, 0
+    found = Highest(keep)
     for start in range(0, len(rows), step):
         tile = cosine.matrix(rows[start : start + step], templates)
         tile[np.arange(len(tile)), subjects[start : start + step]] = -np.inf
-        row, column = np.nonzero(tile > bound)
-        parts.append((tile[row, column], np.stack([row + start, column], 1).astype(np.int32)))
-        held += len(row)
-        if held > 2 * keep:
-            parts = [highest(parts, keep)]
-            bound, held = float(parts[0][0][-1]), keep
-    scores, owners = highest(parts, keep)
+        row, column = np.nonzero(tile > found.bound)
+        found.add(tile[row, column], np.stack([row + start, column], 1).astype(np.int32))
+    scores, owners = found.falling()
     return scores, owners.T

@@ -13,7 +13,6 @@ from ..types import Bools, Embeddings, Estimate, Floats, Ints, Result, ScoreSet
 from . import metrics
 from .csv_pairs import read_pairs_csv, subjects
 from .intervals import over_folds, percentiles, resampled_pairs
-from .named_pairs import NamedPairs
 from .paired_tar import difference
 from .pairs import read_lfw_pairs, scores
 
@@ -51,29 +50,52 @@ def compare(
     if int(named.fold.max()) < 1:
         raise DataError("at least 2 folds", f"1 in {pairs_file}", "use a list with folds, such as View 2's")
     pooled = [scores(each, named.within(each)) for each in (first, second)]
-    right = [_decided(each, named) for each in pooled]
+    facts = {"pairs_sha256": named.sha256, **(conditions or {})}
     people = subjects(named) if by_csv else named.people
-    same, count = named.same, len(named.same)
+    return compare_scores(*pooled, people=people, far=far, replicates=replicates, conditions=facts)
 
+
+def compare_scores(
+    first: ScoreSet,
+    second: ScoreSet,
+    *,
+    people: tuple[Ints, Ints] | None,
+    far: float = 0.01,
+    replicates: int = 1000,
+    conditions: Mapping[str, Any] | None = None,
+) -> Result:
+    """As `compare`, by the scores of both systems on the same comparisons [M]; without folds TAR alone.
+
+    people: who is on either side of each [M]; None where that is unknown: comparisons pass as independent.
+    """
+    same, fold, count = first.same, first.fold, len(first.same)
+    if (same != second.same).any():
+        raise DataError("the same comparisons in the same order", "other labels", "score one list with both systems")
+    one, other = people or (np.arange(count), np.where(same, np.arange(count), count + np.arange(count)))
+    pooled = (first, second)
+    tar = difference(pooled, (one, other), far)
+    found = {"tar_difference": Estimate(tar.value, *tar.interval(tar.value, tar.error), int(same.sum()))}
+    facts = {"pairs": count, "far": far, "p_tar": tar.p, **(conditions or {})}
+    if people is not None:
+        facts["people"] = int(np.max(people)) + 1
+    if not fold.any():
+        return Result("compare", found, {}, facts)
+    right = [_decided(each) for each in pooled]
     accuracy = float(right[0].mean() - right[1].mean())
-    draws = resampled_pairs(lambda weights: _more(right, weights), people, same, replicates)[:, 0]
+    draws = resampled_pairs(lambda weights: _more(right, weights), (one, other), same, replicates)[:, 0]
     below, above = ((int(side.sum()) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
     (low,), (high,) = percentiles(draws[:, None])
-    tar = difference(pooled, people, far)
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
-    found = {
-        name: over_folds(float(decided.mean()), _by_fold(decided, named.fold), count)
+    accuracies = {
+        name: over_folds(float(decided.mean()), _by_fold(decided, fold), count)
         for name, decided in zip(("accuracy_first", "accuracy_second"), right, strict=True)
     }
-    found["accuracy_difference"] = Estimate(accuracy, min(accuracy, float(low)), max(accuracy, float(high)), count)
-    found["tar_difference"] = Estimate(tar.value, *tar.interval(tar.value, tar.error), int(same.sum()))
-    facts = {
-        "pairs": count, "people": int(np.max(people)) + 1, "far": far, "replicates": replicates,
-        "only_first": only_first, "only_second": only_second, "p_mcnemar": mcnemar(only_first, only_second),
-        "p_accuracy": min(1.0, 2 * min(below, above)), "p_tar": tar.p,
-        "pairs_sha256": named.sha256, **(conditions or {}),
+    accuracies["accuracy_difference"] = Estimate(accuracy, min(accuracy, float(low)), max(accuracy, float(high)), count)
+    facts |= {
+        "replicates": replicates, "only_first": only_first, "only_second": only_second,
+        "p_mcnemar": mcnemar(only_first, only_second), "p_accuracy": min(1.0, 2 * min(below, above)),
     }  # fmt: skip
-    return Result("compare", found, {}, facts)
+    return Result("compare", accuracies | found, {}, facts)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -84,13 +106,13 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * float(binom.cdf(min(only_first, only_second), total, 0.5))) if total else 1.0
 
 
-def _decided(pooled: ScoreSet, named: NamedPairs) -> Bools:
+def _decided(pooled: ScoreSet) -> Bools:
     """Of each pair whether it is decided rightly."""
-    right = np.zeros(len(named.same), bool)
-    for fold in range(int(named.fold.max()) + 1):
-        test = named.fold == fold
-        threshold = metrics.accuracy_threshold(pooled.scores[~test], named.same[~test])
-        right[test] = (pooled.scores[test] >= threshold) == named.same[test]
+    right = np.zeros(len(pooled.same), bool)
+    for fold in range(int(pooled.fold.max()) + 1):
+        test = pooled.fold == fold
+        threshold = metrics.accuracy_threshold(pooled.scores[~test], pooled.same[~test])
+        right[test] = (pooled.scores[test] >= threshold) == pooled.same[test]
     return right
 
 

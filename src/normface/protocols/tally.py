@@ -20,23 +20,24 @@ from ..types import Estimate, Floats, Ints, ScoreSet
 from . import metrics
 from .intervals import proportion
 from .order_statistics import MEDIAN, at_ranks, mixture, ranks
-from .rates import STEADY, Between, Listed, Rate, Trials, commonest, rate
+from .rates import STEADY, Between, Listed, Rate, Trials, commonest, effective, rate
 
 BINS = 2000  # of the impostors' histogram on [-1, 1]
 SPARE = 2  # times the tail that the rates need: what the threshold may be then lies in it too
 SHARED = "intervals of TAR: over people, the threshold's own uncertainty inside"
+STRANGERS = "intervals of TAR: pairs taken as independent; that of the threshold's own uncertainty is inside"
 _CELLS = 1 << 20  # of a tile of cosines, which then stays in the processor's cache
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What comparisons leave behind.
+    """Summary of many comparisons, from which low false accept rates are exact.
 
     Attributes:
         genuine: [G] scores, falling; `genuine_subject` [G] whose.
         tail: [T] the highest impostor scores, falling; `tail_subjects` [T, 2] whose.
         impostors: how many there are in all.
-        body: [BINS] counts of all impostor scores on [-1, 1].
+        body: [B] counts of all impostor scores, in bins of equal width on `span`.
         trials: all impostor comparisons by their people.
         subjects: S, of those met; weights may go on with others.
     """
@@ -49,6 +50,7 @@ class Tally:
     body: Ints
     trials: Trials
     subjects: int
+    span: tuple[float, float] = (-1.0, 1.0)
 
     def threshold(self, far: float, weights: Floats | None = None) -> float:
         """The lowest with no more than `far` of the (weighted) impostors at or above it.
@@ -126,13 +128,26 @@ class Tally:
         assert found
         return found
 
-    def facts(self, fars: Sequence[float]) -> dict[str, Any]:
-        """`false_accepts` at each FAR, and `commonest_five`: the five commonest people's share of the genuine ones."""
-        accepted = {
+    def tar_of_strangers(self, fars: Sequence[float]) -> dict[str, Estimate]:
+        """`tar@far=…` where nobody is known: comparisons pass as independent."""
+        found, n = {}, len(self.genuine)
+        for far in fars:
+            drawn = at_ranks(ranks(far * self.impostors, 1.0), self.tail)
+            *shares, value = (1 - np.searchsorted(self._rising, np.append(drawn, self.threshold(far))) / n).tolist()
+            low, high = mixture(np.array(shares), effective(n, max(n - 1, 1)), 0.0)
+            found[f"tar@far={far:g}"] = Estimate(value, min(low, value), max(high, value), n)
+        return found
+
+    def false_accepts(self, fars: Sequence[float]) -> dict[str, int]:
+        """How many impostors the threshold of each FAR accepts."""
+        return {
             f"far={far:g}": int(np.searchsorted(-self.tail, -threshold, side="right"))
             for far, threshold in zip(fars, self.thresholds(fars), strict=True)
         }
-        return {"false_accepts": accepted, "commonest_five": commonest(self._genuine_of)}
+
+    def facts(self, fars: Sequence[float]) -> dict[str, Any]:
+        """`false_accepts` at each FAR, and `commonest_five`: the five commonest people's share of the genuine ones."""
+        return {"false_accepts": self.false_accepts(fars), "commonest_five": commonest(self._genuine_of)}
 
     def thresholds(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> list[float]:
         """Of each FAR, by the rules of `rates`. Raises DataError where so few impostors cannot resolve one."""
@@ -170,23 +185,23 @@ class Tally:
         same = np.arange(len(highest) + len(self.tail)) < len(highest)
         thresholds, false, true = metrics.counts(np.concatenate([highest, self.tail]), same)
         if len(self.tail) < self.impostors:
-            edges = np.linspace(-1, 1, BINS + 1)[-2::-1]
+            edges = np.linspace(*self.span, len(self.body) + 1)[-2::-1]
             below = edges <= self.tail[-1]
             above = np.cumsum(self.body[::-1])
             accepted = len(self.genuine) - np.searchsorted(self._rising, edges)
             thresholds = np.concatenate([thresholds, edges[below]])
             false, true = np.concatenate([false, above[below]]), np.concatenate([true, accepted[below]])
         thresholds, false, true = (
-            np.append(thresholds, -1), np.append(false, self.impostors), np.append(true, len(self.genuine)),
+            np.append(thresholds, self.span[0]), np.append(false, self.impostors), np.append(true, len(self.genuine)),
         )  # fmt: skip
         return metrics.Roc(thresholds, false, true, self.impostors, len(self.genuine))
 
     def histogram(self, bins: int = 100) -> dict[str, list[float]]:
-        """Counts of both kinds on [-1, 1], to draw."""
-        edges = np.linspace(-1, 1, bins + 1)
+        """Counts of both kinds on `span`, to draw."""
+        edges = np.linspace(*self.span, bins + 1)
         return {
             "edges": edges.tolist(),
-            "genuine": np.histogram(self.genuine.clip(-1, 1), edges)[0].tolist(),
+            "genuine": np.histogram(self.genuine.clip(*self.span), edges)[0].tolist(),
             "impostor": self.body.reshape(bins, -1).sum(1).tolist(),
         }
 
@@ -212,16 +227,17 @@ def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
     """A tally of listed comparisons [M]; `left`, `right`: whose; `far`: the largest rate to be asked for."""
     impostor = np.flatnonzero(~scores.same)
     values = scores.scores[impostor]
-    keep = _kept(far, len(impostor))
+    keep = kept(far, len(impostor))
     top = np.argpartition(values, len(values) - keep)[-keep:]
     top = top[np.argsort(values[top])[::-1]]
     one, other = left[impostor], right[impostor]
     count = int(max(left.max(), right.max())) + 1
     genuine = np.flatnonzero(scores.same)
     genuine = genuine[np.argsort(scores.scores[genuine])[::-1]]
+    span = metrics.span(float(scores.scores.min()), float(scores.scores.max()))
     return Tally(
         scores.scores[genuine], left[genuine], values[top], np.stack([one[top], other[top]], 1), len(impostor),
-        binned(values), Listed.of(one, other, count), count,
+        binned(values, span=span), Listed.of(one, other, count), count, span,
     )  # fmt: skip
 
 
@@ -281,9 +297,8 @@ def _gather(
 ) -> Tally:
     """From tiles of cosines with their rows; in each row the columns from low to high are genuine."""
     impostors, subjects = trials.total, len(trials.first)
-    keep = _kept(far, impostors)
-    tails: list[tuple[Floats, Ints]] = []
-    bound, held, genuine, whose, body = -np.inf, 0, [], [], np.zeros(BINS, np.int64)
+    tail = Highest(kept(far, impostors))
+    genuine, whose, body = [], [], np.zeros(BINS, np.int64)
     for tile, rows, low, high in tiles:
         counts = high - low
         row = np.repeat(np.arange(len(rows)), counts)
@@ -292,37 +307,53 @@ def _gather(
         whose.append(left[rows[row]])
         tile[row, column] = -np.inf
         body += binned(tile)
-        at = np.flatnonzero(tile > bound)
+        at = np.flatnonzero(tile > tail.bound)
         row, column = np.divmod(at, tile.shape[1])
-        tails.append((tile.ravel()[at], np.stack([left[rows[row]], right[column]], 1).astype(np.int32)))
-        held += len(at)
-        if held > 2 * keep:
-            tails = [highest(tails, keep)]
-            bound, held = float(tails[0][0][-1]), len(tails[0][0])
-    tail, owners = highest(tails, keep)
+        tail.add(tile.ravel()[at], np.stack([left[rows[row]], right[column]], 1).astype(np.int32))
     scores = np.concatenate(genuine)
     down = np.argsort(scores)[::-1]
-    return Tally(scores[down], np.concatenate(whose)[down], tail, owners, impostors, body, trials, subjects)
+    return Tally(scores[down], np.concatenate(whose)[down], *tail.falling(), impostors, body, trials, subjects)
 
 
-def _kept(far: float, impostors: int) -> int:
+def kept(far: float, impostors: int) -> int:
     """How many of the highest impostor scores are kept."""
     return min(int(SPARE * far * impostors) + 2 * STEADY, impostors)
 
 
-def highest(parts: Sequence[tuple[Floats, Ints]], keep: int) -> tuple[Floats, Ints]:
-    tail, owners = (np.concatenate(each) for each in zip(*parts, strict=True))
-    best = np.argpartition(tail, len(tail) - keep)[-keep:] if len(tail) > keep else np.arange(len(tail))
-    best = best[np.argsort(tail[best])[::-1]]
-    return tail[best], owners[best]
+class Highest:
+    """The `keep` highest of scores that come in parts; none at or below `bound` is among them any more."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep, self.bound = keep, -np.inf
+        self._parts: list[tuple[Floats, Ints]] = []
+        self._held = 0
+
+    def add(self, scores: Floats, owners: Ints) -> None:
+        """Add scores [M] with whose they are [M, …]."""
+        self._parts.append((scores, owners))
+        self._held += len(scores)
+        if self._held > 2 * self.keep:
+            self._parts = [self.falling()]
+            self.bound, self._held = float(self._parts[0][0][-1]), self.keep
+
+    def falling(self) -> tuple[Floats, Ints]:
+        """The highest, falling, with whose they are."""
+        scores, owners = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        more = len(scores) > self.keep
+        best = np.argpartition(scores, len(scores) - self.keep)[-self.keep :] if more else np.arange(len(scores))
+        best = best[np.argsort(scores[best])[::-1]]
+        return scores[best], owners[best]
 
 
-def binned(scores: Floats, bins: int = BINS) -> Ints:
-    """Counts on [-1, 1] of up to 65,000 bins; -inf, which marks what does not count, is left out."""
+def binned(scores: Floats, bins: int = BINS, *, span: tuple[float, float] = (-1.0, 1.0)) -> Ints:
+    """Counts on `span` of up to 65,000 bins; -inf, which marks what does not count, is left out."""
+    low, high = span
+    if span != (-1.0, 1.0):
+        scores = (scores - (low + high) / 2) / ((high - low) / 2)
     place = scores.ravel() * np.float32(bins / 2)
     place += bins / 2 + 2
     np.maximum(place, 0, out=place)
-    # Rounding may lead out of [-1, 1] by a bin: place 0 is -inf's, 1 and bins + 2 belong to their neighbours.
+    # Rounding may lead out of the span by a bin: place 0 is -inf's, 1 and bins + 2 belong to their neighbours.
     found = np.bincount(place.astype(np.uint16), minlength=bins + 3)
     found[2] += found[1]
     found[bins + 1] += found[bins + 2]

@@ -39,11 +39,7 @@ def operating_point(
             raise ConfigError("a false accept rate to be confident of", "none", "give one: --far 0.01")
         threshold = accuracy_threshold(comparisons.scores, comparisons.same)
     else:
-        curve = comparisons.roc() if isinstance(comparisons, Comparisons) else roc(comparisons)
-        if confident:
-            threshold = _confident(comparisons, curve, target_far)
-        else:
-            threshold = _threshold(comparisons, curve, at_far(curve, target_far))
+        threshold = (_confident if confident else threshold_at)(comparisons, target_far)
     far, tar = accepted(comparisons, threshold)
     if not isinstance(comparisons, Comparisons):
         calibration = calibrate(comparisons.scores, comparisons.same, ~comparisons.same)
@@ -55,6 +51,15 @@ def operating_point(
         threshold, target_far, far, tar, protocol, model_sha256, data_sha256, calibrate(*comparisons.counts()),
         each[0].estimate, each[1].estimate, comparisons.commonest_five, confident,
     )  # fmt: skip
+
+
+def threshold_at(comparisons: Comparisons | ScoreSet, far: float) -> float:
+    """The threshold of the most accepts whose measured FAR is not above `far`.
+
+    Raises DataError where the impostor comparisons cannot resolve `far`.
+    """
+    curve = _roc(comparisons)
+    return _threshold(comparisons, curve, at_far(curve, far))
 
 
 def accepted(
@@ -72,13 +77,18 @@ def accepted(
     return far, tar
 
 
+def _roc(comparisons: Comparisons | ScoreSet) -> Roc:
+    return comparisons.roc() if isinstance(comparisons, Comparisons) else roc(comparisons)
+
+
 def _threshold(comparisons: Comparisons | ScoreSet, curve: Roc, point: int) -> float:
     # The first point accepts nothing; a threshold just above the highest score says so in finite numbers.
     return float(curve.thresholds[point] if point else np.nextafter(comparisons.scores.max(), np.inf))
 
 
-def _confident(comparisons: Comparisons | ScoreSet, curve: Roc, far: float) -> float:
+def _confident(comparisons: Comparisons | ScoreSet, far: float) -> float:
     """The threshold of the most false accepts whose FAR has an interval that ends at `far` or below."""
+    curve = _roc(comparisons)
     resolve(far, curve.n_impostor)
 
     def upper(count: int) -> float:

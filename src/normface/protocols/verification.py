@@ -11,10 +11,11 @@ from .. import cosine
 from ..errors import DataError
 from ..types import Bools, Embeddings, Estimate, Floats, Ints, Pairs, ScoreSet
 from . import metrics
-from .intervals import over_folds, standard_error
-from .tally import SHARED, of_pairs
+from .intervals import over_folds, percentiles, resampled, resampled_pairs, standard_error
+from .tally import SHARED, STRANGERS, bounded, of_pairs
 
 PAIR_FARS = (0.01, 0.001)
+NO_FOLDS = "no folds: no accuracy, for a threshold may not be judged on the pairs that chose it"
 _ROWS, _MANY, _CELLS = 256, 100_000, 1 << 24
 _DENSE = 1 / 40  # a matrix product costs a cell so much less than a single cosine
 
@@ -55,7 +56,7 @@ def _one_by_one(vectors: Floats, left: Ints, right: Ints) -> Floats:
 
 
 def folded(
-    embeddings: Embeddings, pairs: Pairs, pooled: ScoreSet, *, pca: float | None = None, equal: bool = True
+    embeddings: Embeddings | None, pairs: Pairs, pooled: ScoreSet, *, pca: float | None = None, equal: bool = True
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
     """Accuracy, EER and AUC with Student's intervals over folds, and the facts of the folds.
 
@@ -83,6 +84,7 @@ def folded(
         test = pairs.fold == fold
         scores = pooled.scores
         if pca is not None:
+            assert embeddings is not None
             scores = cosines(_project(embeddings, pairs, ~test, pca), pairs.left, pairs.right)
         thresholds[fold] = metrics.accuracy_threshold(scores[~test], pairs.same[~test])
         accuracies[fold] = np.mean((scores[test] >= thresholds[fold]) == pairs.same[test])
@@ -113,18 +115,32 @@ def rates(
     facts: dict[str, Any] = {"notes": notes}
     if not able:
         return {}, facts
-    if people is not None:
-        tally = of_pairs(pooled, *people, max(able))
-        facts |= tally.facts(able)
-        notes.append(SHARED)
-        return tally.tar(able), facts
-    each = np.arange(2 * len(pooled.scores))  # of an impostor pair two people, who are in no other
-    left = each[: len(pooled.scores)]
-    right = np.where(pooled.same, left, each[len(pooled.scores) :])
+    nobody = np.zeros(len(pooled.scores), np.int64)
+    left, right = people or (nobody, nobody)
     tally = of_pairs(pooled, left, right, max(able))
-    notes.append("intervals of TAR: pairs taken as independent; that of the threshold's own uncertainty is inside")
-    found = {name: each for name, each in tally.tar(able).items() if name.startswith("tar@")}
-    return found, facts | {"false_accepts": tally.facts(able)["false_accepts"]}
+    if people is not None:
+        notes.append(SHARED)
+        return tally.tar(able), facts | tally.facts(able)
+    notes.append(STRANGERS)
+    return tally.tar_of_strangers(able), facts | {"false_accepts": tally.false_accepts(able)}
+
+
+def areas(pooled: ScoreSet, people: tuple[Ints, Ints] | None, replicates: int) -> dict[str, Estimate]:
+    """EER and AUC with intervals by a bootstrap over people, or over comparisons where nobody is known (None)."""
+    order = np.argsort(pooled.scores)[::-1]
+
+    def both(weights: Floats | None) -> Floats:
+        return np.array(metrics.weighted(pooled, order, weights))
+
+    if people is None:
+        samples = resampled(both, len(order), replicates)
+    else:
+        samples = resampled_pairs(both, people, pooled.same, replicates)
+    lows, highs = percentiles(samples)
+    return {
+        name: bounded(float(value), float(low), float(high), len(order))
+        for name, value, low, high in zip(("eer", "auc"), both(None), lows, highs, strict=True)
+    }
 
 
 def curves(pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:

@@ -10,7 +10,9 @@ import numpy as np
 
 from ..types import Floats, Result
 from .plots import COLOURS, GREY, STYLES, literal, single, svg
+from .wording import label, measure, uneven
 
+DISCARD = "discard_"  # curves of that name and a quality's: `protocols.with_discard`
 POINTS = 600  # of a drawn curve at most
 PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
 
@@ -69,7 +71,8 @@ def histogram(name: str, result: Result) -> str | None:
     curve = result.curves.get("histogram")
     if not curve:
         return None
-    figure, axes = single("Cosine", "Share of comparisons (%)", width=5.4)
+    measured = _measure(result)
+    figure, axes = single(measured, "Share of comparisons (%)", width=5.4)
     edges, used = np.asarray(curve["edges"]), np.zeros(len(curve["edges"]) - 1)
     for kind, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         counts = np.asarray(curve[kind], float)
@@ -85,7 +88,9 @@ def histogram(name: str, result: Result) -> str | None:
         axes.set_xlim(edges[max(seen[0] - 2, 0)], edges[min(seen[-1] + 3, len(edges) - 1)])
     axes.set_ylim(0, 1.3 * axes.dataLim.ymax)  # room for the legend
     axes.set_title(literal(name), color=GREY, fontsize=11)
-    return _finished(figure, axes, f"Histogram of genuine and impostor cosines of {name}", "best", always=True)
+    return _finished(
+        figure, axes, f"Histogram of genuine and impostor {measured.lower()}s of {name}", "best", always=True
+    )
 
 
 def cmc(results: Mapping[str, Result]) -> str | None:
@@ -125,7 +130,8 @@ def calibration(name: str, result: Result) -> str | None:
     if not curve:
         return None
     score, pav, logistic = (np.asarray(curve[key]) for key in ("score", "pav", "logistic"))
-    figure, axes = single("Cosine", "Likelihood ratio, one person : two", width=5.4)
+    measured = _measure(result)
+    figure, axes = single(measured, "Likelihood ratio, one person : two", width=5.4)
     axes.plot(score, pav / math.log(10), drawstyle="steps-post", color=COLOURS[1], label="best rising map (PAV)")
     axes.plot(score, logistic / math.log(10), STYLES[1], color=COLOURS[0], label="logistic map, used")
     if (threshold := result.facts.get("threshold")) is not None:
@@ -135,7 +141,36 @@ def calibration(name: str, result: Result) -> str | None:
     ticks = range(low, high + 1, max(1, (high - low) // 6))
     axes.set_yticks(list(ticks), [f"{10**k:,}" if k >= 0 else f"1/{10**-k:,}" for k in ticks])
     axes.set_title(literal(name), color=GREY, fontsize=11)
-    return _finished(figure, axes, f"Likelihood ratio against cosine of {name}", "upper left", always=True)
+    return _finished(figure, axes, f"Likelihood ratio against {measured.lower()} of {name}", "upper left", always=True)
+
+
+def discard(results: Mapping[str, Result], rate: str) -> str | None:
+    """Plot `rate` (frr, far) against the share of images discarded, a line for each quality of each system.
+
+    Per person where few people hold many of the genuine comparisons.
+    """
+    if any(uneven(result.facts) for result in results.values()):
+        rate += "_per_person"
+    found = [
+        (name, kind.removeprefix(DISCARD), {axis: np.asarray(values, float) for axis, values in curve.items()})
+        for name, result in results.items() for kind, curve in result.curves.items() if kind.startswith(DISCARD)
+    ]  # fmt: skip
+    if not found:
+        return None
+    figure, axes = single("Images discarded, the worst first (%)", f"{label(rate)} of the others (%)", width=5.4)
+    for i, (name, quality, curve) in enumerate(found):
+        x, color = 100 * curve["discarded"], COLOURS[i % 6]
+        told = quality if len(results) == 1 else f"{name}: {quality}"
+        axes.fill_between(x, 100 * curve[f"{rate}_low"], 100 * curve[f"{rate}_high"], color=color, alpha=0.12)
+        axes.plot(x, 100 * curve[rate], STYLES[i % 4], color=color, label=literal(told))
+    axes.set_xlim(0, max(float(100 * curve["discarded"][-1]) for *_, curve in found) or 1)
+    axes.set_ylim(0, 1.3 * max(float(100 * curve[rate].max()) for *_, curve in found) or 1)
+    what = f"Error versus discard: {label(rate)} against the share of images discarded"
+    return _finished(figure, axes, what, "best", always=True)
+
+
+def _measure(result: Result) -> str:
+    return measure(str(result.facts.get("comparisons", result.protocol))).capitalize()
 
 
 def _curves(results: Mapping[str, Result], kind: str, x: str, y: str) -> list[tuple[int, str, Floats, Floats]]:

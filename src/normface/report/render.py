@@ -51,6 +51,8 @@ def render_html(
         metrics=wording.metrics(results),
         notes=wording.notes(results),
         errors=_drawn(curves.roc(results), curves.det(results)),
+        discard=_drawn(curves.discard(results, "frr"), curves.discard(results, "far")),
+        discard_threshold=next((f for each in results.values() if (f := each.facts.get("discard_threshold"))), None),
         identification=_drawn(curves.cmc(results), curves.identification(results)),
         scores=_drawn(*scores),
         calibrated=any(calibrations.values()),

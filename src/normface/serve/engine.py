@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..data.decoding import decode, decode_reduced, decoding_cost
-from ..embed import Embedder, Portrait, Seen
+from ..data.decoding import decode, decoding_cost
+from ..embed import Embedder, FaceRecord, Portrait
 from ..embed.embedder import Mirror
-from ..errors import DataError, FaceError
-from ..faces import central
+from ..embed.seen import no_face
+from ..errors import DataError
 from ..faces.alignment import retarget
-from ..faces.photographs import Photograph
+from ..faces.finding import find_portraits
+from ..faces.photographs import DETAIL, Photograph
 from ..faces.template import find_template
-from ..types import Face, Image
+from ..types import Image
 from .limits import Budget
 
-DETAIL = 500  # a photograph is looked at reduced where its shorter side keeps as many pixels, as in `normface align`
 LOOKED_AT = 2_000_000  # pixels at most of what is left
 DETECTION = 40  # bytes that detection needs a pixel
 BYTES = 3  # of a pixel
@@ -38,7 +38,7 @@ class _Job:
     name: str
     aligned: bool
     mirror: Mirror
-    done: Future[Seen] = field(default_factory=Future)
+    done: Future[FaceRecord] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Engine:
 
     async def see(
         self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False, mirror: Mirror = "sum"
-    ) -> list[Seen]:
+    ) -> list[FaceRecord]:
         """Find and embed the central face of each (name for messages, bytes). Cancelling drops what is not begun.
 
         mirror: "sum" embeds both orientations, "none" one.
@@ -120,7 +120,7 @@ class Engine:
         for each in found:
             if isinstance(each, BaseException):
                 raise each
-        return [each for each in found if isinstance(each, Seen)]
+        return [each for each in found if isinstance(each, FaceRecord)]
 
     @property
     def waiting(self) -> int:
@@ -216,8 +216,11 @@ class Engine:
                     crop = retarget(self._decode(job)[None], self.embedder.spec.template)[0]
                     cut.append((job, Portrait(crop)))
                 else:
-                    reduced = decode_reduced(job.data, job.name, plan.shorter, strict=True, max_pixels=self.max_pixels)
-                    opened.append((job, Photograph(job.name, job.data, reduced, plan.finest)))
+                    photograph = Photograph.open(
+                        job.data, job.name, detail=plan.shorter, finest=plan.finest, max_pixels=self.max_pixels,
+                        strict=True,
+                    )  # fmt: skip
+                    opened.append((job, photograph))
             except Exception as error:
                 job.done.set_exception(error)
         try:
@@ -241,16 +244,14 @@ class Engine:
     def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, Portrait]]:
         """Detect and align; photographs without a face are answered here."""
         cut = []
-        images = [photograph.reduced.image for _, photograph in opened]
-        for (job, photograph), faces in zip(opened, self.embedder.detector.detect_many(images), strict=True):
-            try:
-                if not faces:
-                    raise FaceError(f"a face in {job.name}", "none found", "give a photograph with a visible face")
-                face = central(faces, photograph.reduced.image.shape)
-                crop = photograph.crop(face, self.template)
-                cut.append((job, Portrait(crop, _whole(photograph, face), len(faces))))
-            except (FaceError, DataError) as error:
-                job.done.set_exception(error)
+        found = find_portraits(self.embedder.detector, [photograph for _, photograph in opened], self.template)
+        for (job, _), portraits in zip(opened, found, strict=True):
+            if isinstance(portraits, Exception):
+                job.done.set_exception(portraits)
+            elif not portraits:
+                job.done.set_exception(no_face(job.name))
+            else:
+                cut.append((job, portraits[0]))
         return cut
 
 
@@ -270,9 +271,3 @@ def check_scans(data: bytes, name: str) -> None:
     """Raise DataError for a JPEG with so many scans that decoding would take minutes."""
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
         raise DataError(f"{name} to be a JPEG of at most {SCANS} scans", "more", "save it as a baseline JPEG")
-
-
-def _whole(photograph: Photograph, face: Face) -> Face:
-    """A face of the reduced image, in the pixels of the whole one."""
-    x0, y0, x1, y1 = photograph.reduced.to_whole(np.reshape(face.box, (2, 2))).ravel().tolist()
-    return Face((x0, y0, x1, y1), photograph.reduced.to_whole(face.landmarks), face.score)

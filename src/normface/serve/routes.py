@@ -17,7 +17,7 @@ from fastapi import APIRouter, Form, Query, Response
 from fastapi import Path as InPath
 
 from .. import cosine
-from ..embed import Embedder, Seen, covered, refuse_outside
+from ..embed import Embedder, FaceRecord, covered, refuse_outside
 from ..errors import ConfigError, DataError, InputError, ModelError
 from ..gallery import Enrolments, Erased, Gallery, PersonId, Unknown, settle
 from ..gallery import Person as EnrolledPerson
@@ -66,7 +66,7 @@ DOUBT: dict[int | str, dict[str, Any]] = {
 LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": Forgotten, "description": "Erased; the bytes go when another process has ended reading"}
 }
-PAGE = 1000  # people in one answer
+MOST_PEOPLE = 1000  # people in one answer
 Id = Annotated[str, InPath(description="A person's id; not a name.", examples=["5c1f6c1b5f0e4b0f"])]
 T = TypeVar("T")
 
@@ -81,7 +81,9 @@ class Service:
     gallery: Gallery | None
     faults: dict[str, str] = field(default_factory=dict)
 
-    async def see(self, photographs: Sequence[tuple[str, bytes]], aligned: bool, *, mirror: bool = True) -> list[Seen]:
+    async def see(
+        self, photographs: Sequence[tuple[str, bytes]], aligned: bool, *, mirror: bool = True
+    ) -> list[FaceRecord]:
         """Find and embed the faces in photographs, given with their names for messages."""
         if len(photographs) > MOST:
             raise InputError(f"at most {MOST} photographs", str(len(photographs)), "send the rest in another request")
@@ -97,7 +99,7 @@ class Service:
         self.faults.pop(use, None)
         return found
 
-    def face(self, seen: Seen, crops: bool) -> Face:
+    def face(self, seen: FaceRecord, crops: bool) -> Face:
         """Return a face as JSON for clients."""
         found = seen.face
         points = None
@@ -109,7 +111,7 @@ class Service:
             box=[round(side, 2) for side in found.box] if found else None,
             landmarks=found.landmarks.round(2).tolist() if found else None,
             score=round(found.score, 4) if found else None, found=seen.found, norm=seen.norm,
-            risk=seen.assessment.risk, outside=list(seen.assessment.outside),
+            turn=found.turn if found else 0, risk=seen.assessment.risk, outside=list(seen.assessment.outside),
             crop=f"data:image/jpeg;base64,{jpeg}" if jpeg else None, crop_landmarks=points,
         )  # fmt: skip
 
@@ -186,7 +188,7 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
 
     @router.get("/people", summary="List the people enrolled, by name", responses=GONE)
     async def listed(
-        limit: Annotated[int, Query(ge=1, le=PAGE, description="People on a page.")] = 100,
+        limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE, description="People on a page.")] = 100,
         after: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
         q: Annotated[str, Query(max_length=200, description="Beginning of the name.")] = "",
         tag: Annotated[str | None, Query(max_length=100, description="Only people with this tag.")] = None,

@@ -13,7 +13,9 @@ _FAR = {"value": 0.001, "low": 0.0002, "high": 0.0029, "n": 3000}
 _TAR = {"value": 0.981, "low": 0.9755, "high": 0.9856, "n": 3000}
 _POINT = {
     "threshold": 0.3512, "target_far": 0.001, "far": _FAR, "tar": _TAR, "protocol": "lfw, mirror sum",
-    "model_sha256": "9f…", "data_sha256": "ea…",
+    "far_per_person": {"value": 0.0008, "low": 0.0002, "high": 0.0026, "n": 4281},
+    "tar_per_person": {"value": 0.974, "low": 0.967, "high": 0.98, "n": 1680}, "commonest_five": 0.12,
+    "confident": False, "model_sha256": "9f…", "data_sha256": "ea…",
 }  # fmt: skip
 _SEARCH = {
     "threshold": 0.4715, "templates": 120, "false_matches": 0.0012, "table": True, "enrolled": 1000,
@@ -27,7 +29,8 @@ _DECISION = {
 }  # fmt: skip
 _FACE = {
     "box": [71.2, 62.0, 172.9, 203.4], "landmarks": [[100, 112], [147, 111], [124, 140], [105, 166], [144, 165]],
-    "score": 0.9998, "found": 1, "norm": 21.4, "risk": 0.0008, "outside": [], "crop": None, "crop_landmarks": None,
+    "score": 0.9998, "found": 1, "turn": 0, "norm": 21.4, "risk": 0.0008, "outside": [],
+    "crop": None, "crop_landmarks": None,
 }  # fmt: skip
 
 
@@ -55,7 +58,7 @@ class Problem(BaseModel):
 
 
 class Rate(BaseModel):
-    """A measured rate with its 95 % interval and number of comparisons."""
+    """A measured rate with its 95 % interval and number of comparisons, or of people."""
 
     value: float
     low: float
@@ -76,6 +79,13 @@ class Certificate(BaseModel):
     target_far: float | None = Field(description="The false accept rate requested; null for best accuracy.")
     far: Rate
     tar: Rate
+    far_per_person: Rate | None = Field(description="Mean over people of each one's own rate; null if unknown.")
+    tar_per_person: Rate | None = Field(description="Likewise, of genuine comparisons.")
+    commonest_five: float | None = Field(
+        description="Share of the genuine comparisons of the five most frequent people; above a third, read the rates "
+        "per person."
+    )
+    confident: bool = Field(description="Whether the upper limit of `far`, not its value, was kept at `target_far`.")
     protocol: str
     model_sha256: str
     data_sha256: str
@@ -85,8 +95,10 @@ class Certificate(BaseModel):
         """Convert an OperatingPoint."""
         if point is None:
             return None
+        far, tar = (Rate.of(rate) if rate else None for rate in (point.far_per_person, point.tar_per_person))
         return cls(
             threshold=point.threshold, target_far=point.target_far, far=Rate.of(point.far), tar=Rate.of(point.tar),
+            far_per_person=far, tar_per_person=tar, commonest_five=point.commonest_five, confident=point.confident,
             protocol=point.protocol, model_sha256=point.model_sha256, data_sha256=point.data_sha256,
         )  # fmt: skip
 
@@ -119,13 +131,14 @@ class SearchThreshold(BaseModel):
 
 
 class Face(BaseModel):
-    """The face used: the one nearest the photograph's center. Coordinates are in the photograph's pixels."""
+    """The face used: the one nearest the center among the certain ones. Coordinates are in the photograph's pixels."""
 
     model_config = _shown(_FACE)
     box: list[float] | None = Field(description="x0, y0, x1, y1; null for an aligned image.")
     landmarks: list[list[float]] | None = Field(description="Left eye, right eye, nose, mouth corners: x, y.")
     score: float | None = Field(description="Confidence of the detector.")
     found: int = Field(description="Number of faces in the photograph.")
+    turn: int = Field(description="Degrees clockwise by which the photograph must be turned to stand upright.")
     norm: float = Field(description="Length of the feature before normalization.")
     risk: float | None = Field(
         description="Estimated share of strangers, photographed likewise, whom the photograph would match; null "
@@ -176,7 +189,7 @@ class Found(BaseModel):
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
-        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715, for up to 1,000 templates: …",
+        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715 for up to 1,000 templates, …",
     })  # fmt: skip
     matches: list[Ranked]
     templates: int = Field(description="Number of templates compared; a person has one per photograph.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..system_facts import usable_cores
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Settings:
     memory: int = 512 << 20
     timeout: float = 30.0
     queue: int = 128
-    workers: int = os.cpu_count() or 1
+    workers: int = field(default_factory=usable_cores)
     batch: int = 8
     ort_web: Path | None = None
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _GRAPH, _NODE, _INPUT, _OUTPUT, _OPERATOR = 7, 1, 1, 2, 4
+_INITIALIZER, _SPARSE, _GRAPH_INPUT, _ATTRIBUTE = 5, 15, 11, 5  # of a graph; of a node
+_SUBGRAPHS = (6, 11)  # of an attribute
+_VALUE_NAME, _TENSOR_NAME = 1, 8
 _BYTES = 2  # the wire type of strings and messages
 _FIXED = {1: 8, 5: 4}  # bytes of the wire types of fixed length
 
@@ -25,6 +28,53 @@ def without_prelu(model: bytes) -> bytes:
             field = _field(_GRAPH, b"".join(nodes))
         parts.append(field)
     return b"".join(parts)
+
+
+def count_inputs(model: bytes) -> int:
+    """Count the inputs of an ONNX model's graph, constants among them. 0 for other bytes."""
+    try:
+        return sum(number == _GRAPH_INPUT for graph in _graphs(model) for number, _, _ in _fields(graph))
+    except (ValueError, IndexError):
+        return 0
+
+
+def without_spare_inputs(model: bytes) -> bytes:
+    """Remove the inputs of a graph that no node reads, and those that are constants with a value of their own.
+
+    Raises ValueError or IndexError for bytes that are not a protocol buffer.
+    """
+    parts = []
+    for number, field, content in _fields(model):
+        if number == _GRAPH:
+            held = list(_fields(content))
+            constants = {_inner(inner, _TENSOR_NAME) for n, _, inner in held if n == _INITIALIZER}
+            constants |= {_inner(_inner(inner, 1), _TENSOR_NAME) for n, _, inner in held if n == _SPARSE}
+            wanted = _read_by(content) - constants
+            kept = (whole for n, whole, inner in held if n != _GRAPH_INPUT or _inner(inner, _VALUE_NAME) in wanted)
+            field = _field(_GRAPH, b"".join(kept))
+        parts.append(field)
+    return b"".join(parts)
+
+
+def _graphs(model: bytes) -> Iterator[bytes]:
+    return (content for number, _, content in _fields(model) if number == _GRAPH)
+
+
+def _read_by(graph: bytes) -> set[bytes]:
+    """Names that a graph's nodes read, in graphs inside them too."""
+    names: set[bytes] = set()
+    for number, _, node in _fields(graph):
+        if number == _NODE:
+            for kind, _, content in _fields(node):
+                if kind == _INPUT:
+                    names.add(content)
+                elif kind == _ATTRIBUTE:
+                    names |= {n for k, _, inner in _fields(content) if k in _SUBGRAPHS for n in _read_by(inner)}
+    return names
+
+
+def _inner(message: bytes, wanted: int) -> bytes:
+    return next((content for number, _, content in _fields(message) if number == wanted), b"")
 
 
 def _rewritten(node: bytes) -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from normface.faces.graph import _encoded, _varint, without_prelu
+from normface.onnx_graph import _encoded, _varint, without_prelu
 
 onnx = pytest.importorskip("onnx")
 
