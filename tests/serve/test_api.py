@@ -180,7 +180,7 @@ class TestPeople:
         settings = Settings(model=made, gallery=f"file:{tmp_path / 'people.db'}")
         with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
             for person, row in ((0, rows[0]), (1, rows[1])):
-                assert enrol(client, f"p{person}", *faces[person], twin="true").status_code == 201
+                assert enrol(client, f"p{person}", *faces[person], same_person="true").status_code == 201
                 found = client.post("/v1/search", files={"photograph": faces[2][0]}).json()
                 told = found["search"]
                 assert (told["threshold"], told["enrolled"], told["templates"]) == (

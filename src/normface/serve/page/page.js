@@ -53,11 +53,15 @@ const enrol = find("#enrol-form");
 answers(enrol, find("#enrolled"), async () => {
   const photographs = chosen(enrol, "photographs");
   const form = { photographs: photographs.files, person: find("#person").value, consent: find("#consent").value };
-  const found = await ask("v1/people", { method: "POST", form: { ...form, anyway: String(find("#enrol-anyway").checked), crops: "true" } });
+  const told = { anyway: "#enrol-anyway", same_person: "#enrol-same", twin: "#enrol-twin" };
+  for (const [name, box] of Object.entries(told)) form[name] = String(find(box).checked);
+  const found = await ask("v1/people", { method: "POST", form: { ...form, crops: "true" } });
   photographs.clear();
   enrol.reset();
   await list();
-  return [make("p", {}, `${found.person}: ${found.added} added.`), make("div", { class: "crops" }, ...found.faces.map((face, i) => show.crop(face, `photograph ${i + 1}`)))];
+  const again = found.duplicates ? ` ${found.duplicates} enrolled before.` : "";
+  const warnings = found.warnings.map((warning) => make("p", {}, warning));
+  return [make("p", {}, `${found.person}: ${found.added} added.${again}`), ...warnings, make("div", { class: "crops" }, ...found.faces.map((face, i) => show.crop(face, `photograph ${i + 1}`)))];
 });
 
 const PAGE = 200;  // people asked for at once
