@@ -33,7 +33,9 @@ def enrol(client, person, *photographs, **fields):
 def faulty(response, status, *parts):
     told = response.json()
     assert response.status_code == status, told
-    assert set(told) == {"expected", "got", "do", "request"}
+    assert response.headers["content-type"] == "application/problem+json"
+    assert set(told) == {"type", "title", "status", "detail", "expected", "got", "do", "request"}
+    assert (told["type"][:23], told["status"]) == ("urn:normface:problem:1:", status)
     assert told["request"] == response.headers["x-request-id"]
     text = f"{told['expected']}, got {told['got']}; {told['do']}"
     for part in parts:
@@ -383,7 +385,7 @@ def test_openapi_has_an_example_of_every_answer(client):
         "/v1/people/{id}/merge", "/v1/people/{id}/split", "/v1/people/{id}/templates/{number}",
         "/healthz", "/readyz", "/metrics",
     }  # fmt: skip
-    for name in ("Verification", "Found", "Enrolled", "Embedded", "Forgotten", "Fault", "Certificate"):
+    for name in ("Verification", "Found", "Enrolled", "Embedded", "Forgotten", "Problem", "Certificate"):
         assert told["components"]["schemas"][name]["examples"], name
 
 
