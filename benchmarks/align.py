@@ -7,7 +7,6 @@ authors' Caffe MTCNN found, of the face nearest the centre, over all 807 photogr
 """
 
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +26,12 @@ from normface.data import open_reader
 from normface.faces import DETECTORS, align, central
 from normface.faces.photographs import read_landmarks
 from normface.prefetch import map_ahead
+from normface.system_facts import usable_cores
 from normface.types import Face, Floats, Image
 
 QUICK = 45
 MIN_FACE = 20
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 Landmarks = list[Floats | None]
 Ways = dict[str, Callable[[Sequence[int]], Landmarks]]
 _things: dict[str, Any] = {}

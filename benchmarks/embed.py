@@ -6,7 +6,6 @@ its own threads; ours in float32 takes 8 on each thread; bfloat16 is torch's. Co
 Stages are medians over LFW photographs of 250×250, one after the other.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -26,11 +25,12 @@ from normface.embed import Embedder, bf16
 from normface.embed.export import export
 from normface.embed.loading import DEFAULT, load_network
 from normface.faces import align, central, retarget
+from normface.system_facts import usable_cores
 from normface.types import Embeddings, Floats, Image
 
 QUICK = 60
 CROPS = 64
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 
 
 def run(sheet: Sheet) -> None:

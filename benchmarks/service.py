@@ -10,7 +10,6 @@ benchmarks/service_beside.py has it beside deepface's API.
 import asyncio
 import http.client
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -37,6 +36,7 @@ from normface.data.decoding import decode
 from normface.embed import Embedder
 from normface.embed.export import export
 from normface.serve import Settings, create_app
+from normface.system_facts import usable_cores
 
 QUICK = 60
 CLIENTS = 8
@@ -105,7 +105,7 @@ def _throughput(embedder: Embedder, pairs: Sequence[Pair], port: int, rounds: in
             connections.one = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         return float(_ask(connections.one, "/v1/verify", body)["score"])
 
-    with ThreadPoolExecutor(os.cpu_count()) as cores, ThreadPoolExecutor(CLIENTS) as clients:
+    with ThreadPoolExecutor(usable_cores()) as cores, ThreadPoolExecutor(CLIENTS) as clients:
         ways: dict[str, Callable[[], list[float]]] = {
             "embedder": lambda: [bare(pair) for pair in pairs],
             "embedder, a thread a core": lambda: list(cores.map(bare, pairs)),

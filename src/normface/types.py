@@ -521,13 +521,16 @@ class OperatingPoint:
 class Face:
     """A detected face: `box` (x0, y0, x1, y1) and `landmarks` [5, 2] (x, y) in pixels, `score` in [0, 1].
 
-    Landmarks as seen in the image: left eye, right eye, nose, left mouth corner, right mouth corner.
+    Landmarks as seen in the upright face: left eye, right eye, nose, left mouth corner, right mouth corner.
     Pixel centers have integer coordinates; the first is (0, 0).
+    `turn`: degrees clockwise (0, 90, 180 or 270) by which the photograph must be turned to stand upright; box and
+    landmarks are in its pixels as it is.
     """
 
     box: tuple[float, float, float, float]
     landmarks: Floats
     score: float
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -542,6 +545,8 @@ class Match:
             unless a decision was asked for anyway.
         risk: the estimated false match risk of the worse photograph; None without conditions.
         rule: how a search was decided; None outside searches, and without an operating point.
+        faces: the face used of each photograph that was compared, in its pixels; None for an aligned crop.
+        found: number of faces in each of these photographs.
     """
 
     score: float
@@ -550,6 +555,8 @@ class Match:
     outside: tuple[str, ...] = ()
     risk: float | None = None
     rule: SearchRule | None = None
+    faces: tuple[Face | None, ...] = field(default=(), compare=False)
+    found: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def undecided(self) -> bool:

@@ -45,7 +45,7 @@ def test_crops_summary_and_report(run, folder):
     ("words", "part"),
     [
         (["in", "out", "--template", "96x96"], "a template among"),
-        (["in", "out", "--faces", "best"], "center, largest, all"),
+        (["in", "out", "--faces", "biggest"], "center, largest, best, all"),
         (["in", "out", "--format", "tiff"], "jpg or png"),
         (["in", "out", "--workers", "0"], "--workers of 1 or more"),
         (["in", "out", "--detector", "mtcn"], "did you mean 'mtcnn'"),

@@ -101,7 +101,7 @@ def small(folder):
 def test_neither_parts_nor_threads_change_a_byte(tmp_path, monkeypatch, part, threads):
     usual = small(tmp_path / "usual")
     monkeypatch.setattr("normface.data.synthetic.PART", part)
-    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    monkeypatch.setattr("normface.data.synthetic.usable_cores", lambda: threads)
     assert small(tmp_path / "other") == usual
 
 

@@ -57,3 +57,8 @@ def write_crops(folder, people, bright=110):
         pixels = np.asarray(Image.fromarray(coarse).resize((96, 112), Image.Resampling.BICUBIC), np.float64)
         Image.fromarray(np.clip(pixels - pixels.mean() + bright, 0, 255).astype(np.uint8)).save(path)
     return folder
+
+
+def vector(embedder, picture):
+    """Of the one face in a picture; here because processes import this file in a moment."""
+    return embedder.faces(picture)[0].vector

@@ -124,7 +124,7 @@ class TestLocal:
         assert source.photographs
         embed_all(source, tmp_path / "out", partial(Embedder.load, model))
         embedder = Embedder.load(model)
-        expected = embedder.embed(np.concatenate([embedder.crop(raw.read(row)) for row in rows]))
+        expected = embedder.embed(np.concatenate([embedder.crop(raw.read(row)) for row in rows]), aligned=True)
         found = gather(tmp_path / "out")
         assert found.ids.tolist() == ["0.jpg", "1.jpg", "2.jpg"]
         np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)

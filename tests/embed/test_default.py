@@ -33,7 +33,8 @@ def test_a_picture_is_more_like_itself_than_like_another_person():
     embedder = Embedder.load()
     assert embedder.verify(one, one).score == pytest.approx(1, abs=1e-6)
     assert embedder.verify(one, other).score < 0.9
-    assert embedder.embed(np.concatenate([embedder.crop(one), embedder.crop(other)])).vectors.shape == (2, 128)
+    crops = np.concatenate([embedder.crop(one), embedder.crop(other)])
+    assert embedder.embed(crops, aligned=True).vectors.shape == (2, 128)
 
 
 def test_the_command_takes_it_where_no_model_is_named(tmp_path: Path, monkeypatch, capsys):

@@ -75,7 +75,7 @@ class TestExport:
         with torch.no_grad():
             features = model(torch.from_numpy(model.spec.prepare(crops))).double().numpy()
         expected = features / np.linalg.norm(features, axis=1, keepdims=True)
-        found = Embedder.load(exported).embed(crops, mirror="none")
+        found = Embedder.load(exported).embed(crops, aligned=True, mirror="none")
         np.testing.assert_allclose(found.vectors, expected, atol=1e-5)
         np.testing.assert_allclose(found.norms, np.linalg.norm(features, axis=1), rtol=1e-4)
         assert found.ids.tolist() == [str(i) for i in range(count)]
@@ -112,7 +112,7 @@ class TestExport:
         small, full = Embedder.load(path), Embedder.load(exported)
         assert small.sha256 == made.sha256 != "ab12"
         assert small.operating_point is made.operating_point is None
-        assert (small.embed(crops).vectors * full.embed(crops).vectors).sum(1).min() > least
+        assert (small.embed(crops, aligned=True).vectors * full.embed(crops, aligned=True).vectors).sum(1).min() > least
         judged = Result("gate", {}, {}, {"passed": True})
 
         def judge(original, smaller):
@@ -148,7 +148,7 @@ class TestEmbed:
         crops = RNG.integers(0, 256, (2, 112, 96, 3), dtype=np.uint8)
         both = embedder.features(crops, "none") + embedder.features(crops[:, :, ::-1], "none")
         np.testing.assert_allclose(embedder.features(crops, "sum"), both, atol=1e-4)
-        a, b = embedder.embed(crops), embedder.embed(np.ascontiguousarray(crops[:, :, ::-1]))
+        a, b = (embedder.embed(each, aligned=True) for each in (crops, crops[:, :, ::-1]))
         np.testing.assert_allclose(a.vectors, b.vectors, atol=1e-5)
         with pytest.raises(ConfigError, match="mirror among sum, max, concatenate, none"):
             embedder.features(crops, "mean")
@@ -170,7 +170,7 @@ class TestEmbed:
         assert seen == [(40, 40)]
         np.testing.assert_array_equal(found.vectors, embedder.embed(drawn / "train" / "faces-112.zip").vectors[:40])
         narrow = np.stack([wide.read(i)[:, 8:104] for i in range(40)])
-        np.testing.assert_allclose(found.vectors, embedder.embed(narrow).vectors, atol=1e-6)
+        np.testing.assert_allclose(found.vectors, embedder.embed(narrow, aligned=True).vectors, atol=1e-6)
 
     @pytest.mark.parametrize("threads", [1, 3])
     @pytest.mark.parametrize("batch", [1, 5, 64])
@@ -184,16 +184,16 @@ class TestEmbed:
 
     def test_one_image(self, exported):
         crop = RNG.integers(0, 256, (112, 96, 3), dtype=np.uint8)
-        found = Embedder.load(exported).embed(crop)
+        found = Embedder.load(exported).embed(crop, aligned=True)
         assert found.vectors.shape == (1, 16)
         assert found.ids.tolist() == ["0"]
 
     def test_nothing_or_photographs(self, exported):
         embedder = Embedder.load(exported)
         with pytest.raises(InputError, match="at least one image"):
-            embedder.embed(np.zeros((0, 112, 96, 3), np.uint8))
+            embedder.embed(np.zeros((0, 112, 96, 3), np.uint8), aligned=True)
         with pytest.raises(InputError, match="align the photographs first"):
-            embedder.embed(np.zeros((1, 250, 250, 3), np.uint8))
+            embedder.embed(np.zeros((1, 250, 250, 3), np.uint8), aligned=True)
 
 
 class TestVerify:
@@ -204,7 +204,7 @@ class TestVerify:
         assert same.score == pytest.approx(1, abs=1e-6)
         assert same.decision is True
         other = embedder.verify(crops[0], crops[1], aligned=True)
-        vectors = embedder.embed(crops).vectors
+        vectors = embedder.embed(crops, aligned=True).vectors
         assert other.score == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
         assert other.decision == (other.score >= 0.3)
 

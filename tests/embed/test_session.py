@@ -7,12 +7,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.embed.networks import constant
+from tests.embed.networks import constant, network
 
 from normface.data import catalogue
+from normface.data.synthetic import photograph
+from normface.embed import Embedder
 from normface.embed.loading import load_network
 from normface.embed.session import open_onnx
 from normface.errors import ModelError
+from normface.faces import DETECTORS
 from normface.types import InputSpec
 
 HEIGHT, WIDTH, DIM = 8, 6, 5
@@ -52,11 +55,11 @@ def model(path, *, kind="float32", last=False, output=("flat",), batch="N", spar
 def test_forms_of_published_models(form, tmp_path):
     """The product is exact in float32: pixels and weights are small integers."""
     images = np.random.default_rng(1).integers(0, 256, (5, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    network = open_onnx(model(tmp_path / "m.onnx", **form))
-    found = network(network.spec.prepare(images))
-    assert (found.dtype, network.device) == (np.float32, "cpu")
+    opened = open_onnx(model(tmp_path / "m.onnx", **form))
+    found = opened(opened.spec.prepare(images))
+    assert (found.dtype, opened.device) == (np.float32, "cpu")
     np.testing.assert_array_equal(found, images.transpose(0, 3, 1, 2).reshape(5, -1) @ WEIGHTS)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(network))(network.spec.prepare(images)), found)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(opened))(opened.spec.prepare(images)), found)
 
 
 def test_what_is_refused(tmp_path):
@@ -93,8 +96,8 @@ def test_a_model_by_its_name(listed, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="the file of small, got nothing at .*; fetch it: normface fetch small"):
         load_network("small")
     small.path.write_bytes(data)
-    network = load_network("small")
-    assert (network.spec, network.sha256, network.name) == (PLAIN, small.sha256, "small.onnx")
+    opened = load_network("small")
+    assert (opened.spec, opened.sha256, opened.name) == (PLAIN, small.sha256, "small.onnx")
     assert load_network(tmp_path / "x.onnx").spec == PLAIN  # known by its bytes, under any name
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").write_bytes(b"a file of the user's own comes first")
@@ -115,3 +118,18 @@ def test_wrong_names(listed):
         load_network("finder")
     with pytest.raises(ModelError, match="nothing at smal; .*list the names: normface models"):
         load_network("smal")
+
+
+def test_the_detector_and_its_device_are_told(tmp_path, monkeypatch, caplog):
+    """In the place of a fetched one stands MTCNN, which needs no file."""
+    monkeypatch.setattr("normface.embed.embedder.open_detector", lambda name, device: DETECTORS.build("mtcnn"))
+    embedder = Embedder.load(network(tmp_path / "m.onnx"), detector="scrfd-10g")
+    assert embedder.tools() == {"device": "cpu"}  # crops need none
+    embedder.portrait(photograph(0, 0, 0, strength=0.3))
+    assert embedder.tools() == {"device": "cpu", "detector": "scrfd-10g", "detector_device": "cpu"}
+    assert "were measured on faces as MTCNN finds them: with scrfd-10g they may differ" in caplog.text
+    caplog.clear()
+    plain = Embedder.load(tmp_path / "m.onnx")
+    plain.portrait(photograph(0, 0, 0, strength=0.3))
+    assert plain.tools() == {"device": "cpu", "detector": "mtcnn", "detector_device": "cpu"}
+    assert caplog.messages == []

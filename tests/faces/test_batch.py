@@ -25,6 +25,7 @@ from normface.errors import ConfigError, DataError, FaceError
 from normface.faces import DETECTORS, TEMPLATES, align, central
 from normface.faces.batch import Work, align_all, crop_names
 from normface.faces.photographs import open_photographs, read_landmarks
+from normface.types import Face
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +105,7 @@ def test_crops_journal_and_reasons(tree, tmp_path, mtcnn, pictures):
     crop = decode((tmp_path / face["crop"]).read_bytes(), "crop")
     np.testing.assert_array_equal(crop, align(pictures[1], expected.landmarks))
     assert set(face) == {
-        "crop", "landmarks", "box", "score", "eye_distance", "yaw", "pitch", "roll", "sharpness"
+        "crop", "landmarks", "box", "score", "turn", "eye_distance", "yaw", "pitch", "roll", "sharpness"
     }  # fmt: skip
     lines = (tmp_path / "align.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"any": 1}, *entries]
@@ -316,7 +317,7 @@ def test_sources_that_are_none(tree, tmp_path):
 def test_degenerate_faces_are_refused(tmp_path, tree):
     class Broken:
         def detect_many(self, images):
-            return [[type("F", (), {"box": (0, 0, 1, 1), "landmarks": np.ones((5, 2)), "score": 1.0})] for _ in images]
+            return [[Face((0, 0, 1, 1), np.ones((5, 2)), 1.0)] for _ in images]
 
     entries = align_all(open_photographs(tree / "a"), tmp_path, work(Broken()))
     assert all("degenerate" in entry["refused"] for entry in entries)

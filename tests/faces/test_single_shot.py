@@ -182,7 +182,9 @@ def test_detectors_by_their_names(tmp_path, monkeypatch):
         open_detector("scrfd-10g")
     with pytest.raises(ModelError, match="normface fetch yunet"):
         open_detector("yunet")
-    with pytest.raises(ConfigError, match=r"a detector among mtcnn, retinaface, scrfd, yunet, yunet, .*'scrfd-10g'\?"):
+    with pytest.raises(
+        ConfigError, match=r"a detector among mtcnn, retinaface, scrfd, yunet, yunet-2023mar, .*'scrfd-10g'\?"
+    ):
         open_detector("scrfd-10")
     made = network(tmp_path / "scrfd-10g.onnx", "scrfd", (64, 64))
     listed = catalogue.catalogue()["scrfd-10g"]

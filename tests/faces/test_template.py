@@ -77,5 +77,5 @@ class TestChoice:
         assert choose([], (100, 100)) == choose([], (9, 9), "all") == []
         with pytest.raises(FaceError, match="none found"):
             central([], (100, 100))
-        with pytest.raises(ConfigError, match="center, largest, all"):
-            choose([], (100, 100), "best")
+        with pytest.raises(ConfigError, match="center, largest, best, all"):
+            choose([], (100, 100), "first")

@@ -47,7 +47,7 @@ def test_adopted_they_embed_as_they_do_in_onnx(data_dir, foamliu, tmp_path):
     assert adopt(tmp_path / "theirs.pt", tmp_path / "run", NAME)["licence"].startswith("Apache-2.0")
     reader = open_reader(data_dir / "lfw" / "lfw-112x96.zip")
     crops = retarget(np.stack([reader.read(row) for row in range(32)]), "112x112")
-    ours = embedder(tmp_path / "run").embed(crops, mirror="none").vectors
+    ours = embedder(tmp_path / "run").embed(crops, aligned=True, mirror="none").vectors
     session = onnxruntime.InferenceSession(foamliu)
     (theirs,) = session.run(None, {session.get_inputs()[0].name: build(NAME).spec.prepare(crops)})
     assert np.abs(ours - theirs / np.linalg.norm(theirs, axis=1, keepdims=True)).max() < 1e-5

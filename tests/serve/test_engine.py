@@ -1,6 +1,9 @@
 """Batches over requests: the numbers of the bare Embedder, each photograph's fault its own."""
 
 import asyncio
+import os
+import select
+import signal
 import struct
 import threading
 import zlib
@@ -42,8 +45,8 @@ def test_equals_the_embedder(engine, faces):
         alone = engine.embedder
         crop = alone.crop(decode(data, "x"))
         np.testing.assert_array_equal(seen.crop, crop[0])
-        np.testing.assert_allclose(seen.vector, alone.embed(crop).vectors[0], atol=1e-6)
-        assert seen.norm == pytest.approx(alone.embed(crop).norms[0], rel=1e-5)
+        np.testing.assert_allclose(seen.vector, alone.embed(crop, aligned=True).vectors[0], atol=1e-6)
+        assert seen.norm == pytest.approx(alone.embed(crop, aligned=True).norms[0], rel=1e-5)
         assert seen.found == 1
     engine.close()  # sizes are told behind the answers
     assert sum(engine.sizes) == 4
@@ -103,7 +106,7 @@ def test_aligned_crops(engine):
     crop = face(0, 0, 0)
     (seen,) = see(engine, jpeg(crop), aligned=True)
     assert seen.face is None
-    np.testing.assert_allclose(seen.vector, engine.embedder.embed(decode(jpeg(crop), "x")[None]).vectors[0], atol=1e-6)
+    np.testing.assert_allclose(seen.vector, engine.embedder.embed(jpeg(crop), aligned=True).vectors[0], atol=1e-6)
     with pytest.raises(InputError, match="align the photographs first"):
         see(engine, jpeg(photograph(0, 0, 0)), aligned=True)
 
@@ -164,3 +167,24 @@ def test_closing_finishes_what_waits(engine, faces):
         return await task
 
     assert len(asyncio.run(go())) == 6
+
+
+def test_a_forked_child_has_threads_of_its_own(engine, faces):
+    """As in servers that load the application before they fork their workers, such as gunicorn --preload."""
+    see(engine, faces[0][0])
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(sink, see(engine, faces[0][0])[0].vector.tobytes())
+        finally:
+            os._exit(0)
+    os.close(sink)
+    try:
+        with os.fdopen(source, "rb") as pipe:
+            assert select.select([pipe], [], [], 60)[0], "the child hangs"
+            told = pipe.read()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert told == see(engine, faces[0][0])[0].vector.tobytes()

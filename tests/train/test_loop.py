@@ -74,7 +74,7 @@ class TestRuns:
         assert len(sha256) == 64
         crops = np.stack([reader.read(0), reader.read(1)])
         found = Embedder.load(tmp_path / "run")
-        assert found.embed(crops).vectors.shape == (2, 16)
+        assert found.embed(crops, aligned=True).vectors.shape == (2, 16)
         assert found.sha256 == sha256
         with pytest.warns(DeprecationWarning, match=r"use Embedder\.load\(RUN\)"):
             assert embedder(tmp_path / "run").sha256 == sha256

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..errors import DataError
 from ..faces import find_template, open_detector
 from ..faces.batch import JOURNAL, Entry, Work, align_all, kind_of
 from ..faces.photographs import Photographs, open_photographs, read_landmarks
+from ..system_facts import usable_cores
 from .terminal import Computer, FaceDetector, Json, out, progress
 
 PICTURES, SIDE = 200, 120  # of the refused photographs in the report; their longer side, in pixels
@@ -70,7 +70,7 @@ def align(
         detector=opened,
         landmarks=None if landmarks is None else read_landmarks(landmarks),
     )  # fmt: skip
-    threads = (os.cpu_count() or 1) if workers is None else workers
+    threads = usable_cores() if workers is None else workers
     with progress("aligning", "photographs") as update:
         entries = align_all(photographs, folder, work, workers=threads, progress=update)
     page = folder / "report.html"

@@ -132,7 +132,8 @@ def calibrate(
         raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
     reads = inputs_of(protocol)  # says which protocols there are
     if scores is not None or not reads.vectors:
-        given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions}
+        given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
+                 "photographs": photographs, "failures": failures}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         calibrate_scores(
             path, far=far, groups=groups, folder=folder, confident=confident, strict=strict, as_json=as_json

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from ..atomic import replacing
 from ..data import Images, hygiene, open_reader
 from ..embed import Embedder
 from ..errors import ConfigError, DataError
+from ..system_facts import usable_cores
 from ..types import Embeddings
 from .pack import alike_names, images_a_person
 from .terminal import Json, out, progress
@@ -119,7 +119,7 @@ def _cutoff(embedder: Embedder | None, given: float | None) -> float | None:
 
 def _survey(reader: Images, words: str) -> hygiene.Survey:
     with progress(words, "images") as update:
-        return hygiene.survey(reader, threads=os.cpu_count() or 1, progress=update)
+        return hygiene.survey(reader, threads=usable_cores(), progress=update)
 
 
 def _by_embeddings(

@@ -17,7 +17,7 @@ from ..embed.embedder import Mirror
 from ..embed.loading import RunPrecision, model_path
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError
-from .terminal import Computer, Json, Model, Strict, out, progress
+from .terminal import Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
 
@@ -38,6 +38,7 @@ def embed(
         RunPrecision,
         typer.Option(help="fp32, bf16 (runs on PyTorch; cosine to fp32 ≥ 0.9995), or auto: bf16 if it is faster here."),
     ] = "fp32",
+    detector: FaceDetector = "mtcnn",
     device: Computer = "auto",
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: the Ray cluster at RAY_ADDRESS, or Ray on this machine.")
@@ -61,7 +62,7 @@ def embed(
     )
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]
-    found = open_source(source, embedder.spec.template, chosen, strict=strict)
+    found = open_source(source, embedder.spec.template, chosen, strict=strict, detector=detector, device=device)
     done: list[int] = []
     began = time.perf_counter()
     with progress(f"embedding with {embedder.name}", "images") as bar:
@@ -94,7 +95,7 @@ def embed(
             "photographs": found.photographs, "mirror": mirror,
             "refused": dict(Counter(reason for _, reason in refused).most_common()), "unread": found.unread,
             "model": embedder.name, "weights_sha256": embedder.sha256, "precision": embedder.precision,
-            "device": embedder.device, "engine": engine, "seconds": round(seconds, 2),
+            "device": embedder.device, **found.tools, "engine": engine, "seconds": round(seconds, 2),
         }))  # fmt: skip
         return
     kind = "photographs" if found.photographs else "crops"

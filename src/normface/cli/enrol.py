@@ -6,22 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
-import numpy as np
 import typer
 
 from ..conditions import Assessment
-from ..data import Reader, read_image
-from ..embed import Embedder, refuse_outside
+from ..data import Reader
+from ..embed import Embedder, FaceRecord
+from ..embed.people import Keep, enrollable, templates
 from ..errors import ConfigError, DataError
 from ..gallery import Enrolments, Gallery, open_gallery, settle
 from ..gallery.archive import load_archive
 from ..gallery.names import checked_name
 from ..types import Embeddings
+from .photographs import as_dict, chosen
+from .photographs import told as told_of
 from .terminal import (
     GALLERY,
     Anyway,
+    Computer,
+    FaceDetector,
     GalleryUrl,
     Json,
     Model,
@@ -47,6 +51,13 @@ def enrol(
     ] = None,
     gallery: GalleryUrl = GALLERY,
     model: Model = None,
+    faces: Annotated[
+        str | None,
+        typer.Option(help="Which face of several: center, largest or best. Default: refuse such photographs."),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Templates of several photographs: each, their mean (fused), or both.")
+    ] = "both",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     consent: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Note on the consent given: to what, when, where it is filed.")
@@ -62,14 +73,19 @@ def enrol(
     twin: Annotated[
         bool, typer.Option("--twin", help="They are two people: enrol a face that is known by another name.")
     ] = False,
+    detector: FaceDetector = "mtcnn",
+    device: Computer = "auto",
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Enrol one person from photographs, or many people from crops or embeddings.
 
-    Stores one template per image: the embedding of the face plus its mirror image, and its norm. The images are not
-    stored. Photographs that the model's certificate does not cover are refused, for strangers would match them; crops
-    of `--from` are skipped, or refused with `--strict`. `--anyway` enrols them. Embeddings are not checked.
+    Stores one template per image: the embedding of the face plus its mirror image, and its norm; from several
+    photographs of a person, also their mean. The images are not stored.
+
+    A photograph with two faces that may be meant is refused without `--faces`. Photographs that the model's certificate
+    does not cover are refused, for strangers would match them; crops of `--from` are skipped, or refused with
+    `--strict`. `--anyway` enrols them. Embeddings are not checked.
 
     What is enrolled already is not enrolled again, so a run that was interrupted can be repeated. A face that is known
     by another name, or is unlike the person's others, is a question: `--same-person` or `--twin` answers it. In bulk
@@ -89,6 +105,7 @@ def enrol(
     if same_person and twin:
         raise ConfigError("--same-person or --twin", "both", "give one of them")
     answers = _Answers(same_person, twin, asks=ways[0] or strict)
+    seen = list[FaceRecord]()
     if embeddings is not None:
         sha256 = Embedder.load(model, certified=False).sha256 if model else None
         some = load_archive(embeddings) or _enrolments(embeddings)
@@ -100,25 +117,26 @@ def enrol(
                 bar(rows.stop, len(some))
             total = len(opened)
     else:
-        embedder = Embedder.load(model)
+        embedder = Embedder.load(model, detector=detector, device=device)
         sha256 = embedder.sha256
         with open_gallery(gallery, model=sha256, operating_point=embedder.operating_point) as opened:
             if source is not None:
                 _from_crops(opened, embedder, open_checked(source, strict), answers, consent, anyway, strict)
             else:
-                portraits = [embedder.portrait(read_image(f), aligned=aligned, name=str(f)) for f in shown]
-                seen = embedder.see(portraits)
-                if not anyway:
-                    refuse_outside(seen, [str(file) for file in shown])
+                choice = None if faces is None else chosen(faces)
+                seen = enrollable(embedder, shown, faces=choice, aligned=aligned, anyway=anyway)
+                vectors, norms = templates(seen, cast(Keep, keep))
+                files: list[Path | None] = [*shown, None]  # None: the mean of several photographs
+                files = files[-1:] if keep == "fused" and len(shown) > 1 else files[: len(vectors)]
+                sources = [_hash(file.read_bytes()) if file else None for file in files]
+                labels = [str(file or "their mean") for file in files]
                 some = Enrolments(
-                    [str(person)] * len(seen), np.stack([each.vector for each in seen]),
-                    np.array([each.norm for each in seen]), consent=[consent] * len(seen),
-                    source=[_hash(file.read_bytes()) for file in shown],
-                )  # fmt: skip
-                answers.enrol(opened, some, [str(file) for file in shown])
+                    [str(person)] * len(vectors), vectors, norms, consent=[consent] * len(vectors), source=sources
+                )
+                answers.enrol(opened, some, labels)
             total = len(opened)
     names = answers.names
-    told = {
+    told: dict[str, Any] = {
         "gallery": gallery,
         "people": len(names),
         "templates": answers.templates,
@@ -127,14 +145,20 @@ def enrol(
         "templates_in_all": total,
         "model": sha256,
     }
+    if seen:
+        told["faces"] = [as_dict(str(file), each.face, each.found) for file, each in zip(shown, seen, strict=True)]
     if as_json:
         out.print_json(json.dumps(told))
         return
     whom = next(iter(names)) if len(names) == 1 else f"{len(names):,} people"
     count = "1 template" if answers.templates == 1 else f"{answers.templates:,} templates"
+    if answers.templates and len(seen) > 1 and keep != "each":
+        count += f" (the mean of {len(seen)} photographs)" if keep == "fused" else " (one is the mean of the others)"
     more = f", {answers.duplicates:,} enrolled already" if answers.duplicates else ""
     more += f", {answers.left_out:,} left out" if answers.left_out else ""
     out.print(f"{gallery}: {whom} enrolled with {count}{more}, {total:,} in all", soft_wrap=True, markup=False)
+    for file, each in zip(shown, seen, strict=bool(seen)):
+        out.print(told_of(str(file), each.face, each.found), soft_wrap=True, markup=False)
 
 
 @dataclass

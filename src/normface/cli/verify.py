@@ -8,46 +8,66 @@ import typer
 
 from .. import report
 from ..conditions import Assessment
-from ..data import read_image
 from ..embed import Embedder
 from ..types import Match, OperatingPoint
-from .terminal import UNDECIDED, Anyway, Json, Model
+from .photographs import Draw, Faces, as_dict, chosen, draw
+from .photographs import told as told_of
+from .terminal import UNDECIDED, Anyway, Computer, FaceDetector, Json, Model
 
 
 def verify(
     a: Annotated[Path, typer.Argument(help="A photograph.")],
     b: Annotated[Path, typer.Argument(help="Another photograph.")],
     model: Model = None,
+    faces: Faces = "center",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     anyway: Anyway = False,
+    detector: FaceDetector = "mtcnn",
+    device: Computer = "auto",
+    to: Draw = None,
     as_json: Json = False,
 ) -> None:
     """Decide whether two photographs show the same person.
 
-    Detects and aligns the face nearest each image's center, embeds it and its mirror image, and compares the cosine
-    with the threshold of the model's operating point, which has measured error rates. Also prints the likelihood
-    ratio: how much more likely this cosine is for the same person than for different people.
+    Detects and aligns the face nearest each image's center among the certain ones, embeds it and its mirror image, and
+    compares the cosine with the threshold of the model's operating point, which has measured error rates. Also prints
+    the likelihood ratio: how much more likely this cosine is for the same person than for different people. With
+    `--faces all`, compares every face with every face and decides the best pair.
 
     Photographs that the model's certificate does not cover, such as blurred or covered faces, are undecided: the exit
     code is 3. `--anyway` decides, with a warning.
 
     Example: `normface verify a.jpg b.jpg`.
     """
-    embedder = Embedder.load(model)
-    match = embedder.verify(read_image(a), read_image(b), aligned=aligned, anyway=anyway, names=(str(a), str(b)))
-    point = embedder.operating_point
+    embedder = Embedder.load(model, detector=detector, device=device)
+    matches = embedder.compare(a, b, faces=chosen(faces), aligned=aligned, anyway=anyway, names=(str(a), str(b)))
+    match, point = matches[0], embedder.operating_point
+    if to is not None:
+        draw(embedder, to, [a, b], list(zip(*(each.faces for each in matches), strict=True)))
     if as_json:
-        print(json.dumps({
+        told: dict[str, Any] = {
             "score": match.score, "same": match.decision, "decision": _decision(match), "outside": match.outside,
-            "risk": match.risk, "model": embedder.name,
+            "risk": match.risk, "model": embedder.name, **embedder.tools(), "faces": _faces(match, a, b),
             "llr": point.calibration.llr(match.score) if point and point.calibration else None,
             "operating_point": _short(point) if point else None,
-        }, indent=2))  # fmt: skip
-    elif point is None:
-        print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
-              "(create one with: normface calibrate)")  # fmt: skip
+        }  # fmt: skip
+        if faces == "all":
+            told["pairs"] = [
+                {"score": each.score, "decision": _decision(each), "outside": each.outside, "risk": each.risk,
+                 "faces": _faces(each, a, b)}
+                for each in matches
+            ]  # fmt: skip
+        print(json.dumps(told, indent=2))
     else:
-        _tell(match, point)
+        if point is None:
+            print(f"cosine {match.score:.4f}; no decision: this model has no operating point "
+                  "(create one with: normface calibrate)")  # fmt: skip
+        else:
+            _tell(match, point)
+        for name, face, found in zip((a, b), match.faces, match.found, strict=True):
+            print(told_of(str(name), face, found))
+        if len(matches) > 1:
+            _tell_pairs(matches)
     if match.undecided:
         raise typer.Exit(UNDECIDED)
 
@@ -76,6 +96,18 @@ def _tell(match: Match, point: OperatingPoint) -> None:
     print(f"threshold from {point.protocol}, with 95 % intervals in brackets:")
     for line in report.certified_rates(point):
         print(f"  {line}")
+
+
+def _tell_pairs(matches: list[Match]) -> None:
+    print(f"all {len(matches)} pairs of faces, best first; the more pairs, the likelier a false match among them:")
+    for match in matches:
+        boxes = " and ".join(" ".join(f"{side:.0f}" for side in face.box) for face in match.faces if face)
+        print(f"  {match.score:.4f} {_decision(match) or 'no decision'}: {boxes}")
+
+
+def _faces(match: Match, *names: Path) -> list[dict[str, Any]]:
+    seen = zip(names, match.faces, match.found, strict=True)
+    return [as_dict(str(name), face, found) for name, face, found in seen]
 
 
 def _decision(match: Match) -> str | None:

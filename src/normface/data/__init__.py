@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from numpy.typing import ArrayLike, NDArray
 
 from ..types import Image
-from .decoding import Reduced, decode, decode_reduced, read_image
+from .decoding import Reduced, decode, decode_reduced
 from .formats import READERS, Format, format_of, open_reader, writable, write
 from .images import Images, Record
+from .pictures import Order, Picture, read_image
 
 __all__ = [
-    "READERS", "Format", "Images", "Reader", "Record", "Reduced", "decode", "decode_reduced", "format_of",
-    "open_reader", "read_image", "writable", "write",
+    "READERS", "Format", "Images", "Order", "Picture", "Reader", "Record", "Reduced", "decode", "decode_reduced",
+    "format_of", "open_reader", "read_image", "writable", "write",
 ]  # fmt: skip
 
 

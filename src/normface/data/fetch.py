@@ -163,8 +163,9 @@ def _bring(name: str, file: File, folder: Path, source: Path | None, progress: P
             try:
                 _download(file.url, temporary, progress)
             except (OSError, http.client.HTTPException, ValueError) as error:  # urllib's are OSErrors
+                cause = getattr(error, "reason", None)  # urllib wraps the system's error
                 raise DataError(
-                    f"to fetch {name} from {file.url}", reason(error),
+                    f"to fetch {name} from {file.url}", reason(cause if isinstance(cause, Exception) else error),
                     f"try again, or download it as {name} yourself: {by_hand}",
                 ) from error  # fmt: skip
         else:

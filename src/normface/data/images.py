@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from ..system_facts import usable_cores
 from ..types import Image, Ints
 from .decoding import decode
 
@@ -132,7 +132,7 @@ class Images:
         total = len(self)
         chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
         reasons: list[str | None] = []
-        with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             for found in pool.map(lambda chunk: [self._reason(i, fault) for i in chunk], chunks):
                 reasons += found
                 if progress:

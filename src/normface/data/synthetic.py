@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -14,6 +13,7 @@ import simplejpeg
 from ..atomic import replacing
 from ..errors import InputError
 from ..prefetch import map_ahead
+from ..system_facts import usable_cores
 from ..types import Image
 from .synthetic_face import Identity, Nuisance, render
 
@@ -132,7 +132,7 @@ def _write_zip(path: Path, pictures: Sequence[Named], count: Callable[[], None])
     def encode(part: Sequence[Named]) -> list[tuple[str, bytes]]:
         return [(name, simplejpeg.encode_jpeg(np.ascontiguousarray(draw()), QUALITY)) for name, draw in part]
 
-    parts, threads = (pictures[i : i + PART] for i in range(0, len(pictures), PART)), os.cpu_count() or 1
+    parts, threads = (pictures[i : i + PART] for i in range(0, len(pictures), PART)), usable_cores()
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, data in chain.from_iterable(map_ahead(encode, parts, depth=4 * threads, threads=threads)):
             # A fixed date: equal pictures, equal archives.

@@ -1,20 +1,29 @@
 """The bridge from images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
+from ..faces.finding import Portrait
 from ..lazy import attach
 from .embedder import Embedder
 from .network import Network, certificate
-from .seen import Portrait, Seen, covered, refuse_outside
+from .people import FaceGallery
+from .seen import FaceRecord, covered, refuse_outside
 
 if TYPE_CHECKING:
     from .listed import certify, embed_listed, embed_pairs, embed_photographs, keep_certificate
 
 __all__ = [
-    "Embedder", "Network", "Portrait", "Seen", "certificate", "certify", "covered", "embed_listed", "embed_pairs",
-    "embed_photographs", "keep_certificate", "refuse_outside",
+    "Embedder", "FaceGallery", "FaceRecord", "Network", "Portrait", "certificate", "certify", "covered", "embed_listed",
+    "embed_pairs", "embed_photographs", "keep_certificate", "refuse_outside",
 ]  # fmt: skip
 
-__getattr__ = attach(
-    __name__, listed="certify embed_listed embed_pairs embed_photographs keep_certificate"
-)  # these need protocols
+# These need protocols.
+_later = attach(__name__, listed="certify embed_listed embed_pairs embed_photographs keep_certificate")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Seen":
+        warnings.warn("normface.embed.Seen is now normface.embed.FaceRecord", DeprecationWarning, stacklevel=2)
+        return FaceRecord
+    return _later(name)

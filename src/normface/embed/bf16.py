@@ -80,14 +80,22 @@ def agreement(a: Network, b: Network) -> float:
 
 def bf16_runner(path: Path) -> Run:
     """Return a function [N, C, H, W] float32 → features [N, D] float32. Raises ModelError for unsupported operators."""
-    graph = _Graph(path)
+    return _Bf16Run(path)
 
-    def run(pixels: NDArray[np.float32]) -> Floats:
+
+class _Bf16Run:
+    """The network of a file as a function; copies and pickles read the file again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.graph = path.absolute(), _Graph(path)
+
+    def __reduce__(self) -> tuple[type[_Bf16Run], tuple[Path]]:
+        return _Bf16Run, (self.path,)
+
+    def __call__(self, pixels: NDArray[np.float32]) -> Floats:
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(pixels)).to(BF16, memory_format=torch.channels_last)
-            return np.asarray(graph(x).float().numpy())
-
-    return run
+            return np.asarray(self.graph(x).float().numpy())
 
 
 def _conv(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:

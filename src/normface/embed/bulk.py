@@ -6,7 +6,6 @@ The images are split into parts of PART; each becomes one file, written atomical
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from ..atomic import replacing
 from ..errors import ConfigError, DataError
 from ..prefetch import map_ahead
+from ..system_facts import usable_cores
 from ..types import Embeddings
 from .embedder import Embedder, Mirror
 from .parts import Embedded, blocks, embed_block, join
@@ -95,7 +95,7 @@ def part_file(folder: Path, number: int) -> Path:
 def _locally(
     source: Source, embedder: Embedder, mirror: Mirror, parts: dict[int, range]
 ) -> Iterator[tuple[int, Embedded]]:
-    threads = max(embedder.threads, (os.cpu_count() or 1) if source.photographs else 1)
+    threads = max(embedder.threads, usable_cores() if source.photographs else 1)
     prepared = map_ahead(
         source.prepare, (block for rows in parts.values() for block in blocks(rows)), depth=2 * threads, threads=threads
     )
@@ -110,6 +110,8 @@ def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> 
         "spec": asdict(embedder.spec), "photographs": source.photographs, "images": len(source.ids),
         "names_sha256": source.digest,
     }  # fmt: skip
+    if source.photographs and source.detector != "mtcnn":
+        job["detector"] = source.detector
     job = json.loads(json.dumps(job))
     file = folder / JOB
     if not file.exists():
@@ -120,7 +122,7 @@ def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> 
         return
     try:
         there = json.loads(file.read_bytes())
-        other = sorted(key for key in job if there.get(key) != job[key])
+        other = sorted(key for key in job.keys() | there.keys() if there.get(key) != job.get(key))
     except (ValueError, AttributeError):
         other = ["unreadable"]
     if other:

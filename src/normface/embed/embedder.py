@@ -5,30 +5,39 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .. import cosine
 from ..conditions import Assessment
-from ..data import Reader, open_reader, read_image
-from ..errors import ConfigError, FaceError, InputError
-from ..faces import DETECTORS, Detector, align, central, retarget, signals
+from ..data import Order, Picture, Reader, open_reader
+from ..data.folder import is_image
+from ..data.pictures import decoded, name_of, open_picture
+from ..errors import ConfigError, InputError
+from ..faces import Choice, Detector, find_template, open_detector, retarget, signals
+from ..faces.finding import Portrait, find_portraits
+from ..faces.photographs import Photograph
 from ..inference import Device
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
 from .loading import RunPrecision, load_network
 from .network import Network, Run
-from .seen import Portrait, Seen, covered
+from .people import FaceGallery, fuse
+from .seen import FaceRecord, covered, no_face
 
 Mirror = Literal["sum", "max", "concatenate", "none"]
 MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "sum": np.add, "max": np.maximum, "concatenate": lambda one, other: np.concatenate([one, other], axis=1),
 }  # fmt: skip
+ONE_ORIENTATION = "embedded otherwise than with both orientations, as the certificate was measured: use mirror=true"
 READ_AT_ONCE = 64  # crops read while the ones before them are embedded
+FOUND_AT_ONCE = 8  # photographs whose faces are found while those of the ones before are embedded
 _log = logging.getLogger("normface")
 
 
@@ -41,6 +50,8 @@ class Embedder:
     Attributes:
         network, spec, sha256, name, threads, batch, precision, operating_point: those of the network.
     """
+
+    detects_by: tuple[str, Device] = ("mtcnn", "auto")  # name and device of the detector
 
     def __init__(self, network: Network | Run, spec: InputSpec | None = None, **known: Any) -> None:
         if not isinstance(network, Network):
@@ -62,6 +73,7 @@ class Embedder:
         certified: bool = True,
         precision: RunPrecision = "fp32",
         device: Device = "auto",
+        detector: str = "mtcnn",
     ) -> Embedder:
         """Load a face model: a run folder (requires torch), an ONNX file, the name of a fetched model, or the default.
 
@@ -71,14 +83,17 @@ class Embedder:
         both, for creating a new one.
 
         ONNX Runtime computes in float32, on an NVIDIA GPU if its GPU build is installed, otherwise on all cores; or on
-        `device`, if the installed ONNX Runtime has it. The attribute `device` says what is really used.
+        `device`, if the installed ONNX Runtime has it. The attribute `device` says what is really used. `detector` is
+        the name of what finds faces, see `faces.open_detector`.
         `precision="bf16"` computes in bfloat16 by PyTorch, at a cosine of 0.9995 or more to float32 (measured on drawn
         faces while loading); "auto" does so if `bf16.pays`. Certificates always describe the float32 model, so in
         bfloat16 there is no operating point. A run folder is computed in float32 by PyTorch.
 
         Raises ModelError if file, specification or shapes do not fit, or bfloat16 is too inexact.
         """
-        return cls(load_network(path, certified=certified, precision=precision, device=device))
+        found = cls(load_network(path, certified=certified, precision=precision, device=device))
+        found.detects_by = detector, device
+        return found
 
     @property
     def device(self) -> str:
@@ -88,7 +103,20 @@ class Embedder:
     @cached_property
     def detector(self) -> Detector:
         """The face detector, created on first use."""
-        return DETECTORS.build("mtcnn")
+        name, device = self.detects_by
+        opened = open_detector(name, device=device)
+        if self.operating_point and name != "mtcnn":
+            _log.warning(
+                "the rates of %s were measured on faces as MTCNN finds them: with %s they may differ", self.name, name
+            )
+        return opened
+
+    def tools(self) -> dict[str, str]:
+        """Return what computed an answer: the network's device, the detector, and the detector's device, if used."""
+        told = {"device": self.device}
+        if "detector" in self.__dict__:
+            told |= {"detector": self.detects_by[0], "detector_device": str(getattr(self.detector, "device", "cpu"))}
+        return told
 
     def features(self, crops: Image, mirror: Mirror = "sum") -> Floats:
         """Compute unnormalized features [N, D] of aligned crops [N, H, W, 3] uint8 RGB of a known template's size.
@@ -116,67 +144,128 @@ class Embedder:
         )
         return np.concatenate(list(found))
 
+    def faces(
+        self, photograph: Picture, *, faces: Choice = "all", aligned: bool = False, order: Order = "RGB"
+    ) -> list[FaceRecord]:
+        """Find and embed the faces in a photograph, most certain first; an empty list where there is none.
+
+        photograph: a path, bytes, file, Pillow image, array or tensor, see `read_image`. Large ones are looked at
+        reduced; the other ways up are tried where the photograph may not be upright.
+        faces: "all", or the one nearest the "center" (among plausible ones, see `Detector`), the "largest", or the one
+        scored "best". aligned: the picture is an aligned crop of a known template's size. order: of an array.
+        """
+        (found,) = self.portraits([photograph], faces=faces, aligned=aligned, order=order)
+        return self.see(found) if found else []
+
     def embed(
         self,
-        images: Reader | Image | str | Path,
+        images: Reader | Picture,
         *,
+        aligned: bool | None = None,
+        faces: Choice = "center",
+        order: Order = "RGB",
         mirror: Mirror = "sum",
         progress: Callable[[int, int], object] | None = None,
     ) -> Embeddings:
-        """Embed aligned crops: one [H, W, 3] uint8 RGB, several [N, H, W, 3] (ids "0", "1", …), a Reader or its path.
+        """Embed one face of each image.
 
-        The norms are the features' lengths. In some networks they follow quality; in the default model they do not.
-        progress is called with images done and in total.
-        Raises InputError for no images or crops of no known template; DataError for an unreadable image.
+        images: a picture as `read_image` takes it, a list of them of any sizes, an array [N, H, W, 3], a Reader, or the
+        path of a folder, zip or pack.
+        aligned: True for aligned crops of a known template's size; False for photographs, in which `faces` chooses as
+        in `Embedder.faces`. By default Readers and their paths hold crops, all else photographs.
+
+        The ids are the Reader's; or the paths, where all are distinct paths; or "0", "1", … The norms are the features'
+        lengths. In some networks they follow quality; in the default model they do not. progress is called with images
+        done and in total.
+
+        Raises InputError for no images or crops of no known template; DataError for an unreadable image; FaceError for
+        a photograph without a face.
         """
-        if isinstance(images, str | Path):
+        if faces == "all":
+            raise ConfigError("one face of each image: center, largest or best", "all", "call Embedder.faces")
+        if isinstance(images, np.ndarray) and aligned is None:
+            warnings.warn(
+                "Embedder.embed takes an array as aligned crops; say aligned=True, because it will take arrays as "
+                "photographs, like all other pictures", DeprecationWarning, stacklevel=2,
+            )  # fmt: skip
+            aligned = True
+        if isinstance(images, str | Path) and not is_image(str(images)):
             images = open_reader(images)
-        if isinstance(images, np.ndarray) and images.ndim == 3:
-            images = images[None]
-        total = len(images)
+        if hasattr(images, "ids"):  # a Reader
+            ids, read, aligned = images.ids, images.read, aligned is not False
+        else:
+            pictures = _listed(images)
+            ids, read, aligned = _names(pictures), pictures.__getitem__, bool(aligned)
+        total, at_once = len(ids), READ_AT_ONCE if aligned else FOUND_AT_ONCE
         if not total:
-            raise InputError("at least one image", "none", "pass one or more crops")
-        parts: list[Floats] = []
+            raise InputError("at least one image", "none", "pass one or more")
 
         def crops(start: int) -> Image:
-            rows = range(start, min(start + READ_AT_ONCE, total))
-            each = images if isinstance(images, np.ndarray) else {row: images.read(row) for row in rows}
-            return np.concatenate([retarget(each[row][None], self.spec.template) for row in rows])
+            rows = range(start, min(start + at_once, total))
+            names = [str(ids[row]) for row in rows]
+            found = self.portraits([read(row) for row in rows], names, faces=faces, aligned=aligned, order=order)
+            return np.stack([_one(each, name).crop for each, name in zip(found, names, strict=True)])
 
-        for block in map_ahead(crops, range(0, total, READ_AT_ONCE)):
+        parts: list[Floats] = []
+        for block in map_ahead(crops, range(0, total, at_once)):
             parts.append(self.features(block, mirror))
             if progress:
-                progress(min(READ_AT_ONCE * len(parts), total), total)
-        ids = [str(i) for i in range(total)] if isinstance(images, np.ndarray) else images.ids
+                progress(min(at_once * len(parts), total), total)
         return Embeddings(np.concatenate(parts), np.asarray(ids))
 
-    def crop(self, photograph: Image, name: str = "the photograph") -> Image:
-        """Detect and align: photograph [H, W, 3] uint8 RGB → crop [1, height, width, 3]. Otherwise as `portrait`."""
+    def crop(self, photograph: Picture, name: str | None = None) -> Image:
+        """Detect and align: photograph → crop [1, height, width, 3]. Otherwise as `portrait`."""
         return self.portrait(photograph, name=name).crop[None]
 
-    def portrait(self, image: Image, *, aligned: bool = False, name: str = "the photograph") -> Portrait:
-        """Detect and align a photograph [H, W, 3] uint8 RGB, or take an aligned crop of a known template's size.
+    def portrait(self, image: Picture, *, aligned: bool = False, name: str | None = None) -> Portrait:
+        """Detect and align the face nearest a photograph's center, or take an aligned crop of a known template's size.
 
-        If there are several faces, uses the one nearest the center, with a warning. Raises FaceError for none. `name`
-        stands for the photograph in both messages.
+        If there are several faces, warns. Raises FaceError for none. `name` stands for the photograph in both messages.
         """
-        if aligned:
-            return Portrait(retarget(image[None], self.spec.template)[0])
-        faces = self.detector.detect(image)
-        if not faces:
-            raise FaceError(f"a face in {name}", "none found", "give a photograph with a visible face")
-        face = central(faces, image.shape)
-        if len(faces) > 1:
-            _log.warning("%d faces in %s: using the one nearest the center", len(faces), name)
-        return Portrait(align(image, face.landmarks, self.spec.template), face, len(faces))
+        names = None if name is None else [name]
+        found = _one(self.portraits([image], names, faces="center", aligned=aligned)[0], name or name_of(image))
+        if found.found > 1:
+            _log.warning("%d faces in %s: using the one nearest the center", found.found, name or name_of(image))
+        return found
 
-    def see(self, portraits: Sequence[Portrait]) -> list[Seen]:
-        """Embed portraits, both orientations, and assess them by the certificate's conditions where it has some."""
-        features = self.features(np.stack([each.crop for each in portraits]))
+    def portraits(
+        self,
+        photographs: Sequence[Picture],
+        names: Sequence[str] | None = None,
+        *,
+        faces: Choice = "all",
+        aligned: bool = False,
+        order: Order = "RGB",
+    ) -> list[list[Portrait]]:
+        """Detect and align faces in several photographs, as `faces` does; an empty list for one without a face.
+
+        names: for messages; by default the paths, or "the photograph".
+        """
+        called = [name_of(each) for each in photographs] if names is None else names
+        opened = zip(photographs, called, strict=True)
+        if aligned:
+            crops = (decoded(open_picture(each, order), name) for each, name in opened)
+            return [[Portrait(retarget(crop[None], self.spec.template)[0])] for crop in crops]
+        found = [Photograph.open(open_picture(each, order), name) for each, name in opened]
+        portraits = []
+        for each in find_portraits(self.detector, found, find_template(self.spec.template), faces):
+            if isinstance(each, Exception):
+                raise each
+            portraits.append(each)
+        return portraits
+
+    def see(self, portraits: Sequence[Portrait], *, mirror: Mirror = "sum") -> list[FaceRecord]:
+        """Embed portraits and assess them by the certificate's conditions where it has some.
+
+        mirror: as for `features`. Certificates are measured with "sum" and do not cover anything else.
+        """
+        features = self.features(np.stack([each.crop for each in portraits]), mirror)
         found = Embeddings(features, np.arange(len(portraits)).astype(str))
         known = self.assess(found.vectors, portraits)
+        if mirror != "sum" and self.operating_point:
+            known = [replace(each, outside=(*each.outside, ONE_ORIENTATION)) for each in known]
         return [
-            Seen(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found, known[row])
+            FaceRecord(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found, known[row])
             for row, each in enumerate(portraits)
         ]
 
@@ -189,34 +278,94 @@ class Embedder:
 
     def verify(
         self,
-        a: Image,
-        b: Image,
+        a: Picture,
+        b: Picture,
         *,
+        faces: Choice = "center",
         aligned: bool = False,
+        order: Order = "RGB",
         anyway: bool = False,
-        names: tuple[str, str] = ("the first", "the second"),
+        names: tuple[str, str] | None = None,
     ) -> Match:
-        """Compare two photographs [H, W, 3] uint8 RGB, or two aligned crops of a known template's size.
+        """Compare two photographs, or two aligned crops of a known template's size, given as for `faces`.
 
         Both orientations are embedded. The decision is the operating point's; None without one. Where the certificate
-        has conditions and a photograph lies outside, the match is undecided; `anyway` decides all the same.
+        has conditions and a photograph lies outside, the match is undecided; `anyway` decides all the same. With
+        faces="all" the best pair of faces is the answer; see `compare`.
         Raises FaceError where no face is found.
         """
-        images = zip((a, b), names, strict=True)
-        seen = self.see([self.portrait(image, aligned=aligned, name=name) for image, name in images])
-        score = float(cosine.paired(*(cosine.exact(each.vector) for each in seen)))
-        decision = self.operating_point.accepts(score) if self.operating_point else None
-        return covered(Match(score, decision), seen, names, anyway=anyway)
+        return self.compare(a, b, faces=faces, aligned=aligned, order=order, anyway=anyway, names=names)[0]
+
+    def compare(
+        self,
+        a: Picture,
+        b: Picture,
+        *,
+        faces: Choice = "all",
+        aligned: bool = False,
+        order: Order = "RGB",
+        anyway: bool = False,
+        names: tuple[str, str] | None = None,
+    ) -> list[Match]:
+        """Compare every chosen face of a photograph with every one of another, best pair first; else as `verify`.
+
+        The more pairs, the likelier a false match among them.
+        """
+        called = names or (name_of(a, "the first"), name_of(b, "the second"))
+        portraits = self.portraits((a, b), called, faces=faces, aligned=aligned, order=order)
+        for found, name in zip(portraits, called, strict=True):
+            _one(found, name)
+        seen = self.see([*portraits[0], *portraits[1]])
+        exact = [cosine.exact(each.vector) for each in seen]
+        count = len(portraits[0])
+        matches = []
+        for i, j in product(range(count), range(count, len(seen))):
+            score = float(cosine.paired(exact[i], exact[j]))
+            decision = self.operating_point.accepts(score) if self.operating_point else None
+            matches.append(covered(Match(score, decision), [seen[i], seen[j]], called, anyway=anyway))
+        return sorted(matches, key=lambda match: -match.score)
+
+    @staticmethod
+    def fuse(vectors: ArrayLike, weights: ArrayLike | None = None) -> Floats:
+        """Fuse vectors [N, D] of one person into a template [D]: the normalized mean of the unit vectors.
+
+        weights: [N], not negative, such as `FaceRecord.quality`; None for equal weights.
+        Raises InputError for other shapes, NaN, or a sum of zero.
+        """
+        return fuse(vectors, weights)
+
+    def open_gallery(self, url: str | Path, *, key: bytes | str | None = None, create: bool = True) -> FaceGallery:
+        """Open a gallery of this model that enrols and searches photographs; arguments as of `gallery.open_gallery`."""
+        from ..gallery import open_gallery
+
+        return FaceGallery(self, open_gallery(
+            url, model=self.sha256, operating_point=self.operating_point, key=key, create=create
+        ))  # fmt: skip
 
 
-def verify(a: str | Path | Image, b: str | Path | Image, *, model: str | Path | None = None) -> Match:
-    """Compare the faces in two photographs, given as files or as [H, W, 3] uint8 RGB.
+def _listed(images: Any) -> list[Picture]:
+    """Several pictures, or one."""
+    return list(images) if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4 else [images]
+
+
+def _names(pictures: Sequence[Picture]) -> list[str]:
+    """The pictures' paths where they are distinct, else their numbers."""
+    paths = [name_of(each, "") for each in pictures]
+    return paths if all(paths) and len(set(paths)) == len(paths) else [str(i) for i in range(len(paths))]
+
+
+def _one(found: Sequence[Portrait], name: str) -> Portrait:
+    """The first of the portraits. Raises FaceError if there is none."""
+    if not found:
+        raise no_face(name)
+    return found[0]
+
+
+def verify(a: Picture, b: Picture, *, model: str | Path | None = None, order: Order = "RGB") -> Match:
+    """Compare the faces in two photographs, each a path, bytes, file, Pillow image, array or tensor; see `read_image`.
 
     model: as for `Embedder.load`; to compare many pairs, load an Embedder once and call its `verify`.
 
     Raises DataError for a file that is no photograph, FaceError where no face is found, ModelError for another model.
     """
-    pairs = ((a, "the first"), (b, "the second"))
-    names = [str(each) if isinstance(each, str | Path) else place for each, place in pairs]
-    images = [read_image(each) if isinstance(each, str | Path) else each for each in (a, b)]
-    return Embedder.load(model).verify(images[0], images[1], names=(names[0], names[1]))
+    return Embedder.load(model).verify(a, b, order=order)

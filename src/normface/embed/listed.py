@@ -16,12 +16,12 @@ from ..data import open_reader
 from ..errors import DataError
 from ..faces import find_template, size_fault
 from ..faces.batch import Work, align_all, kind_of
+from ..faces.finding import Portrait
 from ..faces.photographs import Photographs, open_photographs
 from ..protocols import Failures, Inputs, inputs_of, of_list, operating_point, read_lfw_pairs
 from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Face, OperatingPoint, Result
 from .embedder import Embedder, Mirror
-from .seen import Portrait
 
 ASSESSED = 256  # crops held at once
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..data.catalogue import fetched, find, named
+from ..data.catalogue import fetched, find, listed_as
 from ..errors import ConfigError, ModelError, require
 from ..inference import Device
 from .network import Network
@@ -64,7 +64,7 @@ def model_path(model: str | Path | None) -> Path:
                 "name one: --model RUN or --model FILE.onnx (train it with: normface train, or: normface demo)",
             )  # fmt: skip
         return DEFAULT
-    if named(model):
+    if listed_as(model):
         return fetched(find(str(model), "recognizer"))
     if not Path(model).exists():
         raise ModelError(

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.catalogue import named
+from ..data.catalogue import listed_as
 from ..errors import ModelError
 from ..types import Floats, InputSpec, OperatingPoint
 
@@ -66,7 +66,7 @@ class Network:
 
 def certificate(model: str | Path) -> Path:
     """Return the path of a model's operating point: in its run folder, or next to its file, fetched or its own."""
-    listed = named(model)
+    listed = listed_as(model)
     model = listed.path if listed else Path(model)
     return model / "operating_point.json" if model.is_dir() else model.with_suffix(".operating_point.json")
 

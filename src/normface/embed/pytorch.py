@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,22 @@ from ..types import Floats
 from .network import Network, Run, operating_point
 
 
-def torch_runner(model: Model) -> Run:
+@dataclass(frozen=True)
+class TorchRun:
     """[N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
-    device = next(model.parameters()).device
 
-    def run(pixels: NDArray[np.float32]) -> Floats:
+    model: Model
+
+    def __call__(self, pixels: NDArray[np.float32]) -> Floats:
         with torch.inference_mode():
-            x = torch.from_numpy(pixels).to(device)
-            features: Floats = model(x).float().cpu().numpy()
+            x = torch.from_numpy(pixels).to(next(self.model.parameters()).device)
+            features: Floats = self.model(x).float().cpu().numpy()
         return features
 
-    return run
+
+def torch_runner(model: Model) -> Run:
+    """Return a model as the function of a Network, which can be pickled if the model can."""
+    return TorchRun(model)
 
 
 def load_model(run: str | Path) -> tuple[Model, str]:

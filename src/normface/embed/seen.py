@@ -4,35 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from ..conditions import Assessment
 from ..errors import FaceError
+from ..faces import eye_distance
 from ..types import Face, Floats, Image, Match
 
 
-class Portrait(NamedTuple):
-    """A face cut out of a photograph.
+@dataclass(frozen=True)
+class FaceRecord:
+    """A face with its embedding.
 
     Attributes:
         crop: [height, width, 3] uint8 RGB, aligned.
-        face: in the photograph's pixels; None for an image that came aligned.
-        found: how many faces there were; the one nearest the center is `face`.
-    """
-
-    crop: Image
-    face: Face | None = None
-    found: int = 1
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A portrait with its embedding.
-
-    Attributes:
-        crop, face, found: as in `Portrait`.
         vector: [D], unit.
         norm: length of the feature before it was normalized.
+        face: in the photograph's pixels; None for an image that came aligned.
+        found: how many faces the photograph has.
         assessment: what the certificate's conditions say of the photograph.
     """
 
@@ -43,24 +31,62 @@ class Seen:
     found: int
     assessment: Assessment = field(default_factory=Assessment)
 
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """x0, y0, x1, y1 in the photograph's pixels."""
+        return self.face.box if self.face else None
 
-def covered(match: Match, seen: Sequence[Seen], names: Sequence[str], *, anyway: bool = False) -> Match:
-    """The match without its decision where one of the photographs lies outside the certificate's conditions.
+    @property
+    def landmarks(self) -> Floats | None:
+        """[5, 2], see `Face`."""
+        return self.face.landmarks if self.face else None
+
+    @property
+    def score(self) -> float | None:
+        """The detector's, in [0, 1]."""
+        return self.face.score if self.face else None
+
+    @property
+    def eye_distance(self) -> float | None:
+        """Distance between the eyes in the photograph's pixels."""
+        return eye_distance(self.face.landmarks) if self.face else None
+
+    @property
+    def quality(self) -> float:
+        """Weight for `Embedder.fuse`, in [0, 1]: 1 minus the estimated risk; without conditions the detector's score.
+
+        1 for an aligned crop without conditions.
+        """
+        if self.assessment.risk is not None:
+            return 1 - self.assessment.risk
+        return 1.0 if self.face is None else self.face.score
+
+
+def covered(match: Match, seen: Sequence[FaceRecord], names: Sequence[str], *, anyway: bool = False) -> Match:
+    """The match with its faces, and without its decision where a photograph lies outside the certificate's conditions.
 
     `anyway` keeps the decision. Either way the match says what lies outside, by the photographs' names.
     """
     outside = tuple(complaints(seen, names))
     risks = [each.assessment.risk for each in seen if each.assessment.risk is not None]
     decision = match.decision if anyway or not outside else None
-    return replace(match, decision=decision, outside=outside, risk=max(risks, default=None))
+    return replace(
+        match, decision=decision, outside=outside, risk=max(risks, default=None),
+        faces=tuple(each.face for each in seen), found=tuple(each.found for each in seen),
+    )  # fmt: skip
 
 
-def complaints(seen: Sequence[Seen], names: Sequence[str]) -> list[str]:
+def no_face(name: str) -> FaceError:
+    """Return the error for a photograph without a face."""
+    return FaceError(f"a face in {name}", "none found", "give a photograph with a visible face")
+
+
+def complaints(seen: Sequence[FaceRecord], names: Sequence[str]) -> list[str]:
     """What lies outside the certificate's conditions, a sentence each, by the photographs' names."""
     return [f"{name}: {what}" for name, each in zip(names, seen, strict=True) for what in each.assessment.outside]
 
 
-def refuse_outside(seen: Sequence[Seen], names: Sequence[str], way: str = "--anyway") -> None:
+def refuse_outside(seen: Sequence[FaceRecord], names: Sequence[str], way: str = "--anyway") -> None:
     """Raise FaceError where a photograph lies outside the certificate's conditions; `way` is how to use it anyway."""
     if told := complaints(seen, names):
         raise FaceError(

@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data import Images, decode, decode_reduced, open_reader
+from ..data import Images, decode, open_reader
 from ..data.folder import wrapper
 from ..data.formats import reader_of
 from ..errors import DataError, FaceError
-from ..faces import DETECTORS, Detector, central, find_template, retarget, size_fault
+from ..faces import Detector, find_template, open_detector, retarget, size_fault
+from ..faces.finding import Portrait, find_portraits
 from ..faces.photographs import Photograph, Photographs, open_photographs
-from ..types import Face, Image
+from ..inference import Device
+from ..types import Image
 
-DETAIL = 500  # photographs are looked at reduced, as `normface align` does
 PROBED = 8  # images looked at to tell crops from photographs
 
 
@@ -41,6 +42,7 @@ class Source:
         template: of the crops to produce.
         photographs: whether faces must be detected and aligned.
         strict: refuse JPEGs that lack their last bytes.
+        detector, device: for `faces.open_detector`.
     """
 
     path: Path
@@ -48,9 +50,12 @@ class Source:
     template: str
     photographs: bool
     strict: bool = False
+    detector: str = "mtcnn"
+    device: Device = "auto"
 
     def __reduce__(self) -> tuple[Callable[..., Source], tuple[Any, ...]]:
-        return _reopened, (self.path, self.template, self.photographs, self.strict, self.digest)
+        how = (self.path, self.template, self.photographs, self.strict, self.detector, self.device)
+        return _reopened, (*how, self.digest)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -60,6 +65,14 @@ class Source:
         names = self.images.names
         root = wrapper(names) if all("/" in name for name in names) else ""
         return [name[len(root) :] for name in names]
+
+    @property
+    def tools(self) -> dict[str, str]:
+        """What finds the faces in photographs, and where it really runs."""
+        if not self.photographs:
+            return {}
+        where = getattr(_detector(self.detector, self.device), "device", "cpu")
+        return {"detector": self.detector, "detector_device": str(where)}
 
     @property
     def unread(self) -> dict[str, int]:
@@ -104,30 +117,29 @@ class Source:
         """Of each photograph the face nearest its center, or why there is none."""
         opened = [self._open(row) for row in rows]
         seen = [each for each in opened if isinstance(each, Photograph)]
-        faces = iter(_detector().detect_many([each.reduced.image for each in seen]))
-        return [each if isinstance(each, str) else self._cut(each, next(faces)) for each in opened]
+        found = iter(find_portraits(_detector(self.detector, self.device), seen, find_template(self.template)))
+        return [each if isinstance(each, str) else _crop_or_reason(next(found)) for each in opened]
 
     def _open(self, row: int) -> Photograph | str:
         try:
-            data = self.encoded(row)
-            return Photograph(self.ids[row], data, decode_reduced(data, self.ids[row], DETAIL, strict=self.strict))
+            return Photograph.open(self.encoded(row), self.ids[row], strict=self.strict)
         except DataError as error:
             return error.got
 
-    def _cut(self, photograph: Photograph, faces: list[Face]) -> Image | str:
-        if not faces:
-            return "no face found"
-        try:
-            return photograph.crop(central(faces, photograph.reduced.image.shape), find_template(self.template))
-        except FaceError as error:
-            return f"degenerate landmarks {error.got}"
 
-
-def open_source(path: str | Path, template: str, photographs: bool | None = None, *, strict: bool = False) -> Source:
+def open_source(
+    path: str | Path,
+    template: str,
+    photographs: bool | None = None,
+    *,
+    strict: bool = False,
+    detector: str = "mtcnn",
+    device: Device = "auto",
+) -> Source:
     """Open the images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of paths.
 
     `photographs`: True for photographs, False for aligned crops, None to decide by the sizes of the first images.
-    `strict` refuses JPEGs that lack their last bytes.
+    `strict` refuses JPEGs that lack their last bytes. Photographs need a detector, see `faces.open_detector`.
     Raises DataError if there are none.
     """
     path = Path(path).absolute()
@@ -136,7 +148,10 @@ def open_source(path: str | Path, template: str, photographs: bool | None = None
         probe = Source(path, images, template, False)
         found = [probe._crop(row) for row in range(min(PROBED, len(probe.ids)))]
         photographs = any(isinstance(each, str) and "not an aligned crop" in each for each in found)
-    return Source(path, images, template, photographs, strict)
+    opened = Source(path, images, template, photographs, strict, detector, device)
+    if photographs:
+        _detector(detector, device)  # an unknown one is refused before the work
+    return opened
 
 
 def _open(path: Path) -> Images | Photographs:
@@ -144,15 +159,25 @@ def _open(path: Path) -> Images | Photographs:
     return open_photographs(path) if reader_of(path) in ("folder", "zip") else open_reader(path)
 
 
+def _crop_or_reason(found: list[Portrait] | FaceError | DataError) -> Image | str:
+    if isinstance(found, DataError):
+        return found.got
+    if isinstance(found, FaceError):
+        return f"degenerate landmarks {found.got}"
+    return found[0].crop if found else "no face found"
+
+
 @cache
-def _reopened(path: Path, template: str, photographs: bool, strict: bool, digest: str) -> Source:
+def _reopened(
+    path: Path, template: str, photographs: bool, strict: bool, detector: str, device: Device, digest: str
+) -> Source:
     """A source in another process, once; the numbers of images must mean the same there."""
-    source = Source(path, _open(path), template, photographs, strict)
+    source = Source(path, _open(path), template, photographs, strict, detector, device)
     if source.digest != digest:
         raise DataError(f"the same images at {path} everywhere", "others", "copy them, and leave them as they are")
     return source
 
 
 @cache
-def _detector() -> Detector:
-    return DETECTORS.build("mtcnn")
+def _detector(name: str, device: Device) -> Detector:
+    return open_detector(name, device=device)

@@ -10,18 +10,23 @@ from ..inference import Device
 from ..registry import Registry, meant
 from ..types import Face, Image
 from .alignment import align, retarget, size_fault
-from .face_choice import central, choose
+from .face_choice import Choice, central, choose
 from .quality import Pose, eye_distance, pose, shape, sharpness, signals
 from .template import TEMPLATES, Template, find_template, similarity
 
 __all__ = [
-    "DETECTORS", "TEMPLATES", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance",
+    "DETECTORS", "TEMPLATES", "Choice", "Detector", "Pose", "Template", "align", "central", "choose", "eye_distance",
     "find_template", "open_detector", "pose", "retarget", "shape", "sharpness", "signals", "similarity", "size_fault",
 ]  # fmt: skip
 
 
 class Detector(Protocol):
-    """Finds faces in photographs; safe to use from several threads."""
+    """Finds faces in photographs; safe to use from several threads.
+
+    A detector may have two attributes, measured for its scores: `plausible`, below which a face is doubtful if another
+    one reaches it, and `sure`, below which a photograph may be turned by 90, 180 or 270 degrees (`faces.finding`).
+    Without them, no face is doubtful and no photograph is turned.
+    """
 
     def detect(self, image: Image) -> list[Face]:
         """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first."""
@@ -42,13 +47,14 @@ def open_detector(name: str = "mtcnn", *, weights: str | Path | None = None, dev
     unknown name, ModelError for missing or other weights; for the device see `inference.Session`.
     """
     options: dict[str, Any] = {} if device == "auto" else {"device": device}
-    detectors = [each for each, listed in catalogue().items() if listed.kind == "detector"]
     if weights is not None:
-        options["weights"] = weights
-    elif name in detectors:
-        listed = catalogue()[name]
-        return DETECTORS.build(listed.detector, weights=fetched(listed), **options)
+        return DETECTORS.build(name, weights=weights, **options)
+    if name == "mtcnn":
+        return DETECTORS.build(name, **options)
+    listed = {each: found for each, found in catalogue().items() if found.kind == "detector"}
+    if name in listed:
+        return DETECTORS.build(listed[name].detector, weights=fetched(listed[name]), **options)
     if name not in DETECTORS:
-        known = [*DETECTORS, *detectors]
+        known = list(dict.fromkeys([*DETECTORS, *listed]))
         raise ConfigError(f"a detector among {', '.join(known)}", repr(name), meant(name, known))
     return DETECTORS.build(name, **options)

@@ -18,13 +18,13 @@ import numpy as np
 import simplejpeg
 
 from ..atomic import replacing
-from ..data.decoding import Reduced, decode_reduced
 from ..errors import ConfigError, DataError, FaceError
 from ..prefetch import map_ahead
 from ..types import Face, Floats, Image
 from . import Detector
-from .face_choice import Choice, choose
-from .photographs import Photograph, Photographs
+from .face_choice import Choice
+from .finding import Portrait, find_portraits
+from .photographs import DETAIL, Photograph, Photographs
 from .quality import eye_distance, pose, sharpness
 from .template import Template
 
@@ -56,7 +56,7 @@ class Work:
     landmarks: Mapping[str, Floats] | None = None
     choice: Choice = "center"
     format: Format = "jpg"
-    detail: int = 500
+    detail: int = DETAIL
 
     def __post_init__(self) -> None:
         if self.choice not in get_args(Choice) or self.format not in get_args(Format) or self.detail < 1:
@@ -77,8 +77,8 @@ def align_all(
     """Align all photographs into `folder`, in their folder structure, and write a journal. Returns its entries.
 
     An entry of the journal `align.jsonl` has `photograph` and either `refused` (the reason) or `faces`, each with
-    `crop`, `landmarks` and `box` in the photograph's pixels, `score`, `eye_distance` (pixels), `yaw`, `pitch`, `roll`
-    (degrees) and `sharpness`.
+    `crop`, `landmarks` and `box` in the photograph's pixels, `score`, `turn` (degrees clockwise by which the photograph
+    must be turned), `eye_distance` (pixels), `yaw`, `pitch`, `roll` (degrees) and `sharpness`.
     Calling it again on the same folder continues after the journal's last entry. `progress` is called with photographs
     done and in total.
 
@@ -137,48 +137,54 @@ class _Aligner:
             return "a name that leads out of the folder"
         try:
             data = self.photographs.source.read(name)
-            return Photograph(name, data, decode_reduced(data, name, self.work.detail))
+            return Photograph.open(data, name, detail=self.work.detail)
         except DataError as error:
             return error.got
 
-    def _find(self, photographs: list[Photograph]) -> list[list[Face]]:
-        """The chosen faces of each, in the pixels of its reduced image."""
+    def _find(self, photographs: list[Photograph]) -> list[list[Portrait] | FaceError | DataError]:
+        """The chosen faces of each."""
         if self.work.detector:
-            images = [each.reduced.image for each in photographs]
-            found = self.work.detector.detect_many(images)
-            return [choose(faces, image.shape, self.work.choice) for faces, image in zip(found, images, strict=True)]
-        points = self.work.landmarks or {}
-        return [
-            [Face((0, 0, 0, 0), each.reduced.to_reduced(points[each.name]), 1.0)] if each.name in points else []
-            for each in photographs
-        ]
+            return find_portraits(self.work.detector, photographs, self.work.template, self.work.choice)
+        return [self._placed(each) for each in photographs]
 
-    def _keep(self, photograph: Photograph, faces: list[Face]) -> Entry:
-        """Write the crops of a photograph; what is told of them."""
-        if not faces:
-            return {"refused": "no face found" if self.work.detector else "not in the file of landmarks"}
+    def _placed(self, photograph: Photograph) -> list[Portrait] | FaceError | DataError:
+        """The face whose landmarks are given."""
+        points = (self.work.landmarks or {}).get(photograph.name)
+        if points is None:
+            return []
+        face = Face((0, 0, 0, 0), points, 1.0)
         try:
-            cut = [(face, photograph.crop(face, self.work.template)) for face in faces]
-            told = [self._describe(photograph.reduced, face, crop) for face, crop in cut]
+            return [Portrait(photograph.crops([face], self.work.template)[0], face)]
+        except (FaceError, DataError) as error:
+            return error
+
+    def _keep(self, photograph: Photograph, found: list[Portrait] | FaceError | DataError) -> Entry:
+        """Write the crops of a photograph; what is told of them."""
+        if not found:
+            return {"refused": "no face found" if self.work.detector else "not in the file of landmarks"}
+        if isinstance(found, DataError):
+            return {"refused": found.got}
+        try:
+            if isinstance(found, FaceError):
+                raise found
+            told = [self._describe(each) for each in found]
         except FaceError as error:
             return {"refused": f"degenerate landmarks {error.got}"}
-        except DataError as error:
-            return {"refused": error.got}
-        for number, ((_, crop), each) in enumerate(zip(cut, told, strict=True), 1):
+        for number, (portrait, each) in enumerate(zip(found, told, strict=True), 1):
             each["crop"] = f"{self.crops[photograph.name]}{f'~{number}' * (number > 1)}.{self.work.format}"
             with replacing(self.folder / each["crop"]) as temporary:
-                temporary.write_bytes(_encode(crop, self.work.format))
+                temporary.write_bytes(_encode(portrait.crop, self.work.format))
         return {"faces": told}
 
-    def _describe(self, reduced: Reduced, face: Face, crop: Image) -> Entry:
-        landmarks = reduced.to_whole(face.landmarks)
-        told: Entry = {"crop": "", "landmarks": landmarks.round(2).tolist()}
+    def _describe(self, portrait: Portrait) -> Entry:
+        face = portrait.face
+        assert face is not None
+        told: Entry = {"crop": "", "landmarks": face.landmarks.round(2).tolist()}
         if self.work.detector:
-            box = reduced.to_whole(np.reshape(face.box, (2, 2)))
-            told |= {"box": box.ravel().round(2).tolist(), "score": round(face.score, 4)}
-        told["eye_distance"] = round(eye_distance(landmarks), 2)
-        told |= {name: round(angle, 1) for name, angle in pose(landmarks)._asdict().items()}
-        return {**told, "sharpness": round(sharpness(crop), 1)}
+            told |= {"box": [round(side, 2) for side in face.box], "score": round(face.score, 4), "turn": face.turn}
+        told["eye_distance"] = round(eye_distance(face.landmarks), 2)
+        told |= {name: round(angle, 1) for name, angle in pose(face.landmarks)._asdict().items()}
+        return {**told, "sharpness": round(sharpness(portrait.crop), 1)}
 
 
 def kind_of(reason: str) -> str:

@@ -10,19 +10,30 @@ import numpy as np
 from ..errors import ConfigError, FaceError
 from ..types import Face
 
-Choice = Literal["center", "largest", "all"]
+Choice = Literal["center", "largest", "best", "all"]
 
 
-def choose(faces: Sequence[Face], size: tuple[int, ...], choice: Choice = "center") -> list[Face]:
-    """Choose the face nearest the center of an image of `size` (height, width), the largest, or all of them.
+def choose(
+    faces: Sequence[Face], size: tuple[int, ...], choice: Choice = "center", plausible: float = 0.0
+) -> list[Face]:
+    """Choose the face nearest the center of an image of `size` (height, width), the largest, the best scored, or all.
 
+    plausible: center and largest look among scores of at least this, if there are any; see `Detector`.
     Returns an empty list if there is none. Raises ConfigError for an unknown choice.
     """
     if choice not in get_args(Choice):
         raise ConfigError(f"faces among {', '.join(get_args(Choice))}", repr(choice), "correct the choice")
     if not faces or choice == "all":
         return list(faces)
-    return [central(faces, size) if choice == "center" else max(faces, key=_area)]
+    if choice == "best":
+        return [max(faces, key=lambda face: face.score)]
+    likely = credible(faces, plausible) or faces
+    return [central(likely, size) if choice == "center" else max(likely, key=_area)]
+
+
+def credible(faces: Sequence[Face], plausible: float) -> list[Face]:
+    """Return the faces with scores of at least `plausible`."""
+    return [face for face in faces if face.score >= plausible]
 
 
 def central(faces: Sequence[Face], size: tuple[int, ...]) -> Face:

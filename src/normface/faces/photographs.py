@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.decoding import EXTENSIONS, Reduced, decode_reduced
+from ..data.decoding import EXTENSIONS, MAX_PIXELS, Reduced, decode_reduced, reduce
 from ..data.folder import is_image, unread, warn_of_unread
 from ..data.source import Source, open_source, read_file
 from ..errors import DataError
 from ..types import Face, Floats, Image
 from .alignment import align, zoom
 from .template import Template
+
+DETAIL = 500  # pixels that the shorter side keeps where a photograph is reduced for detection
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,50 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Photograph:
-    """An encoded photograph, decoded at the size that detection needs."""
+    """A photograph at the size that detection needs.
+
+    Attributes:
+        name: for messages.
+        data: encoded, or pixels [H, W, 3] uint8 RGB.
+        reduced: what is looked at.
+        finest: `crops` decodes no larger than at 1/`finest` of the size.
+    """
 
     name: str
-    data: bytes
+    data: bytes | Image
     reduced: Reduced
+    finest: int = 1
 
-    def crop(self, face: Face, template: Template) -> Image:
-        """Return the aligned crop of a face; decodes the photograph at a larger size if the crop can use it."""
-        reduced, landmarks = self.reduced, face.landmarks
-        fine = zoom(template.fit(landmarks))
-        if fine < 1 < reduced.factor:
-            reduced = decode_reduced(self.data, self.name, math.ceil(min(reduced.image.shape[:2]) / fine))
-            landmarks = reduced.to_reduced(self.reduced.to_whole(landmarks))
-        return align(reduced.image, landmarks, template)
+    @classmethod
+    def open(
+        cls,
+        data: bytes | Image,
+        name: str,
+        *,
+        detail: int = DETAIL,
+        finest: int = 1,
+        max_pixels: int = MAX_PIXELS,
+        strict: bool = False,
+    ) -> Photograph:
+        """Decode a photograph reduced where its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
+        if isinstance(data, np.ndarray):
+            return cls(name, data, reduce(data, detail), finest)
+        return cls(name, data, decode_reduced(data, name, detail, strict=strict, max_pixels=max_pixels), finest)
+
+    def crops(self, faces: Sequence[Face], template: Template) -> list[Image]:
+        """Return aligned crops of faces in the photograph's pixels.
+
+        The photograph is decoded again, at a larger size, for a face whose crop can use it. Raises FaceError for
+        degenerate landmarks, DataError for a damaged file.
+        """
+        sizes, crops = {self.reduced.factor: self.reduced}, []
+        for face in faces:
+            fine = zoom(template.fit(face.landmarks))  # the photograph's pixels that a pixel of the crop covers
+            factor = next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, self.finest)))
+            if factor not in sizes:
+                sizes[factor] = Photograph.open(self.data, self.name, detail=min(self.reduced.size) // factor).reduced
+            crops.append(align(sizes[factor].image, sizes[factor].to_reduced(face.landmarks), template))
+        return crops
 
 
 def open_photographs(path: str | Path) -> Photographs:

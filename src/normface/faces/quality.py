@@ -95,5 +95,7 @@ def signals(crop: Image, face: Face | None = None) -> dict[str, float]:
         "light": mean, "contrast": spread, "detail": detail,
     }  # fmt: skip
     if face is not None:
-        found |= {"eye_distance": eye_distance(face.landmarks), "detection": face.score, "shape": shape(face.landmarks)}
+        wide = shape(face.landmarks)
+        upright = wide if face.turn % 180 == 0 or not wide else 1 / wide  # a turn by 90° swaps width and height
+        found |= {"eye_distance": eye_distance(face.landmarks), "detection": face.score, "shape": upright}
     return {name: value for name, value in found.items() if np.isfinite(value)}

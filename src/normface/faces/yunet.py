@@ -48,6 +48,9 @@ class yunet:
         except Exception as error:  # cv2.error, or whatever a foreign network's outputs lead to
             raise ModelError("the weights of YuNet", f"{weights} ('{error}')", _WHERE) from error
 
+    def __reduce__(self) -> tuple[type[yunet], tuple[str, float]]:
+        return yunet, (self.weights, self.threshold)
+
     def detect(self, image: Image) -> list[Face]:
         """Detect faces in a photograph [H, W, 3] uint8 RGB, most confident first. Raises InputError otherwise."""
         check_photograph(image)

@@ -30,7 +30,7 @@ from ..errors import DataError
 from .base import Event
 
 COUNTERS_VARIABLE = "NORMFACE_GALLERY_COUNTERS"
-SCHEMA = """
+LOG_SCHEMA = """
 CREATE TABLE audit (
     number INTEGER PRIMARY KEY, time REAL NOT NULL, action TEXT NOT NULL, person TEXT, subject INTEGER,
     detail TEXT NOT NULL, hash BLOB NOT NULL, actor TEXT, seal BLOB);
@@ -103,7 +103,7 @@ class Log:
         self.append(db, Note("prune", detail=f"lines to {end}, older than {day}"))
         db.execute("DROP TRIGGER audit_stays")
         count = db.execute("DELETE FROM audit WHERE number <= ?", (end,)).rowcount
-        db.execute(next(line for line in SCHEMA.strip().split(";\n") if "audit_stays" in line).removesuffix(";"))
+        db.execute(next(line for line in LOG_SCHEMA.strip().split(";\n") if "audit_stays" in line).removesuffix(";"))
         db.execute("INSERT OR REPLACE INTO meta VALUES ('pruned', ?)", (end.to_bytes(8, "big") + found[0],))
         return count
 

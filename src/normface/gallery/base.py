@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,9 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ConfigError, InputError, ModelError
 from ..types import Floats, Match, OperatingPoint
 from .names import PersonId, checked_name, folded
-
-if TYPE_CHECKING:
-    from .doubts import Doubt
 
 TIMES = (-2208988800.0, 7258118400.0)  # 1900 to 2200, in seconds since 1970
 TAG_LIMIT = 100  # characters
@@ -203,6 +200,27 @@ class Migration(Protocol):
     def abandon(self) -> int:
         """Cancel: erase the templates of the new model. Returns their number."""
         ...
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A question about one row of an enrolment.
+
+    Attributes:
+        row: of the enrolment.
+        kind: `duplicate`: the photograph is enrolled under this name already. `known`: the face is accepted as another
+            person. `unlike`: it is not accepted as any of the person's other photographs. `name`: somebody of nearly
+            this name is enrolled.
+        person: the name in the enrolment.
+        other: the name of the other person, for `known` and `name`.
+        score: cosine with the other person, or the best one with the person; None for `name`.
+    """
+
+    row: int
+    kind: Literal["duplicate", "known", "unlike", "name"]
+    person: str
+    other: str | None = None
+    score: float | None = None
 
 
 @runtime_checkable

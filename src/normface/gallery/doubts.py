@@ -4,38 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from ..errors import ConfigError
-from .base import Enrolments
+from .base import Doubt, Enrolments
 from .names import folded
 
 Decide = Callable[[float], bool | None]
 SAME = 1 - 1e-6  # cosine from which two vectors are of the same photograph
 AT_ONCE = 1024  # rows of an enrolment that are compared with all others at once
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A question about one row of an enrolment.
-
-    Attributes:
-        row: of the enrolment.
-        kind: `duplicate`: the photograph is enrolled under this name already. `known`: the face is accepted as another
-            person. `unlike`: it is not accepted as any of the person's other photographs. `name`: somebody of nearly
-            this name is enrolled.
-        person: the name in the enrolment.
-        other: the name of the other person, for `known` and `name`.
-        score: cosine with the other person, or the best one with the person; None for `name`.
-    """
-
-    row: int
-    kind: Literal["duplicate", "known", "unlike", "name"]
-    person: str
-    other: str | None = None
-    score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from . import GALLERIES
 from .audit import Log, Note, pruned_to
 from .base import (
     Decider,
+    Doubt,
     Enrolments,
     Erased,
     Event,
@@ -35,7 +36,7 @@ from .base import (
     unit_query,
     unknown,
 )
-from .doubts import Doubt, Look, find_doubts
+from .doubts import Look, find_doubts
 from .encryption import KEY_VARIABLE, Locked, Plain, Seal, Sealed, master_key
 from .index import Index
 from .migration import EmbeddedMigration
@@ -387,7 +388,8 @@ class EmbeddedGallery(Gallery):
     def templates(self, person: str) -> list[Template]:
         """See `Gallery`."""
         with self._view() as db:
-            return self._rows.templates(db, *self._rows.get(db, person), self._version)
+            images = not isinstance(self._seal, Locked)  # thumbnails are sealed, the rest is not
+            return self._rows.templates(db, *self._rows.get(db, person), self._version, images=images)
 
     def rename(self, person: str, name: str) -> Person:
         """See `Gallery`."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from .. import cosine
 from ..errors import require
+from ..system_facts import usable_cores
 
 BLOCK = 256  # templates whose greatest score is looked at together
 TASKS = 8  # of a thread in a scan, alike in size: one that ends early takes one more, and starting them costs little
@@ -53,7 +54,7 @@ class Index:
         self._ids, self._owners = np.zeros(room, np.int64), np.zeros(room, np.int64)
         self._scores = np.zeros(room, np.float32)  # of the last query: new memory would cost more than its filling
         self._sketched: NDArray[np.uint8] | None = None  # made when the first approximate search asks for it
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = usable_cores()
         self._threads = min(threads, 16)
         self._executor, self._process = ThreadPoolExecutor(self._threads), os.getpid()
         np.empty(2**24, np.uint8)  # given back at once: from now on glibc keeps so much for the parts that `add` codes

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .names import PersonId, folded, near
 
-COLUMNS = {
+ADDED = {
     "people": ("public TEXT", "folded TEXT", "near TEXT"),
     "templates": ("source TEXT", "thumbnail BLOB"),
     "audit": ("actor TEXT", "seal BLOB"),
@@ -22,7 +22,7 @@ COLUMNS = {
 
 def upgrade(db: sqlite3.Connection, schema: Sequence[str], format: int) -> None:
     """Bring a file of format 1 to the `schema`, within a transaction."""
-    for table, columns in COLUMNS.items():
+    for table, columns in ADDED.items():
         for column in columns:
             db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
     db.execute("DROP INDEX templates_of")  # made anew below, with the version in it

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..system_facts import UNKNOWN, or_unknown
+from ..system_facts import UNKNOWN, or_unknown, usable_cores
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 MIB = 1 << 20
@@ -34,9 +34,7 @@ def limits(proc: Path = PROC, cgroup: Path = CGROUP) -> dict[str, Any]:
 
 
 def _affinity() -> int:
-    if sys.platform == "win32" or sys.platform == "darwin":
-        return os.cpu_count() or 1  # macOS has no affinity; Windows' groups are beyond this report
-    return len(os.sched_getaffinity(0))
+    return usable_cores()
 
 
 def _load() -> float:

@@ -1,4 +1,4 @@
-"""Protocols: Embeddings in, a Result out, with intervals; never a model, never an image."""
+"""Evaluation protocols: compute a Result with intervals from embeddings or scores, without models and images."""
 
 __all__ = [
     "PROTOCOLS",

@@ -31,7 +31,7 @@ _CELLS = 1 << 20  # of a tile of cosines, which then stays in the processor's ca
 
 @dataclass(frozen=True)
 class Tally:
-    """What comparisons leave behind.
+    """Summary of many comparisons, from which low false accept rates are exact.
 
     Attributes:
         genuine: [G] scores, falling; `genuine_subject` [G] whose.

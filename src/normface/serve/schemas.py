@@ -29,7 +29,8 @@ _DECISION = {
 }  # fmt: skip
 _FACE = {
     "box": [71.2, 62.0, 172.9, 203.4], "landmarks": [[100, 112], [147, 111], [124, 140], [105, 166], [144, 165]],
-    "score": 0.9998, "found": 1, "norm": 21.4, "risk": 0.0008, "outside": [], "crop": None, "crop_landmarks": None,
+    "score": 0.9998, "found": 1, "turn": 0, "norm": 21.4, "risk": 0.0008, "outside": [],
+    "crop": None, "crop_landmarks": None,
 }  # fmt: skip
 
 
@@ -37,13 +38,19 @@ def _shown(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": list(examples)})
 
 
-class Fault(BaseModel):
-    """An error: what was expected, what was received, and what to do."""
+class Problem(BaseModel):
+    """An error (RFC 9457): what was expected, what was received, and what to do."""
 
     model_config = _shown({
+        "type": "urn:normface:problem:1:unsuitable-face", "title": "Unsuitable face", "status": 422,
+        "detail": "expected a face in photograph a, got none found; give a photograph with a visible face",
         "expected": "a face in photograph a", "got": "none found", "do": "give a photograph with a visible face",
         "request": "5c1f6c1b5f0e4b0f9a3c6f1d2e3b4a59",
     })  # fmt: skip
+    type: str = Field(description="urn:normface:problem:1:…, where 1 is the version; for programs.")
+    title: str
+    status: int
+    detail: str = Field(description="The next three members in one sentence; for people.")
     expected: str
     got: str
     do: str
@@ -124,13 +131,14 @@ class SearchThreshold(BaseModel):
 
 
 class Face(BaseModel):
-    """The face used: the one nearest the photograph's center. Coordinates are in the photograph's pixels."""
+    """The face used: the one nearest the center among the certain ones. Coordinates are in the photograph's pixels."""
 
     model_config = _shown(_FACE)
     box: list[float] | None = Field(description="x0, y0, x1, y1; null for an aligned image.")
     landmarks: list[list[float]] | None = Field(description="Left eye, right eye, nose, mouth corners: x, y.")
     score: float | None = Field(description="Confidence of the detector.")
     found: int = Field(description="Number of faces in the photograph.")
+    turn: int = Field(description="Degrees clockwise by which the photograph must be turned to stand upright.")
     norm: float = Field(description="Length of the feature before normalization.")
     risk: float | None = Field(
         description="Estimated share of strangers, photographed likewise, whom the photograph would match; null "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from ..data import Reader
 from ..errors import ConfigError, DataError
 from ..faces import retarget
 from ..prefetch import map_ahead
+from ..system_facts import usable_cores
 from ..types import Floats, Image, InputSpec, Ints
 from .augment import draw, move
 from .config import DataConfig
@@ -144,7 +144,7 @@ class Batches:
                 copies = [torch.from_numpy(part).pin_memory().to(device, non_blocking=True) for part in self[step]]
                 return copies, stream.record_event()
 
-        threads = max(1, min(8, (os.cpu_count() or 2) // torch.cuda.device_count() - 1))
+        threads = max(1, min(8, usable_cores() // torch.cuda.device_count() - 1))
         for copies, copied in map_ahead(load, range(start, stop), depth=2 * threads, threads=threads):
             computing = torch.cuda.current_stream(device)
             computing.wait_event(copied)

@@ -1,0 +1,76 @@
+"""Shared by the verbs that take photographs: which face to use, and what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from ..embed import Embedder
+from ..errors import ConfigError, DataError
+from ..faces import Choice, eye_distance
+from ..types import Face
+
+Faces = Annotated[  # no Choice, for which typer would import pydantic
+    str, typer.Option(help="Which face of several: center (the nearest to it), largest, best (scored), or all.")
+]
+Draw = Annotated[
+    Path | None,
+    typer.Option("--draw", metavar="OUT.png", help="Draw the faces into a copy of the photographs; used ones green."),
+]
+
+
+def chosen(faces: str) -> Choice:
+    """The choice that an option names. Raises ConfigError for another word."""
+    for choice in get_args(Choice):
+        if choice == faces:
+            return cast(Choice, choice)
+    raise ConfigError(f"--faces among {', '.join(get_args(Choice))}", repr(faces), "correct --faces")
+
+
+def told(name: str, face: Face | None, found: int) -> str:
+    """What was seen in a photograph, for people."""
+    if face is None:
+        return f"{name}: an aligned crop"
+    box = " ".join(f"{side:.0f}" for side in face.box)
+    turned = f", photograph turned by {face.turn}°" if face.turn else ""
+    seen = "1 face" if found == 1 else f"{found} faces"
+    return (
+        f"{name}: {seen} seen, used the one at {box}: score {face.score:.3f}, "
+        f"eyes {eye_distance(face.landmarks):.0f} px apart{turned}"
+    )
+
+
+def as_dict(name: str, face: Face | None, found: int) -> dict[str, Any]:
+    """What was seen in a photograph, for JSON."""
+    if face is None:
+        return {"photograph": name, "found": found, "box": None, "score": None, "eye_distance": None, "turn": 0}
+    return {
+        "photograph": name, "found": found, "box": [round(side, 2) for side in face.box],
+        "score": round(face.score, 4), "eye_distance": round(eye_distance(face.landmarks), 2), "turn": face.turn,
+    }  # fmt: skip
+
+
+def draw(embedder: Embedder, to: Path, photographs: Sequence[Path], used: Sequence[Sequence[Face | None]]) -> None:
+    """Write the photographs side by side into a PNG, with their faces. Raises DataError if it cannot be written."""
+    import cv2
+
+    from ..data.pictures import open_picture
+    from ..faces.draw import draw_faces, side_by_side
+    from ..faces.finding import find_faces
+    from ..faces.photographs import Photograph
+
+    if to.suffix.lower() != ".png":
+        raise ConfigError("a file OUT.png for --draw", str(to), "give it the ending .png")
+    opened = [Photograph.open(open_picture(path), str(path)) for path in photographs]
+    found = find_faces(embedder.detector, opened)
+    drawn = [
+        draw_faces(photograph, [face for face in chosen if face], faces)
+        for photograph, chosen, faces in zip(opened, used, found, strict=True)
+    ]
+    try:
+        to.write_bytes(cv2.imencode(".png", side_by_side(drawn)[..., ::-1])[1].tobytes())
+    except OSError as error:
+        raise DataError(f"to write {to}", f"'{error.strerror}'", "give another file") from error
