@@ -105,7 +105,7 @@ class TestFaces:
         code, out, _ = run("enrol", "Bob", group, *place, "--faces", "center")
         assert code == 0
         assert "3 faces seen" in out
-        assert run("enrol", "Ann", folder / "small.jpg", *place)[0] == 0
+        assert run("enrol", "Ann", folder / "small.jpg", *place, "--twin")[0] == 0
         code, out, _ = run("search", group, *place, "--faces", "all", "--json")
         told = json.loads(out)["faces"]
         named = {int(each["face"]["box"][0] // 250): each["matches"][0]["person"] for each in told}
