@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,10 +17,33 @@ from ..types import Floats, Match
 from .seen import FaceRecord, covered, no_face, refuse_outside
 
 if TYPE_CHECKING:
+    from ..faces.finding import Portrait
     from ..gallery import Gallery
-    from .embedder import Embedder
 
 Keep = Literal["each", "fused", "both"]
+
+
+class Sees(Protocol):
+    """What an `Embedder` does with photographs."""
+
+    def faces(
+        self, photograph: Picture, *, faces: Choice = ..., aligned: bool = ..., order: Order = ...
+    ) -> list[FaceRecord]:
+        """See `Embedder.faces`."""
+
+    def portraits(
+        self,
+        photographs: Sequence[Picture],
+        names: Sequence[str] | None = ...,
+        *,
+        faces: Choice = ...,
+        aligned: bool = ...,
+        order: Order = ...,
+    ) -> list[list[Portrait]]:
+        """See `Embedder.portraits`."""
+
+    def see(self, portraits: Sequence[Portrait]) -> list[FaceRecord]:
+        """See `Embedder.see`."""
 
 
 def fuse(vectors: ArrayLike, weights: ArrayLike | None = None) -> Floats:
@@ -47,7 +71,7 @@ class FaceGallery:
         embedder, gallery: its parts.
     """
 
-    def __init__(self, embedder: Embedder, gallery: Gallery) -> None:
+    def __init__(self, embedder: Sees, gallery: Gallery) -> None:
         self.embedder, self.gallery = embedder, gallery
 
     def enrol(
@@ -106,9 +130,9 @@ class FaceGallery:
     ) -> list[tuple[FaceRecord, list[Match]]]:
         """Return each face in a photograph with the k people most similar to it. Raises FaceError for no face."""
         seen, name = self._see(photograph, faces, aligned, order), name_of(photograph)
+        search = partial(self.gallery.search, k=k, tag=tag, threshold=threshold)
         return [
-            (each, [covered(match, [each], [name], anyway=anyway) for match in self.gallery.search(each.vector, k)])
-            for each in seen
+            (each, [covered(match, [each], [name], anyway=anyway) for match in search(each.vector)]) for each in seen
         ]
 
     def verify(
@@ -139,7 +163,7 @@ class FaceGallery:
 
 
 def enrollable(
-    embedder: Embedder,
+    embedder: Sees,
     photographs: Sequence[Picture],
     *,
     faces: Choice | None = None,
