@@ -60,7 +60,7 @@ def test_every_verb_computes_the_same_vector(model, folder, run, tmp_path):
 
     place = ["--gallery", f"file:{tmp_path / 'people.db'}", "--model", model]
     for file in files:
-        assert run("enrol", file.stem, file, *place)[0] == 0
+        assert run("enrol", file.stem, file, *place, "--twin")[0] == 0
     for file, vector in zip(files, wanted, strict=True):
         code, out, _ = run("search", file, *place, "-k", 1, "--json")
         told = json.loads(out)
