@@ -45,10 +45,11 @@ with httpx.Client(base_url=url, timeout=600) as service:
         print(f"Ann and {name}: cosine {told['score']:.3f}, one person: {told['same']} ({told['note']})")
 
     form = {"person": "Ann (an example)", "consent": "drawn, not photographed"}
-    ask("POST", "/v1/people", files=[("photographs", ann)], data=form)
+    enrolled = ask("POST", "/v1/people", files=[("photographs", ann)], data=form)
     best = ask("POST", "/v1/search", files={"photograph": ann_again}, data={"k": 1})["matches"][0]
     print(f"most like {best['person']}: cosine {best['score']:.3f}")
-    print(f"forgotten: {ask('DELETE', '/v1/people/Ann (an example)')['erased']} template")
+    gone = ask("DELETE", f"/v1/people/{enrolled['id']}")
+    print(f"forgotten: {gone['erased']} template")
 
 if process:
     process.terminate()

@@ -1,4 +1,4 @@
-"""Atomic file replacement: write next to the target, then rename onto it."""
+"""Files that several processes change: replaced at once by a rename, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     OSError (full disk, no permission) becomes a DataError.
     """
     path = Path(path)
+    if path.is_dir() or not path.name:
+        raise DataError("the name of a file to write", f"the folder {path}", "add a file's name")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,3 +36,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keep other processes that also ask for it from the files beside `path` while the block runs.
+
+    Locks the folder, because `replacing` gives `path` to another file. Creates missing folders. Windows has no such
+    lock, and the block runs without.
+    """
+    folder = Path(path).parent
+    try:
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except ImportError:
+        yield
+        return
+    except OSError as error:
+        raise DataError(f"to write {path}", f"'{error.strerror or error}'", "choose a writable folder") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -438,8 +438,8 @@ class SearchRule:
             return self.warning or ""
         rate = self.point.fpir
         return (
-            f"threshold {self.threshold:.4f}, for up to {self.point.enrolled:,} templates, where "
-            f"{100 * rate.value:.2g} % of searches for a stranger ({100 * rate.low:.2g} to {100 * rate.high:.2g}) "
+            f"threshold {self.threshold:.4f} for up to {self.point.enrolled:,} templates, among which "
+            f"{100 * rate.value:.3g} % of searches for a stranger ({100 * rate.low:.3g} to {100 * rate.high:.3g}) "
             f"accept somebody; expected false matches among the {self.templates:,} here: {self.false_matches:.2g}"
         )
 

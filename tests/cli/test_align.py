@@ -7,8 +7,8 @@ import pytest
 import simplejpeg
 from tests.cli.conftest import one_line
 
-from normface.cli.align import kind
 from normface.data.synthetic import photograph
+from normface.faces.batch import kind_of
 
 
 @pytest.fixture
@@ -66,5 +66,5 @@ def test_mistakes(run, folder, monkeypatch, words, part):
 
 
 def test_kinds():
-    assert kind("degenerate landmarks [[1, 2]]") == "degenerate landmarks"
-    assert kind("a damaged JPEG") == "not readable as an image"
+    assert kind_of("degenerate landmarks [[1, 2]]") == "degenerate landmarks"
+    assert kind_of("a damaged JPEG") == "not readable as an image"

@@ -125,7 +125,7 @@ def test_calibrate_writes_them(tmp_path, run):
                             (("crops", 110), ("faces", 110), ("bright", 240)))  # fmt: skip
     for person in range(60):
         (crops / f"p{person}" / "1.png").write_bytes((crops / f"p{person}" / "0.png").read_bytes())
-    calibrating = ["calibrate", "all_pairs", "--crops", crops, "--model", model, "--far", 0.1, "--replicates", 100]
+    calibrating = ["calibrate", "all_pairs", "--crops", crops, "--model", model, "--far", 0.1]
     code, _, err = run(*calibrating, "--conditions", f"bright={bright}")
     assert code == 2
     assert one_line(err, "--conditions FACES")

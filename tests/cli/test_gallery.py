@@ -61,7 +61,7 @@ def test_from_photographs_to_oblivion(run, model, place, drawn, tmp_path):
     assert [(p["person"], p["templates"]) for p in shown(out)["people"]] == [("Ann [b]", 3), ("Bo", 1)]
     assert Embeddings.load(tmp_path / "v.npz").ids.tolist() == [*(f"Ann [b]/000{i}" for i in (1, 2, 3)), "Bo/0001"]
     code, out, _ = run("forget", "Ann [b]", "--compact", "--json")
-    assert shown(out) == {"person": "Ann [b]", "templates": 3, "templates_left": 1}
+    assert shown(out) == {"person": "Ann [b]", "templates": 3, "wiped": True, "templates_left": 1}
     code, out, _ = run("people", "--log", "--json")
     assert [e["action"] for e in shown(out)["log"]].count("forget") == 1
     with open_gallery(tmp_path / "b.db") as backup:

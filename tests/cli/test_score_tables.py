@@ -66,7 +66,10 @@ def test_calibrate(run, tables, tmp_path):
     assert f"accept from score {point.threshold:.4f} on" in out
     assert "poor.csv accepts from score" in out
     assert one_line(run(*words[:4], "--far", 0.1)[2], "--out with --scores")
-    sure = json.loads(run(*words[:4], "--far", 0.1, "--confident", "--out", tmp_path / "c", "--json")[1])
+    words = [*words[:4], "--far", 0.1, "--confident", "--out", tmp_path / "c", "--json", "--replicates", 9]
+    _, out, err = run(*words)
+    assert "--replicates has no effect" in err
+    sure = json.loads(out)
     assert sure["metrics"]["far"]["high"] <= 0.1
 
 

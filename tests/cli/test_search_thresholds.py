@@ -13,6 +13,7 @@ from tests.embed.networks import network, write_crops
 from normface.embed import certificate
 from normface.types import Embeddings, Estimate, OperatingPoint
 
+pytestmark = pytest.mark.slow
 SCHEMA = json.loads((ROOT / "docs" / "result.schema.json").read_text("utf-8"))
 
 
@@ -69,7 +70,7 @@ def test_from_crops_to_a_search(run, model, crops, tmp_path):
     assert run("enrol", "Ann", *crops.glob("p[1-4]/*.png"), "--aligned", *place)[0] == 0
     code, out, err = run("search", who, "--aligned", *place)
     assert (code, err) == (0, "")
-    assert f"threshold {few.threshold:.4f}, for up to 10 templates" in out
+    assert f"threshold {few.threshold:.4f} for up to 10 templates" in out
     assert f"expected false matches among the 8 here: {few.false_matches * 8 / 10:.2g}" in out
 
 

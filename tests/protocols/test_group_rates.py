@@ -36,11 +36,28 @@ def test_rates_are_counts():
             rate = rows[group][name]
             assert (rate["value"], rate["n"]) == (errors[part].mean(), 200)
             assert rate["low"] < rate["value"] < rate["high"]
+            per_person = rows[group][f"{name}_per_person"]  # a person has one genuine comparison and two others
+            assert per_person["value"] == pytest.approx(errors[part].mean())
+            assert per_person["n"] == 200
     assert found["overall"]["frr"]["value"] == error[0].mean()
     (ratio,) = (each for each in found["ratios"] if each["rate"] == "frr")  # of two groups one comparison
     assert (ratio["group"], ratio["differs"]) == ("M", True)
     assert ratio["ratio"]["value"] == pytest.approx(error[0][200:].mean() / error[0][:200].mean())
     assert ratio["ratio"]["low"] > 1  # fourfold is plain from 200 each
+
+
+def test_per_person_everybody_counts_once():
+    """One man with nine rejected comparisons of ten in all is one of two people: 90 % of comparisons, half the mean."""
+    ids = np.array([f"P{k}/0" for k in range(14)])
+    subjects = np.r_[[0] * 10, [1] * 2, 2, 3]
+    left, right = np.r_[[0] * 9, 10, 12], np.r_[1:10, 11, 13]
+    pairs = Comparisons(
+        np.r_[[0.1] * 9, 0.9, 0.2], np.arange(11) < 10, left, right, ids, subjects
+    )  # fmt: skip
+    (row,) = slices(pairs, 0.5, {"x": np.full(14, "all")})["rows"]
+    assert (row["frr"]["value"], row["frr"]["n"]) == (0.9, 10)
+    assert (row["frr_per_person"]["value"], row["frr_per_person"]["n"]) == (0.5, 2)
+    assert row["frr_per_person"]["low"] < 0.5 < row["frr_per_person"]["high"]
 
 
 def test_pairs_of_two_groups_and_unknown_ones():
@@ -86,7 +103,7 @@ def test_every_pair_is_as_a_list_of_all():
     one, two = (slices(each, threshold, groups) for each in (every, whole))
     for a, b in zip(one["rows"], two["rows"], strict=True):
         assert a["group"] == b["group"]
-        for name in ("far", "frr"):
+        for name in ("far", "frr", "far_per_person", "frr_per_person"):
             assert (a[name] is None) == (b[name] is None)
             assert a[name] is None or a[name] == pytest.approx(b[name])
 
@@ -152,6 +169,17 @@ class TestFile:
     def test_absent(self, tmp_path):
         with pytest.raises(DataError, match="CSV"):
             read_groups(tmp_path / "none.csv", self.ids)
+
+
+def test_a_group_of_three_images():
+    """Its rates are told as they are, with intervals of nearly everything, and compared with nobody's."""
+    pairs, *_ = made(200)
+    found = slices(pairs, 0.5, {"x": np.where(np.isin(np.arange(400), [0, 200, 5]), "rare", "usual")})
+    rare = next(row for row in found["rows"] if row["group"] == "rare")
+    assert (rare["frr"]["n"], rare["far"]) == (1, None)  # images 0 and 200 are of one person; nobody else is compared
+    assert rare["frr"]["high"] - rare["frr"]["low"] > 0.9
+    assert "too few to say: FRR" in rare["warning"]
+    assert all(each["ratio"] is None and not each["differs"] for each in found["ratios"])
 
 
 def test_too_many_groups_and_another_length():

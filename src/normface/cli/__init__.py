@@ -24,7 +24,8 @@ VERBS = (
 GROUPS = {
     "data": ("Check training data.", "check"),
     "gallery": (
-        "Manage a gallery: list, log, back up, export, compact, migrate.", "list log backup export compact migrate",
+        "Manage a gallery: people and their templates, the log, backups, export, another model.",
+        "list show remove rename merge split tag log backup export compact migrate",
     ),
     "keys": ("Manage the API keys of `normface serve`.", "add list revoke"),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from ..atomic import replacing
 from ..data import decode_reduced
 from ..errors import DataError
 from ..faces import find_template, open_detector
-from ..faces.batch import JOURNAL, Entry, Work, align_all
+from ..faces.batch import JOURNAL, Entry, Work, align_all, kind_of
 from ..faces.photographs import Photographs, open_photographs, read_landmarks
 from ..system_facts import usable_cores
 from .terminal import Computer, FaceDetector, Json, out, progress
@@ -98,17 +98,11 @@ def _sha256(path: Path | None) -> str | None:
 
 def summarise(entries: list[Entry]) -> dict[str, Any]:
     """Count photographs, crops, and refusals by reason, commonest first."""
-    refused = Counter(kind(entry["refused"]) for entry in entries if "refused" in entry)
+    refused = Counter(kind_of(entry["refused"]) for entry in entries if "refused" in entry)
     crops = [len(entry["faces"]) for entry in entries if "faces" in entry]
     return {
         "photographs": len(entries), "aligned": len(crops), "crops": sum(crops), "refused": dict(refused.most_common()),
     }  # fmt: skip
-
-
-def kind(reason: str) -> str:
-    """Return the kind of a reason, without file names and numbers."""
-    known = ("no face found", "not in the file of landmarks", "degenerate landmarks", "a name that leads out")
-    return next((each for each in known if reason.startswith(each)), "not readable as an image")
 
 
 def write_page(

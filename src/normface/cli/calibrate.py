@@ -25,16 +25,19 @@ from ..protocols import (
     search_table,
     searched,
 )  # fmt: skip
+from ..protocols.failures import calibrated, require_others
 from ..protocols.named_pairs import people
 from ..protocols.open_set import listed
 from ..types import Embeddings, OperatingPoint
 from .score_tables import Scores, calibrate_scores, scores_of
 from .terminal import Json, Model, StrictRates, open_checked, out, progress
 from .vectors import (
+    CountFailures,
     Crops,
     ListFiles,
     Lists,
     Partial,
+    Photographs,
     System,
     Vectors,
     compare_all,
@@ -61,6 +64,8 @@ def calibrate(
     named: ListFiles = None,
     scores: Scores = None,
     crops: Crops = None,
+    photographs: Photographs = None,
+    failures: CountFailures = None,
     partial: Partial = False,
     far: Annotated[
         float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
@@ -117,27 +122,38 @@ def calibrate(
         _for_searches(
             named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
             enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
-            unused={"--far": far, "--groups": groups, "--conditions": conditions},
+            unused={
+                "--scores": scores, "--far": far, "--groups": groups, "--conditions": conditions,
+                "--photographs": photographs, "--failures": failures,
+            },
         )  # fmt: skip
         return
     if fpir is not None or enrolled is not None:
         raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
     reads = inputs_of(protocol)  # says which protocols there are
     if scores is not None or not reads.vectors:
-        given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions}
+        given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
+                 "photographs": photographs}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         calibrate_scores(
             path, far=far, groups=groups, folder=folder, confident=confident, strict=strict, as_json=as_json
         )
         return
     _fitting(protocol, reads, model=model, far=far, partial=partial, folder=folder)
-    if conditions and embeddings is not None:
-        raise ConfigError("--conditions with a model", "--embeddings", "drop one of them")
+    if conditions and (embeddings is not None or photographs is not None):
+        other = "--embeddings" if embeddings is not None else "--photographs"
+        raise ConfigError("--conditions with a model and crops", other, "drop one of them")
     faces, outside = _condition_faces(conditions or [], strict)
     lists = named or reads.find_lists(data)
     pairs = reads.read_pairs(lists)
-    system = judged_system(protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict)
+    system = judged_system(
+        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
+        photographs=photographs, failures=failures,
+    )  # fmt: skip
     told: dict[str, Any] = {}
+    if pairs and system.failures and not partial:
+        require_others(system.failures, pairs[0], system.vectors)
+    partial = partial or system.failures is not None
     if pairs:
         listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], told)
         comparisons, digest = of_list(system.vectors, listed), listed.sha256
@@ -154,6 +170,8 @@ def calibrate(
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
     result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
+    if system.failures:
+        result = calibrated(result, point, comparisons, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
@@ -230,7 +248,8 @@ def _for_searches(
     result = searched(point, {"system": system.name, **told})
     refuse_few_errors(result, strict)
     keep_certificate(kept, point)
-    show(system.name, result, folder, title=f"{system.name}, thresholds for searches", as_json=as_json)
+    title = f"{system.name}, thresholds for searches"
+    show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
     if as_json:
         return
     out.print()

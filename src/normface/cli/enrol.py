@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import numpy as np
 import typer
 
 from ..conditions import Assessment
@@ -12,7 +15,9 @@ from ..data import Reader
 from ..embed import Embedder, FaceRecord
 from ..embed.people import Keep, enrollable, templates
 from ..errors import ConfigError, DataError
-from ..gallery import Enrolments, open_gallery
+from ..gallery import Enrolments, Gallery, open_gallery, settle
+from ..gallery.archive import load_archive
+from ..gallery.names import checked_name
 from ..types import Embeddings
 from .photographs import as_dict, chosen
 from .photographs import told as told_of
@@ -31,7 +36,7 @@ from .terminal import (
     progress,
 )
 
-PART = 5000  # templates in one transaction
+PART = 1000  # templates in one transaction: what an interrupted run may have to do again
 
 
 def enrol(
@@ -58,6 +63,16 @@ def enrol(
         str | None, typer.Option(metavar="TEXT", help="Note on the consent given: to what, when, where it is filed.")
     ] = None,
     anyway: Anyway = False,
+    same_person: Annotated[
+        bool,
+        typer.Option(
+            "--same-person",
+            help="It is one person: enrol a face unlike their others, and a known one under its known name.",
+        ),
+    ] = False,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="They are two people: enrol a face that is known by another name.")
+    ] = False,
     detector: FaceDetector = "mtcnn",
     device: Computer = "auto",
     strict: Strict = False,
@@ -72,6 +87,10 @@ def enrol(
     does not cover are refused, for strangers would match them; crops of `--from` are skipped, or refused with
     `--strict`. `--anyway` enrols them. Embeddings are not checked.
 
+    What is enrolled already is not enrolled again, so a run that was interrupted can be repeated. A face that is known
+    by another name, or is unlike the person's others, is a question: `--same-person` or `--twin` answers it. In bulk
+    such images are left out and named, or refused with `--strict`.
+
     Examples: `normface enrol Ann ann1.jpg ann2.jpg --consent "form 12"`, `normface enrol --from crops`,
     `normface enrol --embeddings vectors.npz --gallery file:staff.db`.
     """
@@ -83,43 +102,46 @@ def enrol(
             "PERSON and IMG…, or --from SRC, or --embeddings F.npz",
             " and ".join(word for word, value in given.items() if value) or "nothing", "give exactly one of the three",
         )  # fmt: skip
-    point, seen = None, list[FaceRecord]()
+    if same_person and twin:
+        raise ConfigError("--same-person or --twin", "both", "give one of them")
+    answers = _Answers(same_person, twin, asks=ways[0] or strict)
+    seen = list[FaceRecord]()
     if embeddings is not None:
-        found = Embeddings.load(embeddings)
         sha256 = Embedder.load(model, certified=False).sha256 if model else None
-        names = [_before_slash(id, embeddings) for id in found.ids.tolist()]
+        some = load_archive(embeddings) or _enrolments(embeddings)
+        some = some if consent is None else replace(some, consent=[consent] * len(some))
+        with open_gallery(gallery, model=sha256) as opened, progress("enrolling", "templates") as bar:
+            for start in range(0, len(some), PART):
+                rows = range(start, min(start + PART, len(some)))
+                answers.enrol(opened, some.select(rows), [f"row {row} of {embeddings}" for row in rows])
+                bar(rows.stop, len(some))
+            total = len(opened)
     else:
         embedder = Embedder.load(model, detector=detector, device=device)
-        sha256, point = embedder.sha256, embedder.operating_point
-        if source is not None:
-            reader = open_checked(source, strict)
-            names = reader.identities[reader.labels].tolist()
-            with progress(f"embedding with {embedder.name}", "images") as bar:
-                found = embedder.embed(reader, progress=bar)
-            if not anyway:
-                kept = _covered(embedder, reader, found, strict)
-                names = [names[row] for row in kept]
-                found = Embeddings(found.vectors[kept], found.ids[kept], found.norms[kept])
-        else:
-            choice = None if faces is None else chosen(faces)
-            seen = enrollable(embedder, shown, faces=choice, aligned=aligned, anyway=anyway)
-            vectors, norms = templates(seen, cast(Keep, keep))
-            found = Embeddings(vectors, np.arange(len(vectors)).astype(np.str_), norms)
-            names = [str(person)] * len(found)
-    with (
-        open_gallery(gallery, model=sha256, operating_point=point) as opened,
-        progress("enrolling", "templates") as bar,
-    ):
-        for start in range(0, len(found), PART):
-            rows = slice(start, start + PART)
-            notes = [consent] * len(names[rows])
-            opened.enrol_many(Enrolments(names[rows], found.vectors[rows], found.norms[rows], consent=notes))
-            bar(min(start + PART, len(found)), len(found))
-        total = len(opened)
+        sha256 = embedder.sha256
+        with open_gallery(gallery, model=sha256, operating_point=embedder.operating_point) as opened:
+            if source is not None:
+                _from_crops(opened, embedder, open_checked(source, strict), answers, consent, anyway, strict)
+            else:
+                choice = None if faces is None else chosen(faces)
+                seen = enrollable(embedder, shown, faces=choice, aligned=aligned, anyway=anyway)
+                vectors, norms = templates(seen, cast(Keep, keep))
+                files: list[Path | None] = [*shown, None]  # None: the mean of several photographs
+                files = files[-1:] if keep == "fused" and len(shown) > 1 else files[: len(vectors)]
+                sources = [_hash(file.read_bytes()) if file else None for file in files]
+                labels = [str(file or "their mean") for file in files]
+                some = Enrolments(
+                    [str(person)] * len(vectors), vectors, norms, consent=[consent] * len(vectors), source=sources
+                )
+                answers.enrol(opened, some, labels)
+            total = len(opened)
+    names = answers.names
     told: dict[str, Any] = {
         "gallery": gallery,
-        "people": len(set(names)),
-        "templates": len(found),
+        "people": len(names),
+        "templates": answers.templates,
+        "duplicates": answers.duplicates,
+        "left_out": answers.left_out,
         "templates_in_all": total,
         "model": sha256,
     }
@@ -128,13 +150,97 @@ def enrol(
     if as_json:
         out.print_json(json.dumps(told))
         return
-    whom = names[0] if len(set(names)) == 1 else f"{len(set(names)):,} people"
-    count = "1 template" if len(found) == 1 else f"{len(found):,} templates"
-    if len(seen) > 1 and keep != "each":
+    whom = next(iter(names)) if len(names) == 1 else f"{len(names):,} people"
+    count = "1 template" if answers.templates == 1 else f"{answers.templates:,} templates"
+    if answers.templates and len(seen) > 1 and keep != "each":
         count += f" (the mean of {len(seen)} photographs)" if keep == "fused" else " (one is the mean of the others)"
-    out.print(f"{gallery}: {whom} enrolled with {count}, {total:,} in all", soft_wrap=True, markup=False)
+    more = f", {answers.duplicates:,} enrolled already" if answers.duplicates else ""
+    more += f", {answers.left_out:,} left out" if answers.left_out else ""
+    out.print(f"{gallery}: {whom} enrolled with {count}{more}, {total:,} in all", soft_wrap=True, markup=False)
     for file, each in zip(shown, seen, strict=bool(seen)):
         out.print(told_of(str(file), each.face, each.found), soft_wrap=True, markup=False)
+
+
+@dataclass
+class _Answers:
+    """What to do about doubts, and what was done. `asks`: an open question is an error; else the row is left out."""
+
+    same_person: bool
+    twin: bool
+    asks: bool
+    names: set[str] = field(default_factory=set)
+    templates: int = 0
+    duplicates: int = 0
+    left_out: int = 0
+
+    def enrol(self, gallery: Gallery, some: Enrolments, labels: list[str]) -> None:
+        """Enrol the rows without open questions; `labels` name the rows in messages."""
+        settled = settle(some, gallery.doubts(some), same_person=self.same_person, twin=self.twin)
+        for warning in settled.warnings:
+            err.print(f"warning: {warning}", soft_wrap=True, markup=False)
+        for row, question in settled.open.items():
+            if self.asks:
+                raise ConfigError(
+                    f"photographs of {some.people[row]} alone", f"{question} ({labels[row]})",
+                    "add --same-person if it is one person, or --twin if they are two people",
+                )  # fmt: skip
+            err.print(f"left out: {labels[row]}: {question}", soft_wrap=True, markup=False)
+        if settled.accepted:
+            gallery.enrol_many(settled.accepted)
+            self.names |= set(settled.accepted.people)
+            self.templates += len(settled.accepted)
+        elif not self.names:
+            self.names |= set(some.people)
+        self.duplicates += settled.duplicates
+        self.left_out += len(settled.open)
+
+
+def _from_crops(
+    gallery: Gallery, embedder: Embedder, reader: Reader, answers: _Answers, consent: str | None, anyway: bool,
+    strict: bool,
+) -> None:  # fmt: skip
+    """Enrol crops in parts; those that are enrolled already are not embedded again."""
+    names = reader.identities[reader.labels].tolist()
+    encoded = getattr(
+        reader, "encoded", lambda row: reader.read(row).tobytes()
+    )  # a plug-in's reader may have pixels only
+    sources = [_hash(encoded(row)) for row in range(len(reader))]
+    enrolled = gallery.sources(sources)
+    wanted = [row for row, source in enumerate(sources) if checked_name(names[row]) not in enrolled.get(source, ())]
+    answers.duplicates += len(reader) - len(wanted)
+    answers.names |= set() if wanted else set(names)
+    with progress(f"embedding with {embedder.name}", "images") as bar:
+        for start in range(0, len(wanted), PART):
+            rows = wanted[start : start + PART]
+            part = reader.select(rows)
+            found = embedder.embed(part, progress=partial(_later, bar, start, len(wanted)))
+            kept = range(len(rows)) if anyway else _covered(embedder, part, found, strict)
+            answers.left_out += len(rows) - len(kept)
+            some = Enrolments(
+                [names[row] for row in rows], found.vectors, found.norms, consent=[consent] * len(rows),
+                source=[sources[row] for row in rows],
+            )  # fmt: skip
+            if len(kept):
+                answers.enrol(gallery, some.select(kept), [str(found.ids[row]) for row in kept])
+    if wanted and not answers.templates and not answers.duplicates and not len(gallery):
+        raise DataError(
+            "crops that the model's certificate covers", "only others", "see what was left out, or add --anyway"
+        )
+
+
+def _later(bar: Callable[[int, int], object], start: int, total: int, done: int, _: int) -> None:
+    """Show the progress of a part as that of the whole."""
+    bar(start + done, total)
+
+
+def _hash(photograph: bytes) -> str:
+    return hashlib.sha256(photograph).hexdigest()
+
+
+def _enrolments(path: Path) -> Enrolments:
+    """Embeddings of any system, with ids PERSON/IMAGE."""
+    found = Embeddings.load(path)
+    return Enrolments([_before_slash(id, path) for id in found.ids.tolist()], found.vectors, found.norms)
 
 
 def _before_slash(id: str, path: Path) -> str:
@@ -157,7 +263,7 @@ def _covered(embedder: Embedder, reader: Reader, found: Embeddings, strict: bool
                 told[row] = f"{found.ids[row]}: {'; '.join(assessment.outside)}"
             bar(row + 1, len(reader))
     left = [row for row in range(len(reader)) if row not in told]
-    if told and (strict or not left):
+    if told and strict:
         raise DataError(
             "crops that the model's certificate covers", f"{len(told):,} others ({next(iter(told.values()))})",
             "leave them out, or add --anyway",

@@ -24,15 +24,18 @@ from ..protocols import (
     threshold_at,
     with_discard,
 )  # fmt: skip
+from ..protocols.failures import evaluated, require_others
 from ..protocols.named_pairs import Ids, rows_of
 from ..types import Embeddings, Result
 from .score_tables import Scores, evaluate_scores, scores_of
 from .terminal import Json, Model, StrictRates, progress
 from .vectors import (
+    CountFailures,
     Crops,
     ListFiles,
     Lists,
     Partial,
+    Photographs,
     System,
     Vectors,
     compare_all,
@@ -54,6 +57,8 @@ def evaluate(
     ] = None,
     named: ListFiles = None,
     crops: Crops = None,
+    photographs: Photographs = None,
+    failures: CountFailures = None,
     partial: Partial = False,
     pca: Annotated[
         float | None, typer.Option(help="Apply PCA fitted on the other folds, keeping this share of the variance.")
@@ -94,7 +99,8 @@ def evaluate(
     reads = inputs_of(protocol)  # raises for an unknown protocol
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "mirror": mirror, "crops": crops, "partial": partial,
-                 "pca": pca, "certify": certified, "far": far, "quality": quality}  # fmt: skip
+                 "pca": pca, "certify": certified, "far": far, "quality": quality,
+                 "photographs": photographs}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         evaluate_scores(protocol, path, groups=groups, folder=folder, strict=strict, as_json=as_json)
         return
@@ -103,6 +109,8 @@ def evaluate(
     mirror = mirror or "sum"
     _can_certify(certified, far, protocol, model=model, as_verify=mirror == "sum" and pca is None)
     options = _options(protocol, pca=pca, partial=partial or None)
+    if photographs is not None and certified:
+        raise ConfigError("--certify with crops", "--photographs", "use: normface calibrate … --photographs")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     lists = named or reads.find_lists(data)
@@ -112,9 +120,16 @@ def evaluate(
     if quality and pairs is None and reads.every is None:
         raise ConfigError("--quality with a protocol of pairs", protocol, "drop it, or use lfw, pairs_csv or all_pairs")
     system = judged_system(
-        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict
-    )
+        protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict,
+        photographs=photographs, failures=failures, certified=True,
+    )  # fmt: skip
+    if system.failures and pairs and not partial:
+        require_others(system.failures, pairs[0], system.vectors)
+    if system.failures and "partial" in signature(PROTOCOLS[protocol]).parameters:
+        options["partial"] = True
     result = PROTOCOLS.build(protocol, system.vectors, *lists, conditions=system.conditions, **options)
+    if system.failures:
+        result = evaluated(result, system.vectors, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     if pairs and "threshold" in result.facts:
         result = _with_details(result, system.vectors, *pairs, groups)
@@ -155,9 +170,10 @@ def _with_details(
     result: Result, vectors: Embeddings, pairs: NamedPairs, columns: Mapping[str, Ids], groups: Path | None
 ) -> Result:
     """Add calibration, the hardest errors and rates by group, at the protocol's threshold."""
-    comparisons = of_list(vectors, pairs.available(vectors)[0])
+    available, told = pairs.available(vectors)
+    comparisons = of_list(vectors, available)
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
-    by_pair = {} if "partial" in result.facts else few_groups(columns)
+    by_pair = {} if told else few_groups(columns)
     return detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
 
 

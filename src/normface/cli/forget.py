@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from ..gallery import open_gallery
+from .gallery import whom
 from .terminal import GALLERY, GalleryUrl, Json, out
 
 
 def forget(
-    person: Annotated[str, typer.Argument(help="Name of the person to erase.")],
+    person: Annotated[str, typer.Argument(help="Name of the person to erase, or id:ID.")],
     gallery: GalleryUrl = GALLERY,
     compact: Annotated[bool, typer.Option("--compact", help="Also shrink the gallery's file.")] = False,
     as_json: Json = False,
@@ -21,13 +22,16 @@ def forget(
 
     Example: `normface forget Ann --gallery file:people.db`.
     """
-    with open_gallery(gallery, create=False) as opened:
-        count = opened.forget(person)
+    with open_gallery(gallery, create=False, templates=False) as opened:
+        count = opened.forget(whom(person))
         if compact:
             opened.compact()
         left = len(opened)
     if as_json:
-        out.print_json(json.dumps({"person": person, "templates": count, "templates_left": left}))
+        out.print_json(json.dumps({"person": person, "templates": count, "wiped": count.wiped, "templates_left": left}))
         return
     erased = "1 template" if count == 1 else f"{count:,} templates"
     out.print(f"{gallery}: {person} forgotten, {erased} erased, {left:,} left", soft_wrap=True, markup=False)
+    if not count.wiped:
+        later = "another process still reads an older state: open the gallery again after it has ended"
+        out.print(f"the bytes are not gone from the files yet, because {later}", soft_wrap=True, markup=False)

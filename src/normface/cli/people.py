@@ -26,4 +26,4 @@ def people(
         group.write_backup(gallery, backup)
     if export is not None:
         group.write_vectors(gallery, export)
-    (group.log if log else group.list_)(gallery, as_json)
+    (group.log if log else group.list_)(gallery, as_json=as_json)

@@ -21,6 +21,8 @@ def search(
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Number of people to return. Default: 10; with --faces all 1 each.")
     ] = None,
+    tag: Annotated[str | None, typer.Option(help="Search only people with this tag.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Leave out people with a lower cosine.")] = None,
     model: Model = None,
     faces: Faces = "center",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the image is an aligned crop.")] = False,
@@ -44,7 +46,9 @@ def search(
     embedder = Embedder.load(model, detector=detector, device=device)
     with embedder.open_gallery(gallery, create=False) as opened:
         count = k or (1 if faces == "all" else 10)
-        found = opened.search_all(image, count, faces=chosen(faces), aligned=aligned, anyway=anyway)
+        found = opened.search_all(
+            image, count, faces=chosen(faces), aligned=aligned, anyway=anyway, tag=tag, threshold=threshold
+        )
     if to is not None:
         draw(embedder, to, [image], [[seen.face for seen, _ in found]])
     undecided = any(match.undecided for _, matches in found for match in matches)

@@ -21,8 +21,9 @@ def serve(
     gallery: Annotated[
         str | None,
         typer.Option(
+            envvar="NORMFACE_GALLERY",
             help="Gallery URL: file:people.db or milvus:URI. "
-            "If omitted, the service has no gallery and people cannot be enrolled."
+            "If omitted, the service has no gallery and people cannot be enrolled.",
         ),
     ] = None,
     host: Annotated[

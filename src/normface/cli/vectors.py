@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ from .. import embed, report
 from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError
-from ..protocols import Comparisons, Inputs, every_pair, inputs_of
+from ..protocols import Comparisons, Failures, Inputs, every_pair, inputs_of
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..report.wording import label, measure
 from ..types import RULE_OF_30, Embeddings, OperatingPoint, Result
@@ -32,6 +32,20 @@ ListFiles = Annotated[
     list[Path] | None, typer.Option("--list", help="The protocol's lists, if they are not under --data.")
 ]
 Crops = Annotated[Path | None, typer.Option("--crops", help="Aligned crops for --model, if they are not under --data.")]
+Photographs = Annotated[
+    Path | None,
+    typer.Option(
+        help="Photographs for --model instead of crops: folder, zip or list. Those that give no template are counted."
+    ),
+]
+CountFailures = Annotated[
+    Literal["count", "leave-out"] | None,
+    typer.Option(
+        "--failures",
+        help="For --photographs: count genuine comparisons with one that gives no template as false non-matches "
+        "(default), or leave them out.",
+    ),
+]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Skip and report images without an embedding instead of failing.")
 ]
@@ -45,8 +59,9 @@ class System:
         vectors: embeddings of the images that the protocol lists.
         name: of the model, or of the file of embeddings.
         sha256: of the model's weights; "unknown" for a file of embeddings.
-        crops: the images embedded; None for a file of embeddings.
+        crops: the images embedded; None for a file of embeddings and for photographs.
         conditions: facts for the Result.
+        failures: of photographs; None for crops and embeddings.
     """
 
     vectors: Embeddings
@@ -54,23 +69,38 @@ class System:
     sha256: str
     crops: Path | None
     conditions: dict[str, Any]
+    failures: Failures | None = None
 
 
 def judged_system(
     protocol: str, lists: Sequence[Path], *, data: Path | None, model: Path | None, embeddings: Path | None,
-    crops: Path | None, mirror: Mirror = "sum", strict: bool = False,
+    crops: Path | None, mirror: Mirror = "sum", strict: bool = False, photographs: Path | None = None,
+    failures: Literal["count", "leave-out"] | None = None, certified: bool = False,
 ) -> System:  # fmt: skip
-    """Load `embeddings`, or embed the images in a protocol's lists, from `crops` or from the crops under `data`."""
+    """Load `embeddings`, or embed the images in a protocol's lists: `crops`, those under `data`, or photographs.
+
+    `certified` refuses photographs that the model's certificate does not cover.
+    """
+    if photographs is not None and (embeddings is not None or crops is not None):
+        raise ConfigError("--photographs", "--embeddings or --crops too", "give one of them")
+    if failures is not None and photographs is None:
+        raise ConfigError("--failures with --photographs", "--failures alone", "drop it, or give photographs")
     if model is not None and embeddings is not None:
         raise ConfigError("either --model or --embeddings", "both", "give one, or neither for the default model")
     if embeddings is not None:
         name = embeddings.name
         return System(Embeddings.load(embeddings), name, "unknown", crops, {"embeddings": name})
-    embedder = Embedder.load(model, certified=False)
+    embedder = Embedder.load(model, certified=certified and photographs is not None)
+    conditions = {"model": embedder.name, "weights_sha256": embedder.sha256, "mirror": mirror}
+    if photographs is not None:
+        with progress(f"finding faces for {embedder.name}", "photographs") as bar:
+            vectors, failed = embed.embed_photographs(
+                embedder, protocol, lists, photographs, mirror=mirror, counted=failures != "leave-out", progress=bar
+            )
+        return System(vectors, embedder.name, embedder.sha256, None, conditions, failed)
     crops = crops or inputs_of(protocol).find_crops(data)
     with progress(f"embedding with {embedder.name}", "images") as bar:
         vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)
-    conditions = {"model": embedder.name, "weights_sha256": embedder.sha256, "mirror": mirror}
     return System(vectors, embedder.name, embedder.sha256, crops, conditions)
 
 

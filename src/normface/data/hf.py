@@ -106,7 +106,7 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
         for record in records:
             count += 1
             row = {
-                "image": {"bytes": record.image, "path": named(record)},
+                "image": {"bytes": record.image, "path": _named(record)},
                 "label": labels.setdefault(record.identity, len(labels)), "identity": record.identity,
             }  # fmt: skip
             writer.write_batch(pa.RecordBatch.from_pylist([row], schema))
@@ -124,7 +124,7 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
     return count
 
 
-def named(record: Record) -> str:
+def _named(record: Record) -> str:
     """An id with an image's ending."""
     return record.id if Path(record.id).suffix else record.id + extension(record.image)
 

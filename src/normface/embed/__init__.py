@@ -11,14 +11,15 @@ from .people import FaceGallery
 from .seen import FaceRecord, covered, refuse_outside
 
 if TYPE_CHECKING:
-    from .listed import certify, embed_listed, embed_pairs, keep_certificate
+    from .listed import certify, embed_listed, embed_pairs, embed_photographs, keep_certificate
 
 __all__ = [
     "Embedder", "FaceGallery", "FaceRecord", "Network", "Portrait", "certificate", "certify", "covered", "embed_listed",
-    "embed_pairs", "keep_certificate", "refuse_outside",
+    "embed_pairs", "embed_photographs", "keep_certificate", "refuse_outside",
 ]  # fmt: skip
 
-_later = attach(__name__, listed="certify embed_listed embed_pairs keep_certificate")  # these need protocols
+# These need protocols.
+_later = attach(__name__, listed="certify embed_listed embed_pairs embed_photographs keep_certificate")
 
 
 def __getattr__(name: str) -> Any:

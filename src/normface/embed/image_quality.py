@@ -18,7 +18,6 @@ from .embedder import Embedder
 
 QUALITIES = ("sharpness", "norm", "risk", "ediffiqa")
 FILE = next(iter(ENTRIES["ediffiqa"].files))
-Progress = Callable[[int, int], object]
 
 
 def image_quality(
@@ -28,7 +27,7 @@ def image_quality(
     *,
     model: Path | None = None,
     folders: Sequence[Path] = (),
-    progress: Progress | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Floats:
     """Measure the quality of each image that has a vector [N].
 
@@ -72,7 +71,7 @@ def image_quality(
     return -scores(conditions.log_odds(vectors.vectors, columns))
 
 
-def _crops(vectors: Embeddings, crops: Path, progress: Progress | None) -> Iterator[Image]:
+def _crops(vectors: Embeddings, crops: Path, progress: Callable[[int, int], object] | None) -> Iterator[Image]:
     """The crop of each vector, in their order. Raises DataError where there is none."""
     reader = open_reader(crops)
     rows = {name: row for row, name in enumerate(reader.ids.tolist())}

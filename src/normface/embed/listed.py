@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from ..atomic import replacing
 from ..data import open_reader
-from ..faces import size_fault
-from ..protocols import inputs_of, of_list, operating_point, read_lfw_pairs
-from ..types import Embeddings, OperatingPoint, Result
+from ..errors import DataError
+from ..faces import find_template, size_fault
+from ..faces.batch import Work, align_all, kind_of
+from ..faces.finding import Portrait
+from ..faces.photographs import Photographs, open_photographs
+from ..protocols import Failures, inputs_of, of_list, operating_point, read_lfw_pairs
+from ..types import Embeddings, Face, OperatingPoint, Result
 from .embedder import Embedder, Mirror
+
+ASSESSED = 256  # crops held at once
 
 
 def embed_listed(
@@ -34,6 +43,53 @@ def embed_listed(
     wanted = inputs_of(protocol).named(lists, reader.ids)
     reader = reader.select(np.flatnonzero(wanted)).check(fault=size_fault)
     return embedder.embed(reader, mirror=mirror, progress=progress)
+
+
+def embed_photographs(
+    embedder: Embedder,
+    protocol: str,
+    lists: Sequence[Path],
+    photographs: Path,
+    *,
+    mirror: Mirror = "sum",
+    counted: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[Embeddings, Failures]:
+    """Find, align and embed the faces of the photographs in a protocol's lists (all, if it has none).
+
+    Also returns the photographs that give no template, with the reason: no face found, not readable, or not covered by
+    the conditions of the embedder's certificate, where it has some. `counted` is kept in them.
+    Raises DataError for malformed lists, and where no photograph gives a template.
+    """
+    opened = open_photographs(photographs)
+    names = np.array(opened.names)[inputs_of(protocol).named(lists, np.array(opened.names))]
+    work = Work(find_template(embedder.spec.template), {}, embedder.detector, format="png")
+    with TemporaryDirectory() as folder:
+        listed = Photographs(opened.source, names.tolist())
+        entries = align_all(listed, folder, work, workers=os.cpu_count() or 1, progress=progress)
+        reasons = {entry["photograph"]: kind_of(entry["refused"]) for entry in entries if "refused" in entry}
+        if len(reasons) == len(names):
+            raise DataError("a face in a listed photograph", f"none in {len(names)}", "check the list and the folder")
+        found = [entry for entry in entries if "faces" in entry]
+        place = {entry["faces"][0]["crop"]: entry for entry in found}
+        reader = open_reader(Path(folder))
+        made = embedder.embed(reader, mirror=mirror)
+        ids = np.array([place[crop]["photograph"] for crop in made.ids.tolist()])
+        for start in range(0, len(ids), ASSESSED):
+            rows = range(start, min(start + ASSESSED, len(ids)))
+            portraits = [Portrait(reader.read(row), _face(place[str(made.ids[row])]["faces"][0])) for row in rows]
+            for row, each in zip(rows, embedder.assess(made.vectors[rows.start : rows.stop], portraits), strict=True):
+                if each.outside:
+                    reasons[str(ids[row])] = f"outside the certificate's conditions: {'; '.join(each.outside)}"
+    kept = ~np.isin(ids, list(reasons))
+    if not kept.any():
+        raise DataError("a photograph inside the conditions", f"none of {len(ids)}", "give others")
+    return Embeddings(made.vectors[kept], ids[kept], made.norms[kept]), Failures(names, reasons, counted)
+
+
+def _face(told: dict[str, Any]) -> Face:
+    """A face as the journal tells it."""
+    return Face(tuple(told["box"]), np.array(told["landmarks"]), told["score"])
 
 
 def embed_pairs(

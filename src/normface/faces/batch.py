@@ -187,6 +187,12 @@ class _Aligner:
         return {**told, "sharpness": round(sharpness(portrait.crop), 1)}
 
 
+def kind_of(reason: str) -> str:
+    """The kind of a reason for refusal, without file names and numbers."""
+    known = ("no face found", "not in the file of landmarks", "degenerate landmarks", "a name that leads out")
+    return next((each for each in known if reason.startswith(each)), "not readable as an image")
+
+
 def crop_names(names: Sequence[str]) -> dict[str, str]:
     """Where each photograph's crop goes, without its ending: its name without its own, in the same tree.
 

@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..registry import Registry
-from .base import Enrolments, Event, Gallery, Migration, Person
+from .audit import acting
+from .base import Doubt, Enrolments, Erased, Event, Gallery, Migration, Person, Template, Unknown
+from .doubts import settle
+from .names import PersonId
 
 if TYPE_CHECKING:
     from ..types import OperatingPoint
 
-__all__ = ["GALLERIES", "Enrolments", "Event", "Gallery", "Migration", "Person", "open_gallery"]
+__all__ = [
+    "GALLERIES", "Doubt", "Enrolments", "Erased", "Event", "Gallery", "Migration", "Person", "PersonId", "Template",
+    "Unknown", "acting", "open_gallery", "settle",
+]  # fmt: skip
 
 GALLERIES: Registry[Gallery] = Registry("gallery", __name__)  # by the kind that a URL begins with
 
@@ -34,6 +40,8 @@ def open_gallery(
     operating_point: OperatingPoint | None = None,
     key: bytes | str | None = None,
     create: bool = True,
+    read_only: bool = False,
+    templates: bool = True,
 ) -> Gallery:
     """Open a gallery, or create it.
 
@@ -46,6 +54,9 @@ def open_gallery(
         key: the master key: 32 bytes, 64 hexadecimal digits, or the path of a file with these. Default: the value of
             NORMFACE_GALLERY_KEY. A gallery created with a key encrypts its templates (docs/gallery.md).
         create: if False, do not create a new gallery.
+        read_only: never write, not even that somebody was searched; works on read-only disks.
+        templates: if False, read no templates: the gallery opens at once, also without its key, to list, forget,
+            rename, tag, read the log and back up, but cannot search or enrol.
 
     Raises:
         ModelError: the gallery or the operating point belongs to another model.
@@ -59,4 +70,7 @@ def open_gallery(
         raise ConfigError(
             "file:PATH, a path, milvus:PATH or milvus:http://HOST:PORT", repr(str(url)), "correct the gallery's URL"
         )
-    return GALLERIES.build(kind, place, model=model, operating_point=operating_point, key=key, create=create)
+    # What is not the default is passed only then: a plug-in's gallery may not know it.
+    options = {"read_only": True} if read_only else {}
+    options |= {} if templates else {"templates": False}
+    return GALLERIES.build(kind, place, model=model, operating_point=operating_point, key=key, create=create, **options)

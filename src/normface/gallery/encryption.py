@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import zlib
 from pathlib import Path
@@ -25,9 +26,21 @@ class Seal(Protocol):
 
     def unwrap(self, place: bytes, wrapped: bytes) -> Any: ...
 
+    def rewrap(self, place: bytes, new: bytes, wrapped: bytes) -> bytes: ...
+
     def close(self, key: Any, place: bytes, data: bytes) -> bytes: ...
 
     def open(self, key: Any, place: bytes, data: bytes) -> bytes | memoryview: ...
+
+
+class Locked:
+    """Stands for the key of an encrypted gallery that was opened without: nothing opens, and nothing is added."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConfigError(
+            "the gallery's key, because this reads or writes templates", "none",
+            f"set {KEY_VARIABLE}, or pass key; list, forget, log and backup work without",
+        )  # fmt: skip
 
 
 class Plain:
@@ -40,6 +53,11 @@ class Plain:
     def unwrap(self, place: bytes, wrapped: bytes) -> None:
         """No key; whether it is the same place."""
         self.open(None, place, wrapped)
+
+    def rewrap(self, place: bytes, new: bytes, wrapped: bytes) -> bytes:
+        """The checksum of another place."""
+        self.unwrap(place, wrapped)
+        return self.new_key(new)
 
     def close(self, key: None, place: bytes, data: bytes) -> bytes:
         """Data and its checksum."""
@@ -60,6 +78,7 @@ class Sealed:
         aead = require("cryptography.hazmat.primitives.ciphers.aead", "gallery")
         self._cipher, self._wrong = aead.AESGCM, require("cryptography.exceptions", "gallery").InvalidTag
         self._master = self._cipher(master)
+        self._log_key = hmac.digest(master, b"normface gallery log", "sha256")
 
     def new_key(self, place: bytes) -> bytes:
         """A fresh key, wrapped."""
@@ -68,6 +87,10 @@ class Sealed:
     def unwrap(self, place: bytes, wrapped: bytes) -> Any:
         """The cipher of a person."""
         return self._cipher(self.open(self._master, place, wrapped))
+
+    def rewrap(self, place: bytes, new: bytes, wrapped: bytes) -> bytes:
+        """The same key, for another place."""
+        return self.close(self._master, new, self.open(self._master, place, wrapped))
 
     def close(self, key: Any, place: bytes, data: bytes) -> bytes:
         """Nonce, ciphertext, tag."""
@@ -83,6 +106,10 @@ class Sealed:
             raise Damaged from error
         return found
 
+    def mac(self, data: bytes) -> bytes:
+        """HMAC of lines of the audit log, under a key derived from the master key."""
+        return hmac.digest(self._log_key, data, "sha256")
+
     def proof(self) -> bytes:
         """What `proves` recognizes: kept in the store, so that a wrong key is known at once."""
         return self.close(self._master, b"proof", PROOF)
@@ -97,14 +124,17 @@ class Sealed:
 
 def master_key(key: bytes | str | None) -> bytes | None:
     """The 32 bytes that `key` (or NORMFACE_GALLERY_KEY) gives, names in hexadecimal, or holds in a file."""
-    given = key if key is not None else os.environ.get(KEY_VARIABLE) or None
+    given = key if key is not None else os.environ.get(KEY_VARIABLE)
+    if given is not None and not given.strip():  # a variable that a script failed to fill must not make a plain gallery
+        source = KEY_VARIABLE if key is None else "key"
+        raise ConfigError(f"a key in {source}", "nothing", f"set {source} to the key, or unset it for a plain gallery")
     if given is None or (isinstance(given, bytes) and len(given) == 32):
         return given
     text = given if isinstance(given, str) else ""
     source = "the key"
-    if len(text) != 64 and text and Path(text).is_file():
+    if len(text) != 64 and text and Path(text).expanduser().is_file():
         source = f"the file {text}"
-        text = Path(text).read_bytes()[:200].decode("ascii", "replace").strip()
+        text = Path(text).expanduser().read_bytes()[:200].decode("ascii", "replace").strip()
     try:
         found = bytes.fromhex(text)
     except ValueError:

@@ -12,6 +12,7 @@ nothing has to be stored, forgotten or retrained.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -29,6 +30,7 @@ TASKS = 8  # of a thread in a scan, alike in size: one that ends early takes one
 BITS = 512  # of a sketch
 SKETCHED_AT_ONCE = 4096  # templates sketched at once
 SHORT_LIST = 1000  # sketches nearest to the query's that are looked at again
+AMONG = 8192  # templates of some people that are looked at together
 FETCH = 1024  # vectors read from the store at once
 
 Ints = NDArray[np.int64]
@@ -54,11 +56,18 @@ class Index:
         self._sketched: NDArray[np.uint8] | None = None  # made when the first approximate search asks for it
         threads = usable_cores()
         self._threads = min(threads, 16)
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._executor, self._process = ThreadPoolExecutor(self._threads), os.getpid()
         np.empty(2**24, np.uint8)  # given back at once: from now on glibc keeps so much for the parts that `add` codes
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        """The threads of this process: a forked child has none of its parent's."""
+        if self._process != os.getpid():
+            self._executor, self._process = ThreadPoolExecutor(self._threads), os.getpid()
+        return self._executor
 
     def _resize(self, capacity: int) -> None:
         for name in ("_codes", "_scales", "_ids", "_owners", "_sketched"):
@@ -110,6 +119,13 @@ class Index:
             parts = ((listed[part], raw, low) for part, raw, low in _descending(scores, scores, 1, 4 * k))
         bounded = ((rows, raw * scale + doubt, float(low * scale) + doubt) for rows, raw, low in parts)
         return self._best(query, k, bounded, slack)
+
+    def search_among(self, query: NDArray[np.float64], k: int, owners: Ints) -> list[tuple[int, float]]:
+        """As an exact `search`, among some people only: their numbers are `owners` [M]."""
+        rows = np.flatnonzero(np.isin(self._owners[: self._count], owners))
+        starts = range(0, len(rows), AMONG)
+        parts = ((rows[at : at + AMONG], np.full(len(rows[at : at + AMONG]), np.inf), np.inf) for at in starts)
+        return self._best(query, k, parts, self._error + self._rounding)
 
     def _scan(self, probe: NDArray[np.int8]) -> tuple[Reals, Reals]:
         """Scores by codes of all templates, and the greatest of each BLOCK, in units of the probe's scale."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import InputError
+from .audit import Note
 from .base import Enrolments, Migration
 from .rows import Rows
 
@@ -46,7 +47,7 @@ class EmbeddedMigration(Migration):
             count = self._rows.erase(db, "version IN (SELECT id FROM versions WHERE state = 'current')", ())
             db.execute("DELETE FROM versions WHERE state = 'current'")
             db.execute("UPDATE versions SET state = 'current' WHERE id = ?", (self._version,))
-            self._store.note(db, "switch", detail=f"to {self.model}, {count} old templates erased")
+            self._store.note(db, Note("switch", detail=f"to {self.model}, {count} old templates erased"))
         self._switched(self.model)
         self._store.wipe()
         return count
@@ -56,6 +57,6 @@ class EmbeddedMigration(Migration):
         with self._writing() as db:
             count = self._rows.erase(db, "version = ?", (self._version,))
             db.execute("DELETE FROM versions WHERE id = ?", (self._version,))
-            self._store.note(db, "migrate", detail=f"to {self.model} abandoned, {count} templates erased")
+            self._store.note(db, Note("migrate", detail=f"to {self.model} abandoned, {count} templates erased"))
         self._store.wipe()
         return count

@@ -22,18 +22,19 @@ from . import GALLERIES
 from .base import (
     Decider,
     Enrolments,
+    Erased,
     Event,
     Gallery,
     Person,
     checked_dim,
     checked_model,
-    checked_name,
     unit_query,
     unknown,
 )  # fmt: skip
 from .encryption import KEY_VARIABLE
 from .milvus_migration import MilvusMigration
-from .milvus_store import CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject
+from .milvus_store import CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject, whose
+from .names import PersonId, checked_name, folded
 
 
 class MilvusGallery(Gallery):
@@ -86,10 +87,20 @@ class MilvusGallery(Gallery):
             collection = collection or self._store.make(CURRENT, model, enrolments.vectors.shape[1])
             return self._store.insert(collection, enrolments)
 
-    def search(self, vector: ArrayLike, k: int = 10, *, exact: bool | None = None) -> list[Match]:
+    def search(
+        self,
+        vector: ArrayLike,
+        k: int = 10,
+        *,
+        exact: bool | None = None,
+        tag: str | None = None,
+        threshold: float | None = None,
+    ) -> list[Match]:
         """See `Gallery`. Milvus's own index decides how exact: the one made here is exact (FLAT)."""
         if k < 1:
             raise InputError("k ≥ 1", str(k), "increase k")
+        if tag is not None:
+            raise self._not_offered("tags")
         collection, _, dim = self._current()
         query, found = unit_query(vector, dim), []
         if collection:
@@ -105,27 +116,29 @@ class MilvusGallery(Gallery):
         named = [(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
         matches = self._decider.ranked(named, self._store.count(collection) if collection else 0)
         matches.sort(key=lambda match: -match.score)
+        if threshold is not None:
+            matches = [match for match in matches if match.score >= threshold]
         best = matches[0] if matches else None
         told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
-        self._store.note("search", best.person if best else None, told)
+        self._store.note("search", best.person if best and best.decision is not False else None, told)
         return matches
 
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
-        name = checked_name(person)
+        name = self._name(person)
         collection, _, dim = self._current()
         query = cosine.exact(unit_query(vector, dim))
-        rows = list(self._store.rows(collection, ["vector"], f'subject == "{subject(name)}"'))
+        rows = list(self._store.rows(collection, ["vector"], whose(name)))
         if not rows:
             raise unknown(name)
         score = float(cosine.paired(cosine.exact([row["vector"] for row in rows]), query).max())
         self._store.note("verify", name, f"cosine {score:.4f}")
         return self._decider.decided(score, name)
 
-    def forget(self, person: str) -> int:
+    def forget(self, person: str) -> Erased:
         """See `Gallery`. Old versions and one to come lose her too."""
-        name = checked_name(person)
-        where = f'subject == "{subject(name)}"'
+        name = self._name(person)
+        where = whose(name)
         with self._store.lock:
             current, coming = self._current()[0], self._store.alias(NEXT)
             count = self._store.count(current, where) if current else 0
@@ -134,15 +147,35 @@ class MilvusGallery(Gallery):
             for collection in filter(None, (current, coming)):
                 self._store.erase(collection, where)
             self._store.note("forget", name, f"{count} templates")
-        return count
+        return Erased(count)
 
-    def people(self) -> list[Person]:
-        """See `Gallery`."""
-        found: dict[str, tuple[int, float, str | None]] = {}
+    def people(
+        self, *, prefix: str = "", after: PersonId | None = None, limit: int | None = None, tag: str | None = None
+    ) -> list[Person]:
+        """See `Gallery`. Reads everybody's rows, whatever is asked for."""
+        if tag is not None:
+            raise self._not_offered("tags")
+        found: dict[str, tuple[str, int, float, str | None]] = {}
         for row in self._store.rows(self._current()[0], ["person", "time", "consent"]):
-            count, first, note = found.get(row["person"], (0, row["time"], None))
-            found[row["person"]] = count + 1, min(first, row["time"]), row["consent"] or note
-        return [Person(name, n, datetime.fromtimestamp(t, UTC), note) for name, (n, t, note) in sorted(found.items())]
+            key = folded(row["person"])
+            name, count, first, note = found.get(key, (row["person"], 0, row["time"], None))
+            name = row["person"] if row["time"] < first else name
+            found[key] = name, count + 1, min(first, row["time"]), row["consent"] or note
+        listed = [
+            Person(name, n, datetime.fromtimestamp(t, UTC), note, PersonId(subject(name)[:16]))
+            for key, (name, n, t, note) in sorted(found.items())
+            if key.startswith(folded(prefix))
+        ]  # fmt: skip
+        if after is not None:
+            ids = [person.id for person in listed]
+            if after not in ids:
+                raise unknown(after)
+            listed = listed[ids.index(after) + 1 :]
+        return listed[:limit]
+
+    def _name(self, person: str) -> str:
+        """A checked name; of an id, whose it is."""
+        return self.person(person).name if isinstance(person, PersonId) else checked_name(person)
 
     def export(self) -> Iterator[Enrolments]:
         """See `Gallery`."""
@@ -207,6 +240,7 @@ def milvus(
     operating_point: OperatingPoint | None,
     key: bytes | str | None,
     create: bool,
+    templates: bool = True,  # it reads none when it opens
 ) -> MilvusGallery:
     """Milvus Lite or a cluster: `milvus:people.milvus.db`, `milvus:http://host:19530`."""
     if key is not None or os.environ.get(KEY_VARIABLE):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from ..errors import InputError
 from .base import Enrolments, Migration, Person, checked_dim, unknown
-from .milvus_store import CURRENT, NEXT, MilvusStore, subject
+from .milvus_store import CURRENT, NEXT, MilvusStore
+from .names import folded
 
 
 class MilvusMigration(Migration):
@@ -19,21 +20,21 @@ class MilvusMigration(Migration):
 
     def missing(self) -> list[str]:
         """See `Migration`."""
-        have = {row["subject"] for row in self._store.rows(self._store.alias(NEXT), ["subject"])}
-        return [person.name for person in self._people() if subject(person.name) not in have]
+        have = {folded(row["person"]) for row in self._store.rows(self._store.alias(NEXT), ["person"])}
+        return [person.name for person in self._people() if folded(person.name) not in have]
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
         """See `Migration`."""
         store = self._store
         with store.lock:
-            notes = {person.name: person.consent for person in self._people()}
+            notes = {folded(person.name): person.consent for person in self._people()}
             for name in enrolments.people:
-                if name not in notes:
+                if folded(name) not in notes:
                     raise unknown(name)
             dim, coming = enrolments.vectors.shape[1], store.alias(NEXT)
             if coming:
                 checked_dim(dim, store.bound(coming)[1])
-            consent = [notes[name] for name in enrolments.people]
+            consent = [notes[folded(name)] for name in enrolments.people]
             some = Enrolments(enrolments.people, enrolments.vectors, enrolments.quality, enrolments.time, consent)
             return store.insert(coming or store.make(NEXT, self.model, dim), some)
 

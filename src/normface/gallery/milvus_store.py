@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import DataError, NormfaceError, require
 from .base import Enrolments
+from .names import folded
 
 CURRENT, NEXT = "normface_current", "normface_next"  # aliases
 TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
@@ -213,4 +214,9 @@ def _holder(lock: Path) -> str | None:
 
 def subject(name: str) -> str:
     """What a person is filtered by: hexadecimal digits, so that no name can be read as an expression."""
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(folded(name).encode()).hexdigest()
+
+
+def whose(name: str) -> str:
+    """The filter of a person's rows; older collections filter by the name as it was spelled."""
+    return f'subject in ["{subject(name)}", "{hashlib.sha256(name.encode()).hexdigest()}"]'

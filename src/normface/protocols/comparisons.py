@@ -47,32 +47,32 @@ class Comparisons:
 
     @property
     def n_genuine(self) -> int:
-        """Comparisons of one person with herself."""
+        """Number of genuine comparisons."""
         return int(self.same.sum())
 
     @property
     def n_impostor(self) -> int:
-        """Comparisons of two people, listed or counted."""
+        """Number of impostor comparisons, listed or counted."""
         return int((~self.same).sum() + (0 if self.below is None else self.below[1].sum()))
 
     def roc(self) -> Roc:
-        """The characteristic, exact as far down as impostors are listed."""
+        """Compute the ROC, exact down to the lowest impostor score that is listed."""
         listed = ScoreSet(self.scores, self.same, np.zeros(len(self.scores), int))
         return replace(roc(listed), n_impostor=self.n_impostor)
 
     def accepted(self, threshold: float) -> Bools:
-        """Which of the listed are accepted [K]. Raises DataError for a threshold among those that are only counted."""
+        """Mark the listed comparisons that are accepted [K]. Raises DataError for a threshold below the listed."""
         if self.below is not None and threshold <= (highest := float(self.below[0].max(initial=-np.inf))):
             raise DataError(f"a threshold above {highest:.4f}, as listed", str(threshold), "list more impostors")
         return np.asarray(self.scores >= threshold)
 
     @cached_property
     def n_subjects(self) -> int:
-        """People on the images."""
+        """Number of people."""
         return int(self.subjects.max()) + 1
 
     def trials(self, chosen: Bools) -> Listed:
-        """Some of the listed comparisons [K], by their people."""
+        """Count chosen comparisons [K] by pairs of people."""
         left, right = (self.subjects[side[chosen]] for side in (self.left, self.right))
         if np.array_equal(left, right):
             right = left  # genuine ones are counted sooner
@@ -101,7 +101,7 @@ class Comparisons:
         return self.trials(chosen & ~self.same & accepted), self.trials(likest)
 
     def rates(self, threshold: float, *, per_person: bool = False) -> tuple[Rate, Rate]:
-        """FAR and TAR at a fixed threshold."""
+        """Compute FAR and TAR at a fixed threshold."""
         accepted, everyone = self.accepted(threshold), np.ones(len(self.ids), bool)
         few, more = self.false_accepts(accepted, np.ones(len(self.scores), bool))
         impostors = self.impostors(everyone, everyone)
@@ -113,7 +113,7 @@ class Comparisons:
 
     @property
     def commonest_five(self) -> float:
-        """The share of genuine comparisons that the five people with the most of them hold."""
+        """Share of the genuine comparisons of the five most frequent people."""
         return commonest(np.bincount(self.subjects[self.left[self.same]]))
 
     def hardest(self, threshold: float, most: int = 12) -> dict[str, list[list[Any]]]:
@@ -138,7 +138,7 @@ class Comparisons:
 
 
 def of_list(embeddings: Embeddings, named: NamedPairs) -> Comparisons:
-    """The comparisons of a list of pairs. Raises DataError for ids without a vector."""
+    """Compare the images of a list of pairs. Raises DataError for ids without a vector."""
     pairs = named.within(embeddings)
     found = scores(embeddings, pairs)
     ids, rows = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)

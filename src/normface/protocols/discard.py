@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,12 @@ CURVE = "discard_"  # and the name of the quality
 
 
 def with_discard(result: Result, comparisons: Comparisons, threshold: float, qualities: Mapping[str, Floats]) -> Result:
-    """The result with a curve `discard_NAME` for each quality of images: `discarded`, `comparisons`, and FRR and FAR.
+    """The result with an error-versus-discard curve `discard_NAME` for each quality of images.
 
-    At one threshold the share `discarded` of the images with the lowest quality is left out, and with them every
-    comparison that they are in. `comparisons`: the share of these that are left. `frr`, `frr_low`, `frr_high`, `far`,
-    `far_low`, `far_high`: rates of those, with 95 % intervals over people. A curve ends where one kind of comparison is
-    no longer there. Fact `discard_threshold`.
+    At one threshold (fact `discard_threshold`) the share `discarded` of the images with the lowest quality is left out,
+    and with them every comparison that they are in; `comparisons` is the share of those left. Of them `frr`, `far`,
+    `frr_per_person` and `far_per_person`, each with the ends `_low` and `_high` of its 95 % interval over people. A
+    curve ends where one kind of comparison is no longer there.
 
     qualities: name → quality of each image [N], higher is better; equal images are left out together.
 
@@ -45,13 +44,12 @@ def _curve(comparisons: Comparisons, threshold: float, name: str, quality: Float
     for share in DISCARDED:
         kept = quality >= ordered[int(share * len(ordered))]
         impostors = comparisons.impostors(kept, kept)
-        rates: list[Any] = list(rates_of(comparisons, threshold, kept[left] & kept[right], impostors))
-        if None in rates:
+        rates = rates_of(comparisons, threshold, kept[left] & kept[right], impostors)
+        if not (rates["far"] and rates["frr"]):
             break
-        far, frr = (each.estimate for each in rates)
         point = {
-            "discarded": 1 - float(kept.mean()), "comparisons": (far.n + frr.n) / total,
-            **{f"{rate}{end}": getattr(each, of) for rate, each in (("frr", frr), ("far", far))
+            "discarded": 1 - float(kept.mean()), "comparisons": (rates["far"].n + rates["frr"].n) / total,
+            **{f"{rate}{end}": getattr(each.estimate, of) for rate, each in rates.items() if each
                for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))},
         }  # fmt: skip
         if found and point["discarded"] <= found["discarded"][-1]:

@@ -1,4 +1,4 @@
-"""Every image against every other, down to the lowest false accept rates; and MegaFace's question.
+"""All pairs of images, down to the lowest false accept rates; and identification among distractors, as in MegaFace.
 
 Nothing of size N² is ever held: cosines come in tiles, of which the tally keeps what low rates need.
 Shape suffixes: N images, D distractors, P probes, K pairs of a probe and its mate.

@@ -26,13 +26,12 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Slice:
-    """Comparisons of one group, or of one with another: FAR and FRR at the threshold, None without comparisons."""
+    """Comparisons of one group, or of one with another: its `rates_of` at the threshold."""
 
     column: str
     group: str
     within: bool
-    far: Rate | None
-    frr: Rate | None
+    rates: Mapping[str, Rate | None]
 
 
 def slices(
@@ -51,8 +50,9 @@ def slices(
         replicates: deprecated, without effect: no bootstrap is needed (intervals as `rate` makes them).
 
     Returns:
-        JSON values. `rows`: column, group, far and frr (value, low, high, n; None without comparisons), and a warning
-        where an interval holds both half and twice the overall rate. `ratios`: column, rate, group; the `ratio` of the
+        JSON values. `rows`: column, group, far, frr, far_per_person and frr_per_person (value, low, high, n; None
+        without comparisons), and a warning where an interval of the first two holds both half and twice the overall
+        rate. `ratios`: column, rate, group; the `ratio` of the
         group's rate to the rest's (all comparisons within the other groups) with an interval corrected for the number
         of groups, whether it `differs` from 1, or no ratio and a `note` where either has fewer than ERRORS errors. Of
         two groups the one with the higher rate is told. `overall`, `threshold`, and `unknown`: how many images have no
@@ -68,11 +68,13 @@ def slices(
     found = [
         *_of_images(comparisons, threshold, by_image), *_of_comparisons(comparisons, threshold, by_comparison or {}),
     ]  # fmt: skip
-    overall = {name: each.estimate for name, each in zip(("far", "frr"), whole, strict=True) if each}
+    overall = {name: each.estimate for name, each in whole.items() if each}
     rows, ratios = [], []
-    for each in (each for each in found if each.far or each.frr):
-        mine = {name: rate.estimate if rate else None for name, rate in (("far", each.far), ("frr", each.frr))}
-        doubts = [name.upper() for name, rate in mine.items() if rate and _says_nothing(rate, overall.get(name))]
+    for each in (each for each in found if any(each.rates.values())):
+        mine = {name: rate.estimate if rate else None for name, rate in each.rates.items()}
+        doubts = [
+            name.upper() for name in ("far", "frr") if (own := mine[name]) and _says_nothing(own, overall.get(name))
+        ]
         rows.append({
             "column": each.column, "group": each.group,
             **{name: asdict(rate) if rate else None for name, rate in mine.items()},
@@ -81,7 +83,7 @@ def slices(
     for column in dict.fromkeys(each.column for each in found):
         within = [each for each in found if each.column == column and each.within]
         for name in ("far", "frr"):
-            told = {each.group: rate for each in within if (rate := getattr(each, name))}
+            told = {each.group: rate for each in within if (rate := each.rates[name])}
             ratios += [{"column": column, "rate": name, **each} for each in _against_the_rest(told)]
     return {
         "threshold": threshold, "overall": {name: asdict(rate) for name, rate in overall.items()},
@@ -123,8 +125,8 @@ def _of_images(comparisons: Comparisons, threshold: float, columns: Mapping[str,
             here = ((left == one) & (right == other)) | ((left == other) & (right == one))
             chosen = names == one
             impostors = comparisons.impostors(chosen, chosen if one == other else names == other)
-            pairs = rates_of(comparisons, threshold, here, impostors)
-            yield Slice(column, one if one == other else f"{one} × {other}", one == other, *pairs)
+            found = rates_of(comparisons, threshold, here, impostors)
+            yield Slice(column, one if one == other else f"{one} × {other}", one == other, found)
 
 
 def _of_comparisons(comparisons: Comparisons, threshold: float, columns: Mapping[str, Names]) -> Iterator[Slice]:
@@ -133,17 +135,22 @@ def _of_comparisons(comparisons: Comparisons, threshold: float, columns: Mapping
     for column, names in columns.items():
         for group in _groups(column, names, len(comparisons.scores)):
             impostors = comparisons.trials((names == group) & ~comparisons.same)
-            yield Slice(column, group, True, *rates_of(comparisons, threshold, names == group, impostors))
+            yield Slice(column, group, True, rates_of(comparisons, threshold, names == group, impostors))
 
 
-def rates_of(
-    comparisons: Comparisons, threshold: float, here: Bools, impostors: Trials
-) -> tuple[Rate | None, Rate | None]:
-    """False accepts among `impostors`, and false rejects, of the listed comparisons that are `here` [K]."""
+def rates_of(comparisons: Comparisons, threshold: float, here: Bools, impostors: Trials) -> dict[str, Rate | None]:
+    """Rates of the listed comparisons that are `here` [K] and of all `impostors` among them: `far`, `frr`, and their
+    means over people `far_per_person`, `frr_per_person`; None without comparisons.
+    """
     accepted, same = comparisons.accepted(threshold), comparisons.same
     few, more = comparisons.false_accepts(accepted, here)
-    rejects = comparisons.trials(here & ~accepted & same)
-    return rate(few, impostors, longer=more), rate(rejects, comparisons.trials(here & same))
+    rejects, genuine = comparisons.trials(here & ~accepted & same), comparisons.trials(here & same)
+    return {
+        "far": rate(few, impostors, longer=more),
+        "frr": rate(rejects, genuine),
+        "far_per_person": rate(few, impostors, per_person=True, longer=more),
+        "frr_per_person": rate(rejects, genuine, per_person=True),
+    }
 
 
 def _groups(column: str, names: Names, wanted: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The registry of protocols, and what each reads besides embeddings: its lists, and the images that they name."""
+"""Registry of protocols, and the inputs of each: its lists and the images that they name."""
 
 from __future__ import annotations
 

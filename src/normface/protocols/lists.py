@@ -1,4 +1,4 @@
-"""The files that lists come in: text, and CSV with a header."""
+"""Read the files of lists: text, and CSV with a header."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Roc:
 
 
 def roc(scores: ScoreSet) -> Roc:
-    """The whole receiver operating characteristic."""
+    """Compute the receiver operating characteristic with every threshold."""
     thresholds, false, true = counts(scores.scores, scores.same)
     return Roc(thresholds, false, true, int(false[-1]), int(true[-1]))
 

@@ -16,7 +16,7 @@ REACH = 3.5  # standard errors of the logarithm of a threshold's rank, over whic
 
 @dataclass(frozen=True)
 class Difference:
-    """TAR of the first system less that of the second.
+    """Difference between the TARs of two systems, first minus second.
 
     Attributes:
         tars: of both, measured.

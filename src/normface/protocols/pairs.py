@@ -51,7 +51,7 @@ def read_lfw_pairs(path: str | Path) -> NamedPairs:
 
 
 def scores(embeddings: Embeddings, pairs: Pairs) -> ScoreSet:
-    """Cosines of pairs."""
+    """Compute the cosines of pairs."""
     return ScoreSet(cosines(embeddings.vectors, pairs.left, pairs.right), pairs.same, pairs.fold)
 
 
@@ -110,7 +110,7 @@ def judge(
     partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """What all protocols on pairs in folds share; `people`: who is on either side, None where that is unknown."""
+    """Judge pairs in folds, as all such protocols do; `people`: who is on either side, None if unknown."""
     facts: dict[str, Any] = {}
     if partial:
         named, facts = named.available(embeddings)

@@ -31,7 +31,7 @@ _CELLS = 1 << 20  # of a tile of cosines, which then stays in the processor's ca
 
 @dataclass(frozen=True)
 class Tally:
-    """What comparisons leave behind.
+    """Summary of many comparisons, from which low false accept rates are exact.
 
     Attributes:
         genuine: [G] scores, falling; `genuine_subject` [G] whose.
@@ -339,8 +339,8 @@ class Highest:
     def falling(self) -> tuple[Floats, Ints]:
         """The highest, falling, with whose they are."""
         scores, owners = (np.concatenate(each) for each in zip(*self._parts, strict=True))
-        few = min(self.keep, len(scores))
-        best = np.argpartition(scores, len(scores) - few)[-few:]
+        more = len(scores) > self.keep
+        best = np.argpartition(scores, len(scores) - self.keep)[-self.keep :] if more else np.arange(len(scores))
         best = best[np.argsort(scores[best])[::-1]]
         return scores[best], owners[best]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..types import Floats, Result
 from .plots import COLOURS, GREY, STYLES, literal, single, svg
-from .wording import measure
+from .wording import label, measure, uneven
 
 DISCARD = "discard_"  # curves of that name and a quality's: `protocols.with_discard`
 POINTS = 600  # of a drawn curve at most
@@ -145,14 +145,19 @@ def calibration(name: str, result: Result) -> str | None:
 
 
 def discard(results: Mapping[str, Result], rate: str) -> str | None:
-    """Plot `rate` (frr, far) against the share of images discarded, a line for each quality of each system."""
+    """Plot `rate` (frr, far) against the share of images discarded, a line for each quality of each system.
+
+    Per person where few people hold many of the genuine comparisons.
+    """
+    if any(uneven(result.facts) for result in results.values()):
+        rate += "_per_person"
     found = [
         (name, kind.removeprefix(DISCARD), {axis: np.asarray(values, float) for axis, values in curve.items()})
         for name, result in results.items() for kind, curve in result.curves.items() if kind.startswith(DISCARD)
     ]  # fmt: skip
     if not found:
         return None
-    figure, axes = single("Images discarded, the worst first (%)", f"{rate.upper()} of the others (%)", width=5.4)
+    figure, axes = single("Images discarded, the worst first (%)", f"{label(rate)} of the others (%)", width=5.4)
     for i, (name, quality, curve) in enumerate(found):
         x, color = 100 * curve["discarded"], COLOURS[i % 6]
         told = quality if len(results) == 1 else f"{name}: {quality}"
@@ -160,7 +165,7 @@ def discard(results: Mapping[str, Result], rate: str) -> str | None:
         axes.plot(x, 100 * curve[rate], STYLES[i % 4], color=color, label=literal(told))
     axes.set_xlim(0, max(float(100 * curve["discarded"][-1]) for *_, curve in found) or 1)
     axes.set_ylim(0, 1.3 * max(float(100 * curve[rate].max()) for *_, curve in found) or 1)
-    what = f"Error versus discard: {rate.upper()} against the share of images discarded"
+    what = f"Error versus discard: {label(rate)} against the share of images discarded"
     return _finished(figure, axes, what, "best", always=True)
 
 

@@ -10,8 +10,8 @@ from ..types import RULE_OF_30, Calibration, Estimate, OperatingPoint, Result
 
 Rows = list[list[str]]
 
-ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "tar", "tpir", "vr")
-PER_PERSON = "_per_person"
+ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "fta", "fte", "tar", "tpir", "vr")
+PER_PERSON, WITHOUT = "_per_person", "_without_failures"
 FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are told first
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
 FACTS = {
@@ -22,7 +22,7 @@ FACTS = {
 }  # fmt: skip
 SHOWN = (
     "fold_accuracy", "fold_threshold", "notes", "confident", "slices", "hardest", "operating_point", "by_trial",
-    "mean_minus_std", "partial",
+    "mean_minus_std", "partial", "failures",
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def summary(results: Mapping[str, Result]) -> str:
     """What was found, in sentences: first what is missing, then each system, then how it was judged."""
     first = next(iter(results.values()))
     partial = [f"{result.facts['partial']}." for result in results.values() if "partial" in result.facts]
+    partial += [_failed(result.facts["failures"]) for result in results.values() if "failures" in result.facts]
     found = "; ".join(f"{name} {_found(result)}" for name, result in results.items())
     brackets = ["Brackets hold 95 % intervals."] if " to " in found else []
     return " ".join([*dict.fromkeys(partial), f"{found}.", *brackets, *_how(first, len(results) == 1)])
@@ -47,6 +48,14 @@ def _found(result: Result) -> str:
     return ", ".join(filter(None, told[:3])) or "was measured"
 
 
+def _failed(failures: Mapping[str, Any]) -> str:
+    """How many photographs gave no template, why, and what became of them."""
+    why = ", ".join(f"{count:,} {reason}" for reason, count in failures["reasons"].items())
+    count = "counted as false non-matches" if failures["counted"] else "left out of the rates"
+    told = f"{failures['failed']:,} of {failures['photographs']:,} photographs gave no template"
+    return f"{told} ({why}), {count}." if failures["failed"] else f"{told}."
+
+
 def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str:
     held = "whole interval at most" if facts.get("confident") else "at most"
     ask = f" (asked for: {held} {short_percent(facts['target_far'])})" if facts.get("target_far") else ""
@@ -59,7 +68,7 @@ def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str
         mean = f"mean over {metrics['tar_per_person'].n:,} people"
         each = f"{estimate(metrics['tar_per_person'])} of a person's genuine comparisons ({mean})"
         others = f"{estimate(metrics['far_per_person'])} of their impostor ones"
-        told = f"{each} and {others}; {told}" if _uneven(facts) else f"{told}; {each} and {others}"
+        told = f"{each} and {others}; {told}" if uneven(facts) else f"{told}; {each} and {others}"
     return f"accepts from {measure(facts['comparisons'])} {facts['threshold']:.4f} on: {told}"
 
 
@@ -68,21 +77,23 @@ def measure(comparisons: str) -> str:
     return "score" if comparisons.startswith("scores") else "cosine"
 
 
-def _uneven(facts: Mapping[str, Any]) -> bool:
+def uneven(facts: Mapping[str, Any]) -> bool:
     """Whether few people hold so many of the genuine comparisons that rates per person are told first."""
     return (facts.get("commonest_five") or 0) > FEW_HOLD
 
 
 def _leading(result: Result) -> list[tuple[str, Estimate]]:
     """A result's metrics, those per person first where few people hold many of the comparisons."""
-    return sorted(result.metrics.items(), key=lambda item: _uneven(result.facts) and PER_PERSON not in item[0])
+    return sorted(result.metrics.items(), key=lambda item: uneven(result.facts) and PER_PERSON not in item[0])
 
 
 def label(name: str) -> str:
     """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
     kind, _, condition = name.partition("@")
+    kind, without, _ = kind.partition(WITHOUT)
     kind, each, _ = kind.partition(PER_PERSON)
     kind = (kind.upper() if kind in ACRONYMS else kind) + (" per person" if each else "")
+    kind += " without failures" if without else ""
     return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
 
 
@@ -119,7 +130,7 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
     elif "trials" in facts:
         yield f"Means over {facts['trials']} trials."
     if (share := facts.get("commonest_five")) and alone:
-        first = "; rates per person count everybody once, and come first here" if _uneven(facts) else ""
+        first = "; rates per person count everybody once, and come first here" if uneven(facts) else ""
         yield f"The five commonest people are in {short_percent(share)} of the genuine comparisons{first}."
     if "cllr" in facts and alone:
         yield (
@@ -189,11 +200,13 @@ def trials(results: Mapping[str, Result]) -> Rows:
 
 def slices(found: Mapping[str, Any]) -> Rows:
     """Error rates by group, the whole first, with what is too small to say."""
-    rows = [["", "group", "FAR (95 % interval)", "of", "FRR (95 % interval)", "of", ""]]
+    per_person = any("frr_per_person" in row for row in found["rows"])  # not in older results
+    names = ("far", "frr", *("far_per_person", "frr_per_person") * per_person)
+    rows = [["", "group", *(cell for name in names for cell in (f"{label(name)} (95 % interval)", "of")), ""]]
     whole = {"column": "all", "group": "", "warning": None, **found["overall"]}
     for row in (whole, *found["rows"]):
         cells = [row["column"], row["group"]]
-        for name in ("far", "frr"):
+        for name in names:
             rate = row.get(name)
             cells += [estimate(Estimate(**rate)), f"{rate['n']:,}"] if rate else ["–", "0"]
         rows.append([*cells, row["warning"] or ""])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -54,13 +56,26 @@ class Engine:
         self.template = find_template(embedder.spec.template)
         self._observe = observe
         self._jobs: deque[_Job] = deque()
-        self._ready = threading.Condition()
         self._closed = False
         self._pace = 0.1  # seconds a photograph, of one worker, lately
         embedder.detector  # noqa: B018  # made now, not by the first request
-        self._threads = [threading.Thread(target=self._work, name=f"engine-{i}", daemon=True) for i in range(workers)]
+        self._start()
+        _engines.add(self)
+
+    def _start(self) -> None:
+        """Start the threads; a forked child has none of its parent's, and takes none of its photographs."""
+        self._jobs.clear()
+        self._ready = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"engine-{i}", daemon=True) for i in range(self.workers)
+        ]
         for thread in self._threads:
             thread.start()
+
+    def after_fork(self) -> None:
+        """Go on in a forked child, as servers that load the application first and fork then need it."""
+        if not self._closed:
+            self._start()
 
     async def see(self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False) -> list[FaceRecord]:
         """Find and embed the central face of each (name for messages, bytes). Cancelling drops what is not begun.
@@ -162,6 +177,18 @@ class Engine:
             else:
                 cut.append((job, portraits[0]))
         return cut
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def check_scans(data: bytes, name: str) -> None:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NormfaceError
+from ..gallery import acting
 from .keys import KeyFile, Scope
 from .limits import Busy, RateLimit, Room, caller
 from .settings import Settings, is_loopback
@@ -48,7 +49,7 @@ def needed(method: str, path: str) -> Scope | None:
     """Return the scope that a request requires; None if it needs no key."""
     if path in OPEN or not (path == "/metrics" or path.startswith("/v1/")):
         return None
-    if method == "DELETE":
+    if method == "DELETE" or (method != "GET" and method != "HEAD" and path.startswith("/v1/people/")):
         return "admin"
     return "enrol" if path.startswith("/v1/people") and method not in ("GET", "HEAD") else "read"
 
@@ -119,8 +120,9 @@ class Gate:
             self.rate.take(who)
             with self.room.one(self.engine.wait) if scope["method"] != "GET" else nullcontext():
                 await body.read()
-                async with asyncio.timeout(self.settings.timeout):
-                    await self.app(scope, body.again, send)
+                with acting(who if self.keys else f"address {who}"):
+                    async with asyncio.timeout(self.settings.timeout):
+                        await self.app(scope, body.again, send)
         except Busy as busy:
             self.metrics.refused.labels(busy.limit).inc()
             status, got = (429, "more from this caller") if busy.limit == "rate" else (503, "more")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from ..atomic import replacing
+from ..atomic import locked, replacing
 from ..errors import ConfigError
 
 Scope = Literal["read", "enrol", "admin"]
@@ -92,11 +92,12 @@ def new_key(path: str | Path, scopes: tuple[str, ...], expires: str | None = Non
         day = datetime.strptime(expires, "%Y-%m-%d").date().isoformat() if expires else None
     except ValueError as error:
         raise ConfigError("a date such as 2027-01-31", repr(expires), "correct --expires") from error
-    known = list(_read(path).values()) if path.exists() else []
     id = secrets.token_hex(4)
     token = f"nf_{id}_{secrets.token_hex(32)}"
-    known.append(Key(id, tuple(scopes), _hash(token), f"{datetime.now(UTC):%Y-%m-%d}", day))
-    _write(path, known)
+    with locked(path):
+        known = list(_read(path).values()) if path.exists() else []
+        known.append(Key(id, tuple(scopes), _hash(token), f"{datetime.now(UTC):%Y-%m-%d}", day))
+        _write(path, known)
     return token
 
 
@@ -110,11 +111,13 @@ def revoke_key(path: str | Path, id: str) -> Key:
 
     Raises ConfigError if the file cannot be read or has no such key.
     """
-    path, known = Path(path), _read(Path(path))
-    if id not in known:
-        raise ConfigError(f"the id of a key in {path}", repr(id), f"list the ids: normface keys list --keys {path}")
-    revoked = known.pop(id)
-    _write(path, known.values())
+    path = Path(path)
+    with locked(path):
+        known = _read(path)
+        if id not in known:
+            raise ConfigError(f"the id of a key in {path}", repr(id), f"list the ids: normface keys list --keys {path}")
+        revoked = known.pop(id)
+        _write(path, known.values())
     return revoked
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -12,14 +13,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import cv2
 import numpy as np
 import simplejpeg
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi import Path as InPath
 
 from .. import cosine
 from ..embed import Embedder, FaceRecord, covered, refuse_outside
-from ..errors import DataError, InputError, ModelError
-from ..gallery import Gallery
-from ..gallery.base import checked_name
+from ..errors import ConfigError, DataError, InputError, ModelError
+from ..gallery import Enrolments, Erased, Gallery, PersonId, Unknown, settle
+from ..gallery import Person as EnrolledPerson
+from ..gallery.names import checked_name
 from ..types import Match, OperatingPoint
 from .engine import Engine
 from .gate import Refused
@@ -37,6 +39,8 @@ from .schemas import (
     Person,
     Ranked,
     SearchThreshold,
+    Template,
+    Templates,
     Verification,
 )
 from .settings import Settings
@@ -54,13 +58,20 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     503: {"model": Fault, "description": "Too many requests at once (see Retry-After), or a gallery that fails"},
     504: {"model": Fault, "description": "No answer in time"},
 }
-GONE: dict[int | str, dict[str, Any]] = {404: {"model": Fault, "description": "Nobody of that name"}}
+GONE: dict[int | str, dict[str, Any]] = {404: {"model": Fault, "description": "Nobody of that name or id"}}
+DOUBT: dict[int | str, dict[str, Any]] = {
+    409: {"model": Fault, "description": "A face known by another name, or unlike the person's other photographs"}
+}
+LATER: dict[int | str, dict[str, Any]] = {
+    202: {"model": Forgotten, "description": "Erased; the bytes go when another process has ended reading"}
+}
+MOST_PEOPLE = 1000  # people in one answer
 Aligned = Annotated[bool, Form(description="The images are aligned crops already: detect nothing.")]
 Anyway = Annotated[
     bool, Form(description="Go on with photographs that the certificate does not cover, instead of not deciding.")
 ]
 Crops = Annotated[bool, Form(description="Also send the aligned crops back.")]
-Name = Annotated[str, InPath(description="A person's name, percent-encoded.", examples=["Ann"])]
+Id = Annotated[str, InPath(description="A person's id; not a name.", examples=["5c1f6c1b5f0e4b0f"])]
 T = TypeVar("T")
 
 
@@ -167,7 +178,7 @@ def compare(router: APIRouter, service: Service) -> None:
         files = [("photograph a", a), *([("photograph b", b)] if b else [])]
         found = await service.see(files, aligned)
         if person is not None and gallery is not None:
-            match = await _of_somebody(service, "verify", gallery.verify, person, found[0].vector)
+            match = await _of_somebody(service, "verify", gallery.verify, checked_name(person), found[0].vector)
         else:
             score = float(cosine.paired(*(cosine.exact(face.vector) for face in found)))
             match = Match(score, point.accepts(score) if point else None)
@@ -185,18 +196,34 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
     embedder = service.embedder
     point = embedder.operating_point
 
-    @router.get("/people", summary="List the people enrolled")
-    async def listed() -> People:
-        found = await service.keep("list", gallery.people)
-        return People(people=[Person(**asdict(each)) for each in found])
+    @router.get("/people", summary="List the people enrolled, by name", responses=GONE)
+    async def listed(
+        limit: Annotated[int, Query(ge=1, le=MOST_PEOPLE, description="People on a page.")] = 100,
+        after: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
+        q: Annotated[str, Query(max_length=200, description="Beginning of the name.")] = "",
+        tag: Annotated[str | None, Query(max_length=100, description="Only people with this tag.")] = None,
+    ) -> People:
+        last = None if after is None else PersonId.parse(after)
+        found = await _of_somebody(service, "list", gallery.people, prefix=q, after=last, limit=limit + 1, tag=tag)
+        more = len(found) > limit
+        return People(people=[_person(each) for each in found[:limit]], next=found[limit - 1].id if more else None)
 
-    @router.post("/people", summary="Enrol a person, or add photographs of an enrolled one", status_code=201)
+    @router.post(
+        "/people", summary="Enrol a person, or add photographs of an enrolled one", status_code=201, responses=DOUBT
+    )
     async def enrol(
         person: Annotated[str, Form(description="1 to 200 printable characters.", examples=["Ann"])],
         photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
         consent: Annotated[
             str | None, Form(max_length=1000, description="Note on the consent: to what, when, where it is filed.")
         ] = None,
+        same_person: Annotated[
+            bool,
+            Form(description="It is one person: enrol also what is unlike, and a known face under its known name."),
+        ] = False,
+        twin: Annotated[
+            bool, Form(description="They are two people: enrol a face that is known by another name.")
+        ] = False,
         aligned: Aligned = False,
         anyway: Anyway = False,
         crops: Crops = False,
@@ -207,24 +234,85 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         if not anyway:
             refuse_outside(found, [number for number, _ in uploads], "the field anyway=true")
         vectors, norms = np.stack([each.vector for each in found]), np.array([each.norm for each in found])
-        added = await service.keep("enrol", gallery.enrol, name, vectors, quality=norms, consent=consent)
-        return Enrolled(person=name, added=len(added), faces=[service.face(each, crops) for each in found])
+        some = Enrolments(
+            [name] * len(found), vectors, norms, consent=[consent] * len(found),
+            source=[await _hash(file) for file in photographs],
+        )  # fmt: skip
+        doubts = await service.keep("enrol", gallery.doubts, some)
+        settled = settle(some, doubts, same_person=same_person, twin=twin)
+        if settled.open:
+            row, question = next(iter(settled.open.items()))
+            expected = f"photographs of {name} alone"
+            do = "send same_person=true if it is one person, twin=true if they are two people"
+            raise Refused(409, expected, f"{question} (photograph {row + 1})", do)
+        added = await service.keep("enrol", gallery.enrol_many, settled.accepted) if settled.accepted else []
+        whose = await service.keep("list", gallery.person, settled.accepted.people[0] if settled.accepted else name)
+        return Enrolled(
+            person=whose.name, id=whose.id, added=len(added), duplicates=settled.duplicates, warnings=settled.warnings,
+            faces=[service.face(each, crops) for each in found],
+        )  # fmt: skip
 
-    @router.delete("/people/{person:path}", summary="Erase a person", responses=GONE)
-    async def forget(person: Name) -> Forgotten:
-        erased = await _of_somebody(service, "forget", gallery.forget, person)
-        return Forgotten(person=checked_name(person), erased=erased)
+    @router.get("/people/{id}", summary="A person and their templates", responses=GONE)
+    async def shown(id: Id) -> Templates:
+        person = await _of_somebody(service, "list", gallery.person, PersonId(id))
+        templates = await _of_somebody(service, "list", gallery.templates, PersonId(id))
+        return Templates(
+            person=_person(person),
+            templates=[Template(number=t.number, time=t.time, quality=t.quality, source=t.source) for t in templates],
+        )
+
+    @router.patch("/people/{id}", summary="Rename a person, or change their tags", responses=GONE)
+    async def change(
+        id: Id,
+        name: Annotated[str | None, Form(description="A new name.")] = None,
+        add_tags: Annotated[list[str], Form(description="Tags to add.")] = [],  # noqa: B006  # FastAPI copies it
+        remove_tags: Annotated[list[str], Form(description="Tags to remove.")] = [],  # noqa: B006
+    ) -> Person:
+        if name is not None:
+            await _of_somebody(service, "rename", gallery.rename, PersonId(id), checked_name(name))
+        if add_tags or remove_tags:
+            await _of_somebody(service, "tag", gallery.tag, PersonId(id), add_tags, remove_tags)
+        return _person(await _of_somebody(service, "list", gallery.person, PersonId(id)))
+
+    @router.post("/people/{id}/merge", summary="Move all templates of a person to another", responses=GONE)
+    async def merge(id: Id, into: Annotated[str, Form(description="The id of the person who stays.")]) -> Person:
+        return _person(await _of_somebody(service, "merge", gallery.merge, PersonId(id), PersonId.parse(into)))
+
+    @router.post("/people/{id}/split", summary="Move some templates of a person to a new one", responses=GONE)
+    async def split(
+        id: Id,
+        templates: Annotated[list[int], Form(description="Numbers of the templates.")],
+        name: Annotated[str, Form(description="Name of the new person.")],
+    ) -> Person:
+        return _person(await _of_somebody(service, "split", gallery.split, PersonId(id), templates, checked_name(name)))
+
+    @router.delete("/people/{id}", summary="Erase a person", responses={**GONE, **LATER})
+    async def forget(id: Id, response: Response) -> Forgotten:
+        person = await _of_somebody(service, "list", gallery.person, PersonId(id))
+        return _forgotten(person.name, await _of_somebody(service, "forget", gallery.forget, PersonId(id)), response)
+
+    @router.delete(
+        "/people/{id}/templates/{number}", summary="Erase one template of a person", responses={**GONE, **LATER}
+    )
+    async def remove(id: Id, number: int, response: Response) -> Forgotten:
+        person = await _of_somebody(service, "list", gallery.person, PersonId(id))
+        erased = await _of_somebody(service, "remove", gallery.remove, PersonId(id), number)
+        return _forgotten(person.name, erased, response)
 
     @router.post("/search", summary="Search for the people most similar to a face")
     async def search(
         photograph: Annotated[UploadFile, File(description="A photograph.")],
         k: Annotated[int, Form(ge=1, le=100, description="Number of people to return.")] = 5,
+        tag: Annotated[str | None, Form(max_length=100, description="Search only people with this tag.")] = None,
+        threshold: Annotated[
+            float | None, Form(ge=-1, le=1, description="Leave out people with a lower cosine.")
+        ] = None,
         aligned: Aligned = False,
         anyway: Anyway = False,
         crops: Crops = False,
     ) -> Found:
         (seen,) = await service.see([("the photograph", photograph)], aligned)
-        found = await service.keep("search", gallery.search, seen.vector, k)
+        found = await service.keep("search", gallery.search, seen.vector, k, tag=tag, threshold=threshold)
         matches = [covered(match, [seen], ["the photograph"], anyway=anyway) for match in found]
         rule = matches[0].rule if matches else None
         return Found(
@@ -238,15 +326,33 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         )  # fmt: skip
 
 
-async def _of_somebody(service: Service, use: str, call: Callable[..., T], person: str, *args: Any) -> T:
-    """Call the gallery about a person. Raises Refused (404) for an unknown name."""
-    name = checked_name(person)
+async def _of_somebody(
+    service: Service, use: str, call: Callable[..., T], person: str = "", *args: Any, **options: Any
+) -> T:
+    """Call the gallery about a person. Raises Refused (404) for an unknown name or id."""
     try:
-        return await service.keep(use, call, name, *args)
-    except Refused:
+        return await service.keep(use, call, *([person] if person else []), *args, **options)
+    except (Refused, ConfigError):
         raise
-    except InputError as error:
-        raise Refused(404, "the name of an enrolled person", "another", "list the names: GET /v1/people") from error
+    except Unknown as error:
+        what = "id" if isinstance(person, PersonId) or not person else "name"
+        raise Refused(
+            404, f"the {what} of an enrolled person", "another", "list them: GET /v1/people; addresses take ids"
+        ) from error
+
+
+def _person(found: EnrolledPerson) -> Person:
+    return Person(**{**asdict(found), "tags": list(found.tags)})
+
+
+def _forgotten(name: str, erased: Erased, response: Response) -> Forgotten:
+    response.status_code = 200 if erased.wiped else 202
+    return Forgotten(person=name, erased=erased, wiped=erased.wiped)
+
+
+async def _hash(file: UploadFile) -> str:
+    await file.seek(0)
+    return hashlib.sha256(await file.read()).hexdigest()
 
 
 def decision(match: Match, point: OperatingPoint | None) -> Decision:

@@ -13,7 +13,9 @@ _FAR = {"value": 0.001, "low": 0.0002, "high": 0.0029, "n": 3000}
 _TAR = {"value": 0.981, "low": 0.9755, "high": 0.9856, "n": 3000}
 _POINT = {
     "threshold": 0.3512, "target_far": 0.001, "far": _FAR, "tar": _TAR, "protocol": "lfw, mirror sum",
-    "model_sha256": "9f…", "data_sha256": "ea…",
+    "far_per_person": {"value": 0.0008, "low": 0.0002, "high": 0.0026, "n": 4281},
+    "tar_per_person": {"value": 0.974, "low": 0.967, "high": 0.98, "n": 1680}, "commonest_five": 0.12,
+    "confident": False, "model_sha256": "9f…", "data_sha256": "ea…",
 }  # fmt: skip
 _SEARCH = {
     "threshold": 0.4715, "templates": 120, "false_matches": 0.0012, "table": True, "enrolled": 1000,
@@ -50,7 +52,7 @@ class Fault(BaseModel):
 
 
 class Rate(BaseModel):
-    """A measured rate with its 95 % interval and number of comparisons."""
+    """A measured rate with its 95 % interval and number of comparisons, or of people."""
 
     value: float
     low: float
@@ -71,6 +73,13 @@ class Certificate(BaseModel):
     target_far: float | None = Field(description="The false accept rate requested; null for best accuracy.")
     far: Rate
     tar: Rate
+    far_per_person: Rate | None = Field(description="Mean over people of each one's own rate; null if unknown.")
+    tar_per_person: Rate | None = Field(description="Likewise, of genuine comparisons.")
+    commonest_five: float | None = Field(
+        description="Share of the genuine comparisons of the five most frequent people; above a third, read the rates "
+        "per person."
+    )
+    confident: bool = Field(description="Whether the upper limit of `far`, not its value, was kept at `target_far`.")
     protocol: str
     model_sha256: str
     data_sha256: str
@@ -80,8 +89,10 @@ class Certificate(BaseModel):
         """Convert an OperatingPoint."""
         if point is None:
             return None
+        far, tar = (Rate.of(rate) if rate else None for rate in (point.far_per_person, point.tar_per_person))
         return cls(
             threshold=point.threshold, target_far=point.target_far, far=Rate.of(point.far), tar=Rate.of(point.tar),
+            far_per_person=far, tar_per_person=tar, commonest_five=point.commonest_five, confident=point.confident,
             protocol=point.protocol, model_sha256=point.model_sha256, data_sha256=point.data_sha256,
         )  # fmt: skip
 
@@ -172,7 +183,7 @@ class Found(BaseModel):
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
-        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715, for up to 1,000 templates: …",
+        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715 for up to 1,000 templates, …",
     })  # fmt: skip
     matches: list[Ranked]
     templates: int = Field(description="Number of templates compared; a person has one per photograph.")
@@ -187,34 +198,66 @@ class Found(BaseModel):
 class Person(BaseModel):
     """An enrolled person. Images are not stored."""
 
-    model_config = _shown({"name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z", "consent": "form 12"})
+    model_config = _shown({
+        "id": "5c1f6c1b5f0e4b0f", "name": "Ann", "templates": 3, "enrolled": "2026-11-24T12:00:00Z",
+        "consent": "form 12", "tags": ["staff"],
+    })  # fmt: skip
+    id: str | None = Field(description="Stands for the person in addresses; a new name does not change it.")
     name: str
     templates: int
     enrolled: datetime
     consent: str | None
+    tags: list[str]
 
 
 class People(BaseModel):
-    """The people enrolled, by name."""
+    """A page of the people enrolled, by name."""
 
     people: list[Person]
+    next: str | None = Field(description="Send it as `after` for the next page; null on the last one.")
+
+
+class Template(BaseModel):
+    """A template of a person; vectors are not shown."""
+
+    model_config = _shown({"number": 7, "time": "2026-11-24T12:00:00Z", "quality": 21.4, "source": "5c1f…"})
+    number: int
+    time: datetime
+    quality: float | None
+    source: str | None = Field(description="SHA-256 of the photograph.")
+
+
+class Templates(BaseModel):
+    """A person's templates, oldest first."""
+
+    person: Person
+    templates: list[Template]
 
 
 class Enrolled(BaseModel):
     """The templates added."""
 
-    model_config = _shown({"person": "Ann", "added": 2, "faces": [_FACE, _FACE]})
+    model_config = _shown({
+        "person": "Ann", "id": "5c1f6c1b5f0e4b0f", "added": 2, "duplicates": 0, "warnings": [], "faces": [_FACE, _FACE],
+    })  # fmt: skip
     person: str
+    id: str | None
     added: int
+    duplicates: int = Field(description="Photographs that were enrolled under this name before, so not again.")
+    warnings: list[str] = Field(description="Such as somebody enrolled under nearly the same name.")
     faces: list[Face]
 
 
 class Forgotten(BaseModel):
-    """The person erased, and their number of templates."""
+    """The person, and how many of their templates were erased."""
 
-    model_config = _shown({"person": "Ann", "erased": 3})
+    model_config = _shown({"person": "Ann", "erased": 3, "wiped": True})
     person: str
     erased: int
+    wiped: bool = Field(
+        description="Whether the bytes are gone from the files. If not (status 202), another process still reads an "
+        "older state, and they go when it has ended."
+    )
 
 
 class Embedded(BaseModel):

@@ -60,30 +60,41 @@ answers(enrol, find("#enrolled"), async () => {
   return [make("p", {}, `${found.person}: ${found.added} added.`), make("div", { class: "crops" }, ...found.faces.map((face, i) => show.crop(face, `photograph ${i + 1}`)))];
 });
 
-async function list() {
+const PAGE = 200;  // people asked for at once
+
+const row = (person) => make("tr", {},
+  make("th", { scope: "row" }, person.name), make("td", {}, String(person.templates)),
+  make("td", {}, person.enrolled.slice(0, 10)), make("td", {}, person.consent ?? "none noted"),
+  make("td", {}, make("button", { type: "button", class: "danger", onclick: () => forget(person) },
+    "Forget", make("span", { class: "hidden" }, ` ${person.name}`))));
+
+async function list(after) {
   const body = find("#list tbody");
   try {
-    const { people } = await ask("/v1/people");
-    find("#count").textContent = `(${people.length.toLocaleString("en")})`;
-    fill(body, ...people.map((person) => make("tr", {},
-      make("th", { scope: "row" }, person.name), make("td", {}, String(person.templates)),
-      make("td", {}, person.enrolled.slice(0, 10)), make("td", {}, person.consent ?? "none noted"),
-      make("td", {}, make("button", { type: "button", class: "danger", onclick: () => forget(person.name) },
-        "Forget", make("span", { class: "hidden" }, ` ${person.name}`))))));
+    const { people, next } = await ask(`/v1/people?limit=${PAGE}${after ? `&after=${after}` : ""}`);
+    const shown = (after ? body.rows.length - 1 : 0) + people.length;  // without the row of the button
+    find("#count").textContent = `(${shown.toLocaleString("en")}${next ? " shown" : ""})`;
+    if (after) body.lastElementChild.remove();
+    else fill(body);
+    body.append(...people.map(row));
+    if (next) {
+      const more = make("button", { type: "button", onclick: () => list(next) }, "Show more");
+      body.append(make("tr", {}, make("td", { colspan: "5" }, more)));
+    }
   } catch (error) {
     fill(body, make("tr", {}, make("td", { colspan: "5" }, fault(error))));
   }
 }
 
-async function forget(name) {
+async function forget(person) {
   const dialog = find("#sure");
-  find("#sure-head").textContent = `Forget ${name}?`;
+  find("#sure-head").textContent = `Forget ${person.name}?`;
   dialog.returnValue = "no";
   dialog.showModal();
   await new Promise((closed) => dialog.addEventListener("close", closed, { once: true }));
   if (dialog.returnValue !== "yes") return;
   try {
-    const told = await ask(`/v1/people/${encodeURIComponent(name)}`, { method: "DELETE" });
+    const told = await ask(`/v1/people/${person.id}`, { method: "DELETE" });
     fill(find("#enrolled"), make("p", {}, `${told.person} is forgotten.`));
   } catch (error) {
     fill(find("#enrolled"), fault(error));

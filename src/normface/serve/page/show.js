@@ -76,9 +76,13 @@ export function certificate(point) {
   }
   const rate = (found, of) => `${percent(found.value)} of ${found.n.toLocaleString("en")} pairs of ${of} (95 %: ${percent(found.low)} to ${percent(found.high)})`;
   const goal = point.target_far === null ? "for the best accuracy" : `for a false accept rate of ${percent(point.target_far, 3)}`;
+  const each = (found) => `${percent(found.value)} (95 %: ${percent(found.low)} to ${percent(found.high)})`;
+  const all = make("p", {}, `There it accepted ${rate(point.far, "different people")}, and ${rate(point.tar, "one person")}.`);
+  const mean = point.tar_per_person && point.far_per_person ? [make("p", {}, `In the mean over ${point.tar_per_person.n.toLocaleString("en")} people it accepted ${each(point.tar_per_person)} of a person's own pairs, and ${each(point.far_per_person)} of their pairs with others.`)] : [];
   return [
     make("p", {}, `Two faces are taken for one person where their cosine is at least ${point.threshold.toFixed(4)}, chosen ${goal} on ${point.protocol}.`),
-    make("p", {}, `There it accepted ${rate(point.far, "different people")}, and ${rate(point.tar, "one person")}.`),
+    // Where few people hold many of the genuine pairs, the rates per person come first, as in reports.
+    ...(point.commonest_five > 1 / 3 ? [...mean, all] : [all, ...mean]),
     make("p", { class: "soft" }, "On other photographs, and for other groups of people, the rates differ."),
   ];
 }
