@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from normface.cli import app
+from normface.data import open_reader
 from normface.data.bins import write_bin
 from normface.errors import ConfigError, DataError
 from normface.protocols import PROTOCOLS, inputs_of
@@ -116,3 +117,16 @@ def test_what_a_list_names_is_embedded(tmp_path, own):
         True, True, False,
     ]  # fmt: skip
     assert inputs_of("all_pairs").named([], ids).all()
+
+
+@pytest.mark.slow
+def test_a_verification_set_of_ones_own(drawn, tmp_path, call):
+    """Images, pairs and model's crops come from one file."""
+    reader = open_reader(drawn / "train" / "faces-112.zip")
+    rows = [(8 * k % 96, (8 * k + 1 + 8 * (k % 2)) % 96) for k in range(40)]
+    images = [reader.encoded(row) for pair in rows for row in pair]
+    write_bin(tmp_path / "own.bin", images, [k % 2 == 0 for k in range(40)])
+    code, out, error = call("bin", "--file", tmp_path / "own.bin", "--json")
+    assert code == 0, error
+    told = json.loads(out[out.index("{") :])
+    assert told["metrics"]["accuracy"]["n"] == 40

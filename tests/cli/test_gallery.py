@@ -139,3 +139,97 @@ def test_mistakes(run, model, place, drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("NORMFACE_GALLERY_KEY", "ab" * 32)
     assert one_line(run("people")[2], "is not encrypted")
     assert one_line(run("people", "--gallery", f"milvus:{tmp_path / 'm.db'}")[2], "no key")
+
+
+def test_who_is_enrolled_twice(run, model, place, drawn, tmp_path):
+    crops = extracted(drawn, tmp_path, 2)
+    words = ("--aligned", "--model", model)
+    assert run("enrol", "Ann", crops[0], *words)[0] == 0
+    code, out, _ = run("enrol", " ann", *crops, *words, "--keep", "each", "--json")
+    assert (code, shown(out)["templates"], shown(out)["duplicates"]) == (0, 1, 1)
+    code, _, err = run("enrol", "Bo", crops[0], *words)
+    assert code == 2
+    assert one_line(err, "a face known as Ann", "--same-person", "--twin")
+    assert "Bo" not in run("people")[1]
+    assert run("enrol", "Bo", crops[0], *words, "--twin")[0] == 0
+    assert run("enrol", "Cy", crops[0], *words, "--same-person")[0] == 0  # known as Ann or Bo already
+    assert "Cy" not in run("people")[1]
+    assert one_line(run("enrol", "Cy", crops[0], *words, "--twin", "--same-person")[2], "both")
+    assert "nearly called as Ann" in run("enrol", "Ánn", crops[0], *words, "--twin")[2]
+
+
+def test_an_interrupted_bulk_enrolment_goes_on(run, model, place, drawn, tmp_path, monkeypatch):
+    """What was enrolled before is neither embedded nor enrolled again."""
+    from normface.cli import enrol as verb
+    from normface.embed import Embedder
+
+    faces = drawn / "train" / "faces-112.zip"
+    total, embed, asked = len(open_reader(faces)), Embedder.embed, []
+
+    def counted(self, reader, **options):
+        asked.append(len(reader))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return embed(self, reader, **options)
+
+    monkeypatch.setattr(verb, "PART", 7)
+    monkeypatch.setattr(Embedder, "embed", counted)
+    assert run("enrol", "--from", faces, "--model", model)[0] == 130
+    with open_gallery(place) as gallery:
+        assert len(gallery) == 14
+    code, out, err = run("enrol", "--from", faces, "--model", model, "--json")
+    assert code == 0, err
+    told = shown(out)
+    assert told["templates_in_all"] + told["left_out"] == total
+    assert told["templates"] + told["duplicates"] + told["left_out"] == total
+    assert sum(asked[3:]) == total - 14
+    asked.clear()
+    assert shown(run("enrol", "--from", faces, "--model", model, "--json")[1])["templates"] == 0
+
+
+def test_people_by_command(run, model, place, drawn, tmp_path):
+    """show, remove, rename, merge, split, tag, and the log's retention; without the key where none is needed."""
+    Embeddings(np.eye(5, 16), np.array(["Ann/1", "Ann/2", "a/b/1", "Bo/1", "Bo/2"])).save(tmp_path / "v.npz")
+    assert run("enrol", "--embeddings", tmp_path / "v.npz")[0] == 0
+    told = shown(run("gallery", "show", "ann", "--json")[1])
+    numbers = [each["template"] for each in told["templates"]]
+    assert (told["person"], len(numbers)) == ("Ann", 2)
+    assert str(numbers[0]) in run("gallery", "show", f"id:{told['id']}")[1]
+    assert one_line(run("gallery", "show", "id:../x")[2], "16 hexadecimal digits")
+    assert "Ann B" in run("gallery", "rename", f"id:{told['id']}", "Ann B")[1]
+    assert shown(run("gallery", "split", "Ann B", "Cy", "--template", numbers[1], "--json")[1])["person"] == "Cy"
+    assert shown(run("gallery", "merge", "Cy", "Bo", "--json")[1])["templates"] == 3
+    assert run("gallery", "remove", "Bo", "--template", numbers[1])[0] == 0
+    assert shown(run("gallery", "tag", "Bo", "--add", "staff", "--json")[1])["tags"] == ["staff"]
+    people = shown(run("gallery", "list", "--tag", "staff", "--json")[1])["people"]
+    assert [each["person"] for each in people] == ["Bo"]
+    assert one_line(run("gallery", "log", "--prune")[2], "--before")
+    assert one_line(run("gallery", "log", "--prune", "--before", "soon")[2], "2026-01-31")
+    assert run("gallery", "log", "--prune", "--before", "2100-01-01")[0] == 0
+    assert [e["action"] for e in shown(run("gallery", "log", "--json")[1])["log"]] == ["prune"]
+
+
+def test_an_export_is_enrolled_elsewhere(run, place, tmp_path, monkeypatch):
+    with open_gallery(place) as gallery:
+        for number, name in enumerate(["a/b", "a/c"]):
+            gallery.enrol(name, np.eye(2)[number], consent=f"form {number}")
+        people = gallery.people()
+    for path in (place, place.with_name("people.db-reserve")):
+        assert one_line(run("gallery", "export", "--out", path)[2], "other than the gallery's own")
+        assert one_line(run("gallery", "backup", "--out", path)[2], "other than the gallery's own")
+    assert one_line(run("gallery", "backup", "--out", ".")[2], "a file")
+    assert run("gallery", "export", "--out", tmp_path / "v.npz")[0] == 0
+    monkeypatch.setenv("NORMFACE_GALLERY_KEY", "ab" * 32)
+    new = f"file:{tmp_path / 'new.db'}"
+    assert run("enrol", "--embeddings", tmp_path / "v.npz", "--gallery", new)[0] == 0
+    with open_gallery(new) as gallery:
+        assert gallery.people() == people
+    monkeypatch.delenv("NORMFACE_GALLERY_KEY")
+    assert "a/b" in run("people", "--gallery", new)[1]  # needs no key
+    assert run("forget", "a/b", "--gallery", new)[0] == 0
+
+
+def test_an_enrolment_that_fails_leaves_no_gallery(run, model, place, drawn, tmp_path):
+    crops = extracted(drawn, tmp_path, 1)
+    assert run("enrol", "A\nb", crops[0], "--aligned", "--model", model)[0] == 2
+    assert not place.exists()

@@ -93,7 +93,7 @@ class Proxy:
             connection.close()
 
 
-def start_nginx(folder: Path, service: int, cert: Path, key: Path, quick: bool):
+def start_nginx(folder: Path, service: int, cert: Path, key: Path, quick: bool, prefix: str):
     port, plain = free_port(), free_port()
     log = folder / "normface.log"
     changes = {
@@ -105,6 +105,8 @@ def start_nginx(folder: Path, service: int, cert: Path, key: Path, quick: bool):
     if quick:
         changes |= {"client_header_timeout 10s": "client_header_timeout 1s",
                     "client_body_timeout 30s": "client_body_timeout 1s"}  # fmt: skip
+    if prefix:
+        changes["    location / {"] = f"    location {prefix}/ {{"
     (folder / "site.conf").write_text(exchanged((DEPLOY / "nginx.conf").read_text("utf-8"), changes), "utf-8")
     kinds = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in "client_body proxy fastcgi uwsgi scgi".split())
     user = "user root;" if os.geteuid() == 0 else ""
@@ -116,15 +118,17 @@ def start_nginx(folder: Path, service: int, cert: Path, key: Path, quick: bool):
     return process, port, plain, lambda: "".join(path.read_text("utf-8") for path in folder.glob("*.log"))
 
 
-def start_caddy(folder: Path, service: int, cert: Path, key: Path, quick: bool):
+def start_caddy(folder: Path, service: int, cert: Path, key: Path, quick: bool, prefix: str):
     port, plain = free_port(), free_port()
     changes = {
-        "127.0.0.1:8000": f"127.0.0.1:{service}",
+        "127.0.0.1:8000 {\n\t\ttransport": f"127.0.0.1:{service} {{\n\t\ttransport",
         "\n{\n": f"\n{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {plain}\n\thttps_port {port}\n",
         "faces.example {\n": f"https://{HOST}:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}\n",
     }
     if quick:
         changes |= {"read_header 10s": "read_header 1s", "read_body 60s": "read_body 4s"}
+    if prefix:
+        changes["\treverse_proxy 127.0.0.1"] = f"\treverse_proxy {prefix}/* 127.0.0.1"
     (folder / "Caddyfile").write_text(exchanged((DEPLOY / "Caddyfile").read_text("utf-8"), changes), "utf-8")
     environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with (folder / "log").open("w") as log:
@@ -140,10 +144,10 @@ def proxy(request, tmp_path, certificate):
         pytest.skip(f"{request.param} is not installed")
     starters, running = {"nginx": start_nginx, "caddy": start_caddy}, []
 
-    def start(service: int, quick: bool = False) -> Proxy:
+    def start(service: int, quick: bool = False, prefix: str = "") -> Proxy:
         folder = tmp_path / f"proxy{len(running)}"
         folder.mkdir()
-        process, port, plain, log = starters[request.param](folder, service, *certificate, quick)
+        process, port, plain, log = starters[request.param](folder, service, *certificate, quick, prefix)
         running.append(process)
         until(lambda: listens(port), process)
         return Proxy(process, port, plain, certificate[0], log)
@@ -215,6 +219,29 @@ def test_rates_are_counted_by_the_callers_own_address(proxy, listening):
     assert behind.ask("GET", "/metrics", source="127.0.0.2")[0] == 429
 
 
+def test_below_a_path_of_the_host(proxy, listening, faces, tmp_path):
+    """The page's parts, the description for clients, and nobody erased by a path that a proxy might rewrite."""
+    service = listening(proxy="127.0.0.1", hosts=(HOST,), root_path="/faces", gallery=f"file:{tmp_path / 'people.db'}")
+    behind = proxy(port_of(service), prefix="/faces")
+    status, _, page = behind.ask("GET", "/faces/")
+    assert (status, b"<html" in page) == (200, True)
+    assert not re.search(rb'(?:href|src)="/', page)  # only relative addresses
+    for name in re.findall(rb'(?:href|src)="([^"#]+)"', page):
+        assert behind.ask("GET", f"/faces/{name.decode()}")[0] == 200, name
+    assert json.loads(behind.ask("GET", "/faces/v1/openapi.json")[2])["servers"] == [{"url": "/faces"}]
+    assert b"model" not in behind.ask("GET", "/v1/about")[2]
+    body, kind = form(*faces[0])
+    assert behind.ask("POST", "/faces/v1/verify", body, kind)[0] == 200
+    image = {"Content-Type": "image/jpeg"}
+    status, _, told = behind.ask("POST", "/faces/v1/people?person=B", faces[0][0], image)
+    assert status == 201, told
+    for path in ("B", "x%2F..%2FB", "x/../B", "%2E%2E%2FB"):
+        assert behind.ask("DELETE", f"/faces/v1/people/{path}")[0] in (404, 405), path
+    (person,) = json.loads(behind.ask("GET", "/faces/v1/people")[2])["people"]
+    assert person["name"] == "B"
+    assert behind.ask("DELETE", f"/faces/v1/people/{person['id']}")[0] == 200
+
+
 HEAD, BODY = "GET / HTTP/1.1\r\nHost: faces", "POST /v1/verify HTTP/1.1\r\nHost: {}\r\nContent-Length: 9\r\n\r\nx"
 
 
@@ -262,6 +289,13 @@ def unit() -> dict[str, str]:
     found = dict(line.split("=", 1) for line in lines)
     assert len(found) == len(lines)
     return found
+
+
+def test_memory_is_limited_to_what_the_worst_requests_take():
+    """1,200 MiB: docs/service.md has the table; tests/serve/test_memory.py measures them."""
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]["normface"]
+    assert unit()["MemoryMax"] == "1200M"
+    assert compose["mem_limit"] == compose["memswap_limit"] == "1200m"
 
 
 def test_systemd_knows_every_line_of_the_unit(tmp_path):

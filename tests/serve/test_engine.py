@@ -1,6 +1,9 @@
 """Batches over requests: the numbers of the bare Embedder, each photograph's fault its own."""
 
 import asyncio
+import os
+import select
+import signal
 import struct
 import threading
 import zlib
@@ -164,3 +167,24 @@ def test_closing_finishes_what_waits(engine, faces):
         return await task
 
     assert len(asyncio.run(go())) == 6
+
+
+def test_a_forked_child_has_threads_of_its_own(engine, faces):
+    """As in servers that load the application before they fork their workers, such as gunicorn --preload."""
+    see(engine, faces[0][0])
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(sink, see(engine, faces[0][0])[0].vector.tobytes())
+        finally:
+            os._exit(0)
+    os.close(sink)
+    try:
+        with os.fdopen(source, "rb") as pipe:
+            assert select.select([pipe], [], [], 60)[0], "the child hangs"
+            told = pipe.read()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert told == see(engine, faces[0][0])[0].vector.tobytes()

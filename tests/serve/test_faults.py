@@ -189,7 +189,7 @@ def test_more_than_the_queue_is_told_to_come_back(listening, faces):
         assert int(refused.headers["retry-after"]) >= 1
         assert 'normface_refused_total{limit="queue"} 1.0' in httpx.get(f"{url}/metrics", timeout=GUARD).text
         slow.sendall(b"cde")
-        assert slow.recv(1000).startswith(b"HTTP/1.1 422")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 415")
     assert httpx.post(f"{url}/v1/verify", files=pair(faces), timeout=GUARD).status_code == 200
 
 
@@ -281,7 +281,7 @@ def test_malformed_uploads(client):
     for _ in range(300):
         told = client.post("/v1/verify", content=mutated(chance, body), headers=head)
         statuses.add(told.status_code)
-        assert told.status_code == 200 or set(told.json()) == {"expected", "got", "do", "request"}
+        assert told.status_code == 200 or {"expected", "got", "do", "request"} < set(told.json())
     assert statuses <= {200, 400, 422}
     assert {400, 422} <= statuses
     assert client.get("/readyz").status_code == 200

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 
 from normface.errors import ConfigError
-from normface.serve import KeyFile, Settings, new_key
+from normface.serve import KeyFile, Settings, new_key, read_keys
 from normface.serve.gate import needed
 
 
@@ -109,3 +111,11 @@ def test_settings_are_checked():
         Settings(queue=0)
     with pytest.raises(ConfigError, match="a port below"):
         Settings(port=65536)
+
+
+def test_processes_that_make_keys_at_once_lose_none(tmp_path):
+    path = tmp_path / "keys"
+    code = "import sys; from normface.serve import new_key; [new_key(sys.argv[1], ('read',)) for _ in range(20)]"
+    run = [subprocess.Popen([sys.executable, "-c", code, path]) for _ in range(3)]
+    assert [process.wait() for process in run] == [0] * 3
+    assert len(read_keys(path)) == 60

@@ -133,7 +133,7 @@ def calibrate(
     reads = inputs_of(protocol)  # says which protocols there are
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
-                 "photographs": photographs}  # fmt: skip
+                 "photographs": photographs, "failures": failures}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         calibrate_scores(
             path, far=far, groups=groups, folder=folder, confident=confident, strict=strict, as_json=as_json

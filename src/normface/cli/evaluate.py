@@ -99,8 +99,8 @@ def evaluate(
     reads = inputs_of(protocol)  # raises for an unknown protocol
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "mirror": mirror, "crops": crops, "partial": partial,
-                 "pca": pca, "certify": certified, "far": far, "quality": quality,
-                 "photographs": photographs}  # fmt: skip
+                 "pca": pca, "certify": certified, "far": far, "quality": quality, "photographs": photographs,
+                 "failures": failures}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         evaluate_scores(protocol, path, groups=groups, folder=folder, strict=strict, as_json=as_json)
         return
@@ -111,6 +111,8 @@ def evaluate(
     options = _options(protocol, pca=pca, partial=partial or None)
     if photographs is not None and certified:
         raise ConfigError("--certify with crops", "--photographs", "use: normface calibrate … --photographs")
+    if photographs is not None and quality:
+        raise ConfigError("--quality with crops", "--photographs", "drop one of them, or first run: normface align")
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     lists = named or reads.find_lists(data)

@@ -44,11 +44,18 @@ def serve(
         list[str] | None, typer.Option(help="Host name to accept besides --host (protects from DNS rebinding).")
     ] = None,
     behind_proxy: Annotated[
-        str | None, typer.Option(help="Address of the proxy whose X-Forwarded-For header is trusted.")
+        str | None,
+        typer.Option(help="Addresses or networks of proxies whose X-Forwarded-* headers are trusted, with commas."),
     ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="Prefix of the path at which a proxy shows the service, such as /faces.")
+    ] = DEFAULT.root_path,
     rate: Annotated[float, typer.Option(help="Requests per second allowed for each key or address.")] = DEFAULT.rate,
     max_upload: Annotated[int, typer.Option(help="Largest request, in bytes.")] = DEFAULT.max_upload,
     max_pixels: Annotated[int, typer.Option(help="Largest photograph, in pixels.")] = DEFAULT.max_pixels,
+    memory: Annotated[
+        int, typer.Option(help="Bytes that all requests may hold at once, decoded pixels included.")
+    ] = DEFAULT.memory,
     timeout: Annotated[
         float, typer.Option(help="Seconds allowed for receiving a request, and again for answering it.")
     ] = DEFAULT.timeout,
@@ -74,6 +81,7 @@ def serve(
         return
     run(Settings(
         model=model, gallery=gallery, host=host, port=port, keys=keys, hosts=tuple(allow_host or ()),
-        proxy=behind_proxy, rate=rate, max_upload=max_upload, max_pixels=max_pixels, timeout=timeout, queue=queue,
+        proxy=behind_proxy, root_path=root_path,
+        memory=memory, rate=rate, max_upload=max_upload, max_pixels=max_pixels, timeout=timeout, queue=queue,
         workers=workers, batch=batch, ort_web=ort_web,
     ))  # fmt: skip

@@ -10,6 +10,8 @@ import logging
 import struct
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,10 +22,11 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..types import Floats, Image
 from . import image_kinds
-from .image_kinds import EXTENSIONS, JPEG, PNG
+from .image_kinds import EXTENSIONS, JPEG
 
 __all__ = [
-    "EXTENSIONS", "MAX_PIXELS", "Reduced", "as_ppm", "decode", "decode_reduced", "extension", "from_pillow", "reduce",
+    "EXTENSIONS", "MAX_PIXELS", "Cost", "Reduced", "as_ppm", "decode", "decode_reduced", "decoding_cost", "extension",
+    "from_pillow", "reduce",
 ]  # fmt: skip
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
@@ -31,13 +34,28 @@ LOST = 0.05  # of a JPEG's pixels that may be missing at its end
 TWELVE_BITS = 0xFFF
 
 _log = logging.getLogger("normface")
-_SOI, _SOS, _EXIF = b"\xff\xd8", b"\xff\xda", b"Exif\0\0"
+_SOI, _EOI, _SOS, _EXIF = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"Exif\0\0"
 _TURNS: dict[int, Any] = {  # Exif orientation → what to take of the image; from 5 on, of the transposed image
     2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1],
     5: np.s_[:], 6: np.s_[:, ::-1], 7: np.s_[::-1, ::-1], 8: np.s_[::-1],
 }  # fmt: skip
 _FILLERS = (b"\x5a\xa5\x3c\x96", b"\xfe", b"\xff\x00\x13\x77\xe1")  # no markers; one alone can happen to change little
+_STRIP = 1 << 20  # pixels that Pillow converts at once
+_BESIDE = {
+    "PNG": 5,
+    "GIF": 8,
+    "BMP": 8,
+}  # bytes a pixel that Pillow holds; of other formats, and of 16 bits, 30 at most
+_TEXT = 64 << 20  # bytes of text that Pillow unpacks from a PNG
 _warning_filters = threading.Lock()  # they are global; Pillow decodes outside
+
+
+class Cost(NamedTuple):
+    """Size of an image, and the bytes that decoding needs beside the pixels that it returns: an upper bound."""
+
+    height: int
+    width: int
+    beside: int
 
 
 class Reduced(NamedTuple):
@@ -93,6 +111,20 @@ def decode_reduced(
     return _decoded(data, name, shorter, strict, max_pixels)
 
 
+def decoding_cost(data: bytes, name: object, *, max_pixels: int = MAX_PIXELS) -> Cost:
+    """Estimate from the header what decoding with `strict` needs. Raises DataError as `decode`."""
+    with _named(name):
+        if data.startswith(_SOI):
+            with suppress(_Undecided):
+                height, width = _jpeg_size(data, max_pixels)
+                return Cost(height, width, _beside_jpeg(data, width * height))
+        image = _opened(data, max_pixels)
+        pixels = image.width * image.height
+        wide = image.format == "PNG" and data[24:25] == b"\x10"
+        text = _TEXT if b"zTXt" in data or b"iTXt" in data else 0
+        return Cost(image.height, image.width, (30 if wide else _BESIDE.get(image.format, 30)) * pixels + text)
+
+
 def reduce(image: Image, shorter: int | None) -> Reduced:
     """Average the pixels of an image [H, W, 3] to a half, a quarter or an eighth, as `decode_reduced` does."""
     from PIL import Image as pillow
@@ -138,9 +170,15 @@ def _ppm_header(shape: tuple[int, ...]) -> bytes:
 
 
 def _decoded(data: bytes, name: object, shorter: int | None, strict: bool, limit: int) -> Reduced:
+    with _named(name):
+        return _upright(*(_jpeg(data, name, shorter, strict, limit) or _other(data, shorter, limit)))
+
+
+@contextmanager
+def _named(name: object) -> Iterator[None]:
+    """Raise every error of the decoders as a DataError about `name`."""
     try:
-        found = _jpeg(data, name, shorter, strict, limit) or _other(data, shorter, limit)
-        return _upright(*found)
+        yield
     except Exception as error:  # simplejpeg, Pillow and its codecs each have their own
         raise DataError(
             f"{name} to be an image ({image_kinds.NAMES})",
@@ -161,10 +199,9 @@ def _jpeg(
     if not data.startswith(_SOI):
         return None
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # also valid files of rare chroma subsampling
+        height, width = _jpeg_size(data, limit)
+    except _Undecided:
         return None
-    _check_size(width, height, limit)
     factor = _factor(height, width, shorter)
     size = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
     try:
@@ -181,6 +218,40 @@ def _jpeg(
     # libjpeg rounds the sides up: a pixel that stands for part of a block is cut off
     image = image[: height // factor, : width // factor]
     return image, factor, (height, width), data[start : start + 0xFFFF] if start >= 0 else b""
+
+
+class _Undecided(Exception):
+    """simplejpeg does not read this JPEG; Pillow may."""
+
+
+def _jpeg_size(data: bytes, limit: int) -> tuple[int, int]:
+    """Height and width of a JPEG. Raises _Undecided, and ValueError for too many pixels."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:  # also valid files of rare chroma subsampling
+        raise _Undecided from error
+    _check_size(width, height, limit)
+    return height, width
+
+
+def _beside_jpeg(data: bytes, pixels: int) -> int:
+    """Bytes that decoding a JPEG needs beside its output: the coefficients, unless it comes in one plain scan."""
+    at, frame = 2, 0
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            frame = at
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    if not frame or data[at : at + 2] != _SOS:
+        return 12 * pixels
+    sampling = [(byte >> 4) * (byte & 15) for byte in data[frame + 11 : frame + 10 + 3 * data[frame + 9] : 3]]
+    coefficients = int(2 * pixels * sum(sampling) / max(1, *sampling, 1))
+    if data[frame + 1] in (0xC2, 0xC6, 0xCA, 0xCE):  # progressive
+        return coefficients
+    behind = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    several = data.find(_SOS, behind, max(behind, data.find(_EOI, behind))) >= 0
+    if several or data[behind - 3 : behind] != b"\0\x3f\0":  # Pillow decodes what simplejpeg finds odd
+        return coefficients + 4 * pixels
+    return 0
 
 
 def _lost(data: bytes) -> float:
@@ -202,14 +273,22 @@ def _warn_of_lost(name: str, share: str) -> None:
 
 def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
     """Pixels, factor, whole size and Exif by Pillow."""
-    whole, exif = _whole(data, limit)
-    found = reduce(whole, shorter)
-    return found.image, found.factor, found.size, exif
-
-
-def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
-    """Pixels and Exif by Pillow."""
     from PIL import Image as pillow
+
+    image = _opened(data, limit)
+    image.load()
+    exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
+    color = image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I")
+    if color and np.asarray(image).max() <= TWELVE_BITS >> 8:
+        image = pillow.fromarray(_eight_bits(_wide_png(data)))
+    image = _narrow(image)
+    factor = _factor(image.height, image.width, shorter)
+    return _on_white(image, factor), factor, (image.height, image.width), exif
+
+
+def _opened(data: bytes, limit: int) -> Any:
+    """Pillow's image, not yet decoded."""
+    from PIL import Image as pillow  # not for JPEG: its import takes as long as decoding one
     from PIL import UnidentifiedImageError
 
     kind = image_kinds.kind_of(data)
@@ -226,42 +305,50 @@ def _whole(data: bytes, limit: int) -> tuple[Image, bytes]:
         except UnidentifiedImageError as error:
             raise ValueError(f"a damaged {kind.name}") from error
     _check_size(*image.size, limit)
-    pixels, exif = _rgb(image)
-    color = kind is PNG and data[24:25] == b"\x10" and not image.mode.startswith("I")
-    if color and np.asarray(image).max() <= TWELVE_BITS >> 8:
-        return _on_white(pillow.fromarray(_eight_bits(_wide_png(data)))), exif
-    return pixels, exif
+    return image
 
 
 def from_pillow(image: Any) -> Image:
     """RGB pixels [H, W, 3] of a Pillow image, upright as its Exif block says; else as `decode`. Raises ValueError."""
     _check_size(image.width, image.height, MAX_PIXELS)
-    pixels, exif = _rgb(image)
+    image.load()
+    exif = image.info.get("exif", b"")
+    pixels = _on_white(_narrow(image), 1)
     return _upright(pixels, 1, pixels.shape[:2], exif).image
 
 
-def _rgb(image: Any) -> tuple[Image, bytes]:
-    """Pixels and Exif of a Pillow image."""
-    image.load()
-    exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
+def _narrow(image: Any) -> Any:
+    """One of Pillow's images with 8 bits a channel."""
+    from PIL import Image as pillow
+
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 0xFFFF:
             raise ValueError("more than 16 bits a pixel")
-        return np.repeat(_eight_bits(wide)[..., None], 3, axis=2), exif
+        return pillow.fromarray(_eight_bits(wide))
     if image.mode == "F":
         raise ValueError("floating-point pixels")
-    return _on_white(image), exif
+    return image
 
 
-def _on_white(image: Any) -> Image:
-    """RGB pixels of one of Pillow's images, transparent ones laid on white."""
+def _on_white(image: Any, factor: int) -> Image:
+    """RGB pixels of one of Pillow's images, transparent ones laid on white, averaged over `factor`² pixels.
+
+    Strip by strip: Pillow's images take four bytes a pixel, and every step makes another.
+    """
     from PIL import Image as pillow
 
-    if image.has_transparency_data:
-        white = pillow.new("RGBA", image.size, "white")
-        image = pillow.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height // factor, image.width // factor, 3), np.uint8)
+    rows = max(1, _STRIP // (image.width * factor))
+    for top in range(0, len(pixels), rows):
+        bottom = min(top + rows, len(pixels))
+        strip = image.crop((0, top * factor, pixels.shape[1] * factor, bottom * factor))
+        if strip.has_transparency_data:
+            white = pillow.new("RGBA", strip.size, "white")
+            strip = pillow.alpha_composite(white, strip.convert("RGBA"))
+        strip = strip.convert("RGB")
+        pixels[top:bottom] = strip.reduce(factor) if factor > 1 else strip
+    return pixels
 
 
 def _eight_bits(wide: NDArray[Any]) -> Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -34,6 +35,7 @@ Mirror = Literal["sum", "max", "concatenate", "none"]
 MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "sum": np.add, "max": np.maximum, "concatenate": lambda one, other: np.concatenate([one, other], axis=1),
 }  # fmt: skip
+ONE_ORIENTATION = "embedded otherwise than with both orientations, as the certificate was measured: use mirror=true"
 READ_AT_ONCE = 64  # crops read while the ones before them are embedded
 FOUND_AT_ONCE = 8  # photographs whose faces are found while those of the ones before are embedded
 _log = logging.getLogger("normface")
@@ -252,11 +254,16 @@ class Embedder:
             portraits.append(each)
         return portraits
 
-    def see(self, portraits: Sequence[Portrait]) -> list[FaceRecord]:
-        """Embed portraits, both orientations, and assess them by the certificate's conditions where it has some."""
-        features = self.features(np.stack([each.crop for each in portraits]))
+    def see(self, portraits: Sequence[Portrait], *, mirror: Mirror = "sum") -> list[FaceRecord]:
+        """Embed portraits and assess them by the certificate's conditions where it has some.
+
+        mirror: as for `features`. Certificates are measured with "sum" and do not cover anything else.
+        """
+        features = self.features(np.stack([each.crop for each in portraits]), mirror)
         found = Embeddings(features, np.arange(len(portraits)).astype(str))
         known = self.assess(found.vectors, portraits)
+        if mirror != "sum" and self.operating_point:
+            known = [replace(each, outside=(*each.outside, ONE_ORIENTATION)) for each in known]
         return [
             FaceRecord(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found, known[row])
             for row, each in enumerate(portraits)

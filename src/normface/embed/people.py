@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,10 +16,33 @@ from ..types import Floats, Match
 from .seen import FaceRecord, covered, no_face, refuse_outside
 
 if TYPE_CHECKING:
+    from ..faces.finding import Portrait
     from ..gallery import Gallery
-    from .embedder import Embedder
 
 Keep = Literal["each", "fused", "both"]
+
+
+class Sees(Protocol):
+    """What an `Embedder` does with photographs."""
+
+    def faces(
+        self, photograph: Picture, *, faces: Choice = ..., aligned: bool = ..., order: Order = ...
+    ) -> list[FaceRecord]:
+        """See `Embedder.faces`."""
+
+    def portraits(
+        self,
+        photographs: Sequence[Picture],
+        names: Sequence[str] | None = ...,
+        *,
+        faces: Choice = ...,
+        aligned: bool = ...,
+        order: Order = ...,
+    ) -> list[list[Portrait]]:
+        """See `Embedder.portraits`."""
+
+    def see(self, portraits: Sequence[Portrait]) -> list[FaceRecord]:
+        """See `Embedder.see`."""
 
 
 def fuse(vectors: ArrayLike, weights: ArrayLike | None = None) -> Floats:
@@ -47,7 +70,7 @@ class FaceGallery:
         embedder, gallery: its parts.
     """
 
-    def __init__(self, embedder: Embedder, gallery: Gallery) -> None:
+    def __init__(self, embedder: Sees, gallery: Gallery) -> None:
         self.embedder, self.gallery = embedder, gallery
 
     def enrol(
@@ -139,7 +162,7 @@ class FaceGallery:
 
 
 def enrollable(
-    embedder: Embedder,
+    embedder: Sees,
     photographs: Sequence[Picture],
     *,
     faces: Choice | None = None,

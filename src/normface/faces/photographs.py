@@ -41,20 +41,29 @@ class Photograph:
         name: for messages.
         data: encoded, or pixels [H, W, 3] uint8 RGB.
         reduced: what is looked at.
+        finest: `crops` decodes no larger than at 1/`finest` of the size.
     """
 
     name: str
     data: bytes | Image
     reduced: Reduced
+    finest: int = 1
 
     @classmethod
     def open(
-        cls, data: bytes | Image, name: str, *, detail: int = DETAIL, strict: bool = False, max_pixels: int = MAX_PIXELS
+        cls,
+        data: bytes | Image,
+        name: str,
+        *,
+        detail: int = DETAIL,
+        finest: int = 1,
+        max_pixels: int = MAX_PIXELS,
+        strict: bool = False,
     ) -> Photograph:
         """Decode a photograph reduced where its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
         if isinstance(data, np.ndarray):
-            return cls(name, data, reduce(data, detail))
-        return cls(name, data, decode_reduced(data, name, detail, strict=strict, max_pixels=max_pixels))
+            return cls(name, data, reduce(data, detail), finest)
+        return cls(name, data, decode_reduced(data, name, detail, strict=strict, max_pixels=max_pixels), finest)
 
     def crops(self, faces: Sequence[Face], template: Template) -> list[Image]:
         """Return aligned crops of faces in the photograph's pixels.
@@ -65,7 +74,7 @@ class Photograph:
         sizes, crops = {self.reduced.factor: self.reduced}, []
         for face in faces:
             fine = zoom(template.fit(face.landmarks))  # the photograph's pixels that a pixel of the crop covers
-            factor = next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, 1)))
+            factor = next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, self.finest)))
             if factor not in sizes:
                 sizes[factor] = Photograph.open(self.data, self.name, detail=min(self.reduced.size) // factor).reduced
             crops.append(align(sizes[factor].image, sizes[factor].to_reduced(face.landmarks), template))

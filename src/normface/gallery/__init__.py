@@ -55,8 +55,8 @@ def open_gallery(
             NORMFACE_GALLERY_KEY. A gallery created with a key encrypts its templates (docs/gallery.md).
         create: if False, do not create a new gallery.
         read_only: never write, not even that somebody was searched; works on read-only disks.
-        templates: if False, read no templates: the gallery opens at once, also without its key, to list, forget,
-            rename, tag, read the log and back up, but cannot search or enrol.
+        templates: if False, read no templates: the gallery opens at once, also without its key, to list people, forget
+            and tag them, read the log and back up. It cannot search.
 
     Raises:
         ModelError: the gallery or the operating point belongs to another model.

@@ -388,7 +388,8 @@ class EmbeddedGallery(Gallery):
     def templates(self, person: str) -> list[Template]:
         """See `Gallery`."""
         with self._view() as db:
-            return self._rows.templates(db, *self._rows.get(db, person), self._version)
+            images = not isinstance(self._seal, Locked)  # thumbnails are sealed, the rest is not
+            return self._rows.templates(db, *self._rows.get(db, person), self._version, images=images)
 
     def rename(self, person: str, name: str) -> Person:
         """See `Gallery`."""

@@ -1,14 +1,15 @@
 """The SQLite file of an embedded gallery: creation, connections, transactions, erasure, and errors in plain words.
 
 `secure_delete` zeroes what is deleted where it lay, and emptying the write-ahead log (`wipe`) removes the older pages;
-the tests look for the bytes. Each durable transaction is brought into the file at once, so that a copy of the file
-alone has everything, but for what is being written at that moment.
+the tests look for the bytes. What was written is brought into the file within about a second, so that a copy of the
+file alone lacks no more than that.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import secrets
 import sqlite3
@@ -31,6 +32,7 @@ from .upgrade import upgrade
 APPLICATION = 0x4E464743  # "NFGC", in the header of the file
 FORMAT = 2
 WAIT = 10.0  # seconds for another process to finish writing or reading
+MERGE = 1.0  # seconds after which what was written is in the file, not only in the write-ahead log
 RESERVE = 4 << 20  # bytes kept beside the file, given up so that a full disk does not refuse an erasure
 SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -95,7 +97,10 @@ class Store:
         self._reader, self._writer, self._noting = (threading.RLock() for _ in range(3))
         self._pending: deque[Note] = deque()
         self._connections: dict[str, sqlite3.Connection] = {}
-        self._closed, self._wiping = False, False
+        self._closed = False
+        self._merged = -math.inf  # when the write-ahead log was last brought into the file
+        self._merger: threading.Thread | None = None
+        self._wiper: threading.Thread | None = None
         self._inode: int | None = None
         self.created = self._create_or_find(create and not read_only, proof)
         try:
@@ -184,7 +189,7 @@ class Store:
 
     def _connect(self, use: str) -> sqlite3.Connection:
         if self._closed:
-            raise InputError(f"an open gallery {self.path}", "one that was closed", "open it again with open_gallery")
+            raise self._ended()
         if self.read_only and use != "read":
             raise ConfigError(
                 f"the gallery {self.path} open for writing", "one opened read-only", "open it without read_only"
@@ -287,10 +292,28 @@ class Store:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-            with suppress(sqlite3.OperationalError):  # done all the same; the next one brings it into the file
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                if self._counter:
+            self._merge()
+            if self._counter:
+                with suppress(sqlite3.OperationalError):  # the transaction is done
                     self._counter.keep(db)
+
+    def _merge(self) -> None:
+        """Bring the write-ahead log into the file, where the last time is a while ago; else a thread does it soon.
+
+        Each time waits for the disk twice, which would make single enrolments several times slower.
+        """
+        if time.monotonic() - self._merged >= MERGE:
+            with suppress(sqlite3.OperationalError):  # the next time will do it
+                self._write.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._merged = time.monotonic()
+        elif self._merger is None or not self._merger.is_alive():
+            self._merger = threading.Thread(target=self._merge_later, name="gallery-merge", daemon=True)
+            self._merger.start()
+
+    def _merge_later(self) -> None:
+        time.sleep(MERGE)
+        with self._writer, suppress(sqlite3.Error, InputError):
+            self._merge()
 
     def erasing(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do work that only erases, in a transaction; where the disk is full, in the space kept for it."""
@@ -328,6 +351,8 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
+            if self._closed:  # by another thread, meanwhile
+                raise self._ended() from error
             code = getattr(error, "sqlite_errorcode", None)
             primary = code & 0xFF if code is not None else None
             if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -340,6 +365,9 @@ class Store:
                     "free disk space or choose a writable folder; nothing of this call was saved",
                 ) from error  # fmt: skip
             raise self.damaged(str(error)) from error
+
+    def _ended(self) -> InputError:
+        return InputError(f"an open gallery {self.path}", "one that was closed", "open it again with open_gallery")
 
     def damaged(self, what: str) -> DataError:
         """The error for a file whose bytes are not what was written."""
@@ -405,9 +433,9 @@ class Store:
         end = time.monotonic() + WAIT
         while not self._wiped():
             if time.monotonic() >= end:
-                if not self._wiping:
-                    self._wiping = True
-                    threading.Thread(target=self._wipe_later, name="gallery-wipe", daemon=True).start()
+                if self._wiper is None or not self._wiper.is_alive():
+                    self._wiper = threading.Thread(target=self._wipe_later, name="gallery-wipe", daemon=True)
+                    self._wiper.start()
                 return False
             time.sleep(0.01)  # another process is doing the same, which ends at once
         return True
@@ -421,18 +449,15 @@ class Store:
             return not busy
 
     def _wipe_later(self) -> None:
-        try:
-            while not self._closed:
-                time.sleep(1)
-                with self._writer, suppress(sqlite3.Error, InputError):
-                    self._write.execute("PRAGMA busy_timeout = 0")
-                    try:
-                        if self._wiped():
-                            return
-                    finally:
-                        self._write.execute(f"PRAGMA busy_timeout = {int(1000 * WAIT)}")
-        finally:
-            self._wiping = False
+        while not self._closed:
+            time.sleep(1)
+            with self._writer, suppress(sqlite3.Error, InputError):
+                self._write.execute("PRAGMA busy_timeout = 0")
+                try:
+                    if self._wiped():
+                        return
+                finally:
+                    self._write.execute(f"PRAGMA busy_timeout = {int(1000 * WAIT)}")
 
     def vacuum(self) -> bool:
         """Write the file anew without what was erased. Returns as `wipe`."""

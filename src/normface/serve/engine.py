@@ -8,20 +8,27 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from ..data.decoding import decode
+import numpy as np
+
+from ..data.decoding import decode, decoding_cost
 from ..embed import Embedder, FaceRecord, Portrait
+from ..embed.embedder import Mirror
 from ..embed.seen import no_face
 from ..errors import DataError
 from ..faces.alignment import retarget
 from ..faces.finding import find_portraits
-from ..faces.photographs import Photograph
+from ..faces.photographs import DETAIL, Photograph
 from ..faces.template import find_template
 from ..types import Image
+from .limits import Budget
 
+LOOKED_AT = 2_000_000  # pixels at most of what is left
+DETECTION = 40  # bytes that detection needs a pixel
+BYTES = 3  # of a pixel
 SCANS = 64  # of a JPEG: each costs a pass over all pixels, and a hundred bytes; cameras write 1, the web some 10
 
 
@@ -30,7 +37,18 @@ class _Job:
     data: bytes
     name: str
     aligned: bool
+    mirror: Mirror
     done: Future[FaceRecord] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a photograph is decoded: keeping `shorter` pixels of its shorter side to look at, and for the crop at no more
+    than 1/`finest` of its size; `bytes` bounds what all of it needs."""
+
+    shorter: int
+    finest: int
+    bytes: int
 
 
 class Engine:
@@ -40,6 +58,7 @@ class Engine:
         workers: number of threads.
         batch: largest batch of photographs per worker.
         max_pixels: largest photograph; larger ones are refused before decoding.
+        memory: bytes that all photographs may need at a time while they are decoded and looked at.
         observe: called with size and seconds of each batch.
     """
 
@@ -50,10 +69,12 @@ class Engine:
         workers: int,
         batch: int,
         max_pixels: int,
+        memory: int = 384 << 20,
         observe: Callable[[int, float], object] = lambda size, seconds: None,
     ) -> None:
         self.embedder, self.workers, self.batch, self.max_pixels = embedder, workers, batch, max_pixels
         self.template = find_template(embedder.spec.template)
+        self.memory = memory
         self._observe = observe
         self._jobs: deque[_Job] = deque()
         self._closed = False
@@ -65,6 +86,7 @@ class Engine:
     def _start(self) -> None:
         """Start the threads; a forked child has none of its parent's, and takes none of its photographs."""
         self._jobs.clear()
+        self.budget = Budget(self.memory)
         self._ready = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"engine-{i}", daemon=True) for i in range(self.workers)
@@ -77,13 +99,17 @@ class Engine:
         if not self._closed:
             self._start()
 
-    async def see(self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False) -> list[FaceRecord]:
+    async def see(
+        self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False, mirror: Mirror = "sum"
+    ) -> list[FaceRecord]:
         """Find and embed the central face of each (name for messages, bytes). Cancelling drops what is not begun.
+
+        mirror: "sum" embeds both orientations, "none" one.
 
         Raises the error of the first photograph that has one: DataError for an unreadable or too large image,
         FaceError if no face is found, InputError for an aligned image of no known template's size.
         """
-        jobs = [_Job(data, name, aligned) for name, data in photographs]
+        jobs = [_Job(data, name, aligned, mirror) for name, data in photographs]
         with self._ready:
             if self._closed:
                 raise RuntimeError("closed")
@@ -130,40 +156,90 @@ class Engine:
             taken = [job for job in taken if job.done.set_running_or_notify_cancel()]
             if taken:
                 began = time.perf_counter()
-                self._see(taken)
+                for part, needed in self._planned(taken):
+                    with self.budget.held(needed):
+                        self._see(part)
                 spent = time.perf_counter() - began
                 self._pace += 0.1 * (spent / len(taken) - self._pace)
                 self._observe(len(taken), spent)
 
-    def _see(self, jobs: list[_Job]) -> None:
+    def _planned(self, jobs: list[_Job]) -> Iterator[tuple[list[tuple[_Job, _Plan]], int]]:
+        """Jobs in parts that fit into the memory together, with what they need; answers those that never fit."""
+        part: list[tuple[_Job, _Plan]] = []
+        needed = 0
+        for job in jobs:
+            try:
+                plan = self._plan(job)
+            except Exception as error:
+                job.done.set_exception(error)
+                continue
+            if part and needed + plan.bytes > self.memory:
+                yield part, needed
+                part, needed = [], 0
+            part.append((job, plan))
+            needed += plan.bytes
+        if part:
+            yield part, needed
+
+    def _plan(self, job: _Job) -> _Plan:
+        """Choose how to decode a photograph. Raises DataError if it needs more memory than there is."""
+        check_scans(job.data, job.name)
+        height, width, beside = decoding_cost(job.data, job.name, max_pixels=self.max_pixels)
+        pixels = height * width
+        if job.aligned:
+            shape = np.broadcast_to(np.uint8(0), (1, height, width, 3))
+            retarget(shape, self.embedder.spec.template)  # refuses other sizes, before they are decoded
+            return _Plan(0, 1, beside + 2 * BYTES * pixels)
+        factors = (1, 2, 4, 8)
+        enough = [f for f in factors if f == 1 or min(height, width) // f >= DETAIL]
+        look = next((f for f in factors if f >= enough[-1] and pixels <= LOOKED_AT * f * f), 8)
+        looking = beside + (2 * BYTES + DETECTION) * pixels // look**2
+        # Of the crop: the pixels, turned upright, and blurred.
+        kept = beside + 2 * BYTES * pixels // look**2
+        cutting = {f: kept + 3 * BYTES * pixels // f**2 for f in factors if f < look}
+        finest = next((f for f, needed in cutting.items() if needed <= self.memory), look)
+        needed = max(looking, cutting.get(finest, 0))
+        if needed > self.memory:
+            raise DataError(
+                f"{job.name} to need at most {self.memory >> 20:,} MiB to decode", f"{needed >> 20:,} MiB",
+                "send it smaller, or as a baseline JPEG",
+            )  # fmt: skip
+        return _Plan(min(height, width) // look, finest, needed)
+
+    def _see(self, jobs: list[tuple[_Job, _Plan]]) -> None:
         """Answer every job, with what was seen or with its error."""
         cut: list[tuple[_Job, Portrait]] = []
         opened: list[tuple[_Job, Photograph]] = []
-        for job in jobs:
+        for job, plan in jobs:
             try:
-                check_scans(job.data, job.name)
                 if job.aligned:
                     crop = retarget(self._decode(job)[None], self.embedder.spec.template)[0]
                     cut.append((job, Portrait(crop)))
                 else:
-                    opened.append((job, Photograph.open(job.data, job.name, max_pixels=self.max_pixels)))
+                    photograph = Photograph.open(
+                        job.data, job.name, detail=plan.shorter, finest=plan.finest, max_pixels=self.max_pixels,
+                        strict=True,
+                    )  # fmt: skip
+                    opened.append((job, photograph))
             except Exception as error:
                 job.done.set_exception(error)
         try:
             cut += self._find(opened)
-            if cut:
-                for (job, _), seen in zip(cut, self.embedder.see([each for _, each in cut]), strict=True):
+            for mirror in {job.mirror for job, _ in cut}:
+                alike = [each for each in cut if each[0].mirror == mirror]
+                found = self.embedder.see([portrait for _, portrait in alike], mirror=mirror)
+                for (job, _), seen in zip(alike, found, strict=True):
                     job.done.set_result(seen)
         except Exception as error:  # one photograph must not spoil the others': each alone
-            left = [job for job in jobs if not job.done.done()]
-            for job in left:
+            left = [each for each in jobs if not each[0].done.done()]
+            for each in left:
                 if len(jobs) == 1:
-                    job.done.set_exception(error)
+                    each[0].done.set_exception(error)
                 else:
-                    self._see([job])
+                    self._see([each])
 
     def _decode(self, job: _Job) -> Image:
-        return decode(job.data, job.name, max_pixels=self.max_pixels)
+        return decode(job.data, job.name, strict=True, max_pixels=self.max_pixels)
 
     def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, Portrait]]:
         """Detect and align; photographs without a face are answered here."""

@@ -7,13 +7,13 @@ import json
 import logging
 import time
 import uuid
-from contextlib import nullcontext
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NormfaceError
+from ..errors import DataError, FaceError, NormfaceError
 from ..gallery import acting
 from .keys import KeyFile, Scope
-from .limits import Busy, RateLimit, Room, caller
+from .limits import Budget, Busy, RateLimit, Room, caller
 from .settings import Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 OPEN = {"/v1/about", "/v1/openapi.json"}  # what the page must know before it has a key
+BODILESS = {"GET", "HEAD", "DELETE", "OPTIONS"}
+COPIES = 3  # of a body in memory at most: what arrives, its parts, and the photographs of JSON
 METHODS = {"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
 POLICY = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -34,6 +36,12 @@ POLICY = {
     b"cross-origin-resource-policy": b"same-origin",
     b"cache-control": b"no-store",
 }
+PROBLEM = "application/problem+json"
+TYPES = {
+    400: "malformed-request", 401: "no-valid-key", 403: "not-permitted", 404: "not-found", 405: "wrong-method",
+    408: "too-slow", 409: "in-doubt", 413: "too-large", 415: "wrong-content-type", 421: "wrong-host",
+    422: "invalid-field", 429: "rate-exceeded", 500: "internal-error", 503: "unavailable", 504: "no-answer-in-time",
+}  # fmt: skip
 _log = logging.getLogger("normface.serve")
 
 
@@ -66,6 +74,7 @@ class Gate:
         self.app, self.settings, self.engine, self.metrics = app, settings, engine, metrics
         self.keys = keys
         self.rate, self.room = RateLimit(settings.rate), Room(settings.queue)
+        self.uploads = Budget(settings.memory // 4)
         metrics.watch("normface_waiting_photographs", "Photographs waiting for a worker.", lambda: engine.waiting)
         metrics.watch("normface_requests_inside", "Requests being read or processed.", lambda: self.room.taken)
 
@@ -110,32 +119,42 @@ class Gate:
     async def _admit(
         self, scope: Request, headers: dict[str, str], body: _Body, send: Send, told: dict[str, str]
     ) -> None:
-        need = needed(scope["method"], scope["path"])
+        need = needed(scope["method"], local_path(scope))
         self._check_origin(headers, foreign=need is None)
+        if body.pending and scope["method"] in BODILESS:
+            raise Refused(400, f"{scope['method']} without a body", "one", "send it without, or with POST")
         if need is None:
             await self.app(scope, body.receive, send)
             return
         who = self._who(scope, headers, need, told)
         try:
             self.rate.take(who)
-            with self.room.one(self.engine.wait) if scope["method"] != "GET" else nullcontext():
-                await body.read()
-                with acting(who if self.keys else f"address {who}"):
-                    async with asyncio.timeout(self.settings.timeout):
-                        await self.app(scope, body.again, send)
+            if not body.pending:
+                await self._answer(scope, body, send, who)
+                return
+            with self.room.one(self.engine.wait):
+                body.check()
+                async with self.uploads.held_within(COPIES * body.most, self.settings.timeout):
+                    await body.read()
+                    await self._answer(scope, body, send, who)
         except Busy as busy:
             self.metrics.refused.labels(busy.limit).inc()
             status, got = (429, "more from this caller") if busy.limit == "rate" else (503, "more")
-            expected = (
-                f"at most {self.rate.rate:g} requests per second"
-                if status == 429
-                else f"at most {self.room.size} concurrent requests"
-            )
+            expected = {
+                "rate": f"at most {self.rate.rate:g} requests per second",
+                "queue": f"at most {self.room.size} concurrent requests",
+                "memory": f"at most {self.uploads.size // COPIES:,} bytes in concurrent requests",
+            }[busy.limit]
             raise Refused(
                 status, expected, got, f"try again in {busy.seconds} s", {"retry-after": str(busy.seconds)}
             ) from busy
         except TimeoutError as error:
             raise Refused(504, f"an answer within {self.settings.timeout:g} s", "none", "try again later") from error
+
+    async def _answer(self, scope: Request, body: _Body, send: Send, who: str) -> None:
+        with acting(who if self.keys else f"address {who}"):
+            async with asyncio.timeout(self.settings.timeout):
+                await self.app(scope, body.again, send)
 
     def _check_origin(self, headers: dict[str, str], *, foreign: bool) -> None:
         """Refuse unknown Host headers (DNS rebinding) and, unless `foreign`, requests from other sites' pages."""
@@ -174,42 +193,49 @@ class _Body:
     def __init__(self, receive: Receive, headers: dict[str, str], settings: Settings) -> None:
         self.receive, self.limit, self.timeout = receive, settings.max_upload, settings.timeout
         self.length = headers.get("content-length", "")
-        self.pending = bool(self.length) or "transfer-encoding" in headers
-        self.bytes = bytearray()
+        self.pending = self.length.strip("0") != "" or "transfer-encoding" in headers
+        self.most = min(int(self.length[:20]), self.limit) if self.length.isdigit() else self.limit
+        self.parts: deque[bytes] = deque()
         self.given = False
+
+    def check(self) -> None:
+        """Raise Refused if it says that it is too large."""
+        if self.length.isdigit() and int(self.length[:20]) > self.limit:
+            raise self._too_large()
 
     async def read(self) -> None:
         """Read all of it. Raises Refused if it is too large, too slow or cut off."""
-        if self.length.isdigit() and int(self.length[:20]) > self.limit:
-            raise self._too_large()
+        size = 0
         try:
             async with asyncio.timeout(self.timeout):
                 while self.pending:
                     message = await self.receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(400, "a complete request", "a closed connection", "send it again")
-                    self.bytes += message.get("body", b"")
-                    if len(self.bytes) > self.limit:
+                    self.parts.append(message.get("body", b""))
+                    size += len(self.parts[-1])
+                    if size > self.limit:
                         raise self._too_large()
                     self.pending = message.get("more_body", False)
         except TimeoutError as error:
-            got = f"{len(self.bytes):,} bytes of it"
+            got = f"{size:,} bytes of it"
             raise Refused(408, f"the request within {self.timeout:g} s", got, "send it faster") from error
 
     async def again(self) -> Message:
-        """ASGI's receive: what was read, then what comes."""
+        """ASGI's receive: what was read, part by part and kept no longer, then what comes."""
         if self.given:
             return await self.receive()
-        self.given = True
-        return {"type": "http.request", "body": bytes(self.bytes), "more_body": False}
+        part = self.parts.popleft() if self.parts else b""
+        self.given = not self.parts
+        return {"type": "http.request", "body": part, "more_body": not self.given}
 
     def _too_large(self) -> Refused:
         return Refused(413, f"at most {self.limit:,} bytes", "more", "send smaller photographs")
 
 
 async def _refuse(send: Send, error: Refused, id: str) -> None:
-    body = json.dumps(fault(error, id)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    body = json.dumps(problem(error, error.status, id)).encode()
+    headers = {"content-type": PROBLEM, "content-length": str(len(body)), **error.headers}
     await send({
         "type": "http.response.start", "status": error.status,
         "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
@@ -217,6 +243,24 @@ async def _refuse(send: Send, error: Refused, id: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def fault(error: NormfaceError, id: str) -> dict[str, Any]:
-    """Return an error as JSON for clients."""
-    return {"expected": error.expected, "got": error.got, "do": error.do, "request": id}
+def problem(error: NormfaceError, status: int, id: str) -> dict[str, Any]:
+    """Return an error as a problem document (RFC 9457) of version 1, with this project's own members.
+
+    `type` and the members' meaning change with the version alone; new types and members may come.
+    """
+    kind = TYPES.get(status, "error")
+    if status == 422:
+        kind = (
+            "unreadable-image" if type(error) is DataError else "unsuitable-face" if type(error) is FaceError else kind
+        )
+    return {
+        "type": f"urn:normface:problem:1:{kind}", "title": kind.replace("-", " ").capitalize(), "status": status,
+        "detail": f"expected {error.expected}, got {error.got}; {error.do}", "expected": error.expected,
+        "got": error.got, "do": error.do, "request": id,
+    }  # fmt: skip
+
+
+def local_path(scope: Request) -> str:
+    """Return a request's path below `--root-path`, as the routes see it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and (path + "/").startswith(f"{root}/") else path

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import cv2
 import numpy as np
 import simplejpeg
-from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from fastapi import APIRouter, Form, Query, Response
 from fastapi import Path as InPath
 
 from .. import cosine
@@ -23,6 +23,7 @@ from ..gallery import Enrolments, Erased, Gallery, PersonId, Unknown, settle
 from ..gallery import Person as EnrolledPerson
 from ..gallery.names import checked_name
 from ..types import Match, OperatingPoint
+from .bodies import MOST, EmbedBody, EnrolBody, SearchBody, VerifyBody, described, sent
 from .engine import Engine
 from .gate import Refused
 from .schemas import (
@@ -32,11 +33,11 @@ from .schemas import (
     Embedded,
     Enrolled,
     Face,
-    Fault,
     Forgotten,
     Found,
     People,
     Person,
+    Problem,
     Ranked,
     SearchThreshold,
     Template,
@@ -45,32 +46,27 @@ from .schemas import (
 )
 from .settings import Settings
 
-MOST = 32  # photographs in one request
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Fault, "description": "Not a whole, well-formed request"},
-    401: {"model": Fault, "description": "No key that is known"},
-    403: {"model": Fault, "description": "A key without the scope, or another site's page"},
-    408: {"model": Fault, "description": "Sent too slowly"},
-    413: {"model": Fault, "description": "Too many bytes"},
-    421: {"model": Fault, "description": "Called by another host's name"},
-    422: {"model": Fault, "description": "No image, no face, or a field that does not fit"},
-    429: {"model": Fault, "description": "Too many requests of one caller; see Retry-After"},
-    503: {"model": Fault, "description": "Too many requests at once (see Retry-After), or a gallery that fails"},
-    504: {"model": Fault, "description": "No answer in time"},
+    400: {"model": Problem, "description": "Not a whole, well-formed request"},
+    401: {"model": Problem, "description": "No key that is known"},
+    403: {"model": Problem, "description": "A key without the scope, or another site's page"},
+    408: {"model": Problem, "description": "Sent too slowly"},
+    413: {"model": Problem, "description": "Too many bytes"},
+    415: {"model": Problem, "description": "Another type of content than those listed"},
+    421: {"model": Problem, "description": "Called by another host's name"},
+    422: {"model": Problem, "description": "No image, no face, or a field that does not fit"},
+    429: {"model": Problem, "description": "Too many requests of one caller; see Retry-After"},
+    503: {"model": Problem, "description": "Too many requests at once (see Retry-After), or a gallery that fails"},
+    504: {"model": Problem, "description": "No answer in time"},
 }
-GONE: dict[int | str, dict[str, Any]] = {404: {"model": Fault, "description": "Nobody of that name or id"}}
+GONE: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Nobody of that name or id"}}
 DOUBT: dict[int | str, dict[str, Any]] = {
-    409: {"model": Fault, "description": "A face known by another name, or unlike the person's other photographs"}
+    409: {"model": Problem, "description": "A face known by another name, or unlike the person's other photographs"}
 }
 LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": Forgotten, "description": "Erased; the bytes go when another process has ended reading"}
 }
 MOST_PEOPLE = 1000  # people in one answer
-Aligned = Annotated[bool, Form(description="The images are aligned crops already: detect nothing.")]
-Anyway = Annotated[
-    bool, Form(description="Go on with photographs that the certificate does not cover, instead of not deciding.")
-]
-Crops = Annotated[bool, Form(description="Also send the aligned crops back.")]
 Id = Annotated[str, InPath(description="A person's id; not a name.", examples=["5c1f6c1b5f0e4b0f"])]
 T = TypeVar("T")
 
@@ -85,11 +81,13 @@ class Service:
     gallery: Gallery | None
     faults: dict[str, str] = field(default_factory=dict)
 
-    async def see(self, uploads: Sequence[tuple[str, UploadFile]], aligned: bool) -> list[FaceRecord]:
-        """Find and embed the faces in uploaded photographs, given with their names for messages."""
-        if len(uploads) > MOST:
-            raise InputError(f"at most {MOST} photographs", str(len(uploads)), "send the rest in another request")
-        return await self.engine.see([(name, await file.read()) for name, file in uploads], aligned=aligned)
+    async def see(
+        self, photographs: Sequence[tuple[str, bytes]], aligned: bool, *, mirror: bool = True
+    ) -> list[FaceRecord]:
+        """Find and embed the faces in photographs, given with their names for messages."""
+        if len(photographs) > MOST:
+            raise InputError(f"at most {MOST} photographs", str(len(photographs)), "send the rest in another request")
+        return await self.engine.see(photographs, aligned=aligned, mirror="sum" if mirror else "none")
 
     async def keep(self, use: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call the gallery in a thread. Raises Refused (503) if the store fails."""
@@ -143,16 +141,12 @@ def about(router: APIRouter, service: Service) -> None:
             spec=asdict(embedder.spec), browser=settings.ort_web is not None,
         )  # fmt: skip
 
-    @router.post("/embed", summary="Embed the central face of each photograph")
-    async def embed(
-        photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
-        aligned: Aligned = False,
-        crops: Crops = False,
-    ) -> Embedded:
-        found = await service.see(_numbered(photographs), aligned)
+    @router.post("/embed", summary="Embed the central face of each photograph", openapi_extra=described(EmbedBody))
+    async def embed(asked: Annotated[EmbedBody, sent(EmbedBody)]) -> Embedded:
+        found = await service.see(_numbered(asked.photographs), asked.aligned, mirror=asked.mirror)
         return Embedded(
             vectors=[each.vector.tolist() for each in found], dim=len(found[0].vector), model_sha256=embedder.sha256,
-            faces=[service.face(each, crops) for each in found],
+            faces=[service.face(each, asked.crops) for each in found],
         )  # fmt: skip
 
 
@@ -161,33 +155,29 @@ def compare(router: APIRouter, service: Service) -> None:
     embedder, gallery = service.embedder, service.gallery
     point = embedder.operating_point
 
-    @router.post("/verify", summary="Decide whether two photographs show the same person", responses=GONE)
-    async def verify(
-        a: Annotated[UploadFile, File(description="A photograph.")],
-        b: Annotated[UploadFile | None, File(description="Another photograph, unless `person` is given.")] = None,
-        person: Annotated[str | None, Form(description="An enrolled person, instead of `b`.", examples=["Ann"])] = None,
-        prior: Annotated[float, Form(gt=0, lt=1, description="Prior probability of the same person.")] = 0.5,
-        aligned: Aligned = False,
-        anyway: Anyway = False,
-        crops: Crops = False,
-    ) -> Verification:
-        if (b is None) == (person is None):
-            raise InputError("b or person", "both" if b else "neither", "give one of them")
+    @router.post(
+        "/verify", summary="Decide whether two photographs show the same person", responses=GONE,
+        openapi_extra=described(VerifyBody),
+    )  # fmt: skip
+    async def verify(asked: Annotated[VerifyBody, sent(VerifyBody)]) -> Verification:
+        person = asked.person
+        if (asked.b is None) == (person is None):
+            raise InputError("b or person", "neither" if person is None else "both", "give one of them")
         if person is not None and gallery is None:
             raise InputError("photograph b", "person, on a service without a gallery", "send b instead of person")
-        files = [("photograph a", a), *([("photograph b", b)] if b else [])]
-        found = await service.see(files, aligned)
+        files = [("photograph a", asked.a), *([("photograph b", asked.b)] if asked.b is not None else [])]
+        found = await service.see(files, asked.aligned, mirror=asked.mirror)
         if person is not None and gallery is not None:
             match = await _of_somebody(service, "verify", gallery.verify, checked_name(person), found[0].vector)
         else:
             score = float(cosine.paired(*(cosine.exact(face.vector) for face in found)))
             match = Match(score, point.accepts(score) if point else None)
-        match = covered(match, found, [name for name, _ in files], anyway=anyway)
+        match = covered(match, found, [name for name, _ in files], anyway=asked.anyway)
         calibration = point.calibration if point else None
         return Verification(
-            **decision(match, point).model_dump(), operating_point=Certificate.of(point), prior=prior,
-            probability=calibration.probability(match.score, prior) if calibration else None,
-            faces=[service.face(each, crops) for each in found],
+            **decision(match, point).model_dump(), operating_point=Certificate.of(point), prior=asked.prior,
+            probability=calibration.probability(match.score, asked.prior) if calibration else None,
+            faces=[service.face(each, asked.crops) for each in found],
         )  # fmt: skip
 
 
@@ -209,37 +199,22 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         return People(people=[_person(each) for each in found[:limit]], next=found[limit - 1].id if more else None)
 
     @router.post(
-        "/people", summary="Enrol a person, or add photographs of an enrolled one", status_code=201, responses=DOUBT
-    )
-    async def enrol(
-        person: Annotated[str, Form(description="1 to 200 printable characters.", examples=["Ann"])],
-        photographs: Annotated[list[UploadFile], File(description=f"1 to {MOST} photographs.")],
-        consent: Annotated[
-            str | None, Form(max_length=1000, description="Note on the consent: to what, when, where it is filed.")
-        ] = None,
-        same_person: Annotated[
-            bool,
-            Form(description="It is one person: enrol also what is unlike, and a known face under its known name."),
-        ] = False,
-        twin: Annotated[
-            bool, Form(description="They are two people: enrol a face that is known by another name.")
-        ] = False,
-        aligned: Aligned = False,
-        anyway: Anyway = False,
-        crops: Crops = False,
-    ) -> Enrolled:
-        name = checked_name(person)
-        uploads = _numbered(photographs)
-        found = await service.see(uploads, aligned)
-        if not anyway:
-            refuse_outside(found, [number for number, _ in uploads], "the field anyway=true")
+        "/people", summary="Enrol a person, or add photographs of an enrolled one", status_code=201, responses=DOUBT,
+        openapi_extra=described(EnrolBody),
+    )  # fmt: skip
+    async def enrol(asked: Annotated[EnrolBody, sent(EnrolBody)]) -> Enrolled:
+        name = checked_name(asked.person)
+        photographs = _numbered(asked.photographs)
+        found = await service.see(photographs, asked.aligned)
+        if not asked.anyway:
+            refuse_outside(found, [number for number, _ in photographs], "the field anyway=true")
         vectors, norms = np.stack([each.vector for each in found]), np.array([each.norm for each in found])
         some = Enrolments(
-            [name] * len(found), vectors, norms, consent=[consent] * len(found),
-            source=[await _hash(file) for file in photographs],
+            [name] * len(found), vectors, norms, consent=[asked.consent] * len(found),
+            source=[hashlib.sha256(data).hexdigest() for data in asked.photographs],
         )  # fmt: skip
         doubts = await service.keep("enrol", gallery.doubts, some)
-        settled = settle(some, doubts, same_person=same_person, twin=twin)
+        settled = settle(some, doubts, same_person=asked.same_person, twin=asked.twin)
         if settled.open:
             row, question = next(iter(settled.open.items()))
             expected = f"photographs of {name} alone"
@@ -249,7 +224,7 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         whose = await service.keep("list", gallery.person, settled.accepted.people[0] if settled.accepted else name)
         return Enrolled(
             person=whose.name, id=whose.id, added=len(added), duplicates=settled.duplicates, warnings=settled.warnings,
-            faces=[service.face(each, crops) for each in found],
+            faces=[service.face(each, asked.crops) for each in found],
         )  # fmt: skip
 
     @router.get("/people/{id}", summary="A person and their templates", responses=GONE)
@@ -299,21 +274,12 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         erased = await _of_somebody(service, "remove", gallery.remove, PersonId(id), number)
         return _forgotten(person.name, erased, response)
 
-    @router.post("/search", summary="Search for the people most similar to a face")
-    async def search(
-        photograph: Annotated[UploadFile, File(description="A photograph.")],
-        k: Annotated[int, Form(ge=1, le=100, description="Number of people to return.")] = 5,
-        tag: Annotated[str | None, Form(max_length=100, description="Search only people with this tag.")] = None,
-        threshold: Annotated[
-            float | None, Form(ge=-1, le=1, description="Leave out people with a lower cosine.")
-        ] = None,
-        aligned: Aligned = False,
-        anyway: Anyway = False,
-        crops: Crops = False,
-    ) -> Found:
-        (seen,) = await service.see([("the photograph", photograph)], aligned)
-        found = await service.keep("search", gallery.search, seen.vector, k, tag=tag, threshold=threshold)
-        matches = [covered(match, [seen], ["the photograph"], anyway=anyway) for match in found]
+    @router.post("/search", summary="Search for the people most similar to a face", openapi_extra=described(SearchBody))
+    async def search(asked: Annotated[SearchBody, sent(SearchBody)]) -> Found:
+        (seen,) = await service.see([("the photograph", asked.photograph)], asked.aligned)
+        limits = {"tag": asked.tag, "threshold": asked.threshold}
+        found = await service.keep("search", gallery.search, seen.vector, asked.k, **limits)
+        matches = [covered(match, [seen], ["the photograph"], anyway=asked.anyway) for match in found]
         rule = matches[0].rule if matches else None
         return Found(
             matches=[
@@ -322,7 +288,7 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
             ],
             templates=rule.templates if rule else await service.keep("search", len, gallery),
             operating_point=Certificate.of(point), search=SearchThreshold.of(rule, point),
-            face=service.face(seen, crops), note=rule.words if rule else "no decision",
+            face=service.face(seen, asked.crops), note=rule.words if rule else "no decision",
         )  # fmt: skip
 
 
@@ -350,11 +316,6 @@ def _forgotten(name: str, erased: Erased, response: Response) -> Forgotten:
     return Forgotten(person=name, erased=erased, wiped=erased.wiped)
 
 
-async def _hash(file: UploadFile) -> str:
-    await file.seek(0)
-    return hashlib.sha256(await file.read()).hexdigest()
-
-
 def decision(match: Match, point: OperatingPoint | None) -> Decision:
     """Return a Match as JSON for clients, with its likelihood ratio and a note."""
     calibration = point.calibration if point else None
@@ -377,5 +338,5 @@ def decision(match: Match, point: OperatingPoint | None) -> Decision:
     )  # fmt: skip
 
 
-def _numbered(uploads: list[UploadFile]) -> list[tuple[str, UploadFile]]:
-    return [(f"photograph {number}", file) for number, file in enumerate(uploads, 1)]
+def _numbered(photographs: list[bytes]) -> list[tuple[str, bytes]]:
+    return [(f"photograph {number}", data) for number, data in enumerate(photographs, 1)]

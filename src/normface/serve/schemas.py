@@ -38,13 +38,19 @@ def _shown(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": list(examples)})
 
 
-class Fault(BaseModel):
-    """An error: what was expected, what was received, and what to do."""
+class Problem(BaseModel):
+    """An error (RFC 9457): what was expected, what was received, and what to do."""
 
     model_config = _shown({
+        "type": "urn:normface:problem:1:unsuitable-face", "title": "Unsuitable face", "status": 422,
+        "detail": "expected a face in photograph a, got none found; give a photograph with a visible face",
         "expected": "a face in photograph a", "got": "none found", "do": "give a photograph with a visible face",
         "request": "5c1f6c1b5f0e4b0f9a3c6f1d2e3b4a59",
     })  # fmt: skip
+    type: str = Field(description="urn:normface:problem:1:…, where 1 is the version; for programs.")
+    title: str
+    status: int
+    detail: str = Field(description="The next three members in one sentence; for people.")
     expected: str
     got: str
     do: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +21,12 @@ class Settings:
         host, port: address to listen on; port 0 picks a free one.
         keys: file of hashed API keys; None permits everything to everyone who can reach the service.
         hosts: accepted host names besides loopback ones (protects from DNS rebinding).
-        proxy: address of the proxy whose X-Forwarded-For header is trusted.
+        proxy: addresses or networks of the proxies, with commas, whose X-Forwarded-For and -Proto are trusted.
+        root_path: prefix of the path at which a proxy shows the service, such as `/faces`.
         rate: requests per second for each key, or each address without keys; bursts of twice that.
         max_upload: largest request, in bytes.
         max_pixels: largest photograph; larger ones are refused before decoding.
+        memory: bytes that requests may hold at once: a quarter uploads, the rest photographs that are decoded.
         timeout: seconds for receiving a request, and again for answering it.
         queue: concurrent requests; further ones get 503.
         workers: photographs processed in parallel.
@@ -38,9 +41,11 @@ class Settings:
     keys: Path | None = None
     hosts: tuple[str, ...] = ()
     proxy: str | None = None
+    root_path: str = ""
     rate: float = 100.0
     max_upload: int = 16 << 20
     max_pixels: int = 50_000_000
+    memory: int = 512 << 20
     timeout: float = 30.0
     queue: int = 128
     workers: int = field(default_factory=usable_cores)
@@ -53,6 +58,23 @@ class Settings:
             raise ConfigError(
                 "positive rate, limits, timeout, queue, workers and batch, and a port below 65536",
                 f"{numbers} and port {self.port}", "correct the one out of range",
+            )  # fmt: skip
+        if self.memory < 12 * self.max_upload:
+            raise ConfigError(
+                f"memory of at least 12 times the largest request, {12 * self.max_upload:,} bytes",
+                f"{self.memory:,}", "raise --memory or lower --max-upload",
+            )  # fmt: skip
+        for each in self.proxy.split(",") if self.proxy is not None else ():
+            try:
+                ipaddress.ip_network(each.strip(), strict=False)
+            except ValueError as error:
+                raise ConfigError(
+                    "--behind-proxy with addresses or networks, such as 127.0.0.1,10.0.0.0/8", repr(each), "correct it"
+                ) from error
+        if self.root_path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", self.root_path):
+            raise ConfigError(
+                "--root-path with the path that the proxy shows, such as /faces", repr(self.root_path),
+                "begin it with / and end it without",
             )  # fmt: skip
         if self.keys is None and not is_loopback(self.host):
             raise ConfigError(

@@ -1,14 +1,14 @@
 // Embeds aligned crops in the browser, by onnxruntime-web: nothing is sent. The same steps as InputSpec.prepare.
 
-import { make } from "/dom.js";
+import { make } from "./dom.js";
 
 let session = null;
 
 export async function embedded(a, b, about) {
-  const ort = await import("/ort/ort.wasm.min.mjs");
-  ort.env.wasm.wasmPaths = "/ort/";
+  const ort = await import("./ort/ort.wasm.min.mjs");
+  ort.env.wasm.wasmPaths = new URL("ort/", document.baseURI).href;
   ort.env.wasm.numThreads = 1;
-  session ??= await ort.InferenceSession.create("/ort/model.onnx", { executionProviders: ["wasm"] });
+  session ??= await ort.InferenceSession.create("ort/model.onnx", { executionProviders: ["wasm"] });
   const [first, second] = [await vector(ort, a, about.spec), await vector(ort, b, about.spec)];
   return first.reduce((sum, value, i) => sum + value * second[i], 0);
 }

@@ -1,6 +1,6 @@
 // <photo-input>: a photograph by choosing, dropping or the camera.
 
-import { fill, make } from "/dom.js";
+import { fill, make } from "./dom.js";
 
 class PhotoInput extends HTMLElement {
   files = [];

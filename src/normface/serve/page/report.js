@@ -1,6 +1,6 @@
 // A report from disk. HTML goes into a frame of no origin, whose policy forbids its scripts and all requests.
 
-import { fault, fill, make, percent } from "/dom.js";
+import { fault, fill, make, percent } from "./dom.js";
 
 export async function openReport(file, place) {
   if (!file) return;
@@ -13,7 +13,7 @@ export async function openReport(file, place) {
 }
 
 function framed(text, name) {
-  const frame = make("iframe", { src: "/viewer.html", sandbox: "allow-scripts", title: name });
+  const frame = make("iframe", { src: "viewer.html", sandbox: "allow-scripts", title: name });
   frame.addEventListener("load", () => frame.contentWindow.postMessage(text, "*"), { once: true });
   return frame;
 }

@@ -1,6 +1,6 @@
 // Answers as elements: crops, the scale of cosines, the decision and its certificate in words.
 
-import { make, percent } from "/dom.js";
+import { make, percent } from "./dom.js";
 
 export function crop(face, caption) {
   const frame = make("span", { class: "crop" }, make("img", { src: face.crop, alt: `Aligned face, ${caption}` }));
