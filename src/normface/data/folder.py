@@ -74,11 +74,14 @@ def is_image(name: str) -> bool:
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
+WRITTEN = ("align.jsonl", "report.html")  # by `normface align` beside its crops
+
+
 def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
     """Count the files that are not read, by kind, commonest first; `loose` images lie outside any person's folder."""
     kinds: Counter[str] = Counter()
     for name in names:
-        if not is_image(name):
+        if not is_image(name) and os.path.basename(name) not in WRITTEN:
             ending = os.path.splitext(name)[1].lower()
             visible = not any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
             kinds[(f"{ending} file" if ending else "file without extension") if visible else "hidden file"] += 1
