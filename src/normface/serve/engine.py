@@ -18,7 +18,7 @@ from ..data.decoding import decode, decoding_cost
 from ..embed import Embedder, FaceRecord, Portrait
 from ..embed.embedder import Mirror
 from ..embed.seen import no_face
-from ..errors import DataError
+from ..errors import DataError, NormfaceError
 from ..faces.alignment import retarget
 from ..faces.finding import find_portraits
 from ..faces.photographs import DETAIL, Photograph
@@ -117,9 +117,13 @@ class Engine:
             self._ready.notify(len(jobs))
         waiting = [asyncio.wrap_future(job.done) for job in jobs]
         found = await asyncio.gather(*waiting, return_exceptions=True)
-        for each in found:
-            if isinstance(each, BaseException):
-                raise each
+        error = next((each for each in found if isinstance(each, BaseException)), None)
+        if error is not None:
+            del jobs, waiting, found  # its traceback holds this frame: a frame that holds it too would keep the uploads
+            try:
+                raise error
+            finally:
+                del error
         return [each for each in found if isinstance(each, FaceRecord)]
 
     @property
@@ -171,7 +175,7 @@ class Engine:
             try:
                 plan = self._plan(job)
             except Exception as error:
-                job.done.set_exception(error)
+                _fail(job, error)
                 continue
             if part and needed + plan.bytes > self.memory:
                 yield part, needed
@@ -222,7 +226,7 @@ class Engine:
                     )  # fmt: skip
                     opened.append((job, photograph))
             except Exception as error:
-                job.done.set_exception(error)
+                _fail(job, error)
         try:
             cut += self._find(opened)
             for mirror in {job.mirror for job, _ in cut}:
@@ -234,7 +238,7 @@ class Engine:
             left = [each for each in jobs if not each[0].done.done()]
             for each in left:
                 if len(jobs) == 1:
-                    each[0].done.set_exception(error)
+                    _fail(each[0], error)
                 else:
                     self._see([each])
 
@@ -247,12 +251,19 @@ class Engine:
         found = find_portraits(self.embedder.detector, [photograph for _, photograph in opened], self.template)
         for (job, _), portraits in zip(opened, found, strict=True):
             if isinstance(portraits, Exception):
-                job.done.set_exception(portraits)
+                _fail(job, portraits)
             elif not portraits:
-                job.done.set_exception(no_face(job.name))
+                _fail(job, no_face(job.name))
             else:
                 cut.append((job, portraits[0]))
         return cut
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    """Answer a job with its error, without the frames that it passed: they hold the job, which holds the photograph."""
+    if isinstance(error, NormfaceError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    job.done.set_exception(error)
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
