@@ -157,15 +157,20 @@ class Engine:
                     return
                 share = min(self.batch, -(-len(self._jobs) // self.workers))
                 taken = [self._jobs.popleft() for _ in range(share)]
-            taken = [job for job in taken if job.done.set_running_or_notify_cancel()]
-            if taken:
-                began = time.perf_counter()
-                for part, needed in self._planned(taken):
-                    with self.budget.held(needed):
-                        self._see(part)
-                spent = time.perf_counter() - began
-                self._pace += 0.1 * (spent / len(taken) - self._pace)
-                self._observe(len(taken), spent)
+            self._do([job for job in taken if job.done.set_running_or_notify_cancel()])
+            del taken  # or this frame would keep photographs while it waits
+
+    def _do(self, taken: list[_Job]) -> None:
+        """Answer jobs, and keep the figures."""
+        if not taken:
+            return
+        began = time.perf_counter()
+        for part, needed in self._planned(taken):
+            with self.budget.held(needed):
+                self._see(part)
+        spent = time.perf_counter() - began
+        self._pace += 0.1 * (spent / len(taken) - self._pace)
+        self._observe(len(taken), spent)
 
     def _planned(self, jobs: list[_Job]) -> Iterator[tuple[list[tuple[_Job, _Plan]], int]]:
         """Jobs in parts that fit into the memory together, with what they need; answers those that never fit."""
