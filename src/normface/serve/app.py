@@ -80,7 +80,6 @@ def build(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="normface", version=version("normface"), lifespan=life, redirect_slashes=False,
-        root_path=settings.root_path,
         description="Face verification with certified thresholds: every decision names its operating point.",
         docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
         dependencies=[Depends(HTTPBearer(auto_error=False, description="An API key."))] if settings.keys else [],
