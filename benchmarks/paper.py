@@ -38,7 +38,6 @@ QUICK = None  # trains for hours
 SEEDS, BATCH = (0, 1, 2), 64
 BASE, FINE = 6.0, 2.0  # epochs of the softmax model, and of what follows
 SNAPSHOTS = 5  # at 60, 70 … 100 % of what follows
-WHOLE = 2600  # about the steps of both
 DROPOUT = 0.4
 BASELINE, BOTH, JOINT = "softmax, no normalisation", "softmax, both", "softmax, both + C-contrastive"
 AGAINST = (BASELINE, BOTH, "ArcFace")  # what every row is compared with; the last: the best that goes on from a softmax
@@ -55,10 +54,10 @@ def joint(weight: float, margin: float) -> dict[str, Any]:
 
 def grown(margin: str) -> dict[str, Any]:
     """A margin that is whole at the end of a run from scratch."""
-    return {"name": "Gradual", "of": margin, "steps": WHOLE}
+    return {"name": "Gradual", "of": margin}
 
 
-GROWING = dict(scale=30.0, learn_scale=False, growth=(12.0, WHOLE // 2), margin=grown("CosFace"))
+GROWING = dict(scale=30.0, learn_scale=False, growth=(12.0, 0.5), margin=grown("CosFace"))
 ROWS: dict[str, dict[str, Any]] = {
     BASELINE: cosine(**PLAIN),
     "softmax, no normalisation + dropout": {**cosine(**PLAIN), "dropout": DROPOUT},
@@ -82,7 +81,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "from scratch: ArcFace": {**cosine(margin="ArcFace", **AT_64), "scratch": 1.0},
     "from scratch: CosFace, growing": {**cosine(**GROWING), "scratch": 1.0},
     "from scratch: ArcFace, growing": {
-        **cosine(scale=64.0, learn_scale=False, growth=(12.0, WHOLE), margin=grown("ArcFace")), "scratch": 1.0
+        **cosine(scale=64.0, learn_scale=False, growth=1.0, margin=grown("ArcFace")), "scratch": 1.0
     },
     "from scratch: CosFace, growing + C-contrastive": {
         **loss("Joint", terms=[{**SOFTMAX, **GROWING}, {"name": "CContrastive", "weight": 0.1}]), "scratch": 1.0

@@ -155,8 +155,9 @@ def write(
     config: Mapping[str, Any],
     step: int,
     facts: Mapping[str, Any],
+    keep: int = 1,
 ) -> None:
-    """Save a state into the folder `run`, each rank its part, and remove earlier checkpoints.
+    """Save a state into the folder `run`, each rank its part, and remove all but the latest `keep` checkpoints.
 
     On failure raises DataError (TrainingError on ranks that did not fail) and keeps the previous checkpoint.
     """
@@ -178,8 +179,9 @@ def write(
             }  # fmt: skip
             with replacing(folder / HEADER) as temporary:
                 temporary.write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
+            kept = snapshots(run)[-keep:]
             for other in folder.parent.iterdir():
-                if other != folder:
+                if other not in kept:
                     shutil.rmtree(other, ignore_errors=True)
 
 
@@ -190,7 +192,12 @@ def finished(run: Path) -> bool:
 
 def _last(run: Path) -> Path | None:
     """The latest finished checkpoint of a run."""
-    return max((header.parent for header in run.glob(f"{FOLDER}/step-*/{HEADER}")), default=None)
+    return next(reversed(snapshots(run)), None)
+
+
+def snapshots(run: Path) -> list[Path]:
+    """Return the folders of a run's complete checkpoints, in the order of their steps."""
+    return sorted(header.parent for header in run.glob(f"{FOLDER}/step-*/{HEADER}"))
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -228,17 +235,24 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def check_fit(what: str, own: Mapping[str, torch.Size], saved: Mapping[str, torch.Size]) -> None:
-    """Raise ModelError with the first key or shape of a saved state that does not fit."""
-    faults = [f"{key} is missing" for key in own if key not in saved]
-    faults += [f"{key} is not known" for key in saved if key not in own]
-    faults += [
-        f"{key} has shape {list(saved[key])}, not {list(own[key])}"
-        for key in own
-        if key in saved and own[key] != saved[key]
+    """Raise ModelError with the first keys and shapes of a saved state that do not fit, of both sides."""
+    faults = {
+        "missing": [key for key in own if key not in saved],
+        "unknown": [key for key in saved if key not in own],
+        "of another shape": [
+            f"{key} {list(saved[key])} instead of {list(own[key])}"
+            for key in own
+            if key in saved and own[key] != saved[key]
+        ],
+    }
+    told = [
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        for kind, keys in faults.items()
+        if keys
     ]
-    if faults:
+    if told:
         raise ModelError(
-            f"a checkpoint of this {what}", f"{len(faults)} differences (first: {faults[0]})",
+            f"a checkpoint of this {what}", f"tensors {', '.join(told)}",
             "use the configuration the checkpoint was trained with",
         )  # fmt: skip
 

@@ -99,6 +99,15 @@ def maximum(x: Tensor, group: Any = None) -> Tensor:
     return x
 
 
+def first(x: Tensor, group: Any = None) -> Tensor:
+    """The first rank's tensor, on all ranks; without gradient. Decisions of all ranks then are the same."""
+    x = x.detach()
+    if world(group) > 1:
+        x = x.clone()
+        _told(lambda: td.broadcast(x, group=group, group_src=0))
+    return x
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
@@ -109,11 +118,23 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (down,) = gradients
-        parts = [part.contiguous() for part in down.chunk(world(ctx.group))]
+        return _Scatter.apply(gradients[0], ctx.group), None  # type: ignore[no-untyped-call]
+
+
+class _Scatter(torch.autograd.Function):
+    """Sum over ranks, of which each takes its part: the adjoint of `_Gather`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        parts = [part.contiguous() for part in x.chunk(world(group))]
         own = torch.empty_like(parts[0])
-        _told(lambda: td.reduce_scatter(own, parts, group=ctx.group))
-        return own, None
+        _told(lambda: td.reduce_scatter(own, parts, group=group))
+        return own
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Gather.apply(gradients[0], ctx.group), None  # type: ignore[no-untyped-call]
 
 
 class _Total(torch.autograd.Function):

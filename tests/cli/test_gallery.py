@@ -145,7 +145,7 @@ def test_who_is_enrolled_twice(run, model, place, drawn, tmp_path):
     crops = extracted(drawn, tmp_path, 2)
     words = ("--aligned", "--model", model)
     assert run("enrol", "Ann", crops[0], *words)[0] == 0
-    code, out, _ = run("enrol", " ann", *crops, *words, "--json")
+    code, out, _ = run("enrol", " ann", *crops, *words, "--keep", "each", "--json")
     assert (code, shown(out)["templates"], shown(out)["duplicates"]) == (0, 1, 1)
     code, _, err = run("enrol", "Bo", crops[0], *words)
     assert code == 2

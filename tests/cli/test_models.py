@@ -50,7 +50,7 @@ def test_adopting(run, tmp_path):
     assert "license of the weights: MIT" in out
     code, _, err = run("adopt", tmp_path / "theirs.pt", "--model", "iresnet18", "--out", tmp_path / "other")
     assert code == 2
-    assert one_line(err, "arcface_torch", "is missing")
+    assert one_line(err, "arcface_torch", "missing")
 
 
 def test_fetchable_models_are_listed_with_what_their_license_allows(run, tmp_path, monkeypatch):

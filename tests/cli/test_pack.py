@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from pyarrow import ipc
 
-from normface.data import open_reader
+from normface.data import open_reader, write
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +46,29 @@ def test_around_through_all_formats(faces, tmp_path, packed):
     images = {first.encoded(i): first.labels[i] for i in range(len(first))}
     pairs = {(images[last.encoded(i)], last.labels[i]) for i in range(len(last))}
     assert len(pairs) == len(first.identities)  # one person to one person
+
+
+def test_one_person_alone_is_refused_unless_said(drawn, tmp_path, packed, run):
+    write(list(open_reader(drawn / "train" / "faces-112.zip").records())[:5], tmp_path / "one.zip", "zip")
+    code, _, err = run("pack", tmp_path / "one.zip", tmp_path / "pack")
+    assert code == 2
+    assert "expected two people or more" in err
+    assert "--label-column" in err
+    assert not (tmp_path / "pack").exists()
+    told = packed(tmp_path / "one.zip", tmp_path / "pack", "--unlabelled")
+    assert told["images_a_person"] == {"4 to 7": 1}
+
+
+def test_the_column_of_labels(faces, tmp_path, packed, run):
+    reader = open_reader(faces)
+    lines = [f"{row}.jpg,{reader.labels[row]},7" for row in range(6)]
+    for row in range(6):
+        (tmp_path / f"{row}.jpg").write_bytes(reader.encoded(row))
+    (tmp_path / "list.csv").write_text("path,who,age\n" + "\n".join(lines), "utf-8")
+    assert run("pack", tmp_path / "list.csv", tmp_path / "pack")[0] == 2
+    code, out, _ = run("pack", tmp_path / "list.csv", tmp_path / "pack", "--label-column", "who", "--unlabelled")
+    assert code == 0
+    assert "people by number of images: " in out
 
 
 def test_exclude_append_and_verify(faces, tmp_path, packed, run):
@@ -119,15 +142,17 @@ def test_names_that_differ_by_case_are_told(faces, tmp_path, run):
 
 def test_damaged_images_are_left_out_or_refused(faces, tmp_path, packed, run):
     image = open_reader(faces).encoded(0)
-    (tmp_path / "faces" / "Ann").mkdir(parents=True)
+    for person in ("Ann", "Bo"):
+        (tmp_path / "faces" / person).mkdir(parents=True)
+    (tmp_path / "faces" / "Bo" / "1.jpg").write_bytes(image)
     for name, data in {"1.jpg": image, "2.jpg": image[:200], "3.jpg": b""}.items():
         (tmp_path / "faces" / "Ann" / name).write_bytes(data)
     told = packed(tmp_path / "faces", tmp_path / "pack")
-    assert told["images"] == 1
+    assert told["images"] == 2
     assert set(told["unreadable"]) == {"Ann/2.jpg", "Ann/3.jpg"}
     code, _, err = run("pack", tmp_path / "faces", tmp_path / "p2", "--strict")
     assert code == 2
-    assert "2 of 3 unreadable" in err
+    assert "2 of 4 unreadable" in err
     assert not (tmp_path / "p2").exists()
 
 

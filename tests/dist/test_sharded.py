@@ -204,7 +204,9 @@ def test_fewer_classes_than_ranks(monkeypatch):
         dist.class_shard(2)
 
 
-def test_rows_do_not_depend_on_the_shares(monkeypatch):
+@pytest.mark.parametrize("whole", [0, 2**24])
+def test_rows_do_not_depend_on_the_shares(monkeypatch, whole):
+    monkeypatch.setattr(weights, "WHOLE", whole)
     monkeypatch.setattr(weights, "BLOCK", 4)
     parts = []
     for shares in ((0, 17), (0, 3, 8, 17), (0, 4, 16, 17)):

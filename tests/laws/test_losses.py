@@ -1,11 +1,13 @@
 """What every registered loss obeys, and the softmax with every registered margin."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
 from normface.errors import InputError
-from normface.losses import LOSSES, MARGINS
+from normface.losses import LOSSES, MARGINS, progress
 from normface.ops import blockwise
 
 CLASSES, DIM = 5, 4
@@ -14,6 +16,7 @@ WITH = "CosineSoftmax with "
 MARGINED = [WITH + name for name in MARGINS]
 NAMES = list(LOSSES) + MARGINED
 NOT_THE_GRADIENT = [WITH + "SphereFaceR", WITH + "AdaFace"]  # straight-through; ‖x‖ taken as constant
+STREAMED = ["CContrastive", "CosineSoftmax", "Joint", *MARGINED]  # with products by tiles, which differentiate once
 OWNING = [name for name in NAMES if name not in ("Contrastive", "Triplet")]  # those with class weights
 
 
@@ -28,6 +31,7 @@ def build(name, classes, dim):
 def make(name, dtype=torch.float64):
     torch.manual_seed(3)
     loss = build(name, CLASSES, DIM).to(dtype).eval()  # what a margin averages would change between calls
+    progress(loss, 0.5)
     if name == "Center":
         torch.nn.init.normal_(loss.centers)
     return loss, torch.randn(6, DIM, dtype=dtype, requires_grad=True)
@@ -98,6 +102,36 @@ class TestEveryLoss:
         assert loss(x - 1e-3 * gradient, LABELS) < before
 
 
+def as_it_is(name, impl, monkeypatch):
+    monkeypatch.setattr(blockwise, "TILE", 2)
+    loss, x = make(name)
+    for module in loss.modules():
+        if hasattr(module, "impl"):
+            module.impl = impl
+    return loss, x
+
+
+@pytest.mark.parametrize("impl", ["reference", "blockwise"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_THE_GRADIENT])
+def test_second_derivatives_are_right_or_refused(name, impl, monkeypatch):
+    loss, x = as_it_is(name, impl, monkeypatch)
+    refused = pytest.raises(InputError, match='set impl="reference"')
+    with refused if impl == "blockwise" and name in STREAMED else nullcontext():
+        assert torch.autograd.gradgradcheck(lambda v: loss(v, LABELS), (x,))
+
+
+@pytest.mark.parametrize("impl", ["reference", "blockwise"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_zero_feature_has_no_direction_and_no_long_gradient(name, impl, monkeypatch):
+    """Of x / √(‖x‖² + ε) the derivative is 10⁶ there: one dark picture would end a run."""
+    loss, x = as_it_is(name, impl, monkeypatch)
+    with torch.no_grad():
+        x[1] = 0
+    (gradient,) = torch.autograd.grad(loss(x, LABELS), x)
+    assert gradient.norm(dim=1).max() < 100
+    assert (gradient[[0, 2, 3, 4, 5]].norm(dim=1) > 0).any()
+
+
 @pytest.mark.parametrize("name", OWNING)
 class TestThoseWithClassWeights:
     def test_one_sample(self, name):
@@ -127,11 +161,53 @@ def test_gradient_of_class_weights_by_finite_differences(name):
         assert torch.autograd.gradcheck(value, (weight.detach().clone().requires_grad_(),))
 
 
+@pytest.mark.parametrize("options", [{}, {"mining": "hard"}, {"mining": "semi-hard"}])
 @pytest.mark.parametrize("name", ["Contrastive", "Triplet"])
-def test_pairs_need_two_samples(name):
+def test_a_batch_of_one_has_no_pairs(name, options):
+    loss, x = LOSSES.build(name, **options if name == "Triplet" else {}), make(name)[1]
+    value = loss(x[:1], LABELS[:1])
+    (gradient,) = torch.autograd.grad(value, x)
+    assert value.item() == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("impl", ["reference", "blockwise"])
+@pytest.mark.parametrize("name", ["CContrastive", "CTriplet", "CosineSoftmax", *MARGINED])
+def test_one_value_per_sample(name, impl, monkeypatch):
+    """Their mean is the loss; each is that of its sample alone."""
+    loss, x = as_it_is(name, impl, monkeypatch)
+    whole = loss(x, LABELS)
+    if name.startswith("CosineSoftmax"):
+        loss.reduction = "none"
+    else:
+        loss.options["reduction"] = "none"
+    each = loss(x, LABELS)
+    assert each.shape == LABELS.shape
+    torch.testing.assert_close(each.mean(), whole)
+    torch.testing.assert_close(loss(x[2:3], LABELS[2:3])[0], each[2]) if name != WITH + "MagFace" else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_one_graph(name):
+    """No value is looked at on the way: one graph for torch.compile, and for torch.export."""
+    torch._dynamo.reset()  # it counts compilations of one code over all tests
     loss, x = make(name)
-    with pytest.raises(InputError, match="B ≥ 2"):
-        loss(x[:1], LABELS[:1])
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, LABELS), loss(x, LABELS))
+    exported = torch.export.export(loss, (x.detach(), LABELS)).module()
+    torch.testing.assert_close(exported(x.detach(), LABELS), loss(x, LABELS))
+
+
+@pytest.mark.parametrize("name", ["CContrastive", "CosineSoftmax", *MARGINED])
+def test_gradients_of_each_sample_by_vmap(name):
+    loss, x = make(name)
+    x = x.detach()
+    each = torch.func.vmap(torch.func.grad(lambda f, y: loss(f[None], y[None])))(x, LABELS)
+    for row in range(2):
+        alone = x[row : row + 1].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(alone, LABELS[row : row + 1]), alone)
+        torch.testing.assert_close(each[row], gradient[0])
 
 
 BY_LENGTH = ["Center", *(WITH + name for name in ("SphereFace", "AdaFace", "MagFace"))]

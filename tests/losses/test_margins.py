@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normface.errors import ConfigError
-from normface.losses import MARGINS, CosineSoftmax
+from normface.losses import MARGINS, CosineSoftmax, progress
 from normface.losses.margins import Fixed
 from normface.ops import Margin
 
@@ -21,7 +21,10 @@ def make(name, dtype=DOUBLE, **options):
     normalize = "weights" if name == "SphereFace" else "both"
     scale = 1.0 if name == "SphereFace" else SCALE
     margin = {"name": name, **options}
-    return CosineSoftmax(CLASSES, DIM, margin=margin, normalize=normalize, scale=scale, learn_scale=False).to(dtype)
+    loss = CosineSoftmax(CLASSES, DIM, margin=margin, normalize=normalize, scale=scale, learn_scale=False).to(dtype)
+    if name == "Gradual":
+        progress(loss, 0.5)
+    return loss
 
 
 def draw(loss, low, high, seed=0):
@@ -64,15 +67,15 @@ class TestPublishedFormulas:
         x, y = draw(loss, 1, 9)
         self.agree(loss(x, y), by_loops(loss, x, y, lambda theta, norm: math.cos(theta) - 0.35))
 
-    @pytest.mark.parametrize(("seen", "share"), [(0, 0.1), (3, 0.4), (50, 1.0)])
-    def test_gradual(self, seen, share):
+    @pytest.mark.parametrize(("done", "share"), [(0.05, 0.1), (0.2, 0.4), (0.5, 1.0), (1.0, 1.0)])
+    def test_gradual(self, done, share):
         """A share of CosFace's margin is a smaller one; of ArcFace's value a mean with the cosine."""
         for of, value in (
             ("CosFace", lambda theta, norm: math.cos(theta) - share * 0.35),
             ("ArcFace", lambda theta, norm: (1 - share) * math.cos(theta) + share * arcface(theta, 0.5)),
         ):
-            loss = make("Gradual", of=of, steps=10)
-            loss.margin.seen.fill_(seen)
+            loss = make("Gradual", of=of, until=0.5)
+            progress(loss, done)
             x, y = draw(loss, 1, 9)
             self.agree(loss(x, y), by_loops(loss, x, y, value))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from normface.errors import ConfigError
+from normface.errors import ConfigError, InputError
 from normface.losses import CosineSoftmax, partial_fc
 from normface.losses.partial_fc import sampled
 from normface.ops import cosine_cross_entropy
@@ -17,6 +17,14 @@ C, D, B = 1000, 6, 16
 def batch():
     g = torch.Generator().manual_seed(0)
     return torch.randn(B, D, generator=g, dtype=torch.float64), torch.randint(C, (B,), generator=g)
+
+
+@pytest.mark.parametrize("label", [-1, C])
+def test_labels_out_of_range(label):
+    """-1 would otherwise train on the last class drawn."""
+    loss = CosineSoftmax(C, D, sample=0.1)
+    with pytest.raises(InputError, match=r"labels in \[0, 1000\)"):
+        loss(torch.randn(2, D), torch.tensor([3, label]))
 
 
 def test_own_classes_and_a_share_of_the_others(batch):

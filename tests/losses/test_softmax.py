@@ -6,7 +6,7 @@ import torch
 
 from normface import ops, theory
 from normface.errors import ConfigError, InputError
-from normface.losses import LOSSES
+from normface.losses import LOSSES, progress
 from normface.losses.softmax import CosineSoftmax
 
 
@@ -55,6 +55,13 @@ def test_scale_is_clamped_and_can_grow_back():
     assert value.item() == pytest.approx(math.log(5), abs=0.02)  # as at s = 0.01
     value.backward()
     assert loss.scale.grad.item() < 0  # the gradient asks for a larger scale
+    assert loss.scale.item() == pytest.approx(0.01)  # and it is at the floor, not at -3: one step brings it back
+
+
+@pytest.mark.parametrize("scale", [-3.0, 0.0, math.nan, math.inf])
+def test_scales_that_are_none(scale):
+    with pytest.raises(InputError, match="a positive scale"):
+        ops.cosine_cross_entropy(torch.randn(2, 3), torch.randn(4, 3), torch.tensor([0, 1]), scale=scale)
 
 
 def test_registry_finds_it_and_suggests():
@@ -297,26 +304,127 @@ def test_errors(arguments, message):
 
 
 class TestGrowth:
+    def make(self, **options):
+        return CosineSoftmax(4, 3, **({"scale": 30.0, "learn_scale": False, "growth": (10.0, 0.5)} | options))
+
     def test_from_the_first_to_the_last_scale_and_no_further(self):
-        loss = CosineSoftmax(4, 3, scale=30.0, learn_scale=False, growth=(10.0, 4))
-        x, y = torch.randn(4, 3), torch.arange(4)
-        seen = []
+        loss, x, y, seen = self.make(), torch.randn(4, 3), torch.arange(4), []
+        for step in range(6):
+            progress(loss, step / 8)
+            for _ in range(3):  # parts of one step
+                loss(x, y)
+            seen.append(loss.scale.item())
+        assert seen == [10.0, 15.0, 20.0, 25.0, 30.0, 30.0]
+
+    def test_a_number_alone_starts_at_the_scale_of_proposition_2(self):
+        loss = self.make(growth=0.8, scale=64.0)
+        assert loss.scale.item() == pytest.approx(theory.scale_for_probability(4, 0.99))
+        progress(loss, 0.4)
+        assert loss.scale.item() == pytest.approx((64 + theory.scale_for_probability(4, 0.99)) / 2)
+
+    def test_a_loop_that_tells_no_progress_is_refused(self):
+        loss, x, y = self.make(), torch.randn(4, 3), torch.arange(4)
+        assert loss.eval()(x, y).isfinite()
+        with pytest.raises(ConfigError, match=r"losses\.progress\(loss, step / total\)"):
+            loss.train()(x, y)
+        margined = CosineSoftmax(4, 3, margin="Gradual")
+        with pytest.raises(ConfigError, match=r"losses\.progress\(loss, step / total\)"):
+            margined(x, y)
+
+    def test_progress_is_a_fraction(self):
+        for wrong in (-0.1, 1.1, math.nan):
+            with pytest.raises(InputError, match=r"\[0, 1\]"):
+                progress(self.make(), wrong)
+
+    def test_steps_still_count_with_a_warning(self):
+        with pytest.warns(DeprecationWarning, match="fraction of the run"):
+            loss = self.make(growth=(10.0, 4))
+        x, y, seen = torch.randn(4, 3), torch.arange(4), []
         for _ in range(6):
             loss(x, y)
             seen.append(loss.scale.item())
         assert seen == [10.0, 15.0, 20.0, 25.0, 30.0, 30.0]
+        with pytest.warns(DeprecationWarning, match="fraction of the run"):
+            loss = self.make(growth=None, margin={"name": "Gradual", "of": "CosFace", "steps": 4})
+        with torch.no_grad():
+            values = [loss(x, y).item() for _ in range(5)]
+            whole = self.make(growth=None, margin="CosFace")
+            whole.weight.copy_(loss.weight)
+            assert values[3] == values[4] == pytest.approx(whole(x, y).item())
 
-    def test_not_outside_training_and_kept_by_a_checkpoint(self):
-        one, other = (CosineSoftmax(4, 3, scale=30.0, learn_scale=False, growth=(10.0, 4)) for _ in range(2))
-        x, y = torch.randn(4, 3), torch.arange(4)
-        one(x, y), one(x, y)
-        one.eval()(x, y)
-        assert one.scale.item() == 15.0
-        other.load_state_dict(one.state_dict())
-        assert other(x, y).item() == pytest.approx(one.train()(x, y).item())
-        assert other.scale.item() == 20.0
-
-    @pytest.mark.parametrize(("growth", "learn"), [((0.0, 4), False), ((1.0, 0), False), ((1.0, 4), True)])
+    @pytest.mark.parametrize(
+        ("growth", "learn"), [((0.0, 0.5), False), ((1.0, 0), False), (0.0, False), ((1.0, 0.5), True)]
+    )
     def test_refused(self, growth, learn):
         with pytest.raises(ConfigError, match="growth"):
-            CosineSoftmax(4, 3, scale=30.0, learn_scale=learn, growth=growth)
+            self.make(learn_scale=learn, growth=growth)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(margin="CurricularFace"), dict(margin="AdaFace"), dict(margin="SphereFace", normalize="weights"),
+     dict(margin={"name": "Gradual", "of": "AdaFace"}), dict(scale="adacos-dynamic"), dict(sample=0.5)],
+)  # fmt: skip
+def test_parts_of_a_batch_are_one_step(options):
+    """Averages, counts and drawn classes after three steps of four parts are those after three whole batches."""
+    x, y = torch.randn(3, 8, 6, dtype=torch.float64), torch.randint(9, (3, 8))
+    states = []
+    for parts in (1, 4):
+        torch.manual_seed(5)
+        loss = CosineSoftmax(9, 6, **options).double()
+        for step in range(3):
+            progress(loss, step / 3)
+            if parts > 1 and loss.dynamic:  # its scale is that of the last part
+                loss(x[step], y[step])
+            for features, labels in zip(x[step].chunk(parts), y[step].chunk(parts), strict=True):
+                loss(features, labels)
+            if parts > 1 and loss.dynamic:
+                loss(x[step], y[step])
+        states.append(loss.state_dict())
+    torch.testing.assert_close(states[1], states[0])
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_label_smoothing(smoothing):
+    """-(1 - ε)·log p_y - ε/C·Σ_j log p_j, in NumPy."""
+    torch.manual_seed(0)
+    loss, x, y = (
+        CosineSoftmax(5, 4, scale=7.0, smoothing=smoothing).double(),
+        torch.randn(6, 4).double(),
+        torch.arange(6) % 5,
+    )
+    unit, rows = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x.numpy(), loss.weight.detach().numpy()))
+    logits = 7 * unit @ rows.T
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = -((1 - smoothing) * logs[np.arange(6), y] + smoothing * logs.mean(1)).mean()
+    assert loss(x, y).item() == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(InputError, match="smoothing"):
+        CosineSoftmax(5, 4, smoothing=0.1, impl="blockwise")(x.float(), y)
+
+
+class TestAfterTraining:
+    @pytest.mark.parametrize("normalize", ["both", "features", "weights", "none"])
+    def test_logits_are_those_of_the_loss(self, normalize):
+        torch.manual_seed(0)
+        loss, x, y = (
+            CosineSoftmax(5, 4, scale=7.0, normalize=normalize, subcenters=2),
+            torch.randn(6, 4),
+            torch.arange(6) % 5,
+        )
+        logits = loss.logits(x)
+        assert logits.shape == (6, 5)
+        torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, y), loss(x, y))
+
+    def test_accuracy(self):
+        loss = CosineSoftmax(3, 3)
+        loss.weight.data.copy_(torch.eye(3))
+        assert loss.accuracy(torch.eye(3), torch.tensor([0, 1, 0])).item() == pytest.approx(2 / 3)
+
+    def test_outliers_are_at_the_sub_center_that_few_use(self):
+        loss = CosineSoftmax(2, 4, subcenters=2)
+        loss.weight.data.copy_(torch.eye(4))  # class 0: axes 0 and 1; class 1: axes 2 and 3
+        x = torch.eye(4)[[0, 0, 1, 3, 2, 3]]
+        found = loss.outliers(x, torch.tensor([0, 0, 0, 1, 1, 1]))
+        assert found.tolist() == [False, False, True, False, True, False]
+        with pytest.raises(ConfigError, match="sub-centers"):
+            CosineSoftmax(2, 4).outliers(x, torch.zeros(6, dtype=torch.int64))

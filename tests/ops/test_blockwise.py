@@ -79,7 +79,7 @@ def both(x, w, y, scale, *, normalize="both", weights="soft", subcenters=1, marg
     head = Head(x, w, y, RowRule(subcenters, normalize in ("both", "weights"), weights == "soft"))
     shared = dict(scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above)
     whole = reference.cosine_cross_entropy(x, w, y, weights=weights, subcenters=subcenters, **shared)
-    return softmax.cosine_cross_entropy(head, **shared), whole
+    return softmax.cosine_cross_entropy(head, **shared).mean(), whole
 
 
 MARGINS = {
@@ -126,6 +126,15 @@ def test_adacos():
     s = torch.tensor(9.0, dtype=x.dtype)
     whole = reference.adacos_scale(x, w, y, scale=s, subcenters=1)
     torch.testing.assert_close(softmax.adacos_scale(Head(x, w, y), scale=s), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adacos_normalizes_half_precision_weights_in_float32(dtype):
+    """Unit rows rounded to half precision would err by 1e-3."""
+    x, w, y = (t.to(d) for t, d in zip(draw(), (torch.float32, dtype, torch.int64), strict=True))
+    exact = reference.adacos_scale(x.double(), w.double(), y, scale=torch.tensor(9.0), subcenters=1)
+    found = reference.adacos_scale(x, w, y, scale=torch.tensor(9.0), subcenters=1)
+    assert found.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
 def test_nan_comes_through():

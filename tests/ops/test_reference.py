@@ -55,6 +55,32 @@ class TestL2Normalize:
         torch.testing.assert_close(ops.l2_normalize(x).float().norm(), torch.tensor(1.0), atol=1e-3, rtol=0)
 
 
+class TestTheNormIsTheScale:
+    """A side that is not normalized has its norm in the scale's place in Proposition 2 (the paper's open point)."""
+
+    def at(self, normalize, norm, n=7):
+        simplex = np.eye(n) - 1 / n
+        unit = torch.tensor(simplex / np.linalg.norm(simplex, axis=1, keepdims=True))
+        x, w = unit.clone().requires_grad_(), unit.clone().requires_grad_()
+        sides = {"weights": (norm * x, 0.3 * w), "features": (0.3 * x, norm * w)}[normalize]
+        value = ops.cosine_cross_entropy(*sides, torch.arange(n), scale=1.0, normalize=normalize)
+        free = x if normalize == "weights" else w
+        (gradient,) = torch.autograd.grad(value, free)
+        return value.item(), (gradient * unit).sum(1)
+
+    @pytest.mark.parametrize("normalize", ["weights", "features"])
+    @pytest.mark.parametrize("norm", [1.0, 4.0, 10.0])
+    def test_loss_at_a_simplex_is_the_bound_of_the_norm(self, normalize, norm):
+        value, radial = self.at(normalize, norm)
+        assert value == pytest.approx(theory.loss_lower_bound(7, norm), rel=1e-9)
+        assert (radial < 0).all()  # a longer vector lowers it: nothing projects this away
+
+    @pytest.mark.parametrize("normalize", ["weights", "features"])
+    def test_the_norm_that_a_probability_asks_for(self, normalize):
+        value, _ = self.at(normalize, theory.scale_for_probability(7, 0.99))
+        assert np.exp(-value) == pytest.approx(0.99, rel=1e-9)
+
+
 class TestCosineCrossEntropy:
     @pytest.mark.parametrize("normalize", ["both", "features", "weights", "none"])
     def test_gradcheck(self, normalize):

@@ -174,17 +174,17 @@ class TestPeople:
 
     def test_a_search_is_decided_by_the_row_for_its_gallery(self, tmp_path, faces):
         rate = Estimate(0.01, 0.005, 0.02, 100)
-        rows = SearchPoint(2, 0.95, rate, rate, 0.012), SearchPoint(10, 0.9999999, rate, rate, 0.011)
+        rows = SearchPoint(1, 0.95, rate, rate, 0.012), SearchPoint(10, 0.9999999, rate, rate, 0.011)
         table = SearchTable(0.01, rows, 100, 200, "drawn faces", "data")
         made = write_model(tmp_path / "table.onnx", replace(POINT, search=table))
         settings = Settings(model=made, gallery=f"file:{tmp_path / 'people.db'}")
         with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
             for person, row in ((0, rows[0]), (1, rows[1])):
-                assert enrol(client, f"p{person}", *faces[person], same_person="true").status_code == 201
+                assert enrol(client, f"p{person}", faces[person][0], twin="true").status_code == 201
                 found = client.post("/v1/search", files={"photograph": faces[2][0]}).json()
                 told = found["search"]
                 assert (told["threshold"], told["enrolled"], told["templates"]) == (
-                    row.threshold, row.enrolled, 2 * (person + 1)
+                    row.threshold, row.enrolled, person + 1
                 )  # fmt: skip
                 assert told["false_matches"] == pytest.approx(row.false_matches * told["templates"] / row.enrolled)
                 assert told["warning"] is None

@@ -243,6 +243,22 @@ class TestAdopting:
         x = torch.rand(1, 1, 128, 128)
         torch.testing.assert_close(model(x), nine(random_state(NINE), x), rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize(
+        ("within", "prefix"),
+        [("state_dict_backbone", ""), ("state_dict", "module.features.module."), ("model", "model.backbone."),
+         (None, "_orig_mod."), (None, "backbone.")],
+    )  # fmt: skip
+    def test_as_wrappers_save_it(self, prefix, within, tmp_path):
+        """Beside the classifier and the optimizer."""
+        state = {f"{prefix}{key}": t for key, t in random_state(NINE).items()}
+        if prefix:
+            state |= {"head.kernel": torch.zeros(256, 10)}
+        saved = state if within is None else {within: state, "epoch": 3, "state_optimizer": {"state": {}}}
+        torch.save(saved, tmp_path / "saved.pt")
+        adopt(tmp_path / "saved.pt", tmp_path / "run", "lightcnn_b")
+        model, _ = load_model(tmp_path / "run")
+        assert torch.equal(model.state_dict()["head.filter.weight"], random_state(NINE)["fc1.filter.weight"])
+
     def test_insightfaces_licence_is_named(self):
         assert "non-commercial research" in models.build("iresnet18").origin.licence
 
@@ -250,9 +266,14 @@ class TestAdopting:
         file, run = tmp_path / "state.pt", tmp_path / "run"
         state = random_state(NINE)
         wrong = {
-            "fc1.filter.bias is missing": {key: t for key, t in state.items() if key != "fc1.filter.bias"},
-            "extra.weight is not known": state | {"extra.weight": torch.zeros(1)},
-            r"features.0.filter.bias has shape \[3\], not \[96\]": state | {"features.0.filter.bias": torch.zeros(3)},
+            r"1 missing \(fc1\.filter\.bias\)": {key: t for key, t in state.items() if key != "fc1.filter.bias"},
+            r"1 missing \(fc1\.filter\.bias\), 1 unknown \(fc1\.bias\)": {
+                key.replace("fc1.filter.bias", "fc1.bias"): t for key, t in state.items()
+            },
+            r"1 unknown \(extra\.weight\)": state | {"extra.weight": torch.zeros(1)},
+            "finite weights, got NaN or infinity in": state | {"features.0.filter.bias": torch.full((96,), torch.nan)},
+            r"1 of another shape \(features\.0\.filter\.bias \[3\] instead of \[96\]\)": state
+            | {"features.0.filter.bias": torch.zeros(3)},
             "a mapping of names to tensors": {"state": [1, 2]},
         }
         for message, content in wrong.items():

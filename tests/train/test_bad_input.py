@@ -40,6 +40,35 @@ def test_a_class_with_one_image_takes_part_where_asked(reader, tmp_path):
     assert Checkpoint.read(tmp_path / "run").facts["classes"] == 6
 
 
+def test_people_with_too_few_images_are_counted(reader, tmp_path, caplog):
+    few = reader.select(np.r_[0:40, 48, 56])  # five whole people, and two with one image
+    config = load_config("normface", [*SMALL, "optim.epochs=0.5"])
+    train(config, few, tmp_path / "run")
+    assert "2 of 7 people left out: they have fewer than 2 images (2 images in all)" in caplog.text
+    facts = Checkpoint.read(tmp_path / "run").facts
+    assert (facts["classes"], facts["left_out"]) == (5, {"people": 2, "images": 2})
+
+
+@pytest.mark.parametrize("epochs", [1, 12])
+def test_a_schedule_ends_with_the_run_however_short(reader, tmp_path, epochs):
+    """Also with accumulated gradients: it counts steps, not calls."""
+    config = load_config("scratch", [*SMALL, f"optim.epochs={epochs}", "optim.accumulate=4"])
+    train(config, reader, tmp_path / "run")
+    loss = Checkpoint.read(tmp_path / "run").part("loss")
+    assert loss["scale"].item() == 64
+    assert loss["margin.share"].item() == 1
+
+
+def test_doctor_finds_a_schedule_that_the_run_does_not_finish(reader, tmp_path):
+    options = "{scale=64, learn_scale=false, growth=[12.0, 2600], margin={name='Gradual', of='ArcFace', steps=2600}}"
+    config = load_config("normface", [*SMALL, "optim.epochs=4", f"loss.options={options}"])
+    with pytest.warns(DeprecationWarning, match="fraction of the run"):
+        train(config, reader, tmp_path / "run")
+    found = {diagnosis.name: diagnosis for diagnosis in diagnose(read(tmp_path / "run"))}
+    assert found["schedule-unfinished"].severity == "warning"
+    assert "at 1% of their growth" in found["schedule-unfinished"].seen
+
+
 def test_labels_that_skip_numbers(reader, tmp_path):
     """A .rec with labels 0, 7 and 1,000,000: three classes, not a million and one."""
     people = ["0000000", "0000007", "1000000"]

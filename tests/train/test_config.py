@@ -36,6 +36,10 @@ def test_casia_is_the_authors_schedule():
         assert rates[step] == pytest.approx(rate)
     assert round(tuned.epochs * per_epoch) == pytest.approx(10_000, rel=0.001)
     assert {tuned.lr * rate_factor(tuned, at) for at in (0, 0.5, 0.99)} == {1e-3}
+    light = load_config("lightcnn-normface")
+    assert light.optim == tuned.model_copy(update={"lr": 1e-4})
+    for each in (load_config("casia-normface"), light):  # the paper's mean over the last five thousands of steps
+        assert (each.save_every, each.keep) == (1000, 5)
     for each in (scratch, tuned):
         assert (each.batch, each.momentum, each.weight_decay, each.convention) == (256, 0.9, 5e-4, "caffe")
     assert load_config("casia").model.name == load_config("casia-normface").model.name == "centerface"

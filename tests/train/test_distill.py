@@ -19,6 +19,7 @@ from normface.train.distill import CACHE, Teacher, mixed
 from normface.train.loader import UNKNOWN
 from normface.types import InputSpec
 
+IDS = [f"{row}.jpg" for row in range(8)]
 SMALL = [
     "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "model.options.dim=16", "optim.batch=16",
     "precision=fp32", "optim.epochs=1", "data.occlude=0.5",
@@ -66,7 +67,7 @@ def student(**options):
 def test_the_loss_is_what_it_says(teacher, tmp_path):
     """labels · loss of the labelled + weight · mean(1 - cos), in float64 by hand; the teacher sees its own crop."""
     config = configure(teacher, "distill.weight=3.0", "distill.labels=0.5")
-    of = Teacher(str(teacher), config, student(), tmp_path, 8)
+    of = Teacher(str(teacher), config, student(), tmp_path, IDS)
     assert (of.view_spec.height, of.view_spec.width) == (112, 112)
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (4, 112, 112, 3), dtype=np.uint8)
@@ -86,7 +87,7 @@ def test_the_loss_is_what_it_says(teacher, tmp_path):
 
 
 def test_a_network_that_is_the_teacher_has_nothing_to_learn(teacher, tmp_path):
-    of = Teacher(str(teacher), configure(teacher), student(), tmp_path, 8)
+    of = Teacher(str(teacher), configure(teacher), student(), tmp_path, IDS)
     pixels = 255 * torch.rand(3, 3, 112, 112)
     same = of.embedder.network(prepare(pixels, of.embedder.spec).numpy())
     loss = of(nn.Identity(), torch.from_numpy(same), torch.full((3,), UNKNOWN), pixels, torch.arange(3), 0)
@@ -115,7 +116,8 @@ def test_views_are_kept_and_looked_up(teacher, reader, tmp_path, monkeypatch):
     distinct = [n for n in asked if n != 1]  # one blank crop tells the dimension
     assert sum(distinct) <= 2 * len(reader)
     assert sum(distinct) >= 2 * each
-    kept = np.load(tmp_path / "run" / CACHE)
+    (file,) = (tmp_path / "run").glob(CACHE.format(key="*"))
+    kept = np.load(file)
     assert kept.shape == (2, len(reader), 16)
     norms = np.linalg.norm(kept.astype(np.float32), axis=2)
     np.testing.assert_allclose(norms[np.isfinite(norms)], 1, atol=2e-3)
@@ -136,6 +138,35 @@ def test_resumed_in_the_middle_gives_the_same_numbers(teacher, reader, tmp_path)
     train(config, reader, tmp_path / "parts", unlabelled=reader, resume=True, progress=lambda *a: steps.append(a[0]))
     assert steps[0] == 6
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("change", ["teacher", "augmentation", "seed", "images"])
+def test_what_was_kept_answers_for_nothing_else(teacher, tmp_path, change):
+    """A run that was killed before its first checkpoint leaves its file behind."""
+    pixels, rows = 255 * torch.rand(4, 3, 112, 112), np.arange(4)
+    first = Teacher(str(teacher), configure(teacher, "distill.views=1"), student(), tmp_path / "run", IDS)
+    before = first.embed(pixels, rows, 0)
+    torch.testing.assert_close(first.embed(255 - pixels, rows, 0), before)  # from the file
+    del first
+    path, overrides, ids = teacher, [], IDS
+    if change == "teacher":
+        path = tmp_path / "other.onnx"
+        model = onnx.load(teacher)
+        mix = numpy_helper.to_array(model.graph.initializer[0])[::-1].copy()
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(mix, "mix"))
+        onnx.save(model, path)
+        path.with_suffix(".spec.json").write_bytes(teacher.with_suffix(".spec.json").read_bytes())
+    elif change == "augmentation":
+        overrides = ["data.rotate=9.0"]
+    elif change == "seed":
+        overrides = ["seed=7"]
+    else:
+        ids = IDS[::-1]
+    config = configure(path, "distill.views=1", *overrides)
+    other = Teacher(str(path), config, student(), tmp_path / "run", ids)
+    new = 255 - pixels
+    torch.testing.assert_close(other.embed(new, rows, 0), other._ask(new), rtol=0, atol=2e-3)
+    assert len(list((tmp_path / "run").glob("*.npy"))) == 1
 
 
 class TestRefused:

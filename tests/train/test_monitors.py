@@ -9,6 +9,7 @@ from scipy.stats import entropy
 
 from normface import theory
 from normface.losses import LOSSES
+from normface.train import monitors
 from normface.train.monitors import WINDOW, Monitors, effective_rank
 
 C, D, B = 7, 5, 20
@@ -44,19 +45,27 @@ class TestEveryLoss:
 
     @pytest.mark.parametrize("name", list(LOSSES))
     def test_nan_is_survived_and_shown(self, name):
-        monitors = Monitors(build(name), C)
+        look = Monitors(build(name), C)
         x = X.clone()
         x[0, 0] = torch.nan
-        figures = monitors(10, x, Y)
+        figures = look(10, x, Y)
         assert math.isnan(figures["feature_norm"])
         assert math.isnan(figures["features_rank"])
         if "own_distance" in figures:
-            assert math.isfinite(monitors(20, X, Y)["own_distance"])
+            assert math.isfinite(look(20, X, Y)["own_distance"])
 
     @pytest.mark.parametrize("name", list(LOSSES))
     def test_a_batch_of_one_class(self, name):
         figures = Monitors(build(name), C)(10, X, torch.zeros_like(Y))
         assert math.isfinite(figures["feature_norm"])
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if n not in WITHOUT_WEIGHTS])
+def test_by_tiles_the_figures_are_the_same(name, monkeypatch):
+    loss = build(name)
+    whole = Monitors(loss, C)(10, X, Y)
+    monkeypatch.setattr(monitors, "TILE", 3)
+    assert Monitors(loss, C)(10, X, Y) == pytest.approx(whole, rel=1e-5, nan_ok=True)
 
 
 class TestGeometry:

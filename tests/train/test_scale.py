@@ -72,6 +72,62 @@ def test_caffes_momentum():
         torch.testing.assert_close(p.detach().double(), w[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "oracle"),
+    [(["optim.nesterov=false"], lambda p: torch.optim.SGD([p], 0.1, momentum=0.9, weight_decay=0.01)),
+     (["optim.algorithm=adamw", "optim.beta=0.99"],
+      lambda p: torch.optim.AdamW([p], 0.1, betas=(0.9, 0.99), weight_decay=0.01))],
+)  # fmt: skip
+def test_pytorchs_own_optimizers(options, oracle):
+    """Plain momentum (arcface_torch's), and AdamW with decoupled decay."""
+    state = State(configure("optim.weight_decay=0.01", "optim.class_decay=0.01", *options), 4)
+    ours = {name: state.parameters[name] for name in ("loss.weight", "model.head.0.weight")}
+    copies = {name: torch.nn.Parameter(p.detach().clone()) for name, p in ours.items()}
+    theirs = {name: oracle(p) for name, p in copies.items()}
+    for turn in range(3):
+        with_gradients(state, turn)
+        for name, p in ours.items():
+            copies[name].grad = p.grad.clone()
+            theirs[name].step()
+        state.set_rate(0.1)
+        state.step(0.0)
+    for name, p in ours.items():
+        torch.testing.assert_close(p, copies[name])
+
+
+def test_adamw_takes_no_sparse_gradients():
+    with pytest.raises(ConfigError, match="samples classes"):
+        State(configure("optim.algorithm=adamw", "loss.options={sample=0.5}"), 4)
+
+
+def test_clipping_of_the_network_alone():
+    state = State(configure("optim.clip_network=0.5", "optim.momentum=0"), 4)
+    with_gradients(state)
+    before = {name: p.grad.clone() for name, p in state.parameters.items()}
+    state.set_rate(0.1, None)
+    state.step(0.0)
+    network = [p.grad.flatten() for name, p in state.parameters.items() if name.startswith("model.")]
+    assert torch.cat(network).norm().item() == pytest.approx(0.5, rel=1e-5)
+    assert torch.equal(state.parameters["loss.weight"].grad, before["loss.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["optim.nesterov=false"], ["optim.algorithm=adamw", "optim.lr=1e-3"]])
+def test_every_optimizer_goes_on_to_the_very_same_numbers(reader, tmp_path, options):
+    config = configure("save_every=3", *options)
+
+    def stop(done, total, measured):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    train(config, reader, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, reader, tmp_path / "parts", progress=stop)
+    train(config, reader, tmp_path / "parts", resume=True)
+    whole, parts = ([m["loss"] for m in metrics(tmp_path / name)] for name in ("whole", "parts"))
+    assert whole == parts
+
+
 def test_clipping_shortens_the_whole_gradient():
     state = State(configure("optim.clip=0.5", "optim.momentum=0", "optim.weight_decay=0", "optim.class_decay=0"), 4)
     with_gradients(state)

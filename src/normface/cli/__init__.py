@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -37,7 +37,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class _Verb(TyperCommand):
-    """A command that accepts its options' old spellings, and imports pydantic only for types beyond str, Path, bool."""
+    """A command that accepts its options' old spellings, and imports pydantic only for other types than in
+    `_convert_plainly`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         renamed = RENAMED.get(self.name or "", {})
@@ -55,12 +56,28 @@ class _Plain:
         return None if value is None else self.kind(value)
 
 
+class _OneOf:
+    """Checks that an argument is one of the words of a `Literal`."""
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value is None or value in self.words:
+            return value
+        raise ConfigError(f"{param.opts[-1]} among {', '.join(self.words)}", repr(value), f"correct {param.opts[-1]}")
+
+
 def _convert_plainly(parameters: list[Any]) -> None:
     """Convert plain arguments without typer, whose conversion imports pydantic: a fifth of the time of `verify`."""
     for parameter in parameters:
         kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-        if kind in (str, Path, bool) and parameter.nargs == 1 and not parameter.multiple:
+        if parameter.nargs != 1 or parameter.multiple:
+            continue
+        if kind in (str, Path, bool):
             parameter._runtime_param = _Plain(kind)
+        elif get_origin(kind) is Literal:
+            parameter._runtime_param = _OneOf(get_args(kind))
 
 
 def _renamed(word: str, renamed: dict[str, str]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import require
+from ..errors import ConfigError, require
 from .terminal import Json, out
 
 
@@ -17,11 +17,15 @@ def adopt(
         str | None,
         typer.Option(help="Network of the weights, such as iresnet18. Not needed for files of `normface fetch`."),
     ] = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Length of the embeddings, if not the network's usual.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Import pretrained weights from other projects as a run folder.
 
     Use the folder with `normface export`, `normface evaluate --model RUN` or `normface train … --set start.run=RUN`.
+    Opens whole checkpoints (`state_dict_backbone` and others), and removes the prefixes that wrappers add to names.
     Supports the authors' Light CNN (B and 29), InsightFace's arcface_torch (IResNet), and the weights that
     `normface fetch` lists, which it recognizes by SHA-256. Every model made from the file records its origin, license
     and SHA-256. Reading the file executes no code.
@@ -33,7 +37,9 @@ def adopt(
     from ..train import Checkpoint
     from ..train import adopt as take
 
-    told = take(file, run, model)
+    if dim is not None and model is None:
+        raise ConfigError("--model with --dim", "--dim alone", "add --model with the network of the weights")
+    told = take(file, run, model, **({} if dim is None else {"dim": dim}))
     network = Checkpoint.read(run).config["model"]["name"]
     if as_json:
         out.print_json(json.dumps({"run": str(run), "model": network, **told}))

@@ -133,7 +133,7 @@ def calibrate(
     reads = inputs_of(protocol)  # says which protocols there are
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
-                 "photographs": photographs}  # fmt: skip
+                 "photographs": photographs, "failures": failures}  # fmt: skip
         path = scores_of(protocol, scores, named, data, **given)
         calibrate_scores(
             path, far=far, groups=groups, folder=folder, confident=confident, strict=strict, as_json=as_json
@@ -150,12 +150,11 @@ def calibrate(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
         photographs=photographs, failures=failures,
     )  # fmt: skip
-    told: dict[str, Any] = {}
     if pairs and system.failures and not partial:
         require_others(system.failures, pairs[0], system.vectors)
     partial = partial or system.failures is not None
     if pairs:
-        listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], told)
+        listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], {})
         comparisons, digest = of_list(system.vectors, listed), listed.sha256
     else:
         assert far

@@ -17,7 +17,7 @@ from ..embed import Embedder
 from ..errors import ConfigError, DataError
 from ..system_facts import usable_cores
 from ..types import Embeddings
-from .pack import alike_names
+from .pack import alike_names, images_a_person
 from .terminal import Json, out, progress
 
 PICTURES, SIDE = 200, 120  # of doubtful images in the report; their longer side, in pixels
@@ -81,7 +81,7 @@ def check(
     counts = np.bincount(reader.labels)
     told = {
         "source": str(source), "images": len(reader), "people": len(reader.identities),
-        "images_a_person": _histogram(counts), "sizes": _sizes(found), "cutoff": limit,
+        "images_a_person": images_a_person(counts), "sizes": _sizes(found), "cutoff": limit,
         "unreadable": {str(ids[row]): reason for row, reason in found.unreadable},
         "differ_by_case": alike_names(reader.identities.tolist()), **told,
         "marked": dict(Counter(kind for kind, _ in marks.values())),
@@ -151,18 +151,6 @@ def _embed(embedder: Embedder, reader: Images, found: hygiene.Survey, words: str
     good = reader.select([row for row in range(len(reader)) if row not in bad])
     with progress(words, "images") as update:
         return good, embedder.embed(good, mirror="none", progress=update)
-
-
-def _histogram(counts: Any) -> dict[str, int]:
-    """Count people by number of images: 1, 2 to 3, 4 to 7, and so on."""
-    found: dict[str, int] = {}
-    low = 1
-    while low <= counts.max():
-        high = 2 * low - 1
-        if number := int(((counts >= low) & (counts <= high)).sum()):
-            found[str(low) if low == high else f"{low} to {high}"] = number
-        low *= 2
-    return found
 
 
 def _sizes(found: hygiene.Survey) -> dict[str, int]:

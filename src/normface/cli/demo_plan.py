@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import theory
 from ..data import Reader
 from .terminal import err
 
@@ -94,15 +93,12 @@ def configuration(
     from ..train import load_config
 
     config = load_config("softmax" if name == PLAIN else "normface", [f"optim.epochs={epochs}", f"seed={seed}"])
-    classes = len(faces.identities)
-    steps = max(1, round(kind.growth * epochs * (len(faces) // kind.batch)))
     options: dict[str, Any] = config.loss.options
     if name == UNSCALED:
         options = {"normalize": "both", "scale": 1.0, "learn_scale": False}
     elif name == GROWING:
-        start = min(theory.scale_for_probability(classes, 0.99), kind.scale)
-        margin = {"name": "Gradual", "of": {"name": "ArcFace", "angle": kind.angle}, "steps": steps}
-        options = {"scale": kind.scale, "learn_scale": False, "growth": (start, steps), "margin": margin}
+        margin = {"name": "Gradual", "of": {"name": "ArcFace", "angle": kind.angle}, "until": kind.growth}
+        options = {"scale": kind.scale, "learn_scale": False, "growth": kind.growth, "margin": margin}
     return config.model_copy(update={
         "model": config.model.model_copy(update={"options": network}),
         "optim": config.optim.model_copy(update={"batch": kind.batch}),

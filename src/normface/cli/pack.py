@@ -13,7 +13,7 @@ from ..data import Images, Record, format_of, open_reader, writable, write
 from ..data.decoding import as_ppm
 from ..data.pack import verify as verify_pack
 from ..errors import ConfigError, DataError, reason
-from .terminal import Json, Strict, err, out, progress
+from .terminal import Json, LabelColumn, Strict, err, out, progress
 
 
 def pack(
@@ -26,6 +26,10 @@ def pack(
         Path | None, typer.Option(help="File of ids to leave out, one per line, as `normface data check` writes.")
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Append to the existing pack DST.")] = False,
+    label_column: LabelColumn = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Accept images that are all of one person, or without labels.")
+    ] = False,
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Store decoded pixels (PPM): ten times larger, faster to read.")
     ] = False,
@@ -38,9 +42,10 @@ def pack(
 ) -> None:
     """Convert training images between formats without re-encoding them.
 
-    SRC is a folder with one folder per person, a zip of that, an Arrow pack, InsightFace's NAME.rec or NAME.bin,
-    WebDataset's NAME.tar (or NAME-{000..012}.tar, or a folder of tars), or a Hugging Face dataset from save_to_disk.
-    Every image is decoded once first: unreadable images are reported and skipped, or refused with `--strict`.
+    SRC is a folder with one folder per person, a zip of that, a list (CSV `path,label`, or label.txt beside the
+    images), an Arrow pack, InsightFace's NAME.rec or NAME.bin, WebDataset's NAME.tar (or NAME-{000..012}.tar, or a
+    folder of tars), or a Hugging Face dataset from save_to_disk or as Parquet. Every image is decoded once first:
+    unreadable images are reported and skipped, or refused with `--strict`.
 
     Example: `normface pack crops crops.tar`.
     """
@@ -53,7 +58,12 @@ def pack(
         raise ConfigError("DST", "nothing", "give the file or folder to write: normface pack SRC DST")
     kind = format or format_of(target)
     with progress("checking the images", "images") as update:
-        reader = open_reader(source, strict)
+        reader = open_reader(source, strict, label=label_column)
+        if len(reader.identities) < 2 and not unlabelled:
+            raise DataError(
+                f"two people or more in {source}", f"{len(reader):,} images of one, {reader.identities[0]!r}",
+                "name the column of labels: --label-column, or say that there are none: --unlabelled",
+            )  # fmt: skip
         found = len(reader)
         reader = reader.check(update)
     unreadable, left_out = reader.unreadable, 0
@@ -72,15 +82,17 @@ def pack(
         records = _decoded(reader) if pixels else reader.records()
         written = write(_counted(records, len(reader), update), target, kind, **options)
     alike = alike_names(reader.identities.tolist())
+    sizes = images_a_person(np.bincount(reader.labels))
     told = {
         "source": str(source), "target": str(target), "format": kind, "images": written,
         "identities": len(reader.identities), "found": found, "unreadable": dict(unreadable), "excluded": left_out,
-        "differ_by_case": alike,
+        "differ_by_case": alike, "images_a_person": sizes,
     }  # fmt: skip
     if as_json:
         out.print_json(json.dumps(told))
         return
     out.print(f"{target}: {written:,} images of {len(reader.identities):,} people", soft_wrap=True, markup=False)
+    out.print("people by number of images: " + ", ".join(f"{size}: {n:,}" for size, n in sizes.items()), soft_wrap=True)
     if unreadable or left_out:
         out.print(f"left out: {len(unreadable):,} unreadable, {left_out:,} excluded", soft_wrap=True, markup=False)
     for names in alike:
@@ -93,6 +105,18 @@ def alike_names(names: list[str]) -> list[list[str]]:
     for name in names:
         groups[name.casefold()].append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def images_a_person(counts: Any) -> dict[str, int]:
+    """Count people by number of images: 1, 2 to 3, 4 to 7, and so on."""
+    found: dict[str, int] = {}
+    low = 1
+    while low <= counts.max():
+        high = 2 * low - 1
+        if number := int(((counts >= low) & (counts <= high)).sum()):
+            found[str(low) if low == high else f"{low} to {high}"] = number
+        low *= 2
+    return found
 
 
 def _ids(path: Path) -> list[str]:

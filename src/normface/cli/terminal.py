@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse unreadable images instead of skipping them.")]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column (or JSON key) of people's names, where it has no usual name."),
+]
 StrictRates = Annotated[
     bool,
     typer.Option(
@@ -126,10 +130,10 @@ def training_progress(what: str) -> Iterator[Callable[[int, int, Mapping[str, fl
         yield update
 
 
-def open_checked(path: Path, strict: bool = False) -> Reader:
+def open_checked(path: Path, strict: bool = False, *, label: str | None = None) -> Reader:
     """Open aligned crops and decode each once; skip unusable images with a warning, or refuse them if `strict`."""
     with progress("checking the images", "images") as update:
-        return open_reader(path, strict).check(update, size_fault)
+        return open_reader(path, strict, label=label).check(update, size_fault)
 
 
 def command() -> str:

@@ -7,14 +7,12 @@ from typing import Annotated
 import typer
 
 from ..errors import require
-from .terminal import Json, Strict, err, open_checked, out, training_progress
+from .terminal import Json, LabelColumn, Strict, err, open_checked, out, training_progress
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="TOML file, or a built-in recipe such as small or normface.")],
-    crops: Annotated[
-        Path, typer.Option(help="Aligned crops: one folder per person, a zip of that, a pack, a .rec, or tars.")
-    ],
+    crops: Annotated[Path, typer.Option(help="Aligned crops in any format that `normface pack` reads.")],
     run: Annotated[Path, typer.Option("--out", help="Run folder for checkpoint, configuration and logs.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe: --set optim.lr=0.05")
@@ -22,6 +20,7 @@ def train(
     unlabelled: Annotated[
         Path | None, typer.Option(help="Additional crops without labels, for recipes with [distill].")
     ] = None,
+    label_column: LabelColumn = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
     strict: Strict = False,
     as_json: Json = False,
@@ -41,7 +40,7 @@ def train(
     from ..train import train as run_training
 
     config = load_config(recipe, overrides or ())
-    reader = open_checked(crops, strict)
+    reader = open_checked(crops, strict, label=label_column)
     more = None if unlabelled is None else open_checked(unlabelled, strict)
     with dist.joined(), training_progress("training") as update:
         outcome = run_training(config, reader, run, unlabelled=more, resume=resume, progress=update)

@@ -29,7 +29,7 @@ Vectors = Annotated[
     typer.Option("--embeddings", help="Embeddings of any system: an .npz with `vectors` [N, D] and `ids` [N]."),
 ]
 ListFiles = Annotated[
-    list[Path] | None, typer.Option("--list", help="The protocol's lists, if they are not under --data.")
+    list[Path] | None, typer.Option("--list", "--file", help="The protocol's lists, if they are not under --data.")
 ]
 Crops = Annotated[Path | None, typer.Option("--crops", help="Aligned crops for --model, if they are not under --data.")]
 Photographs = Annotated[
@@ -98,7 +98,8 @@ def judged_system(
                 embedder, protocol, lists, photographs, mirror=mirror, counted=failures != "leave-out", progress=bar
             )
         return System(vectors, embedder.name, embedder.sha256, None, conditions, failed)
-    crops = crops or inputs_of(protocol).find_crops(data)
+    images = lists[0] if lists and lists[0].suffix == ".bin" else None  # the list itself has them
+    crops = crops or images or inputs_of(protocol).find_crops(data)
     with progress(f"embedding with {embedder.name}", "images") as bar:
         vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)
     return System(vectors, embedder.name, embedder.sha256, crops, conditions)

@@ -1,13 +1,11 @@
 """InsightFace's verification sets, such as `lfw.bin`: a pickle of encoded images and of whether pairs are genuine.
 
-Pickles can execute code: only lists, bytes and booleans are accepted here.
+Pickles can execute code: `plain_pickle` reads them as data alone.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,7 @@ from ..errors import DataError, reason
 from ..types import Bools, Ints
 from .formats import READERS, Format
 from .images import Images
-
-_NAMES = {
-    ("_codecs", "encode"),  # bytes, as Python 2's pickles and protocol 2 have them
-    ("numpy", "dtype"), ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
-}  # fmt: skip
-_PLAIN = {
-    "PROTO", "FRAME", "STOP", "MARK", "POP", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE",
-    "TUPLE1", "TUPLE2", "TUPLE3", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BINSTRING", "SHORT_BINSTRING",
-    "BINUNICODE", "SHORT_BINUNICODE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "NONE", "GLOBAL",
-    "STACK_GLOBAL",
-    "REDUCE", "BUILD", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "GET", "BINGET", "LONG_BINGET", "STRING", "UNICODE",
-}  # fmt: skip
+from .plain_pickle import Array, Foreign, binary, finished, loads
 
 
 class Bin:
@@ -65,17 +52,21 @@ def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints
     except OSError as error:
         raise DataError(want, reason(error), "correct the path") from error
     try:
-        images, same = _restricted(data)
-        images = [bytes(image) for image in images]
-        truth = np.array([bool(each) for each in same])
-    except _Foreign as error:
-        raise DataError(want, str(error), "give a file of InsightFace") from error
+        encoded, truth = parse(data)
+    except Foreign as error:
+        raise DataError(want, f"a pickle with {error}", "give a file of InsightFace") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise DataError(want, "a damaged file, or one of another kind", "copy the file again") from error
-    if len(images) != 2 * len(truth) or not images:
-        raise DataError(f"two images per pair in {path}", f"{len(images)} for {len(truth)}", "copy the file again")
+    if len(encoded) != 2 * len(truth) or not encoded:
+        raise DataError(f"two images per pair in {path}", f"{len(encoded)} for {len(truth)}", "copy the file again")
     rows = np.arange(len(truth))
-    return Images(Bin(path, images), strict=strict), 2 * rows, 2 * rows + 1, truth
+    return Images(Bin(path, encoded), strict=strict), 2 * rows, 2 * rows + 1, truth
+
+
+def parse(data: bytes) -> tuple[list[bytes], Bools]:
+    """Read encoded images, and whether pairs are genuine, from a pickle. Raises as `plain_pickle.loads`."""
+    images, same = loads(data)
+    return _images(images), _truth(same)
 
 
 def open_bin(path: str | Path, strict: bool = False) -> Images:
@@ -91,28 +82,49 @@ def write_bin(path: str | Path, images: Sequence[bytes], same: Sequence[bool]) -
         temporary.write_bytes(pickle.dumps(([bytes(image) for image in images], [bool(each) for each in same])))
 
 
-class _Foreign(Exception):
-    """A pickle of other things; the text says of what."""
+def _items(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise Foreign("other things than two lists")
+    return value
 
 
-class _Plain(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise _Foreign(f"{module}.{name}, which a verification set does not hold")
-        return super().find_class(module, name)
+def _images(value: Any) -> list[bytes]:
+    """Encoded images, each copied once however often the file names it."""
+    known: dict[int, bytes] = {}
+    encoded = []
+    for data in [_image(finished(each)) for each in _items(value)]:
+        if id(data) not in known:
+            known[id(data)] = binary(data)
+        encoded.append(known[id(data)])
+    return encoded
 
 
-def _restricted(data: bytes) -> tuple[list[bytes], list[bool]]:
-    seen = 0
-    for seen, (kind, argument, _) in enumerate(pickletools.genops(data), 1):
-        if kind.name not in _PLAIN:
-            raise _Foreign(f"a pickle with {kind.name}")
-        if kind.name.endswith("PUT") and int(argument or 0) > seen:  # would make room for so many objects
-            raise _Foreign("an absurd number")
-    images, same = _Plain(io.BytesIO(data), encoding="latin-1").load()
-    if not isinstance(images, list | tuple) or not isinstance(same, list | tuple):
-        raise _Foreign("other things than two lists")
-    return [image.encode("latin-1") if isinstance(image, str) else image for image in images], list(same)
+def _image(value: Any) -> bytes | str:
+    """Encoded bytes: as such, as Python 2's text, or as an array of bytes of one dimension (or a column)."""
+    if isinstance(value, Array):
+        if not len(value.data) == value.count == max(value.shape) or value.dtype.lstrip("|") not in ("u1", "i1"):
+            raise Foreign(f"an image as an array {value.dtype} of shape {value.shape!r:.40}, not as an encoded file")
+        return value.data
+    if not isinstance(value, bytes | str):
+        raise Foreign(f"an image as {type(value).__name__}")
+    return value
+
+
+def _truth(value: Any) -> Bools:
+    """Truth values [M]: one array, or a list of booleans or numbers; all 0 or 1."""
+    value = finished(value)
+    if isinstance(value, Array):
+        numbers = value.values()
+    else:
+        items = [finished(each) for each in _items(value)]
+        for each in items:
+            if not isinstance(each, bool | int | float):
+                told = repr(each[:20]) if isinstance(each, str) else type(each).__name__
+                raise Foreign(f"{told} as a truth value, not true or false")
+        numbers = np.array([float(each) for each in items])
+    if not ((numbers == 0) | (numbers == 1)).all():
+        raise Foreign("truth values other than 0 and 1")
+    return numbers.astype(bool)
 
 
 @READERS.register

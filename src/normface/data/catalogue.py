@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -68,6 +67,8 @@ class Listed:
 @cache
 def catalogue() -> Mapping[str, Listed]:
     """Return the catalogue by name, in its order."""
+    import tomllib  # not for models that are no part of it: `verify` starts in a fraction of a second
+
     text = (files(__package__) / "catalogue.toml").read_text("utf-8")
     found = {}
     for name, told in tomllib.loads(text).items():

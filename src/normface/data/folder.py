@@ -18,6 +18,7 @@ from ..errors import DataError
 from .decoding import EXTENSIONS, extension
 from .formats import READERS, Format
 from .images import Images, Record, by_name
+from .listed import ImageList, beside
 from .source import Source, open_source
 
 _log = logging.getLogger("normface")
@@ -40,12 +41,13 @@ class Folder:
         return self._source.read(f"{self._root}{self.ids[row]}")
 
 
-def open_folder(path: str | Path, strict: bool = False) -> Images:
+def open_folder(path: str | Path, strict: bool = False, label: str | None = None) -> Images:
     """List the images at `path`: a folder with one folder per person, or a zip of that, read in place.
 
     An identity is the first folder below the root; its images may be at any depth. A folder around everything (`lfw/`)
     is ignored, as are hidden files, `__MACOSX`, other file types and images outside any person's folder: a warning
-    counts them by kind. Nothing is decoded yet.
+    counts them by kind. Nothing is decoded yet. Images in one folder are read with the label.txt beside them (see
+    `data.listed`), if there is one; `label` is its column.
 
     Raises DataError if the path is missing, not a zip, encrypted, or contains no images in folders.
     """
@@ -53,10 +55,12 @@ def open_folder(path: str | Path, strict: bool = False) -> Images:
     images = sorted(name for name in source.names if is_image(name))
     names = [name for name in images if "/" in name]
     if not names:
+        if labels := beside(source.path):
+            return Images(ImageList(labels, label), strict=strict)
         raise DataError(
             f"one folder of images per person in {source.path}",
             f"{len(images)} images and no folder of them" if images else f"no image among {len(source.names)} files",
-            "put each person's images into a folder of that person's name",
+            "put each person's images into a folder of that person's name, or give a list of path,label",
         )
     root = wrapper(names)
     ids = np.array([name[len(root) :] for name in names], dtype=np.str_)
@@ -70,11 +74,14 @@ def is_image(name: str) -> bool:
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
+WRITTEN = ("align.jsonl", "report.html")  # by `normface align` beside its crops
+
+
 def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
     """Count the files that are not read, by kind, commonest first; `loose` images lie outside any person's folder."""
     kinds: Counter[str] = Counter()
     for name in names:
-        if not is_image(name):
+        if not is_image(name) and os.path.basename(name) not in WRITTEN:
             ending = os.path.splitext(name)[1].lower()
             visible = not any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
             kinds[(f"{ending} file" if ending else "file without extension") if visible else "hidden file"] += 1
@@ -134,10 +141,10 @@ def file_name(record: Record) -> str:
 
 @READERS.register
 class folder(Format):
-    """One folder of images per person."""
+    """One folder of images per person, or images with a label.txt beside them."""
 
-    def open(self, path: Path, strict: bool = False) -> Images:
-        return open_folder(path, strict)
+    def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        return open_folder(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
         return write_folder(records, path, **options)

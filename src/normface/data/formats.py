@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,20 @@ class Format:
 READERS: Registry[Format] = Registry("reader", __name__.rpartition(".")[0])
 
 
-def open_reader(path: str | Path, strict: bool = False) -> Images:
-    """Open labeled images: a folder of folders, a zip of them, a pack, a `.rec`, tars, or a Hugging Face dataset.
+def open_reader(path: str | Path, strict: bool = False, *, label: str | None = None) -> Images:
+    """Open labeled images: folders, a zip, a list, a pack, a `.rec`, tars, Parquet, or a Hugging Face dataset.
 
-    `strict` makes damaged images an error instead of skipping them. Raises DataError for anything else.
+    `strict` makes damaged images an error instead of skipping them. `label` is the column or JSON key of people's
+    names, if it is not a usual one. Raises DataError for anything else, ConfigError for a label where none is.
     """
     path = Path(path)
-    return READERS.build(reader_of(path)).open(path, strict)
+    name = reader_of(path)
+    format = READERS.build(name)
+    if label is None:
+        return format.open(path, strict)
+    if "label" not in signature(format.open).parameters:
+        raise ConfigError("--label-column with a table, a list or tars", f"{path}, a {name}", "drop --label-column")
+    return format.open(path, strict, label=label)  # type: ignore[call-arg]
 
 
 def reader_of(path: Path) -> str:

@@ -57,7 +57,8 @@ class RecordIO:
         if len(many):  # the first of several labels stands behind the header
             labels[many] = np.frombuffer(self._gather(starts[many] + _FRAME.size + _HEADER.size, 4), "<f4")
         images = np.ones(len(starts), bool)
-        if len(starts) and flags[0] == 2 and headers["id"][0] == 0 and labels[0] >= 1:
+        no_image = headers["length"][:1] & (2**29 - 1) == _HEADER.size + 4 * 2  # else im2rec's first, with two labels
+        if no_image.all() and len(starts) and flags[0] == 2 and headers["id"][0] == 0 and labels[0] >= 1:
             images[0] = False  # the record of records; identities' own begin at its first label
             images[min(int(min(labels[0], len(starts))), len(starts)) :] = False
         self._spans: Ints = np.stack([starts, ends], axis=1)[images]

@@ -1,11 +1,11 @@
-"""WebDataset tars: `KEY.jpg` beside `KEY.cls` (a number), `KEY.json` or `KEY.txt`; one file or several shards."""
+"""WebDataset tars: `KEY.jpg` beside `KEY.json`, `KEY.cls` or `KEY.txt`; one file or several shards."""
 
 from __future__ import annotations
 
 import json
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..errors import DataError
 from .decoding import EXTENSIONS, extension
 from .formats import READERS, Format, holds
 from .images import Images, Record, by_name
+from .labels import UNKNOWN, identity, label_column
 from .pread import read_at
 
 _MOST = 1 << 20  # bytes of a label
@@ -27,11 +28,12 @@ _BRACES = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # of several shards
 class Tar:
     """The images of tars, read in place, never unpacked: a `Store`.
 
-    A person's name is `identity` in the JSON, otherwise the number in `.cls`, otherwise the folder of the key.
+    A person's name is a key of the JSON (`labels.LABELS`, or the one asked for), otherwise `.cls`, otherwise the folder
+    of the key, otherwise the line in `.txt`.
     """
 
-    def __init__(self, path: Path, shards: list[Path]) -> None:
-        self.path, self._shards, self.ignored = path, shards, 0
+    def __init__(self, path: Path, shards: list[Path], label: str | None = None) -> None:
+        self.path, self._shards, self.ignored, self._label = path, shards, 0, label
         self._files = [shard.open("rb", buffering=0) for shard in shards]
         ids, names, spans, points = [], [], [], []
         for number, shard in enumerate(shards):
@@ -42,13 +44,15 @@ class Tar:
                     continue
                 texts = {e: self._text(number, *members[e]) for e in ("json", "cls", "txt") if e in members}
                 told = _object(texts.get("json", "{}"), f"{key}.json in {shard}")
-                person = told.get("identity", texts.get("cls", key.rpartition("/")[0]))
                 ids.append(str(told.get("id") or f"{key}.{image}"))
-                names.append(str(person).strip() or "unknown")
+                names.append(self._person(told, texts, key))
                 spans.append((number, *members[image]))
                 points.append(_points(told.get("landmarks")))
         if not ids:
             raise DataError(f"images in {path}", "none", "give tars with KEY.jpg and KEY.cls or KEY.json")
+        if 0 < (lost := names.count(UNKNOWN)) < len(names):
+            first = ids[names.index(UNKNOWN)]
+            raise DataError(f"a label of every image in {path}", f"{lost:,} without (first: {first})", "add .cls files")
         twice = len(ids) - len(set(ids))
         if twice:
             raise DataError(f"each id once in {path}", f"{twice} twice", "give keys that differ between shards")
@@ -59,8 +63,14 @@ class Tar:
         nothing = np.full((5, 2), np.nan, np.float32)
         self.landmarks = np.stack([nothing if p is None else p for p in points]) if known else None
 
-    def __reduce__(self) -> tuple[type[Tar], tuple[Path, list[Path]]]:
-        return Tar, (self.path, self._shards)
+    def __reduce__(self) -> tuple[type[Tar], tuple[Path, list[Path], str | None]]:
+        return Tar, (self.path, self._shards, self._label)
+
+    def _person(self, told: dict[str, Any], texts: Mapping[Any, str], key: str) -> str:
+        column = label_column(list(told), self._label, f"{key}.json") if told or self._label else None
+        folder = key.rpartition("/")[0]
+        given = told[column] if column is not None else texts.get("cls", folder or texts.get("txt", UNKNOWN))
+        return identity(given, f"{key} in {self.path}")
 
     def name(self, row: int) -> str:
         return f"{self.ids[row]} in {self._shards[self._spans[row][0]]}"
@@ -109,7 +119,7 @@ class Tar:
         return read_at(self._files[number].fileno(), length, start).decode("utf-8", "replace")
 
 
-def open_tar(path: str | Path, strict: bool = False) -> Images:
+def open_tar(path: str | Path, strict: bool = False, label: str | None = None) -> Images:
     """Open the images of a tar, of the tars in a folder, or of `name-{000000..000012}.tar`.
 
     Raises DataError if one is missing or damaged, or contains links or names that lead out of it.
@@ -126,7 +136,7 @@ def open_tar(path: str | Path, strict: bool = False) -> Images:
     missing = [shard for shard in shards if not shard.is_file()]
     if missing or not shards:
         raise DataError("tars", f"nothing at {(missing or [path])[0]}", "correct the path")
-    return Images(Tar(path, shards), strict=strict)
+    return Images(Tar(path, shards, label), strict=strict)
 
 
 def write_tar(records: Iterable[Record], path: Path) -> int:
@@ -178,8 +188,8 @@ class tar(Format):
     def owns(self, path: Path) -> bool:
         return super().owns(path) or bool(_BRACES.fullmatch(path.name)) or holds(path, r".*\.tar")
 
-    def open(self, path: Path, strict: bool = False) -> Images:
-        return open_tar(path, strict)
+    def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        return open_tar(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
         return write_tar(records, path, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,10 +17,33 @@ from ..types import Floats, Match
 from .seen import FaceRecord, covered, no_face, refuse_outside
 
 if TYPE_CHECKING:
+    from ..faces.finding import Portrait
     from ..gallery import Gallery
-    from .embedder import Embedder
 
 Keep = Literal["each", "fused", "both"]
+
+
+class Sees(Protocol):
+    """What an `Embedder` does with photographs."""
+
+    def faces(
+        self, photograph: Picture, *, faces: Choice = ..., aligned: bool = ..., order: Order = ...
+    ) -> list[FaceRecord]:
+        """See `Embedder.faces`."""
+
+    def portraits(
+        self,
+        photographs: Sequence[Picture],
+        names: Sequence[str] | None = ...,
+        *,
+        faces: Choice = ...,
+        aligned: bool = ...,
+        order: Order = ...,
+    ) -> list[list[Portrait]]:
+        """See `Embedder.portraits`."""
+
+    def see(self, portraits: Sequence[Portrait]) -> list[FaceRecord]:
+        """See `Embedder.see`."""
 
 
 def fuse(vectors: ArrayLike, weights: ArrayLike | None = None) -> Floats:
@@ -48,7 +71,7 @@ class FaceGallery:
         embedder, gallery: its parts.
     """
 
-    def __init__(self, embedder: Embedder, gallery: Gallery) -> None:
+    def __init__(self, embedder: Sees, gallery: Gallery) -> None:
         self.embedder, self.gallery = embedder, gallery
 
     def enrol(
@@ -106,10 +129,7 @@ class FaceGallery:
         threshold: float | None = None,
     ) -> list[tuple[FaceRecord, list[Match]]]:
         """Return each face in a photograph with the k people most similar to it. Raises FaceError for no face."""
-        name = name_of(photograph)
-        seen = self.embedder.faces(photograph, faces=faces, aligned=aligned, order=order)
-        if not seen:
-            raise no_face(name)
+        seen, name = self._see(photograph, faces, aligned, order), name_of(photograph)
         search = partial(self.gallery.search, k=k, tag=tag, threshold=threshold)
         return [
             (each, [covered(match, [each], [name], anyway=anyway) for match in search(each.vector)]) for each in seen
@@ -119,12 +139,18 @@ class FaceGallery:
         self, person: str, photograph: Picture, *, faces: Choice = "center", aligned: bool = False,
         order: Order = "RGB", anyway: bool = False,
     ) -> Match:  # fmt: skip
-        """Compare the chosen face with a person's templates."""
-        name = name_of(photograph)
+        """Compare the chosen face with a person's templates. Raises FaceError for no face."""
+        if faces == "all":
+            raise ConfigError("one face: center, largest or best", "all", "give another choice")
+        (seen,) = self._see(photograph, faces, aligned, order)
+        match = self.gallery.verify(person, seen.vector)
+        return covered(match, [seen], [name_of(photograph)], anyway=anyway)
+
+    def _see(self, photograph: Picture, faces: Choice, aligned: bool, order: Order) -> list[FaceRecord]:
         seen = self.embedder.faces(photograph, faces=faces, aligned=aligned, order=order)
         if not seen:
-            raise no_face(name)
-        return covered(self.gallery.verify(person, seen[0].vector), seen[:1], [name], anyway=anyway)
+            raise no_face(name_of(photograph))
+        return seen
 
     def __len__(self) -> int:
         return len(self.gallery)
@@ -137,7 +163,7 @@ class FaceGallery:
 
 
 def enrollable(
-    embedder: Embedder,
+    embedder: Sees,
     photographs: Sequence[Picture],
     *,
     faces: Choice | None = None,

@@ -41,14 +41,14 @@ def open_onnx(path: Path, *, certified: bool = True, device: Device = "auto") ->
     spec_text = spec_file.read_bytes() if spec_file.exists() else metadata.get(SPEC_KEY)
     point_text = point_file.read_bytes() if point_file.exists() else metadata.get(POINT_KEY)
     sha256 = _sha256(path, metadata)
-    listed = by_sha256(sha256)
+    listed = by_sha256(sha256) if spec_text is None else None
     if spec_text is None and (listed is None or listed.spec is None):
         example = InputSpec(112, 112, template="112x112").to_json()
         raise ModelError(
             "an InputSpec in the model's metadata or beside it", f"neither in {path} nor at {spec_file}",
             f"write {spec_file.name}, for example {example}",
         )  # fmt: skip
-    spec = listed.spec if spec_text is None and listed and listed.spec else InputSpec.from_json(spec_text or b"")
+    spec = listed.spec if listed and listed.spec else InputSpec.from_json(spec_text or b"")
     run = OnnxRun(session, _form(session.session, spec, path))
     on_processor = session.device == "cpu"
     return Network(

@@ -47,13 +47,14 @@ def open_detector(name: str = "mtcnn", *, weights: str | Path | None = None, dev
     unknown name, ModelError for missing or other weights; for the device see `inference.Session`.
     """
     options: dict[str, Any] = {} if device == "auto" else {"device": device}
-    detectors = [each for each, listed in catalogue().items() if listed.kind == "detector"]
     if weights is not None:
-        options["weights"] = weights
-    elif name in detectors:
-        listed = catalogue()[name]
-        return DETECTORS.build(listed.detector, weights=fetched(listed), **options)
+        return DETECTORS.build(name, weights=weights, **options)
+    if name == "mtcnn":
+        return DETECTORS.build(name, **options)
+    listed = {each: found for each, found in catalogue().items() if found.kind == "detector"}
+    if name in listed:
+        return DETECTORS.build(listed[name].detector, weights=fetched(listed[name]), **options)
     if name not in DETECTORS:
-        known = list(dict.fromkeys([*DETECTORS, *detectors]))
+        known = list(dict.fromkeys([*DETECTORS, *listed]))
         raise ConfigError(f"a detector among {', '.join(known)}", repr(name), meant(name, known))
     return DETECTORS.build(name, **options)

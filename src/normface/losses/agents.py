@@ -7,18 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import ops
+from .. import dist, ops
 from ..errors import ConfigError
 from ..ops import Impl
 from ..ops.agents import Agents, Dense, Gradient, c_contrastive, c_triplet
 from ..types import ClassShard
 from . import LOSSES
+from .steps import Stepwise
 from .weights import class_weights
 
 MEAN_KEEPS, MEAN_CAP = 0.99, 1.2  # of the adaptive margin's moving average
 
 
-class _Agents(nn.Module):
+class _Agents(Stepwise):
     """One agent per class, `weight` [C, D], initialized as random unit vectors."""
 
     def __init__(self, num_classes: int, dim: int, impl: Impl, shard: ClassShard | None) -> None:
@@ -46,7 +47,7 @@ class CContrastive(_Agents):
         margin: of squared distances; the paper recommends 1.
         adaptive_margin: add a moving average (0.99/0.01) of the mean own distance, at most 1.2, to the margin.
         options: those of `ops.agents.c_contrastive`: positive_margin, positive_weight, negative_weight, cap,
-            exponential, hardest_negative, hardest_positive, positive_first, normalize_negatives.
+            exponential, hardest_negative, hardest_positive, positive_first, normalize_negatives, reduction.
         impl, shard: see `ops.cosine_cross_entropy`.
     """
 
@@ -73,10 +74,10 @@ class CContrastive(_Agents):
         agents = self.agents(features, labels, nearest=self.options.get("hardest_negative", False))
         margin: float | Tensor = self.margin
         if self.adaptive_margin:
+            now = self.of_step(agents.own_B).mean() if self.training else None
             margin = self.margin + self.mean_distance.clone()
-            if self.training:
+            if now is not None:
                 with torch.no_grad():
-                    now = agents.own_B.mean()
                     self.mean_distance.mul_(MEAN_KEEPS).add_((1 - MEAN_KEEPS) * now).clamp_(max=MEAN_CAP)
         return c_contrastive(agents, margin=margin, **self.options)
 
@@ -91,7 +92,7 @@ class CTriplet(_Agents):
         hardest: count only the nearest other agent (the paper's choice), or all.
         pull: also pull every sample to its own agent (the paper's choice).
         gradient: "exact", or "caffe" for the original layer's backward pass; see `ops.agents.c_triplet`.
-        options: positive_weight, negative_weight.
+        options: positive_weight, negative_weight, reduction.
         impl, shard: see `ops.cosine_cross_entropy`.
 
     Users of the original implementation report collapse unless the learning rate is small (0.001).
@@ -118,26 +119,30 @@ class CTriplet(_Agents):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        return c_triplet(self.agents(features, labels, nearest=bool(self.options["hardest"])), **self.options)
+        agents = self.agents(features, labels, nearest=bool(self.options["hardest"]))
+        return c_triplet(agents, **self.options)
 
 
 class _WenCenters(torch.autograd.Function):
-    """½‖x - c_y‖²/B; the centers receive Σ(c - x)/(1 + count) instead of the gradient (Wen et al. 2016, eq. 4)."""
+    """½·factor·Σ‖x - c_y‖²; the centers receive Σ(c - x)/(1 + count) instead of the gradient (Wen et al. 2016, eq. 4).
+
+    Can be differentiated twice: the backward pass computes from the inputs.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, centers: Tensor, y: Tensor, weight: float) -> Tensor:
-        away = x - centers[y]
-        ctx.save_for_backward(away, y)
-        ctx.shape, ctx.weight = centers.shape, weight
-        return weight * away.square().sum() / (2 * len(y))
+    def forward(ctx: Any, x: Tensor, centers: Tensor, y: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(x, centers, y)
+        ctx.factor = factor
+        return factor * (x - centers[y]).square().sum() / 2
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = gradients
-        away, y = ctx.saved_tensors
-        moves = away.new_zeros(ctx.shape).index_add_(0, y, -away)
-        counts = away.new_zeros(ctx.shape[0]).index_add_(0, y, away.new_ones(len(y)))
-        return gradient * ctx.weight * away / len(y), gradient * moves / (1 + counts)[:, None], None, None
+        x, centers, y = ctx.saved_tensors
+        away = x - centers[y]
+        moves = torch.zeros_like(centers).index_add(0, y, -away.to(centers.dtype))
+        counts = centers.new_zeros(len(centers)).index_add_(0, y, centers.new_ones(len(y)))
+        return gradient * ctx.factor * away, gradient * moves / (1 + counts)[:, None], None, None
 
 
 @LOSSES.register
@@ -150,20 +155,29 @@ class Center(nn.Module):
     Args:
         num_classes, dim: of the centers, which start at 0.
         weight: 0.008 in the original. It does not scale the movement of the centers.
+        shard: see `CosineSoftmax`.
     """
 
-    def __init__(self, num_classes: int, dim: int, *, weight: float = 0.008) -> None:
+    def __init__(self, num_classes: int, dim: int, *, weight: float = 0.008, shard: ClassShard | None = None) -> None:
         super().__init__()
         if num_classes < 1 or dim < 1:
             raise ConfigError("num_classes ≥ 1 and dim ≥ 1", f"{num_classes} and {dim}", "correct num_classes and dim")
         self.factor = weight  # not a parameter, so not `weight`
-        self.centers = nn.Parameter(torch.zeros(num_classes, dim))
+        self.shard = shard
+        self.centers = nn.Parameter(torch.zeros(num_classes if shard is None else shard.stop - shard.start, dim))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
-        ops.check(features, self.centers, labels)
-        value: Tensor = _WenCenters.apply(features, self.centers, labels, self.factor)  # type: ignore[no-untyped-call]
-        return value
+        shard = self.shard
+        ops.check(features, self.centers, labels, shard=shard)
+        if shard is not None:
+            features, labels = dist.gather(features, shard.group), dist.gather(labels, shard.group)
+        factor = self.factor / len(labels)
+        if shard is not None:
+            here = (labels >= shard.start) & (labels < shard.stop)
+            features, labels = features[here], labels[here] - shard.start
+        value: Tensor = _WenCenters.apply(features, self.centers, labels, factor)  # type: ignore[no-untyped-call]
+        return value if shard is None else dist.total(value, shard.group)
 
 
 def _try(function: Any, options: dict[str, Any]) -> None:

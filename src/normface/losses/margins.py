@@ -6,21 +6,23 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..ops import Margin
 from ..ops.reference import Normalize
 from ..registry import Registry
+from .steps import Stepwise
 
 
-class MarginRule(nn.Module):
-    """Gives the margin of each batch. Counts and averages are buffers, which change in training mode only."""
+class MarginRule(Stepwise):
+    """Gives the margin of each batch. Counts and averages are buffers, which change once a step, in training only."""
 
     normalize: ClassVar[tuple[Normalize, ...]] = ("both", "weights")  # what it is defined for
 
@@ -31,6 +33,9 @@ class MarginRule(nn.Module):
     def penalty(self, norms: Tensor) -> Tensor | float:
         """Return a scalar term of the features' norms [B] that is added to the loss."""
         return 0.0
+
+
+LEAST_SHARE = 1e-3  # of a growing margin: its inverse is a factor
 
 
 MARGINS: Registry[MarginRule] = Registry("margin", "normface.losses")
@@ -81,7 +86,7 @@ class ArcFace(Fixed):
 class SphereFace(MarginRule):
     """ψ = (λ·cos θ + χ)/(1 + λ), χ = (-1)ᵏ·cos(multiply·θ) - 2k, on logits ‖x‖·ψ (Liu et al. 2017, arXiv 1704.08063).
 
-    λ = max(least, start/(1 + decay·it)) falls with the number `it` of training batches, counted from 1.
+    λ = max(least, start/(1 + decay·it)) falls with the number `it` of training steps, counted from 1.
     Requires normalize="weights". Scale 1: ‖x‖ takes its place.
 
     Args:
@@ -103,6 +108,7 @@ class SphereFace(MarginRule):
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
         if self.training:
+            self.of_step(cosines)
             self.steps += 1
         blend = (self.start / (1 + self.decay * self.steps.to(cosines.dtype))).clamp(min=self.least)
         return Margin(multiply=self.multiply, blend=blend)
@@ -147,7 +153,7 @@ class CurricularFace(MarginRule):
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
         if self.training:
-            _average(self.t, cosines.detach().mean(), self.momentum)
+            _average(self.t, self.of_step(cosines).mean(), self.momentum)
         return Margin(angle=self.angle, curriculum=self.t.clone())
 
 
@@ -157,7 +163,7 @@ class AdaFace(MarginRule):
 
     ‖x‖ serves as the image's quality. ẑ = -1 gives ArcFace's margin m, which emphasizes easy samples; ẑ = 0 that of
     CosFace; ẑ = 1 a negative angle, which emphasizes hard samples. So unrecognizable images count less.
-    μ and σ are moving averages of mean and standard deviation of ‖x‖ per batch, including the current batch. ‖x‖ is
+    μ and σ are moving averages of mean and standard deviation of ‖x‖ per step, including the current batch. ‖x‖ is
     clipped to [0.001, 100] and receives no gradient here. The angle is clamped to [0, π] (original: 0.001 inside).
 
     Args:
@@ -180,9 +186,10 @@ class AdaFace(MarginRule):
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
         norms = norms.detach().clamp(1e-3, 100)
         if self.training:
-            _average(self.mean, norms.mean(), self.momentum)
-            if len(norms) > 1:
-                _average(self.deviation, norms.std(), self.momentum)
+            whole = self.of_step(norms)
+            _average(self.mean, whole.mean(), self.momentum)
+            if len(whole) > 1:
+                _average(self.deviation, whole.std(), self.momentum)
         # The original's 0.001: equal norms have no deviation.
         z = (self.concentration * (norms - self.mean) / (self.deviation + 1e-3)).clamp(-1, 1)
         return Margin(angle=-self.margin * z, cosine=self.margin * z + self.margin, beyond="clamp")
@@ -231,31 +238,62 @@ class MagFace(MarginRule):
 
 @MARGINS.register
 class Gradual(MarginRule):
-    """Another margin, growing from zero: ψ = (1 - t)·cos θ + t·ψ', t = min(1, training batches / steps).
+    """Another margin, growing from zero: ψ = (1 - t)·cos θ + t·ψ', t = min(1, progress / until).
 
     A randomly initialized network sees no margin at first. With `CosFace` the margin itself grows linearly.
+    `losses.progress` tells the progress; `normface train` calls it.
 
     Args:
         of: the final margin, as in recipes.
-        steps: number of batches, counted from 1, after which it is complete.
+        until: fraction of the run after which it is complete.
+        steps: deprecated: number of training steps, counted from 1, after which it is complete.
     """
 
+    share: Tensor
     seen: Tensor
 
-    def __init__(self, *, of: MarginRule | Margin | str | Mapping[str, Any] = "CosFace", steps: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        of: MarginRule | Margin | str | Mapping[str, Any] = "CosFace",
+        until: float = 1.0,
+        steps: int | None = None,
+    ) -> None:
         super().__init__()
         rule = build(of)
-        if rule is None or steps < 1:
-            raise ConfigError("a margin and steps ≥ 1", f"{of!r} and {steps}", "correct of or steps")
-        self.rule, self.steps, self.normalize = rule, steps, rule.normalize  # type: ignore[misc]
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        if rule is None or not 0 < until <= 1 or (steps is not None and steps < 1):
+            raise ConfigError(
+                "a margin and until above 0 and at most 1", f"{of!r} and {until if steps is None else steps}",
+                "correct of or until, a fraction of the run",
+            )  # fmt: skip
+        self.rule, self.until, self.steps, self.normalize = rule, until, steps, rule.normalize  # type: ignore[misc]
+        if steps is None:
+            self.register_buffer("share", torch.zeros(()))
+        else:
+            counted("Gradual(steps=…)", "until")
+            self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def begin_step(self, progress: float) -> None:
+        if self.steps is None:
+            self.share.fill_(min(1.0, progress / self.until))
+        super().begin_step(progress)
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
-        if self.training:
-            self.seen += 1
-        grown = (self.seen.to(cosines.dtype) / self.steps).clamp(1 / self.steps, 1)
+        if self.steps is None:
+            if self.training:
+                self.need_progress("Gradual")
+            share = self.share.to(cosines.dtype)
+        else:
+            if self.training:
+                self.of_step(cosines)
+                self.seen += 1
+            share = self.seen.to(cosines.dtype) / self.steps
         margin: Margin = self.rule(norms, cosines)
-        return replace(margin, blend=(1 + margin.blend) / grown - 1)
+        return replace(margin, blend=(1 + margin.blend) / share.clamp(LEAST_SHARE, 1) - 1)
+
+    @property
+    def grown(self) -> float:
+        return min(1.0, float(self.share) if self.steps is None else int(self.seen) / self.steps)
 
     def penalty(self, norms: Tensor) -> Tensor | float:
         return self.rule.penalty(norms)
@@ -284,6 +322,14 @@ def build(margin: MarginRule | Margin | str | Mapping[str, Any] | None) -> Margi
     if not isinstance(margin, Margin | MarginRule | None):
         raise ConfigError("a margin, its name or a mapping of its options", repr(margin), "correct the margin")
     return Fixed(margin) if isinstance(margin, Margin) else margin
+
+
+def counted(option: str, instead: str) -> None:
+    """Warn of a schedule by the number of steps, which does not know how long the run is."""
+    warnings.warn(
+        f"{option} counts steps, whatever the length of the run: use {instead}, a fraction of the run",
+        DeprecationWarning, stacklevel=4,
+    )  # fmt: skip
 
 
 def _average(average: Tensor, now: Tensor, share: float) -> None:

@@ -7,32 +7,46 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from .. import dist
 from ..errors import ConfigError, InputError
-from ..ops.reference import agent_distances
+from ..ops.reference import agent_distances, directed
+from ..types import ClassShard
 from . import LOSSES
 
 Mining = Literal["all", "hard", "semi-hard"]
 
 
 class _Pairwise(nn.Module):
-    """A loss without weights; accepts and ignores `num_classes` and `dim`, so that recipes can name any loss."""
+    """A loss without weights, 0 for a batch of one.
 
-    def __init__(self, num_classes: int | None = None, dim: int | None = None, *, margin: float) -> None:
+    Accepts and ignores `num_classes` and `dim`, so that recipes can name any loss.
+
+    Args:
+        shard: given if ranks share the batch; pairs then are those of the whole batch. Only its group is used.
+    """
+
+    def __init__(
+        self, num_classes: int | None = None, dim: int | None = None, *, margin: float, shard: ClassShard | None = None
+    ) -> None:
         super().__init__()
-        if not margin > 0:
+        if not 0 < margin < float("inf"):
             raise ConfigError("a positive margin", str(margin), "correct margin")
-        self.margin = margin
+        self.margin, self.shard = margin, shard
 
     def compare(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Squared distances [B, B], and masks of genuine and of impostor pairs, without the diagonal."""
-        if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) < 2:
+        if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
             raise InputError(
-                "features [B, D] and labels [B] with B ≥ 2", f"{list(features.shape)} and {list(labels.shape)}",
-                "make their B agree, and use a batch of 2 or more",
+                "features [B, D] and labels [B] with B ≥ 1", f"{list(features.shape)} and {list(labels.shape)}",
+                "make their B agree, and skip empty batches",
             )  # fmt: skip
+        if self.shard is not None:
+            features = dist.shared(dist.gather(features, self.shard.group), self.shard.group)
+            labels = dist.gather(labels, self.shard.group)
         same = labels[:, None] == labels
         apart = ~same
         same.fill_diagonal_(False)
+        features = directed(features)
         return agent_distances(features, features), same, apart
 
 
@@ -43,8 +57,15 @@ class Contrastive(_Pairwise):
     d are squared distances of normalized features; all pairs of the batch count; a kind without pairs contributes 0.
     """
 
-    def __init__(self, num_classes: int | None = None, dim: int | None = None, *, margin: float = 1.0) -> None:
-        super().__init__(num_classes, dim, margin=margin)
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        dim: int | None = None,
+        *,
+        margin: float = 1.0,
+        shard: ClassShard | None = None,
+    ) -> None:
+        super().__init__(num_classes, dim, margin=margin, shard=shard)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """features [B, D], labels [B] int64 → scalar."""
@@ -67,9 +88,15 @@ class Triplet(_Pairwise):
     """
 
     def __init__(
-        self, num_classes: int | None = None, dim: int | None = None, *, margin: float = 0.8, mining: Mining = "all"
+        self,
+        num_classes: int | None = None,
+        dim: int | None = None,
+        *,
+        margin: float = 0.8,
+        mining: Mining = "all",
+        shard: ClassShard | None = None,
     ) -> None:
-        super().__init__(num_classes, dim, margin=margin)
+        super().__init__(num_classes, dim, margin=margin, shard=shard)
         if mining not in get_args(Mining):
             raise ConfigError(f"mining among {', '.join(get_args(Mining))}", repr(mining), "choose one of them")
         self.mining = mining
@@ -79,10 +106,10 @@ class Triplet(_Pairwise):
         d, same, apart = self.compare(features, labels)
         if self.mining == "hard":
             usable = same.any(1) & apart.any(1)
-            farthest = d.masked_fill(~same, -torch.inf).amax(1)[usable]
-            nearest = d.masked_fill(~apart, torch.inf).amin(1)[usable]
-            cost = (self.margin + farthest - nearest).clamp(min=0)
-            return cost.sum() / max(1, len(cost))
+            farthest = torch.where(usable, d.masked_fill(~same, -torch.inf).amax(1), 0)
+            nearest = torch.where(usable, d.masked_fill(~apart, torch.inf).amin(1), 0)
+            cost = (self.margin + farthest - nearest).clamp(min=0) * usable
+            return cost.sum() / usable.sum().clamp(min=1)
         # [anchor, positive, negative]
         cost = (self.margin + d[:, :, None] - d[:, None, :]).clamp(min=0)
         triplets = same[:, :, None] & apart[:, None, :]

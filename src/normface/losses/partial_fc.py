@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import dist
+from ..ops.once import once_differentiable
 from ..types import ClassShard
 from .weights import BLOCK
 
@@ -70,6 +71,7 @@ class _Rows(torch.autograd.Function):
         return weight[rows]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
         return torch.sparse_coo_tensor(rows[None], gradients[0], ctx.shape, check_invariants=False), None

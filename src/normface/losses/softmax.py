@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from .. import dist, ops, theory
 from ..errors import ConfigError
-from ..ops import Impl, Margin
-from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights
+from ..ops import Impl, Margin, Reduction
+from ..ops.reference import NORMALIZE, WEIGHTS, Normalize, Weights, widened
 from ..types import ClassShard
 from . import LOSSES, margins
 from .partial_fc import sampled
+from .steps import Stepwise
 from .weights import class_weights
 
 AUTO_PROBABILITY = 0.99  # scale="auto": a well-classified sample can reach this probability
@@ -24,7 +25,7 @@ LEAST_SCALE = 0.01  # a scale that changes never falls below
 
 
 @LOSSES.register
-class CosineSoftmax(nn.Module):
+class CosineSoftmax(Stepwise):
     """Scaled cosine softmax: -log softmax(s·W̃ᵀf̃)_y, averaged over the batch (eq. 6).
 
     Args:
@@ -38,8 +39,9 @@ class CosineSoftmax(nn.Module):
             fixed one: with crowded classes, as in few dimensions, it would grow without limit.
         learn_scale: learn s, starting from `scale` (the paper's preference); it never falls below 0.01. None: learn
             the scale, except with AdaCos or when "auto" gives 1.
-        growth: (first, steps): let a scale that is not learned grow linearly from `first` to `scale` over this many
-            training steps. None: constant.
+        growth: let a scale that is not learned grow linearly to `scale` during this fraction of the run, from the
+            value of "auto"; or (first, fraction), from `first`. `losses.progress` tells the progress; `normface train`
+            calls it. None: constant. (first, number of steps) is deprecated.
         margin: on the own class's angle: a name in `margins.MARGINS`, a mapping of `name` and its options or of
             `ops.Margin`'s arguments (as in recipes), or an `ops.Margin`. The margins' authors fix the scale (see each
             class): `scale=64, learn_scale=False`.
@@ -54,7 +56,8 @@ class CosineSoftmax(nn.Module):
         sample: share of the other classes to compare with in each training step, besides the batch's own (partial FC,
             An et al. 2021: 0.1 for millions of classes); `weight` receives a sparse gradient of these rows, which
             `train.RowSGD` accepts.
-        impl: see `ops.cosine_cross_entropy`.
+        smoothing, reduction, impl: see `ops.cosine_cross_entropy`. With reduction="none" weight the samples yourself:
+            `(weights * loss(features, labels)).mean()`.
         shard: the classes whose weights this rank holds (`dist.class_shard`); `weight` has only their rows, the
             features are this rank's part of the batch, and the loss is that of the whole batch, the same on every rank.
             *Sum* its gradient over ranks: DistributedDataParallel takes the mean, so multiply the loss by the world
@@ -71,13 +74,15 @@ class CosineSoftmax(nn.Module):
         *,
         scale: float | Literal["auto", "adacos", "adacos-dynamic"] = "auto",
         learn_scale: bool | None = None,
-        growth: tuple[float, int] | None = None,
+        growth: float | tuple[float, float] | None = None,
         margin: margins.MarginRule | Margin | str | Mapping[str, Any] | None = None,
         normalize: Normalize = "both",
         weights: Weights = "soft",
         subcenters: int = 1,
         exclude_above: float | None = None,
         sample: float = 1.0,
+        smoothing: float = 0.0,
+        reduction: Reduction = "mean",
         impl: Impl = "auto",
         shard: ClassShard | None = None,
     ) -> None:
@@ -112,19 +117,24 @@ class CosineSoftmax(nn.Module):
             learn_scale = scale not in ("adacos", "adacos-dynamic") and not (
                 scale == "auto" and normalize in ("weights", "none")
             )
-        if growth is not None and not (growth[0] > 0 and growth[1] >= 1 and not learn_scale and not self.dynamic):
+        last = _initial_scale(scale, num_classes, normalize)
+        if growth is not None and isinstance(growth, float | int):
+            growth = min(_initial_scale("auto", num_classes, normalize), last), growth
+        if growth is not None and not (growth[0] > 0 and growth[1] > 0 and not learn_scale and not self.dynamic):
             raise ConfigError(
-                "growth with a positive first scale and 1 step or more, and learn_scale=False",
+                "growth during a fraction of the run, from a positive first scale, and learn_scale=False",
                 f"growth={growth}, learn_scale={learn_scale}", "change one of them",
             )  # fmt: skip
         self.num_classes, self.subcenters = num_classes, subcenters
         self.normalize, self.weights, self.impl, self.exclude_above = normalize, weights, impl, exclude_above
         self.margin, self.shard = rule, shard
+        self.smoothing, self.reduction = smoothing, reduction
         self.weight = initial
-        last = _initial_scale(scale, num_classes, normalize)
         self.scale = nn.Parameter(torch.tensor(float(growth[0]) if growth else last), requires_grad=learn_scale)
         self.growth = growth and (*growth, last)
-        if self.growth:
+        self.counts_steps = growth is not None and growth[1] > 1
+        if self.counts_steps:
+            margins.counted("growth=(first, steps)", "growth=(first, fraction)")
             self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         if sample < 1:
             # Seed and step of the classes drawn: with them a run goes on where it stopped.
@@ -140,19 +150,22 @@ class CosineSoftmax(nn.Module):
         if self.training and self.weights == "hard":
             with torch.no_grad():
                 self.weight.copy_(ops.l2_normalize(self.weight))
+        if self.training:
+            self.of_step(labels)
         weight: Tensor = self.weight
         shard = self.shard
         if self.training and self.sample < 1:
+            ops.check(features, weight, labels, self.subcenters, shard)
             seed, step = self.draw.tolist()
             weight, labels, shard = sampled(
                 weight, labels, self.sample, (seed, step), subcenters=self.subcenters, shard=shard
             )
             self.draw[1] += 1
-        if self.training and self.growth:
-            first, steps, last = self.growth
-            with torch.no_grad():
-                self.scale.copy_(first + (last - first) * (self.steps / steps).clamp(max=1))
+        if self.training and self.counts_steps:
+            self._grow(self.steps)
             self.steps += 1
+        elif self.training and self.growth:
+            self.need_progress("growth")
         scale: Tensor = self.scale
         if self.training and self.dynamic:
             scale = ops.adacos_scale(
@@ -161,7 +174,9 @@ class CosineSoftmax(nn.Module):
             with torch.no_grad():
                 self.scale.copy_(scale.clamp_(LEAST_SCALE, DYNAMIC_REACH * theory.adacos_scale(self.num_classes)))
         elif scale.requires_grad:
-            # The value is clamped, not the gradient: a scale below the floor can still grow back.
+            if self.training and isinstance(self.scale, nn.Parameter) and not torch.compiler.is_compiling():
+                self.scale.data.clamp_(min=LEAST_SCALE)  # or it would drift on, unseen, below the floor
+            # The value is clamped, not the gradient: a scale at the floor can still grow back.
             scale = scale + (scale.clamp(min=LEAST_SCALE) - scale).detach()
         lengths = ops.norms(features)
         if self.shard is not None:
@@ -169,9 +184,66 @@ class CosineSoftmax(nn.Module):
         value = ops.cosine_cross_entropy(
             features, weight, labels, scale=scale, normalize=self.normalize, weights=self.weights,
             margin=None if self.margin is None else partial(self.margin, lengths),
-            subcenters=self.subcenters, exclude_above=self.exclude_above, impl=self.impl, shard=shard,
+            subcenters=self.subcenters, exclude_above=self.exclude_above, smoothing=self.smoothing,
+            reduction=self.reduction, impl=self.impl, shard=shard,
         )  # fmt: skip
         return value if self.margin is None else value + self.margin.penalty(lengths)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Scaled products with all classes [B, C] of features [B, D], without margin; of sub-centers the largest.
+
+        Raises ConfigError if ranks share the classes.
+        """
+        return self.scale.clamp(min=LEAST_SCALE) * self._products(features).amax(2)
+
+    @torch.no_grad()
+    def accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Share of the features [B, D] whose own class has the largest logit; a scalar."""
+        return (self.logits(features).argmax(1) == labels).float().mean()
+
+    @torch.no_grad()
+    def outliers(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return True [B] for samples nearer to another sub-center than the one most of their class's samples here use.
+
+        Deng et al. 2020 drop such samples, and train again. Pass the whole data set, or all images of some classes.
+        Raises ConfigError without sub-centers, or if ranks share the classes.
+        """
+        if self.subcenters == 1:
+            raise ConfigError("outliers with sub-centers", "subcenters=1", "set subcenters=3")
+        own = self._products(features)[torch.arange(len(labels), device=labels.device), labels].argmax(1)
+        counts = torch.zeros(self.num_classes, self.subcenters, device=own.device, dtype=torch.int64)
+        counts.index_put_((labels, own), torch.ones_like(own), accumulate=True)
+        return own != counts.argmax(1)[labels]
+
+    def _products(self, features: Tensor) -> Tensor:
+        """Products with all sub-centers [B, C, K], normalized as in the loss."""
+        if self.shard is not None:
+            raise ConfigError("all classes on one rank", "a shard of them", "load the checkpoint on one rank")
+        wide, weight = widened(features), widened(self.weight)
+        x = ops.l2_normalize(wide) if self.normalize in ("both", "features") else wide
+        w = ops.l2_normalize(weight) if self.normalize in ("both", "weights") else weight
+        return nn.functional.linear(x, w.to(x.dtype)).view(len(x), self.num_classes, self.subcenters)
+
+    def begin_step(self, progress: float) -> None:
+        if self.growth and not self.counts_steps:
+            self._grow(progress)
+        super().begin_step(progress)
+
+    def once_a_step(self) -> dict[str, Tensor]:
+        return super().once_a_step() | ({"scale": self.scale} if self.dynamic else {})
+
+    @torch.no_grad()
+    def _grow(self, done: float | Tensor) -> None:
+        assert self.growth
+        first, until, last = self.growth
+        self.scale.copy_(first + (last - first) * torch.as_tensor(done / until).clamp(max=1))
+
+    @property
+    def grown(self) -> float | None:
+        if not self.growth or self.growth[0] == self.growth[2]:
+            return None
+        first, _, last = self.growth
+        return (float(self.scale) - first) / (last - first)
 
     @property
     def group_options(self) -> dict[str, dict[str, float]]:

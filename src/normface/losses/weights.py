@@ -9,13 +9,14 @@ from ..errors import ConfigError
 from ..ops import l2_normalize
 from ..types import ClassShard
 
-BLOCK = 4096  # classes drawn together where ranks share them: any share then gets what the whole would
+WHOLE = 2**24  # numbers up to which every rank draws all and keeps its own: 64 MiB
+BLOCK = 4096  # classes drawn together where there are more
 
 
 def class_weights(num_classes: int, dim: int, subcenters: int = 1, shard: ClassShard | None = None) -> nn.Parameter:
     """Draw random unit vectors [C·subcenters, D], or only the rows of a shard's classes.
 
-    Ranks with the same seed together draw the same rows, however the classes are shared.
+    Under one seed the rows are the same on one rank and on several, however the classes are shared.
 
     Raises ConfigError for num_classes < 2, dim < 1 or subcenters < 1, or a shard of another number of classes.
     """
@@ -25,14 +26,17 @@ def class_weights(num_classes: int, dim: int, subcenters: int = 1, shard: ClassS
             f"{num_classes}, {dim} and {subcenters}",
             "correct the one that is too small",
         )
-    if shard is None:
-        return nn.Parameter(l2_normalize(torch.randn(num_classes * subcenters, dim)))
+    shard = shard or ClassShard(0, num_classes, num_classes)
     if shard.total != num_classes:
         raise ConfigError(f"a shard of {num_classes} classes", f"one of {shard.total}", "pass the same num_classes")
-    seed = int(torch.randint(2**62, ()))
+    if num_classes * subcenters * dim <= WHOLE:
+        drawn = l2_normalize(torch.randn(num_classes * subcenters, dim))
+        return nn.Parameter(drawn[shard.start * subcenters : shard.stop * subcenters].clone())
+    seed = int(torch.randint(2**62, (), device="cpu"))
     rows = []
     for at in range(shard.start // BLOCK * BLOCK, shard.stop, BLOCK):
         generator = torch.Generator().manual_seed((seed + at) % 2**63)
-        block = torch.randn(BLOCK, subcenters, dim, generator=generator)
+        size = min(BLOCK, num_classes - at), subcenters, dim
+        block = torch.randn(size, generator=generator, device="cpu")
         rows.append(block[max(shard.start - at, 0) : shard.stop - at])
-    return nn.Parameter(l2_normalize(torch.cat(rows).flatten(0, 1)))
+    return nn.Parameter(l2_normalize(torch.cat(rows).flatten(0, 1)).to(torch.get_default_device()))

@@ -20,7 +20,7 @@ from .blockwise import blockwise_products
 from .head import Head
 from .margin import Margin
 from .products import COSINES, Products, RowRule
-from .reference import agent_distances, l2_normalize, norms
+from .reference import agent_distances, directed, l2_normalize, norms
 from .sharded import Sharded
 
 __all__ = [
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .triton import Kernels
 
 Impl = Literal["auto", "reference", "blockwise", "triton"]
+Reduction = Literal["mean", "none"]
 BLOCKS_FROM = 2**20  # cosines: measured by `python -m benchmarks head`
 
 
@@ -46,13 +47,16 @@ def cosine_cross_entropy(
     weights: reference.Weights = "soft",
     subcenters: int = 1,
     exclude_above: float | None = None,
+    smoothing: float = 0.0,
+    reduction: Reduction = "mean",
     impl: Impl | Kernels = "auto",
     shard: ClassShard | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over scaled cosines, averaged over the batch (eq. 6).
 
     Args:
-        x: features [B, D], floating point, not normalized.
+        x: features [B, D], floating point, not normalized. Where they are, a zero feature has no direction and gets no
+            gradient.
         w: class weights [C·subcenters, D], of the same dtype or float32, not normalized.
         y: labels [B], int64 in [0, C).
         scale: positive number, or a scalar tensor that receives a gradient.
@@ -67,17 +71,21 @@ def cosine_cross_entropy(
             (Deng et al. 2020).
         exclude_above: leave out other classes with a larger cosine, which may be the same person under another label.
             (insightface's filter sets their logit to 0, which still counts as e⁰.)
+        smoothing: label smoothing ε: the target is 1 - ε on the own class and ε/C on each, of the logits as they are
+            (with margin). Not with exclude_above.
+        reduction: "mean" over the batch, or "none": one value per sample [B] (of the whole batch, if ranks share it).
         impl: "reference" is plain PyTorch and defines the result; "blockwise" never materializes [B, C]; "triton", or
             `ops.triton.Kernels` with options, does the same by kernels for NVIDIA GPUs (rules on other classes' logits,
             exclude_above and a curriculum, still run blockwise). "auto" selects "reference" for B·C below 2²⁰; above,
             "triton" on a GPU if Triton is installed and supports the case (no sub-centers, no float64), otherwise
-            "blockwise", which is faster there and needs far less memory.
+            "blockwise", which is faster there and needs far less memory. Under torch.compile and with smoothing,
+            "auto" is always "reference".
         shard: the classes whose weights w holds, if ranks share them; x and y are then this rank's part of the batch,
             and the loss is that of the whole batch. Always blockwise.
 
     Returns:
-        Scalar, float32 or wider. Under autocast the matrix product runs in autocast's dtype; norms, own cosines under
-        a margin, scale and softmax stay in float32.
+        Scalar (or [B]), float32 or wider. Under autocast the matrix product runs in autocast's dtype; norms, own
+        cosines under a margin, scale and softmax stay in float32.
 
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
@@ -93,16 +101,28 @@ def cosine_cross_entropy(
             raise InputError(
                 f'normalize="both" or "weights" with {name}', repr(normalize), f"change normalize, or leave {name} out"
             )
-    if shard is None and _whole(impl, x, w):
+    if not isinstance(scale, Tensor) and not 0 < scale < float("inf"):
+        raise InputError("a positive scale", str(scale), "correct scale")
+    _among("reduction", reduction, get_args(Reduction))
+    smooth = exclude_above is None and shard is None and impl in ("auto", "reference")
+    if not 0 <= smoothing < 1 or (smoothing and not smooth):
+        raise InputError(
+            '0 ≤ smoothing < 1; above 0 with impl="auto" or "reference", without exclude_above and shard',
+            str(smoothing), "set smoothing=0, or change the others",
+        )  # fmt: skip
+    if normalize in ("both", "features"):
+        x = directed(x)
+    if shard is None and (smoothing or _whole(impl, x, w)):
         return reference.cosine_cross_entropy(
             x, w, y, scale=scale, margin=margin, normalize=normalize, weights=weights, subcenters=subcenters,
-            exclude_above=exclude_above,
+            exclude_above=exclude_above, smoothing=smoothing, reduction=reduction,
         )  # fmt: skip
     rule = RowRule(subcenters, unit=normalize in ("both", "weights"), project=weights == "soft")
     head = _head(x, w, y, shard, rule, _products(impl, x, w, subcenters))
-    return softmax.cosine_cross_entropy(
+    value_B = softmax.cosine_cross_entropy(
         head, scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above
     )
+    return value_B.mean() if reduction == "mean" else value_B
 
 
 def adacos_scale(
@@ -145,7 +165,9 @@ def before_agents(
     """
     check(x, w, y, shard=shard)
     _among("impl", impl, get_args(Impl))
-    if shard is None and (impl == "reference" or (not nearest and _whole(impl, x, w))):
+    x = directed(x)
+    streamed = nearest and not torch.compiler.is_compiling()
+    if shard is None and (impl == "reference" or (not streamed and _whole(impl, x, w))):
         return Dense(agent_distances(x, w), y)
     return Streamed(_head(x, w, y, shard))
 
@@ -167,7 +189,8 @@ def _products(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Pr
 
 
 def _whole(impl: Impl | Kernels, x: Tensor, w: Tensor) -> bool:
-    return impl == "reference" or (impl == "auto" and len(x) * len(w) < BLOCKS_FROM)
+    small = len(x) * len(w) < BLOCKS_FROM or torch.compiler.is_compiling()
+    return impl == "reference" or (impl == "auto" and small)
 
 
 def _head(
@@ -208,7 +231,17 @@ def check(x: Tensor, w: Tensor, y: Tensor, subcenters: int = 1, shard: ClassShar
         )  # fmt: skip
     if not len(y):
         raise InputError("at least one sample", "an empty batch", "skip empty batches")
-    classes, low, high = shard.total if shard else len(w) // subcenters, int(y.min()), int(y.max())
+    _check_labels(y, shard.total if shard else len(w) // subcenters)
+
+
+def _check_labels(y: Tensor, classes: int) -> None:
+    """Raise InputError for a label out of range; on a GPU and in compiled code the device asserts, without waiting."""
+    if torch._C._functorch.maybe_current_level() is not None:  # within vmap there are no values to look at
+        return
+    if y.is_cuda or torch.compiler.is_compiling():
+        torch._assert_async(((y >= 0) & (y < classes)).all(), f"labels in [0, {classes})")
+        return
+    low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes:
         raise InputError(
             f"labels in [0, {classes})",

@@ -47,7 +47,7 @@ class Dense:
     def __init__(self, d_BC: Tensor, y_B: Tensor) -> None:
         self.d_BC, self.y_B = d_BC, y_B
         self.own_BC = torch.zeros_like(d_BC, dtype=torch.bool).scatter_(1, y_B[:, None], True)
-        self.own_B = d_BC.detach()[self.own_BC]
+        self.own_B = d_BC.detach().gather(1, y_B[:, None])[:, 0]
 
     def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
         own_B = self.d_BC.gather(1, self.y_B[:, None])[:, 0]
@@ -97,6 +97,7 @@ def c_contrastive(
     hardest_positive: bool = False,
     positive_first: bool = False,
     normalize_negatives: float | None = None,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """C-contrastive loss (eq. 10): 1/B Σ_i [w₊·min(cap, max(0, d_iy - m₊)) + w₋·Σ_{j≠y} max(0, m₋ - d_ij)].
 
@@ -111,9 +112,9 @@ def c_contrastive(
         normalize_negatives: ν. If the summed weight of active negatives / (ν·B) exceeds w₊, divide them by it.
 
     Returns:
-        Scalar: summed over classes, divided by B. Without options it equals `reference.c_contrastive`.
+        Scalar: summed over classes, divided by B. Without options it equals `reference.c_contrastive`. With
+        reduction="none", the values of the samples [B].
     """
-
     level_B = torch.where((agents.own_B > 1) & positive_first, -torch.inf, torch.as_tensor(margin).to(agents.own_B))
     own_B, push_B, weights_B = agents.negatives(level_B, exponential=exponential, hardest=hardest_negative)
     pull_B = (own_B - positive_margin).clamp(0, cap)
@@ -122,7 +123,8 @@ def c_contrastive(
     if normalize_negatives is not None:
         total = negative_weight * weights_B.sum() / (normalize_negatives * len(own_B))
         push_B = push_B / torch.where(total > positive_weight, total, 1)
-    return (positive_weight * pull_B + negative_weight * push_B).mean()
+    value_B = positive_weight * pull_B + negative_weight * push_B
+    return value_B.mean() if reduction == "mean" else value_B
 
 
 def c_triplet(
@@ -134,6 +136,7 @@ def c_triplet(
     positive_weight: float = 1.0,
     negative_weight: float = 1.0,
     gradient: Gradient = "exact",
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """C-triplet loss (eq. 11): w₋/B Σ_i Σ_j max(0, m + d_iy - d_ij) over all j ≠ y, or the nearest (`hardest`).
 
@@ -146,12 +149,15 @@ def c_triplet(
             original's, without the pull.
 
     Returns:
-        Scalar. With hardest=False and pull=False it equals `reference.c_triplet`.
+        Scalar. With hardest=False and pull=False it equals `reference.c_triplet`. With reduction="none", the values of
+        the samples [B].
     """
     own_B, push_B, active_B = agents.negatives(margin + agents.own_B, hardest=hardest)
     if gradient == "exact":
         # `push_B` takes the level m + d_iy for a constant. It is not: d_iy counts once for each active negative.
         value_B = negative_weight * (push_B + active_B * (own_B - own_B.detach()))
-        return (value_B + positive_weight * own_B if pull else value_B).mean()
-    drawn_B = torch.ones_like(own_B) if pull else (active_B > 0).to(own_B.dtype)
-    return (negative_weight * push_B + positive_weight * drawn_B * (own_B - own_B.detach())).mean()
+        value_B = value_B + positive_weight * own_B if pull else value_B
+    else:
+        drawn_B = torch.ones_like(own_B) if pull else (active_B > 0).to(own_B.dtype)
+        value_B = negative_weight * push_B + positive_weight * drawn_B * (own_B - own_B.detach())
+    return value_B.mean() if reduction == "mean" else value_B

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .once import once_differentiable
 from .products import RowRule, inverse_lengths, scaled_rows
 from .reductions import Own, Reduce
 
@@ -65,6 +66,7 @@ class _Tiled(torch.autograd.Function):
         return own_B, reduce.result()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = gradients
         x_BD, w_RD, rows_B, inverse_R, own_B, sum_BD, *_ = ctx.saved_tensors

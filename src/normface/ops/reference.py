@@ -39,6 +39,12 @@ def l2_normalize(x: Tensor, eps: float = EPS) -> Tensor:
     return (wide * (wide.square().sum(-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
 
+def directed(x: Tensor) -> Tensor:
+    """x [B, D], whose rows without a direction (‖x‖² ≤ ε) get no gradient: that of x̃ would be of length 1/√ε there."""
+    has_direction = widened(x.detach()).square().sum(-1, keepdim=True) > EPS
+    return torch.where(has_direction, x, x.detach())
+
+
 def cosine_cross_entropy(
     x_BD: Tensor,
     w_RD: Tensor,
@@ -50,6 +56,8 @@ def cosine_cross_entropy(
     weights: Weights,
     subcenters: int,
     exclude_above: float | None,
+    smoothing: float = 0.0,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """See `ops.cosine_cross_entropy`. R = C·subcenters rows of class weights."""
     x_BD, w_RD = widened(x_BD), widened(w_RD)
@@ -71,13 +79,13 @@ def cosine_cross_entropy(
     if exclude_above is not None:  # after the scale, whose gradient would be 0·∞
         excluded_BC = (cosines_BC > exclude_above).scatter(1, column_B1, False)
         logits_BC = logits_BC.masked_fill(excluded_BC, -torch.inf)
-    return functional.cross_entropy(logits_BC, y_B)
+    return functional.cross_entropy(logits_BC, y_B, reduction=reduction, label_smoothing=smoothing)
 
 
 @torch.no_grad()
 def adacos_scale(x_BD: Tensor, w_RD: Tensor, y_B: Tensor, *, scale: Tensor, subcenters: int) -> Tensor:
     """See `ops.adacos_scale`."""
-    x_BD, w_RD = l2_normalize(widened(x_BD)), l2_normalize(w_RD)
+    x_BD, w_RD = l2_normalize(widened(x_BD)), l2_normalize(widened(w_RD))
     others_BC = _products(x_BD, w_RD, subcenters).scatter(1, y_B[:, None], -torch.inf)
     log_mean = (scale * others_BC).logsumexp((0, 1)) - math.log(len(y_B))
     # cos(min(π/4, θ)) = max(√½, cos θ); of an even number θ is the smaller middle angle, as in the original.

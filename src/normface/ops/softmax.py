@@ -23,7 +23,7 @@ def cosine_cross_entropy(
     normalize: Normalize,
     exclude_above: float | None,
 ) -> Tensor:
-    """See `ops.cosine_cross_entropy`."""
+    """Return the loss of each sample [B]; see `ops.cosine_cross_entropy`."""
     lengths_B1 = norms(head.x_BD)[:, None]
     s_B1 = scale * (lengths_B1 if normalize == "weights" else torch.ones_like(lengths_B1))
     rows_B, cosines_B = head.own()
@@ -50,7 +50,7 @@ def cosine_cross_entropy(
     if margin is not None:
         own_B = s_B * margin(cosines_B)
     rest_B = head.log_total(rest_B)
-    return functional.softplus(rest_B - own_B).mean()
+    return functional.softplus(rest_B - own_B)
 
 
 @torch.no_grad()

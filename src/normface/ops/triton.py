@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import blockwise
+from .once import once_differentiable
 from .products import RowRule, scaled_rows
 from .reductions import LogSumExp, Reduce
 from .reference import EPS
@@ -260,6 +261,7 @@ class _Kernels(torch.autograd.Function):
         return own_B, reduce.value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = (down.contiguous() for down in gradients)
         x_BD, w_RD, rows_B, inverse_R, own_B, value_B = ctx.saved_tensors

@@ -20,7 +20,15 @@ from .inputs import PROTOCOLS, reads
 from .named_pairs import NamedPairs
 from .pairs import judge
 
-PAIRS = {"lfw_bin": 6000, "cfp_fp": 7000, "cfp_ff": 7000, "agedb_30": 6000, "calfw": 6000, "cplfw": 6000}
+PAIRS: dict[str, int | None] = {
+    "bin": None,
+    "lfw_bin": 6000,
+    "cfp_fp": 7000,
+    "cfp_ff": 7000,
+    "agedb_30": 6000,
+    "calfw": 6000,
+    "cplfw": 6000,
+}
 FOLDS = 10
 
 
@@ -44,7 +52,7 @@ def read_bin_pairs(path: str | Path, pairs: int | None = None) -> NamedPairs:
     if pairs is not None and len(same) != pairs:
         raise DataError(f"{pairs:,} pairs", f"{len(same):,} in {path}", "take the published file")
     if len(same) % FOLDS:
-        raise DataError(f"a multiple of {FOLDS} pairs", f"{len(same):,} in {path}", "take the published file")
+        raise DataError(f"a multiple of {FOLDS} pairs", f"{len(same):,} in {path}", "leave the last pairs out")
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     ids = np.asarray(images.ids)
     return NamedPairs(ids[left], ids[right], same, np.arange(len(same)) * FOLDS // len(same), digest)
@@ -63,7 +71,8 @@ def _register(name: str, title: str) -> _BinProtocol:
         return judge(name, embeddings, named, people=None, pca=pca, partial=partial, conditions=conditions)
 
     protocol.__name__ = protocol.__qualname__ = name
-    protocol.__doc__ = f"""{title}: {PAIRS[name]:,} pairs in ten folds, judged as LFW's; ids are `000000` and on.
+    count = f"{PAIRS[name]:,} " if PAIRS[name] else ""
+    protocol.__doc__ = f"""{title}: {count}pairs in ten folds, judged as LFW's; ids are `000000` and on.
 
     Args, returns and raises as `lfw`, but `bin_file` for the list, and of TAR Clopper and Pearson's interval.
     """
@@ -71,6 +80,7 @@ def _register(name: str, title: str) -> _BinProtocol:
     return PROTOCOLS.register(declare(protocol))
 
 
+bin = _register("bin", "A verification set of your own, --list FILE.bin")
 lfw_bin = _register("lfw_bin", "LFW from InsightFace's lfw.bin")
 cfp_fp = _register("cfp_fp", "Celebrities in Frontal-Profile, frontal against profile")
 cfp_ff = _register("cfp_ff", "Celebrities in Frontal-Profile, frontal against frontal")

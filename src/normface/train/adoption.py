@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,25 @@ from ..errors import ConfigError, ModelError
 from ..models import Model, Origin
 from .config import TrainConfig
 
+WITHIN = ("state_dict_backbone", "state_dict", "model_state_dict", "backbone", "model", "net")  # of checkpoints
+PREFIXES = ("module.", "model.", "backbone.", "features.module.", "_orig_mod.", "net.")  # of wrappers, removed
+
 
 def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) -> dict[str, str]:
     """Create a run folder from a pretrained state dict for the model called `name`.
 
-    Executes no code in the file: reads only tensors (`torch.load(weights_only=True)`, or safetensors). Translates their
-    names by the model's `origin` and drops the classifier. Without a name, the file must be one of `normface fetch`,
-    recognized by its SHA-256.
+    Opens checkpoints that hold the state dict beside other things, and removes the prefixes of wrappers (`module.`,
+    `backbone.` and the like). Executes no code in the file: reads only tensors (`torch.load(weights_only=True)`, or
+    safetensors). Translates their names by the model's `origin` and drops the classifier. Without a name, the file must
+    be one of `normface fetch`, recognized by its SHA-256.
 
     Returns:
         The origin for checkpoints and ONNX metadata: name, repository, license, SHA-256 of the file.
 
     Raises:
         ConfigError: a model without known pretrained weights, an unknown file without a name, or an existing run.
-        ModelError: a missing file, other contents than tensors, or other names and shapes than the model's.
+        ModelError: a missing file, other contents than tensors, weights that are not finite, or other names and shapes
+            than the model's.
     """
     data = _bytes(Path(file))
     sha256 = hashlib.sha256(data).hexdigest()
@@ -49,6 +55,8 @@ def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) 
     if finished(run):
         raise ConfigError("a new folder for the run", f"{run} with a checkpoint", "give another --out")
     state = translate(model, _tensors(data, Path(file)))
+    if broken := [key for key, t in state.items() if not t.isfinite().all()]:
+        raise ModelError("finite weights", f"NaN or infinity in {', '.join(broken[:3])}", "get the file again")
     config = TrainConfig.model_validate({"model": {"name": name, "options": options}})
     told = describe(model.origin, sha256)
     write(run, {f"model.{key}": t for key, t in state.items()}, config=config.model_dump(mode="json"), step=0,
@@ -78,7 +86,7 @@ def translate(model: Model, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     origin = model.origin
     assert origin is not None
     names = {ours: _theirs(ours, origin) for ours in model.state_dict()}
-    given = {key.removeprefix("module."): t for key, t in theirs.items()}  # as DataParallel wraps it
+    given = _unwrapped(theirs, set(names.values()))
     given = {key: t for key, t in given.items() if not key.startswith(origin.left)} if origin.left else given
     shapes = {names[key]: t.shape for key, t in model.state_dict().items()}
     for key in shapes.keys() - given.keys():
@@ -86,6 +94,18 @@ def translate(model: Model, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             given[key] = torch.zeros((), dtype=torch.int64)
     check_fit(f"network ({origin.name} of {origin.repository})", shapes, {key: t.shape for key, t in given.items()})
     return {ours: given[name] for ours, name in names.items()}
+
+
+def _unwrapped(theirs: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Remove the prefixes of up to three wrappers if more names then are wanted ones; drop what lacks the prefixes."""
+    best = dict(theirs)
+    for depth in range(1, 4):
+        for prefixes in product(PREFIXES, repeat=depth):
+            prefix = "".join(prefixes)
+            inner = {key[len(prefix) :]: t for key, t in theirs.items() if key.startswith(prefix)}
+            if len(wanted & inner.keys()) > len(wanted & best.keys()):
+                best = inner
+    return best
 
 
 def _theirs(ours: str, origin: Origin) -> str:
@@ -114,8 +134,8 @@ def _tensors(data: bytes, file: Path) -> dict[str, Tensor]:
             f"{file} ('{str(error).splitlines()[0] if str(error) else type(error).__name__}')",
             "save it again: torch.save(model.state_dict(), FILE)",
         ) from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]  # a whole checkpoint, as the Light CNN's authors publish
+    if isinstance(found, dict):  # a whole checkpoint
+        found = next((found[key] for key in WITHIN if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
         raise ModelError("a mapping of names to tensors", f"{type(found).__name__} in {file}", "save the state dict")
     return dict(found)

@@ -34,7 +34,9 @@ class StartConfig(_Frozen):
     """Initialization of a run; by default random weights."""
 
     run: str | None = Field(default=None, description="run folder or checkpoint whose network is taken")
-    agents: bool = Field(default=False, description="take its class weights too; it must have seen the same people")
+    agents: bool = Field(
+        default=False, description="take its class weights too, by people's names; new people start from random ones"
+    )
     freeze: tuple[str, ...] = Field(default=(), description="parameters kept as they are, by the start of their name")
     freeze_until: float = Field(default=1.0, gt=0, le=1, description="fraction of the run after which they learn too")
 
@@ -70,12 +72,18 @@ class DataConfig(_Frozen):
 
 
 class OptimConfig(_Frozen):
-    """SGD with momentum; learning rate and weight decay of each parameter are scaled by `Model.multipliers()`."""
+    """SGD with momentum or AdamW; rate and weight decay of each parameter are scaled by `Model.multipliers()`."""
+
+    algorithm: Literal["sgd", "adamw"] = Field(
+        default="sgd", description="adamw, with decoupled weight decay, for transformers: lr=1e-3, weight_decay=0.05"
+    )
 
     epochs: float = Field(default=7.0, gt=0)
     batch: int = Field(default=64, ge=2)
     lr: float = Field(default=0.1, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of adamw: β₁")
+    nesterov: bool = Field(default=True, description="of sgd; false: PyTorch's plain momentum, as arcface_torch has it")
+    beta: float = Field(default=0.999, ge=0, lt=1, description="of adamw: β₂")
     weight_decay: float = Field(default=5e-4, ge=0)
     class_decay: float = Field(default=5e-4, ge=0, description="weight decay of the class weights")
     scale_decay: float = Field(default=5e-4, ge=0, description="weight decay of a learned scale")
@@ -87,9 +95,12 @@ class OptimConfig(_Frozen):
     power: float = Field(default=2.0, gt=0, description="of poly: (1 - progress)^power")
     convention: Literal["torch", "caffe"] = Field(
         default="torch",
-        description="torch: Nesterov's momentum, times the rate; caffe: plain, each gradient times its own rate",
+        description="of momentum. torch: times the current rate; caffe: no Nesterov, each gradient times its own rate",
     )
     clip: float | None = Field(default=None, gt=0, description="longest gradient, over all parameters together")
+    clip_network: float | None = Field(
+        default=None, gt=0, description="longest gradient of the network alone, without class weights and scale"
+    )
     accumulate: int = Field(default=1, ge=1, description="parts of a batch that go through the network one by one")
     average: float = Field(
         default=0.0, ge=0, lt=1, description="what a running average of the network keeps a step; it is what is used"
@@ -133,6 +144,7 @@ class TrainConfig(_Frozen):
     )
     compile: bool = Field(default=False, description="torch.compile the network; takes a minute or two at the start")
     save_every: int = Field(default=200, ge=1, description="steps between checkpoints")
+    keep: int = Field(default=1, ge=1, description="checkpoints kept, as snapshots for evaluate --snapshots")
 
     @model_validator(mode="after")
     def _whole_batches(self) -> TrainConfig:

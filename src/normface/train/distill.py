@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from ..embed import Embedder
 from ..errors import ConfigError, DataError, InputError, ModelError
 from ..models import Model
 from ..ops import l2_normalize
+from ..ops.reference import directed
 from ..types import InputSpec, Ints
 from .augment import prepare
 from .config import TrainConfig
 from .loader import UNKNOWN, Mixed
 
-CACHE = "teacher.npy"
+CACHE = "teacher-{key}.npy"
 
 
 class Teacher:
@@ -34,7 +36,8 @@ class Teacher:
         path: of the ONNX file, with its InputSpec (`Embedder.load`).
         config: of the run.
         model: the student network.
-        run, count: with `config.distill.views`, embeddings are stored in `run`, for `count` images in each view.
+        run: with `config.distill.views`, embeddings are stored here, in a file named for all that they depend on.
+        images: ids of the run's images [N].
 
     Raises:
         ConfigError: the templates of both models differ by more than a border.
@@ -42,7 +45,7 @@ class Teacher:
         DataError: not enough disk space for the stored embeddings.
     """
 
-    def __init__(self, path: str, config: TrainConfig, model: Model, run: Path, count: int) -> None:
+    def __init__(self, path: str, config: TrainConfig, model: Model, run: Path, images: Sequence[str]) -> None:
         self.embedder, self.config = Embedder.load(path, certified=False), config.distill
         specs = sorted((self.embedder.spec, model.spec), key=lambda spec: spec.width * spec.height)
         self.view_spec: InputSpec = specs[-1]  # the larger crop, which holds the other
@@ -60,7 +63,10 @@ class Teacher:
                 f"a network with the teacher's {dim} dimensions", f"{model.dim}", f"set model.options.dim={dim}"
             )
         self.facts = {"teacher_sha256": self.embedder.sha256}
-        self.kept = _kept(run / CACHE, (self.config.views, count, dim)) if self.config.views else None
+        self.kept = None
+        if self.config.views:
+            cache = run / CACHE.format(key=self._key(config, images))
+            self.kept = _kept(cache, (self.config.views, len(images), dim))
 
     def __call__(
         self, loss: nn.Module, features: Tensor, labels: Tensor, pixels: Tensor, rows: Tensor, view: int
@@ -74,11 +80,19 @@ class Teacher:
             rows, view: number of each image, and of the stored view.
         """
         targets = self.embed(pixels, rows.cpu().numpy(), view).to(features.device)
-        total = self.config.weight * (1 - (l2_normalize(features) * targets).sum(1)).mean()
+        # As the losses on labels: the mean over all ranks' images, of which this rank differentiates its part.
+        near = (1 - (l2_normalize(directed(features)) * targets).sum(1)).mean()
+        total = self.config.weight * dist.total(near) / dist.world()
         known = labels != UNKNOWN
         if self.config.labels and known.any():
             total = total + self.config.labels * loss(features[known], labels[known])
         return total
+
+    def _key(self, config: TrainConfig, images: Sequence[str]) -> str:
+        """Hash of the teacher's weights, the crops it sees, and the random numbers of each view."""
+        spec = self.view_spec.to_json(), self.embedder.spec.to_json()
+        told = [self.embedder.sha256, *spec, config.data.model_dump_json(), str(config.seed), *images]
+        return hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
 
     def embed(self, pixels: Tensor, rows: Ints, view: int) -> Tensor:
         """Return unit embeddings [b, D] of a view, from disk if stored (as 16-bit floats)."""
@@ -100,6 +114,8 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
         if dist.rank() == 0 and not path.exists():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                for other in path.parent.glob(CACHE.format(key="*")):
+                    other.unlink()
                 partial = path.with_suffix(".partial.npy")
                 new = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
                 new[:] = np.nan
@@ -117,9 +133,9 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
     return kept
 
 
-def teacher_of(config: TrainConfig, model: Model, run: Path, count: int) -> Teacher | None:
+def teacher_of(config: TrainConfig, model: Model, run: Path, images: Sequence[str]) -> Teacher | None:
     """Return the teacher in a configuration, if any."""
-    return None if config.distill.teacher is None else Teacher(config.distill.teacher, config, model, run, count)
+    return None if config.distill.teacher is None else Teacher(config.distill.teacher, config, model, run, images)
 
 
 def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Reader | Mixed:

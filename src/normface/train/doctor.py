@@ -134,11 +134,22 @@ def _ending(run: Run) -> Iterator[Diagnosis]:
             "gradient that shortens it",
             f"Lower optim.lr (now {run.config.optim.lr:g}) or lengthen optim.warmup, and train again",
         )  # fmt: skip
-    elif (run.records[-1]["epoch"] or 0) < 0.999 * run.config.optim.epochs:
+        return
+    grown = run.records[-1].get("grown")  # share of the schedules of scale and margin
+    at = "" if grown is None or grown > 0.999 else f", its scale and margin at {grown:.0%} of their growth"
+    if (run.records[-1]["epoch"] or 0) < 0.999 * run.config.optim.epochs:
         yield Diagnosis(
             "unfinished", "note",
-            f"The run is at epoch {run.records[-1]['epoch'] or 0:.3g} of {run.config.optim.epochs:g}",
-            "It was stopped, or is still running", "If it was stopped, continue with --resume",
+            f"The run is at epoch {run.records[-1]['epoch'] or 0:.3g} of {run.config.optim.epochs:g}{at}",
+            "It was stopped, is still running, or validate_on.patience ended it",
+            "If it was stopped, continue with --resume",
+        )  # fmt: skip
+    elif at:
+        yield Diagnosis(
+            "schedule-unfinished", "warning",
+            f"The run ended{at}: the scale is {run.late('scale'):.3g}",
+            "The growth counts steps, and the run has fewer of them; it trained for another loss than the recipe's",
+            "Give fractions of the run: loss.options.growth=0.8, and until=0.8 of the margin Gradual in place of steps",
         )  # fmt: skip
 
 

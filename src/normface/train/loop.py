@@ -26,14 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import dist
+from .. import dist, losses
 from ..atomic import replacing
 from ..checkpoint import ORIGIN, Checkpoint, finished
 from ..data import Reader
 from ..errors import ConfigError, DataError, TrainingError
+from ..losses.steps import grown
+from ..ops.reference import widened
 from . import memory
 from .augment import augment, prepare
-from .config import OptimConfig, TrainConfig, parse_config
+from .config import ModelConfig, OptimConfig, TrainConfig, parse_config
 from .distill import Teacher, mixed, teacher_of
 from .doctor import ENOUGH, Run, in_training
 from .loader import UNKNOWN, Batches, Mixed
@@ -45,6 +47,7 @@ from .validation import BEST, Validation, hold_out
 log = logging.getLogger("normface")
 # A median loss, over so many steps (or of the one that is to be saved), that ends the run: so many times the first.
 LATELY, WORSE = 10, 10
+PEOPLE = "people.json"  # names of the classes, in their order
 
 
 class Progress(Protocol):
@@ -104,15 +107,18 @@ def train(
         TrainingError: the loss or a weight is not finite, or the loss has diverged.
     """
     memory.keep()
-    reader, apart = hold_out(_enough_images(reader, config.data.min_images), config)
+    config = _with_network(config, run if resume else None)
+    reader, left_out = _enough_images(reader, config.data.min_images)
+    reader, apart = hold_out(reader, config)
     state = State(config, len(reader.identities))
     images = mixed(config, reader, unlabelled)
-    teacher = teacher_of(config, state.model, run, len(images))
+    teacher = teacher_of(config, state.model, run, images.ids.tolist())
     batches = Batches(images, teacher.view_spec if teacher else state.model.spec, config.data,
                       batch=config.optim.batch, seed=config.seed, part=(dist.rank(), dist.world()),
                       views=config.distill.views)  # fmt: skip
-    facts = _data_facts(images) | (teacher.facts if teacher else {})
-    start, facts = _restore(run, state, facts) if resume else _begin(run, state, facts)
+    facts = _data_facts(images) | left_out | (teacher.facts if teacher else {})
+    people = reader.identities.tolist()
+    start, facts = _restore(run, state, facts) if resume else _begin(run, state, facts, people)
     done = start
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
@@ -127,7 +133,7 @@ def train(
         for batch in batches.run(start, start if enough else total, state.device):
             state.set_rate(rates[done], rates[done - 1] if done else None)
             torch.manual_seed(hash((config.seed, done, dist.rank())) % 2**63)  # dropout, after a stop as without one
-            loss, features = learn(state, batch, teacher, batches.view(done))
+            loss, features = learn(state, batch, teacher, batches.view(done), (done + 1) / total)
             state.step(done / total)
 
             done += 1
@@ -138,6 +144,7 @@ def train(
                 "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
                 **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
+                **({} if (share := grown(state.loss)) is None else {"grown": share}),
             }  # fmt: skip
             if done % EVERY == 0:
                 measured |= _memory(state.device)
@@ -150,18 +157,20 @@ def train(
             if logs:
                 logs.write(done, measured)
             due = done % config.save_every == 0 or done == total
-            if (lost := _diverged(recent, limit, 1 if due else LATELY)) is not None:  # the last checkpoint stands
-                raise TrainingError(
-                    lost, f"{loss:.4g} at step {done} of {total}",
-                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train again",
-                )  # fmt: skip
+            lost = _diverged(recent, limit, 1 if due else LATELY)
             if done % EVERY == 0 and config.distill.labels:
                 looks.append({"step": done, **measured})
                 if logs and len(looks) % ENOUGH == 0:
                     _warn(Run(config, looks), logs)
             if progress and logs:
                 progress(done, total, measured)
-            asked = bool(dist.maximum(torch.tensor(float(stop.is_set()))))  # of any rank
+            # What one rank decides, all do: a rank that stopped alone would leave the others waiting.
+            asked, ended = dist.maximum(torch.tensor([stop.is_set(), lost is not None], dtype=torch.float32)).tolist()
+            if ended:  # the last checkpoint stands
+                raise TrainingError(
+                    lost or "a finite loss on every rank", f"{loss:.4g} at step {done} of {total}",
+                    f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train again",
+                )  # fmt: skip
             if due or asked or enough:
                 if logs:
                     logs.flush()  # a process killed after the save still has all steps before it
@@ -172,9 +181,12 @@ def train(
     return Outcome(done, done if enough else total, speed, sum(recent) / len(recent) if recent else None)
 
 
-def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view: int) -> tuple[float, Tensor]:
-    """Compute the gradients of a batch. Returns its loss and its features [b, D]."""
+def learn(
+    state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view: int, progress: float = 0.0
+) -> tuple[float, Tensor]:
+    """Compute the gradients of a batch at a fraction of the run. Returns its loss and its features [b, D]."""
     state.optimizer.zero_grad()
+    losses.progress(state.loss, progress)
     parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
     value, found = 0.0, []
     for number, (crops, labels, numbers, rows) in enumerate(parts, 1):
@@ -182,7 +194,7 @@ def learn(state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view
         x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
         with state.not_yet_summed() if number < len(parts) else nullcontext():
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
-                features = state.net(x).float()
+                features = widened(state.net(x))
             if teacher:
                 loss = teacher(state.loss, features, labels, pixels, rows, view)
             else:
@@ -240,15 +252,22 @@ def rate_factor(config: OptimConfig, progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup))
 
 
-def _enough_images(reader: Reader, least: int) -> Reader:
-    """Select people with at least this many images. Raises DataError for fewer than two of them."""
+def _enough_images(reader: Reader, least: int) -> tuple[Reader, dict[str, Any]]:
+    """Select people with at least this many images, and count the others. Raises DataError for fewer than two."""
     counts = np.bincount(reader.labels, minlength=len(reader.identities))
     if (counts >= least).sum() < 2:
         raise DataError(
             f"at least 2 people with {least} images or more", f"{(counts >= least).sum()}",
             "add people, or lower data.min_images",
         )  # fmt: skip
-    return reader.select(np.flatnonzero(counts[reader.labels] >= least))
+    kept = counts[reader.labels] >= least
+    people, images = int(((counts > 0) & (counts < least)).sum()), int((~kept).sum())
+    if people and dist.rank() == 0:
+        log.warning(
+            "%s of %s people left out: they have fewer than %d images (%s images in all); set data.min_images=1 to "
+            "keep them", f"{people:,}", f"{len(counts):,}", least, f"{images:,}",
+        )  # fmt: skip
+    return reader.select(np.flatnonzero(kept)), {"left_out": {"people": people, "images": images}}
 
 
 def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
@@ -256,7 +275,7 @@ def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
     return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
 
 
-def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def _begin(run: Path, state: State, facts: dict[str, Any], people: list[str]) -> tuple[int, dict[str, Any]]:
     """Prepare a new run. Returns 0 steps done, and facts with the origin of its initial weights."""
     config = state.config
     if finished(run):
@@ -268,12 +287,16 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
                 "distill from it instead: normface train distill --set distill.teacher=FILE.onnx",
             )  # fmt: skip
         origin = Checkpoint.read(config.start.run)
-        if config.start.agents and {**origin.facts, **facts} != origin.facts:
-            raise DataError(
-                f"the people of {config.start.run} ({origin.facts['classes']})", f"others ({facts['classes']})",
-                "train on the same --crops, or set start.agents=false",
-            )  # fmt: skip
-        state.start_from(origin, agents=config.start.agents)
+        state.start_from(origin)
+        if config.start.agents:
+            theirs = _people(origin, people, facts)
+            if not (common := state.start_agents(origin, theirs, people)):
+                raise DataError(
+                    f"people of {config.start.run}, such as {theirs[0]!r}", f"none among {len(people)}",
+                    "train on crops of the same people, or set start.agents=false",
+                )  # fmt: skip
+            if dist.rank() == 0:
+                log.info("%d people keep their class weights, %d are new", common, len(people) - common)
         facts = facts | _origin(origin)
     elif config.start.agents:
         raise ConfigError("start.run with start.agents", "start.agents alone", "set start.run to the run to start from")
@@ -282,9 +305,33 @@ def _begin(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[st
             shutil.rmtree(run / BEST, ignore_errors=True)  # of a run that was stopped before its first checkpoint
             with replacing(run / "config.json") as temporary:
                 temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            with replacing(run / PEOPLE) as temporary:
+                temporary.write_text(json.dumps(people, ensure_ascii=False) + "\n", encoding="utf-8")
             with replacing(run / "environment.json") as temporary:
                 temporary.write_text(json.dumps(_environment(state) | {"data": facts}, indent=2) + "\n", "utf-8")
     return 0, facts
+
+
+def _with_network(config: TrainConfig, resumed: Path | None) -> TrainConfig:
+    """Take the network of the run to start from, if the configuration names none."""
+    source = resumed or config.start.run
+    if config.start.run is None or "model" in config.model_fields_set or str(source).endswith(".onnx"):
+        return config
+    assert source is not None
+    return config.model_copy(update={"model": ModelConfig(**Checkpoint.read(source).config["model"])})
+
+
+def _people(origin: Checkpoint, people: list[str], facts: Mapping[str, Any]) -> list[str]:
+    """Return the names of another run's classes. Raises DataError if it kept none, and its images are not these."""
+    folder = next((each for each in origin.folder.parents if (each / PEOPLE).is_file()), None)
+    if folder is not None:
+        return list(json.loads((folder / PEOPLE).read_text(encoding="utf-8")))
+    if any(origin.facts.get(name) != facts.get(name) for name in ("classes", "ids_sha256")):
+        raise DataError(
+            f"the people of {origin.folder} ({origin.facts['classes']}), a run that keeps no names",
+            f"others ({facts['classes']})", "train on the same --crops, or set start.agents=false",
+        )  # fmt: skip
+    return people
 
 
 def _origin(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -316,7 +363,7 @@ def _restore(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[
     if different:
         raise ConfigError(f"the configuration of {run}", "; ".join(different), "resume with the same recipe")
     facts = facts | _origin(checkpoint)
-    if checkpoint.facts != facts:
+    if any(facts.get(name) != fact for name, fact in checkpoint.facts.items()):
         raise DataError(
             f"the images the run began with ({checkpoint.facts['images']})", f"others ({facts['images']})",
             "resume with the same --crops",

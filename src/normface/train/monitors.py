@@ -21,6 +21,7 @@ from ..ops import l2_normalize
 
 EVERY = 10  # steps from one look to the next; 0.06 to 0.4 % of smallresnet's time at 100 to 10,572 classes (one thread)
 SAMPLES = 64  # of a batch, compared with every agent: for means that is enough
+TILE = 4096  # classes compared at a time: nothing of the size of all class weights is made
 WINDOW = 256  # recent features, and class weights, whose effective rank is taken
 
 
@@ -67,40 +68,73 @@ class Monitors:
             cosines = unit_SD @ unit_SD.T
             own = y_S[:, None] == y_S
             other, own = ~own, own.fill_diagonal_(False)
+            distances = 2 - 2 * cosines
+            figures |= {
+                "genuine_angle": _degrees(cosines[own]).mean(),
+                "nearest_angle": _degrees(cosines.masked_fill(~other, -torch.inf).amax(1)[other.any(1)]).mean(),
+            }
+            if (margin := _margin(self.part)) is not None:
+                figures["active_negatives"] = _active(self.part, distances, own, other, margin)
         else:
-            weights = weights.float()
-            cosines = self._products(unit_SD, l2_normalize(weights))
-            own = functional.one_hot(y_S, self.num_classes).bool()
-            other = ~own
-            nearest = cosines.argmax(1) == y_S
-            figures |= {"class_weight_norm": weights.norm(dim=1).mean(), "accuracy": nearest.float().mean()}
+            seen, margin = self._classes(x_SD, unit_SD, y_S, weights), _margin(self.part)
+            figures |= seen
             found |= {"classes": self.num_classes, "agents_rank": effective_rank(l2_normalize(_spread(weights)))}
-        distances = 2 - 2 * cosines
-        figures |= {
-            "genuine_angle": _degrees(cosines[own]).mean(),
-            "nearest_angle": _degrees(cosines.masked_fill(~other, -torch.inf).amax(1)[other.any(1)]).mean(),
-        }
-        margin = _margin(self.part)
-        if weights is not None:
-            found |= self._proposition_3(step, distances[own].mean().item(), margin)
-        if margin is not None:
-            figures["active_negatives"] = _active(self.part, distances, own, other, margin)
-        if isinstance(self.part, CosineSoftmax) and weights is not None:
-            scale, normalize = max(float(self.part.scale), LEAST_SCALE), self.part.normalize
-            logits = self._products(
-                unit_SD if normalize in ("both", "features") else x_SD,
-                l2_normalize(weights) if normalize in ("both", "weights") else weights,
-            )
-            figures["wrong_mass"] = 1 - (scale * logits).softmax(1)[own].mean()
-            found["scale"] = scale
-            # A loss that leaves other classes out of the sum may fall below the bound.
-            if normalize == "both" and math.isfinite(scale) and getattr(self.part, "exclude_above", None) is None:
-                found["bound"] = self.share * theory.loss_lower_bound(self.num_classes, scale)
+            found |= self._proposition_3(step, figures.pop("own_distance").item(), margin)
+            if isinstance(self.part, CosineSoftmax):
+                found["scale"] = scale = max(float(self.part.scale), LEAST_SCALE)
+                # A loss that leaves other classes out of the sum may fall below the bound.
+                whole = self.part.normalize == "both" and self.part.exclude_above is None
+                if whole and math.isfinite(scale):
+                    found["bound"] = self.share * theory.loss_lower_bound(self.num_classes, scale)
         return found | {name: value.item() for name, value in figures.items()}
 
-    def _products(self, x_SD: Tensor, w: Tensor) -> Tensor:
-        """x·w [S, C], the largest of each class's weights."""
-        return functional.linear(x_SD, w).view(len(x_SD), self.num_classes, -1).amax(2)
+    def _classes(self, x_SD: Tensor, unit_SD: Tensor, y_S: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Figures of samples against all class weights [C·K, D], tile by tile."""
+        each, margin, part = len(weights) // self.num_classes, _margin(self.part), self.part
+        normalize = part.normalize if isinstance(part, CosineSoftmax) else "both"
+        side_SD = unit_SD if normalize in ("both", "features") else x_SD
+        own_S, logit_S, nearest_S, rest_S = (unit_SD.new_full((len(y_S),), -torch.inf) for _ in range(4))
+        lengths = weights.new_zeros(())
+        for at in range(0, self.num_classes, TILE):
+            tile = weights[at * each : (at + TILE) * each].float()
+            unit = l2_normalize(tile)
+            lengths += tile.norm(dim=1).sum()
+            cosines_ST = functional.linear(unit_SD, unit).view(len(y_S), -1, each).amax(2)
+            side = unit if normalize in ("both", "weights") else tile
+            logits_ST = functional.linear(side_SD, side).view(len(y_S), -1, each).amax(2)
+            here = ((y_S >= at) & (y_S < at + cosines_ST.shape[1])).nonzero()[:, 0]
+            place = here, y_S[here] - at
+            own_S[here], logit_S[here] = cosines_ST[place], logits_ST[place]
+            cosines_ST[place] = -torch.inf
+            nearest_S = torch.maximum(nearest_S, cosines_ST.amax(1))
+            if isinstance(part, CosineSoftmax):
+                logits_ST[place] = -torch.inf
+                scale = max(float(part.scale), LEAST_SCALE)
+                rest_S = torch.logaddexp(rest_S, (scale * logits_ST).logsumexp(1))
+        distance_S = 2 - 2 * own_S
+        figures = {
+            "class_weight_norm": lengths / len(weights), "accuracy": (own_S > nearest_S).float().mean(),
+            "genuine_angle": _degrees(own_S).mean(), "nearest_angle": _degrees(nearest_S).mean(),
+            "own_distance": distance_S.mean(),
+        }  # fmt: skip
+        if isinstance(part, CosineSoftmax):
+            figures["wrong_mass"] = torch.sigmoid(rest_S - scale * logit_S).mean()
+        if margin is not None:
+            level_S = margin + distance_S if isinstance(part, CTriplet) else torch.full_like(distance_S, margin)
+            figures["active_negatives"] = self._share_within(unit_SD, y_S, weights, level_S)
+        return figures
+
+    def _share_within(self, unit_SD: Tensor, y_S: Tensor, weights: Tensor, level_S: Tensor) -> Tensor:
+        """Share of the other classes' agents nearer than a squared distance per sample."""
+        each, count = len(weights) // self.num_classes, unit_SD.new_zeros(())
+        for at in range(0, self.num_classes, TILE):
+            tile = l2_normalize(weights[at * each : (at + TILE) * each].float())
+            cosines_ST = functional.linear(unit_SD, tile).view(len(y_S), -1, each).amax(2)
+            near_ST = 2 - 2 * cosines_ST < level_S[:, None]
+            here = ((y_S >= at) & (y_S < at + near_ST.shape[1])).nonzero()[:, 0]
+            near_ST[here, y_S[here] - at] = False
+            count += near_ST.sum()
+        return count / (len(y_S) * (self.num_classes - 1))
 
     def _proposition_3(self, step: int, now: float, margin: float | None) -> dict[str, float]:
         if math.isfinite(now):
@@ -167,9 +201,7 @@ def _configured(loss: nn.Module, margin: float) -> float:
 
 
 def _active(loss: nn.Module, d: Tensor, own: Tensor, other: Tensor, margin: float) -> Tensor:
-    """Share of the negatives within the margin: of the sample, or (triplets) of its own agent's or positives' reach."""
-    if isinstance(loss, CTriplet):
-        return (d < margin + d[own][:, None])[other].float().mean()
+    """Share of the negatives within the margin: of the sample, or (triplets) of its positives' reach."""
     if isinstance(loss, Triplet):
         pushed = d[:, None, :] < margin + d[:, :, None]  # [anchor, positive, negative]
         return pushed[own[:, :, None] & other[:, None, :]].float().mean()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,10 +22,15 @@ from ..cpu import processor
 from ..errors import ConfigError, ModelError, TrainingError
 from ..losses import LOSSES
 from ..models import Model
+from ..ops import l2_normalize
 from ..types import ClassShard
 from .config import OptimConfig, TrainConfig
 from .data_parallel import data_parallel
 from .sgd import RowSGD
+
+# Of an optimizer's state → in checkpoints.
+SLOTS = {"momentum_buffer": "momentum", "exp_avg": "first", "exp_avg_sq": "second", "step": "count"}
+CLASS_ROWS = "weight", "centers"  # parameters of losses with rows for each class
 
 
 class State:
@@ -72,7 +78,9 @@ class State:
             for part, module in self.loss.named_modules()
             for name, options in getattr(module, "group_options", {}).items()
         }
-        self.optimizer = _sgd(self.parameters, optim, own)
+        self.optimizer = _optimizer(self.parameters, optim, own)
+        if optim.algorithm == "adamw" and any(getattr(part, "sample", 1) < 1 for part in self.loss.modules()):
+            raise ConfigError("optim.algorithm=sgd with a loss that samples classes", "adamw", "change one of them")
         self.frozen = [p for name, p in self.parameters.items() if name.startswith(config.start.freeze or "\0")]
         unknown = [f for f in config.start.freeze if not any(name.startswith(f) for name in self.parameters)]
         if unknown:
@@ -104,6 +112,8 @@ class State:
         if progress < self.config.start.freeze_until:
             for p in self.frozen:
                 p.grad = None
+        if self.config.optim.clip_network:
+            self._clip(self.config.optim.clip_network, "model.")
         if self.config.optim.clip:
             self._clip(self.config.optim.clip)
         self.optimizer.step()
@@ -114,11 +124,12 @@ class State:
         """Delay summing gradients over ranks to a later part of the batch."""
         return self.net.no_sync() if isinstance(self.net, DistributedDataParallel) else nullcontext()
 
-    def _clip(self, limit: float) -> None:
-        """Clip the norm of the gradient of all parameters, including the classes of all ranks, to `limit`."""
+    def _clip(self, limit: float, prefix: str = "") -> None:
+        """Clip the norm of the gradient of parameters with a prefix, including the classes of all ranks, to `limit`."""
         whole, shared = (torch.zeros((), device=self.device) for _ in range(2))
         sharded = {name for name, t in self.tensors().items() if isinstance(t, RowShard)}
-        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        chosen = {name: p for name, p in self.parameters.items() if name.startswith(prefix)}
+        found = {name: p.grad for name, p in chosen.items() if p.grad is not None}
         for name, gradient in found.items():
             square = (gradient.coalesce().values() if gradient.is_sparse else gradient).float().square().sum()
             if name in sharded:
@@ -130,24 +141,23 @@ class State:
             gradient.mul_((limit / length).clamp(max=1))
 
     def tensors(self) -> dict[str, Tensor | RowShard]:
-        """Return all tensors of a checkpoint: "model.…", "loss.…" and "momentum.…"."""
+        """Return all tensors of a checkpoint: "model.…", "loss.…", and the optimizer's, such as "momentum.…"."""
         found: dict[str, Tensor | RowShard] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
         if self.average:
             found |= {f"average.{name}": t for name, t in self.average.module.state_dict().items()}
             found["averaged"] = self.average.n_averaged
-        for name, parameter in self.parameters.items():
-            if "momentum_buffer" in self.optimizer.state[parameter]:
-                found[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        for (name, parameter), (slot, prefix) in product(self.parameters.items(), SLOTS.items()):
+            if slot in self.optimizer.state[parameter]:
+                found[f"{prefix}.{name}"] = self.optimizer.state[parameter][slot]
         for part, module in self.loss.named_modules():
             shard: ClassShard | None = getattr(module, "shard", None)
-            if shard is None or not isinstance(getattr(module, "weight", None), Tensor):
+            if shard is None:
                 continue
-            for kind in ("loss", "momentum.loss"):
-                name = ".".join(filter(None, (kind, part, "weight")))
-                if name in found:
-                    rows = found[name]
-                    assert isinstance(rows, Tensor)
+            for kind, rows_of in product(("loss", *(f"{prefix}.loss" for prefix in SLOTS.values())), CLASS_ROWS):
+                name = ".".join(filter(None, (kind, part, rows_of)))
+                rows = found.get(name)
+                if isinstance(rows, Tensor) and rows.ndim:
                     each = len(rows) // (shard.stop - shard.start)
                     found[name] = RowShard(rows, shard.start * each, shard.total * each)
         return found
@@ -162,33 +172,51 @@ class State:
                         "finite weights", f"NaN or infinity in {name} after step {step}",
                         f"lower optim.lr (now {self.config.optim.lr}); the previous checkpoint is intact",
                     )  # fmt: skip
-        write(run, tensors, config=self.config.model_dump(mode="json"), step=step, facts=facts)
+        keep = self.config.keep
+        write(run, tensors, config=self.config.model_dump(mode="json"), step=step, facts=facts, keep=keep)
 
-    def start_from(self, checkpoint: Checkpoint, *, agents: bool) -> None:
-        """Load the network of another run and, with `agents`, its class weights into every loss that has some.
-
-        Raises ModelError if they do not fit.
-        """
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Load the network of another run. Raises ModelError if it does not fit."""
         load_state(self.model, checkpoint.part("model"), f"model {self.config.model.name!r}")
-        if not agents:
-            return
-        theirs = [name for name in checkpoint.layout if name.startswith("loss.") and name.endswith("weight")]
-        shapes = [list(checkpoint.layout[name].shape) for name in theirs]
+
+    @torch.no_grad()
+    def start_agents(self, checkpoint: Checkpoint, theirs: Sequence[str], people: Sequence[str]) -> int:
+        """Copy another run's class weights into every loss that has some, by the people's names.
+
+        Args:
+            theirs, people: names in the order of the classes, there and here.
+
+        Returns the number of people found. Raises ModelError if the weights do not fit.
+        """
+        names = [name for name in checkpoint.layout if name.startswith("loss.") and name.endswith("weight")]
         ours = {n: t for n, t in self.tensors().items() if n.startswith("loss.") and n.endswith("weight")}
-        if not theirs or not ours or any(list(t.shape) != shapes[0] for t in ours.values()):
+        given = checkpoint.layout[names[0]].shape if names else (0, 0)
+        each = given[0] // max(len(theirs), 1)
+        if not each or not ours or any(t.shape != (len(people) * each, given[1]) for t in ours.values()):
             raise ModelError(
-                f"class weights {[list(t.shape) for t in ours.values()]}", f"{shapes}",
-                "set start.agents=false for random ones",
+                f"class weights {[list(t.shape) for t in ours.values()]} of {len(people)} people",
+                f"{list(given)} of {len(theirs)}", "set start.agents=false for random ones",
             )  # fmt: skip
+        weights = checkpoint.part("loss")[names[0].removeprefix("loss.")].view(len(theirs), each, -1)
+        place = {name: row for row, name in enumerate(theirs)}
+        common = [(new, place[name]) for new, name in enumerate(people) if name in place]
+        # New people are drawn anew: under one seed this run's rows are those that the other one began with.
+        generator = torch.Generator().manual_seed(self.config.seed + 2**31)
+        rows = l2_normalize(torch.randn(len(people), *weights.shape[1:], generator=generator))
+        for new, old in common:
+            rows[new] = weights[old]
         for t in ours.values():
-            checkpoint.fill({theirs[0]: t})
+            held, start = (t.tensor, t.start) if isinstance(t, RowShard) else (t, 0)
+            held.copy_(rows.flatten(0, 1)[start : start + len(held)])
+        return len(common)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint of any number of ranks. Raises ModelError if it does not fit."""
-        for name, parameter in self.parameters.items():
-            if f"momentum.{name}" in checkpoint.layout:
+        for (name, parameter), (slot, prefix) in product(self.parameters.items(), SLOTS.items()):
+            if f"{prefix}.{name}" in checkpoint.layout:
                 # The strides follow the parameter (channels last), or the next step sums in another order.
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter)
+                empty = torch.zeros(()) if slot == "step" else torch.empty_like(parameter)
+                self.optimizer.state[parameter][slot] = empty
         tensors = self.tensors()
         for part, what in (("model", f"model {self.config.model.name!r}"), ("loss", f"loss {self.config.loss.name!r}")):
             own = {name: t.shape for name, t in tensors.items() if name.startswith(f"{part}.")}
@@ -223,7 +251,9 @@ def _check_compiler(device: torch.device) -> None:
         raise ConfigError("a C++ compiler for compile=true", f"no {compiler}", "install it, or set compile=false")
 
 
-def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]) -> RowSGD:
+def _optimizer(
+    parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]
+) -> torch.optim.Optimizer:
     """Build parameter groups by learning rate and weight decay; class weights and scale each have their own decay.
 
     Args:
@@ -238,5 +268,7 @@ def _sgd(parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mappi
         {"params": members, "weight_decay": decay, "rate_factor": factor, "lr": config.lr * factor}
         for (decay, factor), members in groups.items()
     ]
-    nesterov = config.momentum > 0 and config.convention == "torch"
+    if config.algorithm == "adamw":
+        return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, config.beta))
+    nesterov = config.momentum > 0 and config.nesterov and config.convention == "torch"
     return RowSGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from .. import dist
 from ..checkpoint import Checkpoint, finished
 from ..data import Reader
 from ..embed import Embedder, Network
 from ..embed.pytorch import torch_runner
 from ..errors import DataError
 from ..protocols import metrics
-from ..types import ScoreSet
+from ..protocols.tally import tally_all_pairs
+from ..types import Floats
 from .config import TrainConfig
 from .state import State
 
@@ -50,6 +53,9 @@ def hold_out(reader: Reader, config: TrainConfig) -> tuple[Reader, Reader | None
 class Validation:
     """TAR at FAR 0.1 % and EER over all comparisons of the held-out images; stores the best network in RUN/best.
 
+    Comparisons are streamed, never all held; the EER is exact to a bin of 0.001. Ranks share the embedding, and the
+    first rank's figures decide for all.
+
     Args:
         steps: per epoch.
     """
@@ -57,8 +63,6 @@ class Validation:
     def __init__(self, config: TrainConfig, reader: Reader, run: Path, *, steps: int) -> None:
         self.config, self.reader, self.folder = config.validate_on, reader, run / BEST
         self.interval = max(1, round(config.validate_on.every * steps))
-        one, other = np.triu_indices(len(reader), k=1)
-        self.pairs, self.same = (one, other), reader.labels[one] == reader.labels[other]
 
     def due(self, done: int, total: int) -> bool:
         """Return True if validation is due after this many steps."""
@@ -70,12 +74,11 @@ class Validation:
         training = model.training
         model.eval()
         network = Network(torch_runner(model), state.model.spec, sha256="")
-        vectors = Embedder(network).embed(self.reader, mirror="none").vectors
+        vectors = self._embed(Embedder(network), model.dim)
         model.train(training)
-        one, other = self.pairs
-        cosines = (vectors @ vectors.T)[one, other].astype(np.float64)
-        curve = metrics.roc(ScoreSet(cosines, self.same, np.zeros(len(cosines), np.int64)))
-        found = {"validation_tar": float(curve.tar[metrics.at_far(curve, FAR)]), "validation_eer": metrics.eer(curve)}
+        curve = tally_all_pairs(vectors, self.reader.labels, FAR).roc()
+        figures = torch.tensor([curve.tar[metrics.at_far(curve, FAR)], metrics.eer(curve)], dtype=torch.float64)
+        found = dict(zip(("validation_tar", "validation_eer"), dist.first(figures).tolist(), strict=True))
         best = self._best()
         if best is None or found["validation_tar"] > best[0]:
             state.save(self.folder, done, {**facts, **found})
@@ -88,9 +91,19 @@ class Validation:
             return False
         return (done - best[1]) // self.interval >= self.config.patience
 
+    def _embed(self, embedder: Embedder, dim: int) -> Floats:
+        """Embed the images, each rank an even part. Returns all unit vectors [N, D] on every rank."""
+        count = len(self.reader)
+        each = -(-count // dist.world())
+        mine = np.arange(dist.rank() * each, min((dist.rank() + 1) * each, count))
+        vectors = np.zeros((each, dim), np.float32)
+        if len(mine):
+            vectors[: len(mine)] = embedder.embed(self.reader.select(mine), mirror="none").vectors
+        return dist.gather(torch.from_numpy(vectors)).numpy()[:count]
+
     def _best(self) -> tuple[float, int] | None:
-        """Return the best TAR so far and its step, from disk, so that it survives resuming."""
-        if not finished(self.folder):
-            return None
-        best = Checkpoint.read(self.folder)
-        return best.facts["validation_tar"], best.step
+        """Return the best TAR so far and its step, from the first rank's disk, so that it survives resuming."""
+        kept = Checkpoint.read(self.folder) if dist.rank() == 0 and finished(self.folder) else None
+        figures = [kept.facts["validation_tar"], kept.step] if kept else [-1, 0]
+        tar, step = dist.first(torch.tensor(figures, dtype=torch.float64)).tolist()
+        return None if tar < 0 else (tar, int(step))
