@@ -149,6 +149,13 @@ def test_bytes_that_are_no_http(listening_once):
     assert httpx.get(f"{listening_once}/healthz", timeout=GUARD).status_code == 200
 
 
+@pytest.mark.parametrize(("proxy", "statuses"), [("192.0.2.1", [200, 429]), ("10.0.0.0/8, 127.0.0.0/8", [200, 200])])
+def test_forwarded_addresses_are_believed_of_named_proxies_alone(listening, proxy, statuses):
+    url = listening(proxy=proxy, rate=0.001)  # one request of a caller, then none for long
+    callers = [{"x-forwarded-for": f"203.0.113.{number}"} for number in range(2)]
+    assert [httpx.get(f"{url}/metrics", headers=each, timeout=GUARD).status_code for each in callers] == statuses
+
+
 def test_a_taken_port(listening_once):
     with pytest.raises(ConfigError, match=r"to listen on 127\.0\.0\.1"):
         server._bind("127.0.0.1", urlsplit(listening_once).port)
