@@ -220,6 +220,19 @@ def test_a_gallery_that_can_no_longer_be_written(client, service, faces):
     assert client.get("/readyz").json() == {"ready": True, "warnings": []}
 
 
+def test_a_gallery_file_that_vanishes(model, tmp_path, faces):
+    settings = Settings(model=model, gallery=f"file:{tmp_path / 'people.db'}")
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        assert client.get("/readyz").status_code == 200
+        (tmp_path / "people.db").rename(tmp_path / "elsewhere.db")
+        state = client.get("/readyz")
+        assert (state.status_code, state.json()["ready"]) == (503, False)
+        assert "removed or replaced" in state.json()["warnings"][0]
+        assert client.get("/v1/people").status_code == 503
+        (tmp_path / "elsewhere.db").rename(tmp_path / "people.db")
+        assert client.get("/readyz").status_code == 200
+
+
 def test_a_model_file_that_vanishes(tmp_path, faces):
     model = write_model(tmp_path / "m.onnx")
     with TestClient(create_app(Settings(model=model)), base_url="http://127.0.0.1") as client:

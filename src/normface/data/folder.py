@@ -18,7 +18,7 @@ from ..errors import DataError
 from .decoding import EXTENSIONS, extension
 from .formats import READERS, Format
 from .images import Images, Record, by_name
-from .listed import Listed, beside
+from .listed import ImageList, beside
 from .source import Source, open_source
 
 _log = logging.getLogger("normface")
@@ -56,7 +56,7 @@ def open_folder(path: str | Path, strict: bool = False, label: str | None = None
     names = [name for name in images if "/" in name]
     if not names:
         if labels := beside(source.path):
-            return Images(Listed(labels, label), strict=strict)
+            return Images(ImageList(labels, label), strict=strict)
         raise DataError(
             f"one folder of images per person in {source.path}",
             f"{len(images)} images and no folder of them" if images else f"no image among {len(source.names)} files",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 import numpy as np
@@ -129,9 +130,9 @@ class FaceGallery:
     ) -> list[tuple[FaceRecord, list[Match]]]:
         """Return each face in a photograph with the k people most similar to it. Raises FaceError for no face."""
         seen, name = self._see(photograph, faces, aligned, order), name_of(photograph)
+        search = partial(self.gallery.search, k=k, tag=tag, threshold=threshold)
         return [
-            (each, [covered(match, [each], [name], anyway=anyway) for match in self.gallery.search(each.vector, k)])
-            for each in seen
+            (each, [covered(match, [each], [name], anyway=anyway) for match in search(each.vector)]) for each in seen
         ]
 
     def verify(

@@ -108,7 +108,7 @@ class Store:
                 self._open()
             except DiskFull:
                 self._reserve().unlink(missing_ok=True)
-                self._connections.clear()
+                self._disconnect()
                 self._open()
         except BaseException:
             self.close()
