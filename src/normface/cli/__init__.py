@@ -18,8 +18,8 @@ from ..errors import ConfigError, NormfaceError
 from ..registry import meant
 
 VERBS = (
-    "demo fetch align data pack models adopt train evaluate calibrate compare export embed verify enrol search forget "
-    "people gallery serve keys bound doctor figures"
+    "demo fetch align data pack models adopt train evaluate calibrate compare export embed verify group enrol search "
+    "forget people gallery serve keys bound doctor figures"
 ).split()
 GROUPS = {
     "data": ("Check training data.", "check"),

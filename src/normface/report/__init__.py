@@ -10,17 +10,18 @@ from .wording import certified_rates, estimate, evidence
 
 if TYPE_CHECKING:
     from .first_screen import Row, Verified, percent, points, story
-    from .photographs import render_photographs, thumbnails
+    from .photographs import render_faces, render_photographs, thumbnails
     from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
 
 __all__ = [
-    "Row", "Verified", "certified_rates", "comparison_json", "estimate", "evidence", "percent", "points", "render_html",
-    "render_markdown", "render_photographs", "story", "thumbnails", "write_comparison", "write_folder", "write_report",
+    "Row", "Verified", "certified_rates", "comparison_json", "estimate", "evidence", "percent", "points",
+    "render_faces", "render_html", "render_markdown", "render_photographs", "story", "thumbnails", "write_comparison",
+    "write_folder", "write_report",
 ]  # fmt: skip
 
 __getattr__ = attach(  # for a sentence nobody needs what makes pages
     __name__,
     first_screen="Row Verified percent points story",
-    photographs="render_photographs thumbnails",
+    photographs="render_faces render_photographs thumbnails",
     render="comparison_json render_html render_markdown write_comparison write_folder write_report",
 )

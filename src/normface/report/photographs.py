@@ -35,6 +35,14 @@ def render_photographs(
     )
 
 
+def render_faces(title: str, facts: Mapping[str, str], faces: Sequence[tuple[str, str, str]]) -> str:
+    """Render a page with `facts` and a picture for each face: (file of the picture, target of its link, caption).
+
+    Files and targets are paths relative to the page's folder, which the pictures must lie in or beside.
+    """
+    return pages.render("faces.html", title=title, facts=facts, faces=faces)
+
+
 def thumbnails(crops: Path) -> Callable[[str], bytes | None]:
     """Return a function from ids to small JPEGs of aligned crops; None for unknown ids."""
     import simplejpeg

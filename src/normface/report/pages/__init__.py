@@ -6,6 +6,7 @@ import re
 from base64 import b64encode
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,6 +33,7 @@ def _environment() -> Environment:
         "base64": _base64,
         "breakable": _breakable,
         "commands": _commands,
+        "href": _href,
         "printable": _printable,
     }
     return environment
@@ -55,6 +57,11 @@ def _commands(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _href(path: str) -> str:
+    """Quote a relative path for a link."""
+    return quote(path.encode("utf-8", "surrogateescape"))
 
 
 def _printable(text: str) -> str:
