@@ -20,10 +20,11 @@ from .errors import ConfigError, ModelError
 Numbers = NDArray[np.floating[Any]]
 Rows = tuple[tuple[float, ...], ...]
 
-# Signal → what is wrong below its range, above it, and what to do. `faces.signals` measures them.
+# Signal → what is wrong below its range, above it, and what to do, if need be for each. `faces.signals` measures them.
+# Light comes first: in the dark sharpness and contrast fall too.
 SIGNALS = {
-    "sharpness": ("blurred", "too sharp or too noisy", "hold still and focus"),
     "light": ("too dark", "too bright", "light the face evenly"),
+    "sharpness": ("blurred", "too sharp or too noisy", "hold still and focus", "take it in better light, unsharpened"),
     "contrast": ("of too little contrast", "of too much contrast", "light the face evenly"),
     "detail": ("without fine detail", "noisy", "give the original photograph, taken in better light"),
     "eyes": ("covered at the eyes", "too much contrast at the eyes", "uncover the eyes"),
@@ -145,11 +146,12 @@ class Conditions:
 
     def _one(self, odds: Numbers, score: float, signals: Mapping[str, float]) -> Assessment:
         found = []
-        for name, (low, high) in self.ranges.items():
+        for name, (below, above, *mends) in SIGNALS.items():
+            low, high = self.ranges.get(name, (-math.inf, math.inf))
             value = signals.get(name)
             if value is not None and not low <= value <= high:
-                below, above, mend = SIGNALS[name]
                 bound = f"below {low:.3g}" if value < low else f"above {high:.3g}"
+                mend = mends[0] if value < low else mends[-1]
                 found.append(f"{below if value < low else above} ({name} {value:.3g}, {bound}): {mend}")
         if score > self.cut:
             kind = self.kinds[int(np.argmax(odds))]

@@ -512,7 +512,11 @@ class OperatingPoint:
             rates: dict[str, Any] = {name: Estimate(**raw[name]) for name in ("far", "tar")}
             for name in ("far_per_person", "tar_per_person"):
                 rates[name] = Estimate(**raw[name]) if raw.get(name) else None
-            return cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions, "search": search})
+            point = cls(**{**raw, **rates, "calibration": calibration, "conditions": conditions, "search": search})
+            thresholds = [point.threshold, *(each.threshold for each in (search.points if search else ()))]
+            if not all(math.isfinite(each) for each in thresholds):
+                raise ValueError(f"a threshold that is no number: {thresholds}")
+            return point
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ConfigError("an operating point as JSON", f"'{error}'", "create one: normface calibrate") from error
 
@@ -562,6 +566,13 @@ class Match:
     def undecided(self) -> bool:
         """Whether an operating point exists that does not cover this comparison."""
         return self.decision is None and bool(self.outside)
+
+    @property
+    def verdict(self) -> Literal["same", "different", "undecided"] | None:
+        """The decision in a word; None without an operating point."""
+        if self.undecided:
+            return "undecided"
+        return None if self.decision is None else "same" if self.decision else "different"
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("normface: interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        logging.getLogger("normface").removeHandler(handler)
     sys.exit(code if isinstance(code, int) else 0)
 
 

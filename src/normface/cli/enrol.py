@@ -19,7 +19,7 @@ from ..gallery import Enrolments, Gallery, open_gallery, settle
 from ..gallery.archive import load_archive
 from ..gallery.names import checked_name
 from ..types import Embeddings
-from .photographs import as_dict, chosen
+from .photographs import as_dict, chosen, warn_without_conditions
 from .photographs import told as told_of
 from .terminal import (
     GALLERY,
@@ -126,6 +126,7 @@ def enrol(
                 choice = None if faces is None else chosen(faces)
                 seen = enrollable(embedder, shown, faces=choice, aligned=aligned, anyway=anyway)
                 _from_photographs(opened, str(person), shown, seen, cast(Keep, keep), answers, consent)
+                warn_without_conditions(embedder)
             total = len(opened)
     names = answers.names
     told: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -13,6 +14,7 @@ from ..errors import ConfigError, DataError
 from ..faces import Choice, eye_distance
 from ..types import Face
 
+_log = logging.getLogger("normface")
 Faces = Annotated[  # no Choice, for which typer would import pydantic
     str, typer.Option(help="Which face of several: center (the nearest to it), largest, best (scored), or all.")
 ]
@@ -20,6 +22,15 @@ Draw = Annotated[
     Path | None,
     typer.Option("--draw", metavar="OUT.png", help="Draw the faces into a copy of the photographs; used ones green."),
 ]
+
+
+def warn_without_conditions(embedder: Embedder) -> None:
+    """Warn if the model has a certificate that does not say which photographs it covers."""
+    if embedder.operating_point and embedder.operating_point.conditions is None:
+        _log.warning(
+            "the certificate of %s has no conditions, so any photograph is decided (measure them: normface calibrate … "
+            "--conditions FACES)", embedder.name,
+        )  # fmt: skip
 
 
 def chosen(faces: str) -> Choice:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..embed import Embedder, FaceRecord
 from ..types import Match, SearchRule
-from .photographs import Draw, Faces, as_dict, chosen, draw, told
+from .photographs import Draw, Faces, as_dict, chosen, draw, told, warn_without_conditions
 from .terminal import GALLERY, UNDECIDED, Anyway, Computer, FaceDetector, GalleryUrl, Json, Model, out
 
 
@@ -51,6 +51,7 @@ def search(
         )
     if to is not None:
         draw(embedder, to, [image], [[seen.face for seen, _ in found]])
+    warn_without_conditions(embedder)
     undecided = any(match.undecided for _, matches in found for match in matches)
     if as_json:
         each = [_as_dict(image, seen, matches) for seen, matches in found]
@@ -79,7 +80,10 @@ def _rule(found: list[tuple[FaceRecord, list[Match]]]) -> SearchRule | None:
 
 def _as_dict(image: Path, seen: FaceRecord, matches: list[Match]) -> dict[str, Any]:
     return {
-        "matches": [{"person": m.person, "score": m.score, "accepted": m.decision} for m in matches],
+        "matches": [
+            {"person": each.person, "score": each.score, "accepted": each.decision, "decision": each.verdict}
+            for each in matches
+        ],
         "undecided": any(match.undecided for match in matches), "outside": seen.assessment.outside,
         "risk": seen.assessment.risk, "face": as_dict(str(image), seen.face, seen.found),
     }  # fmt: skip

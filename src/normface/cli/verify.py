@@ -10,7 +10,7 @@ from .. import report
 from ..conditions import Assessment
 from ..embed import Embedder
 from ..types import Match, OperatingPoint
-from .photographs import Draw, Faces, as_dict, chosen, draw
+from .photographs import Draw, Faces, as_dict, chosen, draw, warn_without_conditions
 from .photographs import told as told_of
 from .terminal import UNDECIDED, Anyway, Computer, FaceDetector, Json, Model
 
@@ -44,16 +44,17 @@ def verify(
     match, point = matches[0], embedder.operating_point
     if to is not None:
         draw(embedder, to, [a, b], list(zip(*(each.faces for each in matches), strict=True)))
+    warn_without_conditions(embedder)
     if as_json:
         told: dict[str, Any] = {
-            "score": match.score, "same": match.decision, "decision": _decision(match), "outside": match.outside,
+            "score": match.score, "same": match.decision, "decision": match.verdict, "outside": match.outside,
             "risk": match.risk, "model": embedder.name, **embedder.tools(), "faces": _faces(match, a, b),
-            "llr": point.calibration.llr(match.score) if point and point.calibration else None,
+            "llr": report.llr(point, match),
             "operating_point": _short(point) if point else None,
         }  # fmt: skip
         if faces == "all":
             told["pairs"] = [
-                {"score": each.score, "decision": _decision(each), "outside": each.outside, "risk": each.risk,
+                {"score": each.score, "decision": each.verdict, "outside": each.outside, "risk": each.risk,
                  "faces": _faces(each, a, b)}
                 for each in matches
             ]  # fmt: skip
@@ -85,12 +86,11 @@ def _tell(match: Match, point: OperatingPoint) -> None:
         print(f"  {what}")
     if match.risk is not None:
         print(f"estimated false match risk: {Assessment(match.risk).words}")
-    else:
-        print("conditions: not in this certificate, so any photograph is decided "
-              "(measure them: normface calibrate … --conditions FACES)")  # fmt: skip
     if match.undecided:
         print("give other photographs, or decide with --anyway")
         return
+    if match.outside:
+        return  # evidence and rates were measured on other photographs
     if point.calibration:
         print(f"evidence: {report.evidence(point.calibration, match.score)}")
     print(f"threshold from {point.protocol}, with 95 % intervals in brackets:")
@@ -102,18 +102,12 @@ def _tell_pairs(matches: list[Match]) -> None:
     print(f"all {len(matches)} pairs of faces, best first; the more pairs, the likelier a false match among them:")
     for match in matches:
         boxes = " and ".join(" ".join(f"{side:.0f}" for side in face.box) for face in match.faces if face)
-        print(f"  {match.score:.4f} {_decision(match) or 'no decision'}: {boxes}")
+        print(f"  {match.score:.4f} {match.verdict or 'no decision'}: {boxes}")
 
 
 def _faces(match: Match, *names: Path) -> list[dict[str, Any]]:
     seen = zip(names, match.faces, match.found, strict=True)
     return [as_dict(str(name), face, found) for name, face, found in seen]
-
-
-def _decision(match: Match) -> str | None:
-    if match.undecided:
-        return "undecided"
-    return None if match.decision is None else "same" if match.decision else "different"
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _crops(vectors: Embeddings, crops: Path, progress: Callable[[int, int], obje
 
 def _find(file: str, folders: Sequence[Path]) -> Path:
     """The file of eDifFIQA: the one named, or the first that was fetched."""
-    places = [Path(file)] if file else [folder / FILE for folder in folders]
+    places = [Path(file)] if file else list(dict.fromkeys(folder / FILE for folder in folders))
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise ConfigError(

@@ -6,7 +6,7 @@ A page contains photographs only if the caller passes them, for the user's own d
 from typing import TYPE_CHECKING
 
 from ..lazy import attach
-from .wording import certified_rates, estimate, evidence
+from .wording import certified_rates, estimate, evidence, llr
 
 if TYPE_CHECKING:
     from .first_screen import Row, Verified, percent, points, story
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .render import comparison_json, render_html, render_markdown, write_comparison, write_folder, write_report
 
 __all__ = [
-    "Row", "Verified", "certified_rates", "comparison_json", "estimate", "evidence", "percent", "points",
+    "Row", "Verified", "certified_rates", "comparison_json", "estimate", "evidence", "llr", "percent", "points",
     "render_faces", "render_html", "render_markdown", "render_photographs", "story", "thumbnails", "write_comparison",
     "write_folder", "write_report",
 ]  # fmt: skip

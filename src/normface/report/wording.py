@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..types import RULE_OF_30, Calibration, Estimate, OperatingPoint, Result
+from ..types import RULE_OF_30, Calibration, Estimate, Match, OperatingPoint, Result
 
 Rows = list[list[str]]
 
@@ -137,6 +137,13 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
             f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
             f"{facts['min_cllr']:.3f} at the least."
         )
+
+
+def llr(point: OperatingPoint | None, match: Match) -> float | None:
+    """The log of the likelihood ratio of a match; None where it was not measured, or on other photographs."""
+    if point is None or point.calibration is None or match.outside:
+        return None
+    return point.calibration.llr(match.score)
 
 
 def evidence(calibration: Calibration, score: float) -> str:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from ..errors import ConfigError, DataError, InputError, ModelError
 from ..gallery import Enrolments, Erased, Gallery, PersonId, Unknown, settle
 from ..gallery import Person as EnrolledPerson
 from ..gallery.names import checked_name
+from ..report import llr
 from ..types import Match, OperatingPoint
 from .bodies import MOST, EmbedBody, EnrolBody, SearchBody, VerifyBody, described, sent
 from .engine import Engine
@@ -173,7 +174,7 @@ def compare(router: APIRouter, service: Service) -> None:
             score = float(cosine.paired(*(cosine.exact(face.vector) for face in found)))
             match = Match(score, point.accepts(score) if point else None)
         match = covered(match, found, [name for name, _ in files], anyway=asked.anyway)
-        calibration = point.calibration if point else None
+        calibration = point.calibration if point and not match.outside else None
         return Verification(
             **decision(match, point).model_dump(), operating_point=Certificate.of(point), prior=asked.prior,
             probability=calibration.probability(match.score, asked.prior) if calibration else None,
@@ -322,7 +323,6 @@ def _forgotten(name: str, erased: Erased, response: Response) -> Forgotten:
 
 def decision(match: Match, point: OperatingPoint | None) -> Decision:
     """Return a Match as JSON for clients, with its likelihood ratio and a note."""
-    calibration = point.calibration if point else None
     if point is None:
         note = "no decision: this model has no operating point (create one with: normface calibrate)"
     elif match.undecided:
@@ -333,12 +333,9 @@ def decision(match: Match, point: OperatingPoint | None) -> Decision:
         note = match.rule.warning or "decided at the threshold for searches among so many templates"
     else:
         note = "decided at the operating point"
-    verdict: Literal["same", "different", "undecided"] | None = "undecided" if match.undecided else None
-    if match.decision is not None:
-        verdict = "same" if match.decision else "different"
     return Decision(
-        score=match.score, same=match.decision, decision=verdict, risk=match.risk, outside=list(match.outside),
-        llr=calibration.llr(match.score) if calibration else None, note=note,
+        score=match.score, same=match.decision, decision=match.verdict, risk=match.risk, outside=list(match.outside),
+        llr=llr(point, match), note=note,
     )  # fmt: skip
 
 
