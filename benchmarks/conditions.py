@@ -23,7 +23,7 @@ from normface.data import Reader, decode, open_reader
 from normface.embed import Embedder, Portrait
 from normface.embed.conditions import learn
 from normface.errors import FaceError
-from normface.faces import signals
+from normface.faces import find_template, signals
 from normface.faces.photographs import open_photographs
 from normface.types import Face, Floats, Image
 
@@ -139,6 +139,18 @@ def alterations() -> dict[str, Alter]:
 
         return covered
 
+    def pattern(image: Image, face: Face, draw: np.random.Generator) -> Image:
+        """A mask with folds and a print, as one color is easily told."""
+        found, (x0, y0, x1, y1) = image.copy(), (int(max(0, side)) for side in face.box)
+        top, height = int(y0 + 0.58 * (y1 - y0)), image.shape[0]
+        bottom = min(height, int(y0 + 1.05 * (y1 - y0)))
+        rows, columns = np.mgrid[top:bottom, x0:x1]
+        folds = 25 * np.sin(2 * np.pi * rows / max(0.12 * (y1 - y0), 1)) + 12 * np.sin(columns / 2.0)
+        print_ = draw.normal(0, 12, (*rows.shape, 3)) + folds[..., None] + np.array((120, 160, 210))
+        area = found[top:bottom, x0:x1]
+        found[top:bottom, x0:x1] = np.clip(print_[: area.shape[0], : area.shape[1]], 0, 255).astype(np.uint8)
+        return found
+
     def noise(image: Image, face: Face, draw: np.random.Generator) -> Image:
         return np.clip(image + draw.normal(0, 60, image.shape), 0, 255).astype(np.uint8)
 
@@ -153,7 +165,8 @@ def alterations() -> dict[str, Alter]:
         "noise, σ 60": noise,
         "upside down": lambda image, face, draw: image[::-1, ::-1].copy(),
         **{f"squeezed to {share}": resize(share, 1) for share in (0.8, 0.7, 0.6)},
-        "drawn mask": cover(0.58, 1.05, (120, 160, 210)), "bar over the eyes": cover(0.28, 0.5, (10, 10, 10)),
+        "drawn mask": cover(0.58, 1.05, (120, 160, 210)), "drawn mask with folds": pattern,
+        "bar over the eyes": cover(0.28, 0.5, (10, 10, 10)),
         "JPEG quality 5": jpeg,
     }  # fmt: skip
 
@@ -196,7 +209,8 @@ def judged(
         for start in range(0, len(portraits), 64)
     ])  # fmt: skip
     vectors: Floats = features / np.linalg.norm(features, axis=1, keepdims=True)
-    assessed = conditions.assess(vectors, [signals(each.crop, each.face) for each in portraits])
+    template = find_template(embedder.spec.template)
+    assessed = conditions.assess(vectors, [signals(each.crop, each.face, template) for each in portraits])
     inside = np.array([each.inside for each in assessed])
     cosines, names = vectors @ vectors.T, np.array(people)
     impostor = np.triu((names[:, None] != names) & (cosines <= twin), 1)

@@ -26,6 +26,8 @@ SIGNALS = {
     "light": ("too dark", "too bright", "light the face evenly"),
     "contrast": ("of too little contrast", "of too much contrast", "light the face evenly"),
     "detail": ("without fine detail", "noisy", "give the original photograph, taken in better light"),
+    "eyes": ("covered at the eyes", "too much contrast at the eyes", "uncover the eyes"),
+    "mouth": ("covered at the mouth", "too much contrast at the mouth", "uncover the mouth"),
     "eye_distance": ("too small", "too large", "come nearer, or give a photograph with more pixels"),
     "detection": ("hardly recognizable as a face", "too certain a face", "show the face upright and uncovered"),
     "shape": ("squeezed in width", "squeezed in height", "keep the photograph's proportions, and face the camera"),

@@ -407,7 +407,7 @@ class TestMistakes:
         assert one_line(run(*words, "--model", tmp_path)[2], "either --model or --embeddings")
         assert one_line(
             run("evaluate", "blurf", "--data", drawn, *vectors)[2],
-            "a protocol among agedb_30, all_pairs, blufr",
+            "a protocol among agedb_30, all_pairs, bin, blufr",
             "'blufr'?",
         )
         assert one_line(run("evaluate", "blufr", "--data", drawn, *vectors)[2], "blufr_lfw_config.mat")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from normface.cli import app
-from normface.data import open_reader
+from normface.data import open_reader, write
 from normface.data.bins import write_bin
 from normface.errors import ConfigError, DataError
 from normface.protocols import PROTOCOLS, inputs_of
@@ -130,3 +130,61 @@ def test_a_verification_set_of_ones_own(drawn, tmp_path, call):
     assert code == 0, error
     told = json.loads(out[out.index("{") :])
     assert told["metrics"]["accuracy"]["n"] == 40
+
+
+@pytest.mark.slow
+def test_snapshots_of_a_run(drawn, tmp_path, call):
+    """Mean and standard deviation of what each snapshot gives alone."""
+    from normface.train import load_config, train
+
+    small = ["model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "model.options.dim=16"]
+    settings = ["optim.batch=16", "optim.epochs=1", "precision=fp32", "save_every=2", "keep=2"]
+    crops = drawn / "train" / "faces-112.zip"
+    train(load_config("normface", [*small, *settings]), open_reader(crops), tmp_path / "run")
+    ids = open_reader(crops).ids.tolist()
+    lines = [f"{ids[8 * k]},{ids[8 * k + 1]},1\n{ids[8 * k]},{ids[(8 * k + 8) % 96]},0" for k in range(12)]
+    (tmp_path / "pairs.csv").write_text("a,b,same\n" + "\n".join(lines) + "\n")
+    words = ["pairs_csv", "--list", tmp_path / "pairs.csv", "--crops", crops, "--json"]
+
+    def told(*more):
+        code, out, error = call(*words, *more)
+        assert code == 0, error
+        return json.loads(out[out.index("{") :])
+
+    whole = told("--model", tmp_path / "run", "--snapshots")
+    assert whole["steps"] == [4, 6]
+    folders = [tmp_path / "run" / "checkpoint" / f"step-0000000{step}" for step in (4, 6)]
+    each = [told("--model", folder)["metrics"]["eer"]["value"] for folder in folders]
+    assert whole["metrics"]["eer"]["values"] == each
+    assert whole["metrics"]["eer"]["mean"] == pytest.approx(np.mean(each))
+    assert whole["metrics"]["eer"]["deviation"] == pytest.approx(np.std(each, ddof=1))
+    code, _, error = call(*words[:-1], "--snapshots")
+    assert code == 1
+    assert "keep=5" in str(error)
+
+
+@pytest.mark.slow
+class TestCropsUnderOtherNames:
+    def lists(self, tmp_path, names):
+        lines = [f"{names[8 * k]},{names[8 * k + 1]},1\n{names[8 * k]},{names[(8 * k + 8) % 96]},0" for k in range(12)]
+        (tmp_path / "pairs.csv").write_text("a,b,same\n" + "\n".join(lines) + "\n")
+        return ["pairs_csv", "--list", tmp_path / "pairs.csv", "--json", "--crops"]
+
+    def test_saved_as_png(self, drawn, tmp_path, call):
+        """The lists say .jpg, the files are .png."""
+        reader = open_reader(drawn / "train" / "faces-112.zip")
+        words = self.lists(tmp_path, reader.ids.tolist())
+        renamed = [record._replace(id=record.id.replace(".jpg", ".png")) for record in reader.records()]
+        write(renamed, tmp_path / "png.zip", "zip")
+        assert not set(open_reader(tmp_path / "png.zip").ids) & set(reader.ids)
+        found = [call(*words, crops) for crops in (drawn / "train" / "faces-112.zip", tmp_path / "png.zip")]
+        (code, one, _), (_, other, error) = found
+        assert code == 0, error
+        one, other = (json.loads(out[out.index("{") :])["metrics"] for out in (one, other))
+        assert one == other
+
+    def test_lists_that_name_none(self, drawn, tmp_path, call):
+        crops = drawn / "train" / "faces-112.zip"
+        names = [f"set/{id}" for id in open_reader(crops).ids.tolist()]
+        _, _, error = call(*self.lists(tmp_path, names), crops)
+        assert f"got none such as {names[0]}; the nearest is {names[0][4:]}" in str(error)

@@ -60,7 +60,7 @@ def test_every_verb_computes_the_same_vector(model, folder, run, tmp_path):
 
     place = ["--gallery", f"file:{tmp_path / 'people.db'}", "--model", model]
     for file in files:
-        assert run("enrol", file.stem, file, *place)[0] == 0
+        assert run("enrol", file.stem, file, *place, "--twin")[0] == 0
     for file, vector in zip(files, wanted, strict=True):
         code, out, _ = run("search", file, *place, "-k", 1, "--json")
         told = json.loads(out)
@@ -105,7 +105,7 @@ class TestFaces:
         code, out, _ = run("enrol", "Bob", group, *place, "--faces", "center")
         assert code == 0
         assert "3 faces seen" in out
-        assert run("enrol", "Ann", folder / "small.jpg", *place)[0] == 0
+        assert run("enrol", "Ann", folder / "small.jpg", *place, "--twin")[0] == 0
         code, out, _ = run("search", group, *place, "--faces", "all", "--json")
         told = json.loads(out)["faces"]
         named = {int(each["face"]["box"][0] // 250): each["matches"][0]["person"] for each in told}

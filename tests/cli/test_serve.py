@@ -44,6 +44,9 @@ def test_keys(run, tmp_path):
         (["--host", "0.0.0.0"], "API keys for a service on 0.0.0.0"),
         (["--keys", "none.jsonl"], "a file of API keys at none.jsonl"),
         (["--queue", "0"], "positive rate"),
+        (["--behind-proxy", "127.0.0.1,proxy"], "addresses or networks"),
+        (["--root-path", "faces"], "begin it with /"),
+        (["--memory", "1000000"], "12 times the largest request"),
         (["--model", "nowhere.onnx"], "nothing at nowhere.onnx"),
         (["--model", "."], "normface export RUN"),
     ],
@@ -53,3 +56,10 @@ def test_mistakes(run, tmp_path, monkeypatch, words, part):
     code, _, err = run("serve", *words)
     assert code == 2
     assert one_line(err, part)
+
+
+def test_the_gallery_of_the_environment(run, monkeypatch):
+    monkeypatch.setenv("NORMFACE_GALLERY", "nowhere:people.db")
+    code, _, err = run("serve")
+    assert code == 2
+    assert one_line(err, "nowhere:people.db")

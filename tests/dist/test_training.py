@@ -31,7 +31,6 @@ OVERRIDES += ["loss.name=Joint", f"loss.options={{terms={TERMS}}}"]
 CONFIG = load_config("normface", OVERRIDES)
 
 
-@LOSSES.register
 class Whole(nn.Module):
     """A plug-in's loss that knows nothing of ranks."""
 
@@ -49,6 +48,7 @@ def interrupt(done, total, measured):
 
 
 def work(rank, folder, data):
+    LOSSES.register(Whole)
     torch.set_num_threads(1)
     folder, reader = Path(folder), open_reader(data)
     for k in range(1, WORLD + 1):

@@ -51,6 +51,13 @@ def test_signals():
     assert found["light"] == pytest.approx(grey.mean(), abs=0.1)
     assert found["contrast"] == pytest.approx(grey.std(), abs=0.1)
     assert found.keys() == {"sharpness", "light", "contrast", "detail"}
+    template = TEMPLATES["112x96"]
+    open_ = signals(crop, template=template)
+    assert min(open_["eyes"], open_["mouth"]) > 20
+    left = crop.copy()
+    left[40:62, :48] = 7  # over one eye
+    assert signals(left, template=template)["eyes"] == 0
+    assert signals(left, template=template)["mouth"] == open_["mouth"]
     face = signals(crop, Face((0, 0, 9, 9), MEAN_FACE[:, :2] * 10, 0.9))
     assert face["eye_distance"] == pytest.approx(63.022)
     assert face["shape"] == pytest.approx(1)

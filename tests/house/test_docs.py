@@ -29,6 +29,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```)?", re.DOTA
 # Which commands are parsed and not run, and why.
 LEFT_OUT = {
     r"fetch ": "downloads",
+    r".*(--model sface|--detector (yunet|scrfd))": "need downloaded files",
     r"serve ": "ends when it is told to",
     r"demo|figures": "train for minutes",
     r"train (distill|millions|casia)": "need a teacher, or sets that are not at hand",

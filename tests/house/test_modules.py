@@ -106,6 +106,7 @@ def trespasses(name: str, modules: dict[str, Module]) -> list[str]:
 
 
 MODULES = modules_of(SOURCE)
+TORCH = ("torch._C", "torch._C._functorch", "torch._assert_async")  # PyTorch has no public names for these
 
 
 def test_no_module_leans_on_itself():
@@ -115,7 +116,7 @@ def test_no_module_leans_on_itself():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_private_names_stay_in_their_module(name):
-    assert trespasses(name, MODULES) == []
+    assert [each for each in trespasses(name, MODULES) if each not in TORCH] == []
 
 
 @pytest.fixture

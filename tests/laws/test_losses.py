@@ -191,6 +191,7 @@ def test_one_value_per_sample(name, impl, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_graph(name):
     """No value is looked at on the way: one graph for torch.compile, and for torch.export."""
+    torch._dynamo.reset()  # it counts compilations of one code over all tests
     loss, x = make(name)
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x, LABELS), loss(x, LABELS))

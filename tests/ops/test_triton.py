@@ -9,7 +9,7 @@ import torch
 
 from normface import ops
 from normface.errors import InputError
-from normface.losses import MARGINS, CosineSoftmax
+from normface.losses import MARGINS, CosineSoftmax, progress
 from normface.ops import Margin
 from normface.types import ClassShard
 
@@ -84,6 +84,7 @@ def test_every_margin_of_the_registry(name):
     for impl, kind in (("triton", torch.float32), ("reference", torch.float64)):
         torch.manual_seed(0)
         loss = CosineSoftmax(50, 24, margin=name, impl=impl, **options).to(DEVICE, kind)
+        progress(loss, 0.5)
         value = loss(x.detach().to(kind), y)
         value.backward()
         values.append((value.detach(), loss.weight.grad))

@@ -68,7 +68,7 @@ def test_one_array_is_not_vectors_with_names(tmp_path):
 
 def test_a_bin_with_other_things(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
-    with pytest.raises(DataError, match=r"got posix\.system, which a verification set does not hold"):
+    with pytest.raises(DataError, match=r"got a pickle with posix\.system; give a file of InsightFace"):
         read_bin(tmp_path / "a.bin")
 
 

@@ -1,11 +1,14 @@
 """Batches over requests: the numbers of the bare Embedder, each photograph's fault its own."""
 
 import asyncio
+import gc
 import os
 import select
 import signal
 import struct
+import sys
 import threading
+import time
 import zlib
 
 import numpy as np
@@ -141,6 +144,24 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(engine, faces):
 def test_a_jpeg_of_a_thousand_scans():
     with pytest.raises(DataError, match="at most 64 scans"):
         check_scans(b"\xff\xd8" + 1000 * b"\xff\xda\x00\x08\x01\x01\x00\x00\x01\x00", "it")
+
+
+def test_a_photograph_that_is_refused_is_not_kept(engine, faces):
+    """Not even until the garbage collector runs: errors hold frames, and those would hold megabytes of uploads."""
+
+    async def refused(data):
+        with pytest.raises((DataError, FaceError)):
+            await engine.see([("it", data), ("another", faces[0][0])])
+
+    gc.disable()
+    try:
+        for data in (b"no image" + bytes(9), jpeg(np.zeros((100, 100, 3), np.uint8)), faces[0][0][:3000]):
+            before = sys.getrefcount(data)
+            asyncio.run(refused(data))
+            time.sleep(0.1)  # a worker drops its last batch
+            assert sys.getrefcount(data) <= before
+    finally:
+        gc.enable()
 
 
 def test_what_was_given_up_is_not_begun(engine, faces, held):

@@ -149,6 +149,13 @@ def test_bytes_that_are_no_http(listening_once):
     assert httpx.get(f"{listening_once}/healthz", timeout=GUARD).status_code == 200
 
 
+@pytest.mark.parametrize(("proxy", "statuses"), [("192.0.2.1", [200, 429]), ("10.0.0.0/8, 127.0.0.0/8", [200, 200])])
+def test_forwarded_addresses_are_believed_of_named_proxies_alone(listening, proxy, statuses):
+    url = listening(proxy=proxy, rate=0.001)  # one request of a caller, then none for long
+    callers = [{"x-forwarded-for": f"203.0.113.{number}"} for number in range(2)]
+    assert [httpx.get(f"{url}/metrics", headers=each, timeout=GUARD).status_code for each in callers] == statuses
+
+
 def test_a_taken_port(listening_once):
     with pytest.raises(ConfigError, match=r"to listen on 127\.0\.0\.1"):
         server._bind("127.0.0.1", urlsplit(listening_once).port)
@@ -218,6 +225,19 @@ def test_a_gallery_that_can_no_longer_be_written(client, service, faces):
     assert client.post("/v1/people", files=photographs, data={"person": "Bob", "twin": "true"}).status_code == 201
     assert client.delete(f"/v1/people/{ann}").status_code == 200
     assert client.get("/readyz").json() == {"ready": True, "warnings": []}
+
+
+def test_a_gallery_file_that_vanishes(model, tmp_path, faces):
+    settings = Settings(model=model, gallery=f"file:{tmp_path / 'people.db'}")
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        assert client.get("/readyz").status_code == 200
+        (tmp_path / "people.db").rename(tmp_path / "elsewhere.db")
+        state = client.get("/readyz")
+        assert (state.status_code, state.json()["ready"]) == (503, False)
+        assert "removed or replaced" in state.json()["warnings"][0]
+        assert client.get("/v1/people").status_code == 503
+        (tmp_path / "elsewhere.db").rename(tmp_path / "people.db")
+        assert client.get("/readyz").status_code == 200
 
 
 def test_a_model_file_that_vanishes(tmp_path, faces):

@@ -136,15 +136,23 @@ def test_people_with_scripts_for_names_and_a_key(opened, listening, files, tmp_p
     assert [each for each in opened.faults if "401" not in each and "409" not in each] == []
 
 
-def test_many_people_come_in_pages(opened, listening, model, tmp_path):
-    rows = np.random.default_rng(0).standard_normal((250, 192))
-    with open_gallery(tmp_path / "people.db", model=Embedder.load(model).sha256) as gallery:
-        gallery.enrol_many(Enrolments([f"person {number:03d}" for number in range(250)], rows))
-    page = opened(f"{listening(gallery=f'file:{tmp_path}/people.db')}#people")
+def test_many_people_below_a_path(opened, listening, model, tmp_path):
+    """Shown as the page scrolls, found by the beginning of a name; all addresses are relative."""
+    names = [f"{'Xenia' if number % 100 == 0 else 'Ann'} {number:03}" for number in range(450)]
+    people = f"file:{tmp_path / 'people.db'}"
+    with open_gallery(people, model=Embedder.load(model).sha256) as gallery:
+        gallery.enrol_many(Enrolments(names, np.random.default_rng(0).normal(size=(len(names), 192))))
+    page = opened(f"{listening(gallery=people, root_path='/faces')}/faces/#people")
+    rows = page.locator("#list tbody th")
     page.locator("#count", has_text="(200 shown)").wait_for()
-    page.get_by_role("button", name="Show more").click()
-    page.locator("#count", has_text="(250)").wait_for()
-    assert page.locator("#list tbody th").all_text_contents() == [f"person {number:03d}" for number in range(250)]
+    assert rows.count() == 200
+    for told in ("(400 shown)", "(450)"):
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        page.locator("#count", has_text=told).wait_for()
+    assert sorted(rows.all_text_contents()) == sorted(names)
+    page.fill("#filter", "xEN")
+    page.locator("#count", has_text="(5)").wait_for()
+    assert rows.all_text_contents() == [name for name in names if name.startswith("Xenia")]
     assert opened.faults == []
 
 

@@ -150,12 +150,11 @@ def calibrate(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
         photographs=photographs, failures=failures,
     )  # fmt: skip
-    told: dict[str, Any] = {}
     if pairs and system.failures and not partial:
         require_others(system.failures, pairs[0], system.vectors)
     partial = partial or system.failures is not None
     if pairs:
-        listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], told)
+        listed, told = pairs[0].available(system.vectors) if partial else (pairs[0], {})
         comparisons, digest = of_list(system.vectors, listed), listed.sha256
     else:
         assert far

@@ -104,7 +104,7 @@ def compare_losses(
     rows, results, vectors = [], {}, {}
     for name in kind.rows:
         run = folder / FOLDERS[name]
-        train_row(configuration(name, faces, network, kind, epochs, seed), faces, run, name)
+        train_row(configuration(name, network, kind, epochs, seed), faces, run, name)
         results[name], vectors[name] = judge(run, data)
         difference = None if name == PLAIN else gain(vectors[name], vectors[PLAIN], data)
         rows.append(row(name, run, results[name], difference))

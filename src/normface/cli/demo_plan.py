@@ -70,7 +70,7 @@ def planned(
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
-        speed = images_per_second(configuration(PLAIN, faces, network, kind, 1.0), faces)
+        speed = images_per_second(configuration(PLAIN, network, kind, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
         fitting = left / len(kind.rows) * speed / len(faces)
         if fitting >= kind.enough:
@@ -86,9 +86,7 @@ def planned(
     return network, chosen
 
 
-def configuration(
-    name: str, faces: Reader, network: dict[str, Any], kind: Plan, epochs: float, seed: int = 0
-) -> TrainConfig:
+def configuration(name: str, network: dict[str, Any], kind: Plan, epochs: float, seed: int = 0) -> TrainConfig:
     """Return the recipe of a row; only the loss differs between rows."""
     from ..train import load_config
 

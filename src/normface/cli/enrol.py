@@ -125,15 +125,7 @@ def enrol(
             else:
                 choice = None if faces is None else chosen(faces)
                 seen = enrollable(embedder, shown, faces=choice, aligned=aligned, anyway=anyway)
-                vectors, norms = templates(seen, cast(Keep, keep))
-                files: list[Path | None] = [*shown, None]  # None: the mean of several photographs
-                files = files[-1:] if keep == "fused" and len(shown) > 1 else files[: len(vectors)]
-                sources = [_hash(file.read_bytes()) if file else None for file in files]
-                labels = [str(file or "their mean") for file in files]
-                some = Enrolments(
-                    [str(person)] * len(vectors), vectors, norms, consent=[consent] * len(vectors), source=sources
-                )
-                answers.enrol(opened, some, labels)
+                _from_photographs(opened, str(person), shown, seen, cast(Keep, keep), answers, consent)
             total = len(opened)
     names = answers.names
     told: dict[str, Any] = {
@@ -195,15 +187,29 @@ class _Answers:
         self.left_out += len(settled.open)
 
 
+def _from_photographs(
+    gallery: Gallery, person: str, files: list[Path], seen: list[FaceRecord], keep: Keep, answers: _Answers,
+    consent: str | None,
+) -> None:  # fmt: skip
+    """Enrol the faces of a person's photographs, and their mean."""
+    vectors, norms = templates(seen, keep)
+    rows: list[Path | None] = [*files, None]  # None: the mean of several photographs
+    rows = rows[-1:] if keep == "fused" and len(files) > 1 else rows[: len(vectors)]
+    some = Enrolments(
+        [person] * len(rows), vectors, norms, consent=[consent] * len(rows),
+        source=[_hash(file.read_bytes()) if file else None for file in rows],
+    )  # fmt: skip
+    answers.enrol(gallery, some, [str(file or "their mean") for file in rows])
+
+
 def _from_crops(
     gallery: Gallery, embedder: Embedder, reader: Reader, answers: _Answers, consent: str | None, anyway: bool,
     strict: bool,
 ) -> None:  # fmt: skip
     """Enrol crops in parts; those that are enrolled already are not embedded again."""
     names = reader.identities[reader.labels].tolist()
-    encoded = getattr(
-        reader, "encoded", lambda row: reader.read(row).tobytes()
-    )  # a plug-in's reader may have pixels only
+    # A plug-in's reader may have pixels only.
+    encoded = getattr(reader, "encoded", lambda row: reader.read(row).tobytes())
     sources = [_hash(encoded(row)) for row in range(len(reader))]
     enrolled = gallery.sources(sources)
     wanted = [row for row, source in enumerate(sources) if checked_name(names[row]) not in enrolled.get(source, ())]

@@ -28,6 +28,7 @@ from ..protocols.failures import evaluated, require_others
 from ..protocols.named_pairs import Ids, rows_of
 from ..types import Embeddings, Result
 from .score_tables import Scores, evaluate_scores, scores_of
+from .snapshots import evaluate_snapshots
 from .terminal import Json, Model, StrictRates, progress
 from .vectors import (
     CountFailures,
@@ -78,6 +79,9 @@ def evaluate(
         ),
     ] = None,
     scores: Scores = None,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Evaluate every snapshot of the run --model: mean ± deviation.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write result.json, report.html, report.md and embeddings.npz here.")
     ] = None,
@@ -116,6 +120,11 @@ def evaluate(
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     lists = named or reads.find_lists(data)
+    if snapshots:
+        evaluate_snapshots(
+            protocol, lists, model, options, data=data, crops=crops, mirror=mirror, strict=strict, as_json=as_json
+        )
+        return
     pairs = reads.read_pairs(lists)
     if groups is not None and (pairs is None or not pairs[0].fold.any()):
         raise ConfigError("--groups with pairs in folds", protocol, "use: normface calibrate … --far … --groups …")

@@ -18,7 +18,7 @@ from ..errors import DataError
 from .decoding import EXTENSIONS, extension
 from .formats import READERS, Format
 from .images import Images, Record, by_name
-from .listed import Listed, beside
+from .listed import ImageList, beside
 from .source import Source, open_source
 
 _log = logging.getLogger("normface")
@@ -56,7 +56,7 @@ def open_folder(path: str | Path, strict: bool = False, label: str | None = None
     names = [name for name in images if "/" in name]
     if not names:
         if labels := beside(source.path):
-            return Images(Listed(labels, label), strict=strict)
+            return Images(ImageList(labels, label), strict=strict)
         raise DataError(
             f"one folder of images per person in {source.path}",
             f"{len(images)} images and no folder of them" if images else f"no image among {len(source.names)} files",
@@ -74,11 +74,14 @@ def is_image(name: str) -> bool:
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
+WRITTEN = ("align.jsonl", "report.html")  # by `normface align` beside its crops
+
+
 def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
     """Count the files that are not read, by kind, commonest first; `loose` images lie outside any person's folder."""
     kinds: Counter[str] = Counter()
     for name in names:
-        if not is_image(name):
+        if not is_image(name) and os.path.basename(name) not in WRITTEN:
             ending = os.path.splitext(name)[1].lower()
             visible = not any(part == "__MACOSX" or part.startswith(".") for part in name.split("/"))
             kinds[(f"{ending} file" if ending else "file without extension") if visible else "hidden file"] += 1

@@ -19,11 +19,11 @@ from .labels import identity, label_column
 from .source import Directory
 
 PATHS = ("path", "file", "filename", "file_name", "image", "image_path", "img", "id")  # columns of a header
-NAMES = ("label.txt", "labels.txt", "label.csv", "labels.csv")  # of a list beside flat images
+LIST_NAMES = ("label.txt", "labels.txt", "label.csv", "labels.csv")  # of a list beside flat images
 SUFFIXES = (".csv", ".tsv", ".lst")
 
 
-class Listed:
+class ImageList:
     """The images that a list names, in its order: a `Store`. Paths are relative to the list's folder."""
 
     landmarks: NDArray[np.float32] | None = None
@@ -46,8 +46,8 @@ class Listed:
             )  # fmt: skip
         self.people, self.labels = by_name([identity(person, f"{file} in {path}") for file, person in rows])
 
-    def __reduce__(self) -> tuple[type[Listed], tuple[Path, str | None]]:
-        return Listed, (self.path, self._label)
+    def __reduce__(self) -> tuple[type[ImageList], tuple[Path, str | None]]:
+        return ImageList, (self.path, self._label)
 
     def name(self, row: int) -> str:
         return str(self._folder / str(self.ids[row]))
@@ -122,7 +122,7 @@ def _is_file(cell: str) -> bool:
 
 def beside(folder: Path) -> Path | None:
     """Return the list of labels beside the images of a flat folder, if there is one."""
-    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
 
 
 @READERS.register
@@ -130,7 +130,7 @@ class listed(Format):
     """A CSV, TSV or im2rec list of images with labels; paths are relative to the list."""
 
     def owns(self, path: Path) -> bool:
-        return not path.is_dir() and (path.suffix.lower() in SUFFIXES or path.name in NAMES)
+        return not path.is_dir() and (path.suffix.lower() in SUFFIXES or path.name in LIST_NAMES)
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
-        return Images(Listed(path, label), strict=strict)
+        return Images(ImageList(path, label), strict=strict)

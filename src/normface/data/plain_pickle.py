@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DTYPES = frozenset(
-    {"b1", "?", "S1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), *(f"f{n}" for n in (2, 4, 8))}
+    {"b1", "?", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), *(f"f{n}" for n in (2, 4, 8))}
 )
 
 

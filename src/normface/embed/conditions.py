@@ -22,10 +22,12 @@ from .embedder import Embedder
 FACES = 500  # degraded in each way
 FEWEST = 50  # photographs of a kind
 USED = ("sharpness", "light", "contrast", "detail")  # signals that the weights take
+PARTS = ("eyes", "mouth")  # signals that are near 0 where something covers them
 TAIL = 0.0003  # share of ordinary photographs beyond each end of a signal's range
 SHARE = 0.007  # of ordinary photographs beyond the cut
+HIGHEST = 1e6  # of signals that nothing is too large for
 # Of the detection, whatever the faces: nearer to nothing no network was measured.
-DETECTION = {"eye_distance": (15.0, 1e6), "detection": (0.98, 1.0), "shape": (0.7, 1.55)}
+DETECTION = {"eye_distance": (15.0, HIGHEST), "detection": (0.98, 1.0), "shape": (0.7, 1.55)}
 PENALTY = 3e-3
 STEPS = 12  # of the map from score to risk
 Progress = Callable[[int, int], object]
@@ -97,6 +99,7 @@ def measure(
     progress: Callable[[int], object] = lambda done: None,
 ) -> Sample:
     """Embed the crops of a reader, altered first where that is asked for."""
+    template = find_template(embedder.spec.template)
     features: list[Floats] = []
     found: list[dict[str, float]] = []
     for start in range(0, len(reader), 64):
@@ -105,7 +108,7 @@ def measure(
         if alter:
             crops = np.stack([alter(crop) for crop in crops])
         features.append(embedder.features(crops))
-        found += [signals(crop) for crop in crops]
+        found += [signals(crop, template=template) for crop in crops]
         progress(len(found))
     vectors = Embeddings(np.concatenate(features), np.arange(len(found)).astype(str)).vectors
     return Sample(vectors, _columns(found), _people(reader))
@@ -117,15 +120,20 @@ def _people(reader: Reader) -> NDArray[np.str_]:
 
 
 def _columns(found: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
-    """Signals of each crop → an array [N] of each signal that the weights take."""
-    return {name: np.array([each[name] for each in found]) for name in USED}
+    """Signals of each crop → an array [N] of each signal that the weights or ranges take."""
+    return {
+        name: np.array([each[name] for each in found])
+        for name in (*USED, *PARTS)
+        if all(name in each for each in found)
+    }
 
 
 def _known(embedder: Embedder, reader: Reader, vectors: Embeddings) -> Sample:
     """The crops of a reader that have vectors."""
     rows = {name: row for row, name in enumerate(reader.ids.tolist())}
     kept = [(row, rows[name]) for row, name in enumerate(vectors.ids.tolist()) if name in rows]
-    found = [signals(retarget(reader.read(row)[None], embedder.spec.template)[0]) for _, row in kept]
+    template = find_template(embedder.spec.template)
+    found = [signals(retarget(reader.read(row)[None], embedder.spec.template)[0], template=template) for _, row in kept]
     chosen = [row for _, row in kept]
     return Sample(vectors.vectors[[row for row, _ in kept]], _columns(found), _people(reader)[chosen])
 
@@ -159,6 +167,9 @@ def fit(
     vectors = np.concatenate([each.vectors for each in sets])
     steps = _risks(vectors, found, target, people, threshold)
     ranges = {name: tuple(np.quantile(inside.signals[name], [TAIL, 1 - TAIL]).tolist()) for name in USED}
+    ranges |= {
+        name: (float(np.quantile(inside.signals[name], TAIL)), HIGHEST) for name in PARTS if name in inside.signals
+    }
     facts = {
         "threshold": threshold, "inside": len(inside), "faces": sum(map(len, ordinary)),
         "outside": {name: len(each) for name, each in kinds.items()},

@@ -327,7 +327,8 @@ class Embedder:
         conditions = self.operating_point.conditions if self.operating_point else None
         if conditions is None:
             return [Assessment()] * len(portraits)
-        return conditions.assess(vectors, [signals(each.crop, each.face) for each in portraits])
+        template = find_template(self.spec.template)
+        return conditions.assess(vectors, [signals(each.crop, each.face, template) for each in portraits])
 
     def verify(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..faces import find_template, size_fault
 from ..faces.batch import Work, align_all, kind_of
 from ..faces.finding import Portrait
 from ..faces.photographs import Photographs, open_photographs
-from ..protocols import Failures, inputs_of, of_list, operating_point, read_lfw_pairs
+from ..protocols import Failures, Inputs, inputs_of, of_list, operating_point, read_lfw_pairs
+from ..protocols.named_pairs import Ids
 from ..types import Embeddings, Face, OperatingPoint, Result
 from .embedder import Embedder, Mirror
 
@@ -37,12 +39,33 @@ def embed_listed(
     """Embed the images in a protocol's lists (all, if it has none), from a folder or archive of crops.
 
     `strict` raises an error for unreadable images instead of skipping them; progress is called with images done and in
-    total. Raises DataError for malformed lists and unusable crops.
+    total. Crops that were saved as another kind of file than the lists say (LFW as PNG) are taken under the listed
+    names. Raises DataError for malformed lists, lists that name none of the crops, and unusable crops.
     """
-    reader = open_reader(crops, strict)
-    wanted = inputs_of(protocol).named(lists, reader.ids)
+    reader, inputs = open_reader(crops, strict), inputs_of(protocol)
+    wanted, as_jpeg = inputs.named(lists, reader.ids), False
+    if not wanted.any():
+        wanted, as_jpeg = inputs.named(lists, _as_jpeg(reader.ids)), True
+    if not wanted.any():
+        raise _none_listed(lists, inputs, crops, reader.ids)
     reader = reader.select(np.flatnonzero(wanted)).check(fault=size_fault)
-    return embedder.embed(reader, mirror=mirror, progress=progress)
+    made = embedder.embed(reader, mirror=mirror, progress=progress)
+    return Embeddings(made.vectors, _as_jpeg(made.ids), made.norms) if as_jpeg else made
+
+
+def _as_jpeg(ids: Ids) -> Ids:
+    """Replace the endings of files by .jpg."""
+    return np.array([str(PurePosixPath(id).with_suffix(".jpg")) for id in ids.tolist()])
+
+
+def _none_listed(lists: Sequence[Path], inputs: Inputs, crops: Path, ids: Ids) -> DataError:
+    """The error for lists that name none of the crops, with the nearest name."""
+    pairs = inputs.read_pairs(lists)
+    named = "" if pairs is None else str(pairs[0].left[0])
+    near = get_close_matches(named, ids.tolist(), n=1, cutoff=0)
+    told = f" such as {named}; the nearest is {near[0]}" if named and near else f"; theirs are such as {ids[0]}"
+    listed = ", ".join(str(path) for path in lists)
+    return DataError(f"crops in {crops} that {listed} names", f"none{told}", "correct --list, --crops or the ids")
 
 
 def embed_photographs(

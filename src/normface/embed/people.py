@@ -129,10 +129,7 @@ class FaceGallery:
         threshold: float | None = None,
     ) -> list[tuple[FaceRecord, list[Match]]]:
         """Return each face in a photograph with the k people most similar to it. Raises FaceError for no face."""
-        name = name_of(photograph)
-        seen = self.embedder.faces(photograph, faces=faces, aligned=aligned, order=order)
-        if not seen:
-            raise no_face(name)
+        seen, name = self._see(photograph, faces, aligned, order), name_of(photograph)
         search = partial(self.gallery.search, k=k, tag=tag, threshold=threshold)
         return [
             (each, [covered(match, [each], [name], anyway=anyway) for match in search(each.vector)]) for each in seen
@@ -142,12 +139,18 @@ class FaceGallery:
         self, person: str, photograph: Picture, *, faces: Choice = "center", aligned: bool = False,
         order: Order = "RGB", anyway: bool = False,
     ) -> Match:  # fmt: skip
-        """Compare the chosen face with a person's templates."""
-        name = name_of(photograph)
+        """Compare the chosen face with a person's templates. Raises FaceError for no face."""
+        if faces == "all":
+            raise ConfigError("one face: center, largest or best", "all", "give another choice")
+        (seen,) = self._see(photograph, faces, aligned, order)
+        match = self.gallery.verify(person, seen.vector)
+        return covered(match, [seen], [name_of(photograph)], anyway=anyway)
+
+    def _see(self, photograph: Picture, faces: Choice, aligned: bool, order: Order) -> list[FaceRecord]:
         seen = self.embedder.faces(photograph, faces=faces, aligned=aligned, order=order)
         if not seen:
-            raise no_face(name)
-        return covered(self.gallery.verify(person, seen[0].vector), seen[:1], [name], anyway=anyway)
+            raise no_face(name_of(photograph))
+        return seen
 
     def __len__(self) -> int:
         return len(self.gallery)

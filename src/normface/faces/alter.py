@@ -17,11 +17,9 @@ Alteration = Callable[[Image, Generator], Image]
 def alterations(template: Template) -> Mapping[str, Alteration]:
     """Name → a function that alters a crop [height, width, 3] uint8 by a degree drawn from a generator.
 
-    Sizes follow the distance from eyes to mouth on the template, some 0.55 of a face's width.
+    Sizes follow `Template.unit`.
     """
-    points = template.points
-    eyes, mouth = (points[:2].mean(0), points[3:].mean(0)) if len(points) == 5 else points
-    unit = float(mouth[1] - eyes[1])
+    eyes, unit = template.eyes.mean(0), template.unit
 
     def row(draw: Generator, low: float, high: float) -> int:
         """Of a crop, a distance below the eyes that is drawn in units."""

@@ -27,13 +27,8 @@ def choose(
         return list(faces)
     if choice == "best":
         return [max(faces, key=lambda face: face.score)]
-    likely = credible(faces, plausible) or faces
+    likely = [face for face in faces if face.score >= plausible] or faces
     return [central(likely, size) if choice == "center" else max(likely, key=_area)]
-
-
-def credible(faces: Sequence[Face], plausible: float) -> list[Face]:
-    """Return the faces with scores of at least `plausible`."""
-    return [face for face in faces if face.score >= plausible]
 
 
 def central(faces: Sequence[Face], size: tuple[int, ...]) -> Face:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import FaceError
 from ..types import Face, Floats, Image
+from .template import Template
 
 # A mean face: eyes, nose tip, mouth corners; x right, y down, z away from the camera. Centimetres, from MediaPipe's
 # canonical face model: vertices 33 and 133, 362 and 263 (the corners of each eye), 1, 61 and 291.
@@ -17,6 +18,7 @@ MEAN_FACE = np.array([
     (-2.4562, 4.3426, -4.2839), (2.4562, 4.3426, -4.2839),
 ])  # fmt: skip
 _INVERSE = np.linalg.pinv(MEAN_FACE - MEAN_FACE.mean(0))
+_WINDOW = np.array([0.22, 0.12])  # half of its width and height, in units of the template
 
 
 class Pose(NamedTuple):
@@ -78,12 +80,13 @@ def sharpness(crop: Image) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
-def signals(crop: Image, face: Face | None = None) -> dict[str, float]:
+def signals(crop: Image, face: Face | None = None, template: Template | None = None) -> dict[str, float]:
     """Cheap signs of quality of an aligned crop [height, width, 3] uint8 RGB, and of its detection where it is known.
 
     `sharpness` as above, `light` and `contrast` (mean and standard deviation of luma, grey levels), `detail` (fine over
-    coarse detail: small where blurred, large where noisy); of a `face` in its photograph's pixels `eye_distance`,
-    `detection` (the detector's score) and `shape`. About 0.3 ms.
+    coarse detail: small where blurred, large where noisy); if aligned on a `template` `eyes` and `mouth` (the least
+    standard deviation of luma around them: near 0 where one color covers them); of a `face` in its photograph's pixels
+    `eye_distance`, `detection` (the detector's score) and `shape`. About 0.3 ms.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     mean, spread = (float(each[0, 0]) for each in cv2.meanStdDev(grey))
@@ -94,8 +97,18 @@ def signals(crop: Image, face: Face | None = None) -> dict[str, float]:
         "sharpness": float(cv2.meanStdDev(cv2.Laplacian(levels, cv2.CV_32F))[1][0, 0] ** 2),
         "light": mean, "contrast": spread, "detail": detail,
     }  # fmt: skip
+    if template is not None:
+        found["eyes"] = min(_local_contrast(grey, eye, template.unit) for eye in template.eyes)
+        found["mouth"] = _local_contrast(grey, template.mouth, template.unit)
     if face is not None:
         wide = shape(face.landmarks)
         upright = wide if face.turn % 180 == 0 or not wide else 1 / wide  # a turn by 90° swaps width and height
         found |= {"eye_distance": eye_distance(face.landmarks), "detection": face.score, "shape": upright}
     return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _local_contrast(grey: Image, point: Floats, unit: float) -> float:
+    """Standard deviation of a crop's luma in a window around a landmark; NaN outside the crop."""
+    (left, top), (right, bottom) = (np.rint(point + sign * unit * _WINDOW).astype(int) for sign in (-1, 1))
+    window = grey[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
+    return float(window.std()) if window.size else float("nan")

@@ -36,6 +36,24 @@ class Template:
         object.__setattr__(self, "points", points)
         self.fit(points if len(points) == 5 else points[[0, 0, 0, 1, 1]] + [(-1, 0), (1, 0), (0, 0), (0, 0), (0, 0)])
 
+    @property
+    def eyes(self) -> Floats:
+        """Both eyes [2, 2]; of two midpoints, half a unit to either side."""
+        if len(self.points) == 5:
+            return self.points[:2]
+        return np.asarray(self.points[0] + self.unit / 2 * np.array([(-1, 0), (1, 0)]))
+
+    @property
+    def mouth(self) -> Floats:
+        """The middle of the mouth [2]."""
+        return np.asarray(self.points[3:].mean(0) if len(self.points) == 5 else self.points[1])
+
+    @property
+    def unit(self) -> float:
+        """Height of the eyes above the mouth, in pixels: some 0.55 of a face's width."""
+        top = self.points[:2].mean(0) if len(self.points) == 5 else self.points[0]
+        return float(self.mouth[1] - top[1])
+
     def fit(self, landmarks: Floats) -> Floats:
         """Fit the similarity [2, 3] from the crop to a photograph with landmarks [5, 2].
 

@@ -77,7 +77,7 @@ class EmbeddedGallery(Gallery):
         self._seal: Seal = sealed or Plain()
         self._store = Store(
             path, create=create, read_only=read_only, proof=sealed.proof() if sealed else None,
-            agree=lambda proof: self._agree(proof, sealed), log=Log(sealed.mac if sealed else None),
+            agree=lambda proof: self._agree(proof, sealed), log=Log(sealed.mac if sealed else None), check=templates,
         )  # fmt: skip
         try:
             self._rows = Rows(self._store, self._seal)

@@ -166,7 +166,8 @@ def before_agents(
     check(x, w, y, shard=shard)
     _among("impl", impl, get_args(Impl))
     x = directed(x)
-    if shard is None and (impl == "reference" or (not nearest and _whole(impl, x, w))):
+    streamed = nearest and not torch.compiler.is_compiling()
+    if shard is None and (impl == "reference" or (not streamed and _whole(impl, x, w))):
         return Dense(agent_distances(x, w), y)
     return Streamed(_head(x, w, y, shard))
 

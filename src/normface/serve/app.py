@@ -34,8 +34,10 @@ from .settings import Settings
 
 ORT_WEB = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PAGE = Path(__file__).with_name("page")
-TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
-         ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".svg": "image/svg+xml"}  # fmt: skip
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css",
+    ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".svg": "image/svg+xml",
+}  # fmt: skip
 READY = 5  # seconds in which the gallery must answer
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'"
 STRICT = f"{NOTHING}; connect-src 'self'; style-src 'self'; img-src 'self' data: blob:"
@@ -78,7 +80,6 @@ def build(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="normface", version=version("normface"), lifespan=life, redirect_slashes=False,
-        root_path=settings.root_path,
         description="Face verification with certified thresholds: every decision names its operating point.",
         docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
         dependencies=[Depends(HTTPBearer(auto_error=False, description="An API key."))] if settings.keys else [],
@@ -131,7 +132,7 @@ def _states(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
 def _page(app: FastAPI, settings: Settings) -> None:
     """Serve the page's files, read once at start: no path from a request reaches the file system."""
-    files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in TYPES}
+    files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in MEDIA_TYPES}
     files["/"] = files.pop("/index.html")
     scripts = "script-src 'self'"
     if settings.ort_web is not None:
@@ -154,7 +155,7 @@ def _page(app: FastAPI, settings: Settings) -> None:
         if path.stem == "viewer":  # its frame has no origin, so to the browser its script is another's
             policy = f"{VIEWER}; frame-ancestors 'self'"
             headers |= {"content-security-policy": policy, "cross-origin-resource-policy": "cross-origin"}
-        app.get(url, include_in_schema=False)(_file(path.read_bytes(), TYPES[path.suffix], headers))
+        app.get(url, include_in_schema=False)(_file(path.read_bytes(), MEDIA_TYPES[path.suffix], headers))
 
 
 def _file(content: bytes, kind: str, headers: dict[str, str]) -> Any:

@@ -18,7 +18,7 @@ from ..data.decoding import decode, decoding_cost
 from ..embed import Embedder, FaceRecord, Portrait
 from ..embed.embedder import Mirror
 from ..embed.seen import no_face
-from ..errors import DataError
+from ..errors import DataError, NormfaceError
 from ..faces.alignment import retarget
 from ..faces.finding import find_portraits
 from ..faces.photographs import DETAIL, Photograph
@@ -117,9 +117,13 @@ class Engine:
             self._ready.notify(len(jobs))
         waiting = [asyncio.wrap_future(job.done) for job in jobs]
         found = await asyncio.gather(*waiting, return_exceptions=True)
-        for each in found:
-            if isinstance(each, BaseException):
-                raise each
+        error = next((each for each in found if isinstance(each, BaseException)), None)
+        if error is not None:
+            del jobs, waiting, found  # its traceback holds this frame: a frame that holds it too would keep the uploads
+            try:
+                raise error
+            finally:
+                del error
         return [each for each in found if isinstance(each, FaceRecord)]
 
     @property
@@ -153,15 +157,20 @@ class Engine:
                     return
                 share = min(self.batch, -(-len(self._jobs) // self.workers))
                 taken = [self._jobs.popleft() for _ in range(share)]
-            taken = [job for job in taken if job.done.set_running_or_notify_cancel()]
-            if taken:
-                began = time.perf_counter()
-                for part, needed in self._planned(taken):
-                    with self.budget.held(needed):
-                        self._see(part)
-                spent = time.perf_counter() - began
-                self._pace += 0.1 * (spent / len(taken) - self._pace)
-                self._observe(len(taken), spent)
+            self._do([job for job in taken if job.done.set_running_or_notify_cancel()])
+            del taken  # or this frame would keep photographs while it waits
+
+    def _do(self, taken: list[_Job]) -> None:
+        """Answer jobs, and keep the figures."""
+        if not taken:
+            return
+        began = time.perf_counter()
+        for part, needed in self._planned(taken):
+            with self.budget.held(needed):
+                self._see(part)
+        spent = time.perf_counter() - began
+        self._pace += 0.1 * (spent / len(taken) - self._pace)
+        self._observe(len(taken), spent)
 
     def _planned(self, jobs: list[_Job]) -> Iterator[tuple[list[tuple[_Job, _Plan]], int]]:
         """Jobs in parts that fit into the memory together, with what they need; answers those that never fit."""
@@ -171,7 +180,7 @@ class Engine:
             try:
                 plan = self._plan(job)
             except Exception as error:
-                job.done.set_exception(error)
+                _fail(job, error)
                 continue
             if part and needed + plan.bytes > self.memory:
                 yield part, needed
@@ -222,7 +231,7 @@ class Engine:
                     )  # fmt: skip
                     opened.append((job, photograph))
             except Exception as error:
-                job.done.set_exception(error)
+                _fail(job, error)
         try:
             cut += self._find(opened)
             for mirror in {job.mirror for job, _ in cut}:
@@ -234,7 +243,7 @@ class Engine:
             left = [each for each in jobs if not each[0].done.done()]
             for each in left:
                 if len(jobs) == 1:
-                    each[0].done.set_exception(error)
+                    _fail(each[0], error)
                 else:
                     self._see([each])
 
@@ -247,12 +256,19 @@ class Engine:
         found = find_portraits(self.embedder.detector, [photograph for _, photograph in opened], self.template)
         for (job, _), portraits in zip(opened, found, strict=True):
             if isinstance(portraits, Exception):
-                job.done.set_exception(portraits)
+                _fail(job, portraits)
             elif not portraits:
-                job.done.set_exception(no_face(job.name))
+                _fail(job, no_face(job.name))
             else:
                 cut.append((job, portraits[0]))
         return cut
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    """Answer a job with its error, without the frames that it passed: they hold the job, which holds the photograph."""
+    if isinstance(error, NormfaceError):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    job.done.set_exception(error)
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -84,6 +84,8 @@ class Gate:
             return
         began, status, told = time.perf_counter(), 0, {"id": uuid.uuid4().hex}
         scope.setdefault("state", {})["request"] = told["id"]
+        if self.settings.root_path:  # not the server's: uvicorn would add it to paths that proxies pass as they came
+            scope["root_path"] = self.settings.root_path
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         body = _Body(receive, headers, self.settings)
 

@@ -99,9 +99,9 @@ class Monitors:
             tile = weights[at * each : (at + TILE) * each].float()
             unit = l2_normalize(tile)
             lengths += tile.norm(dim=1).sum()
-            cosines_ST = functional.linear(unit_SD, unit).unflatten(1, (-1, each)).amax(2)
+            cosines_ST = functional.linear(unit_SD, unit).view(len(y_S), -1, each).amax(2)
             side = unit if normalize in ("both", "weights") else tile
-            logits_ST = functional.linear(side_SD, side).unflatten(1, (-1, each)).amax(2)
+            logits_ST = functional.linear(side_SD, side).view(len(y_S), -1, each).amax(2)
             here = ((y_S >= at) & (y_S < at + cosines_ST.shape[1])).nonzero()[:, 0]
             place = here, y_S[here] - at
             own_S[here], logit_S[here] = cosines_ST[place], logits_ST[place]
@@ -129,7 +129,7 @@ class Monitors:
         each, count = len(weights) // self.num_classes, unit_SD.new_zeros(())
         for at in range(0, self.num_classes, TILE):
             tile = l2_normalize(weights[at * each : (at + TILE) * each].float())
-            cosines_ST = functional.linear(unit_SD, tile).unflatten(1, (-1, each)).amax(2)
+            cosines_ST = functional.linear(unit_SD, tile).view(len(y_S), -1, each).amax(2)
             near_ST = 2 - 2 * cosines_ST < level_S[:, None]
             here = ((y_S >= at) & (y_S < at + near_ST.shape[1])).nonzero()[:, 0]
             near_ST[here, y_S[here] - at] = False
