@@ -170,7 +170,7 @@ def write_people(
     or None if they are not at hand.
     """
     folders: dict[str, str] = {}
-    used, shown = {CROPS}, []
+    used, shown = {CROPS, FILE, "index.html"}, []
     for person, rows in pile.rows().items():
         place = folders[person] = _unused(re.sub(r"[^\w .-]", "_", person).strip(" .") or "person", used)
         (folder / place).mkdir()
