@@ -19,7 +19,7 @@ from benchmarks.harness.faces import shared
 from benchmarks.harness.sheet import ROOT, LeftOut, Sheet, peer
 from normface.data import open_reader
 from normface.embed import Embedder
-from normface.embed.grouping import AT_ONCE, group_vectors, numbered
+from normface.embed.grouping import group_vectors, numbered
 from normface.types import Embeddings, Floats, Ints
 
 QUICK = None
@@ -59,8 +59,8 @@ def judged(group: Callable[[Floats, float], Ints], vectors: Floats, cut: float, 
 def edges(vectors: Floats, cut: float) -> tuple[Ints, Ints, Floats]:
     """Pairs of rows with a cosine of at least `cut`, and the cosine."""
     parts = []
-    for start in range(0, len(vectors), AT_ONCE):
-        cosines = vectors[start : start + AT_ONCE] @ vectors.T
+    for start in range(0, len(vectors), 1024):
+        cosines = vectors[start : start + 1024] @ vectors.T
         i, j = np.nonzero(cosines >= cut)
         once = i + start < j
         parts.append((i[once] + start, j[once], cosines[i[once], j[once]]))

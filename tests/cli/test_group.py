@@ -118,3 +118,4 @@ class TestBadInput:
         code, _, err = run("group", pile, "--out", tmp_path / "r", "--strict")
         assert code == 2
         assert one_line(err, "torn.jpg")
+        assert not (tmp_path / "r").exists()

@@ -55,7 +55,7 @@ def test_no_two_groups_are_left_that_are_near(seed, threshold):
 def test_blocks_change_nothing(monkeypatch):
     vectors, _ = drawn(40, 5)
     whole = group_vectors(vectors, 0.5)
-    monkeypatch.setattr(grouping, "AT_ONCE", 7)
+    monkeypatch.setattr(grouping, "BLOCK", 7 * len(vectors))
     np.testing.assert_array_equal(group_vectors(vectors, 0.5), whole)
 
 

@@ -5,18 +5,23 @@ import logging
 import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import typer
 
+from ..atomic import replacing
 from ..embed import Embedder
 from ..embed.bulk import Engine, embed_all, gather
 from ..embed.embedder import Mirror
 from ..embed.loading import RunPrecision, model_path
 from ..embed.source import open_source
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, FaceError
+from ..faces.video import RATE, is_video
+from .photographs import as_dict
 from .terminal import Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
@@ -25,7 +30,9 @@ _log = logging.getLogger("normface")
 def embed(
     source: Annotated[
         Path,
-        typer.Argument(metavar="SRC", help="Crops or photographs: a folder, zip or pack, or a text file of paths."),
+        typer.Argument(
+            metavar="SRC", help="Crops or photographs: a folder, zip or pack, or a text file of paths. Or a video."
+        ),
     ],
     to: Annotated[Path, typer.Option("--out", help="FILE.npz, or a folder for one file per 1024 images.")],
     model: Model = None,
@@ -43,12 +50,16 @@ def embed(
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: the Ray cluster at RAY_ADDRESS, or Ray on this machine.")
     ] = "local",
+    rate: Annotated[float, typer.Option(help="Of a video: frames looked at in a second.")] = RATE,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Embed images: write vectors, norms (lengths before normalization) and ids into an .npz.
 
     To continue an interrupted run, run the same command again. Images without a usable face are reported and skipped.
+
+    Of a video (mp4, m4v, mov, avi, mkv, webm), each face is followed while it is seen, and becomes one embedding: the
+    mean of the frames by their quality. The ids are NAME/track-1, …; times, boxes and crops are in the .npz too.
 
     Examples: `normface embed crops --model mine.onnx --out crops.npz`,
     `RAY_ADDRESS=head:6379 normface embed /shared/photographs --out /shared/vectors --engine ray`.
@@ -60,6 +71,11 @@ def embed(
     load = partial(  # Ray's workers are elsewhere
         Embedder.load, model_path(model).absolute(), certified=False, precision=precision, device=device
     )
+    if is_video(source):
+        if not one or engine != "local":
+            raise ConfigError("FILE.npz for --out, and --engine local, for a video", f"{to}, {engine}", "correct them")
+        _embed_video(source, to, load, detector, rate, as_json)
+        return
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]
     found = open_source(source, embedder.spec.template, chosen, strict=strict, detector=detector, device=device)
@@ -103,3 +119,44 @@ def embed(
         f"{embedded:,} embeddings of {total:,} {kind} in {to}, {embedder.precision} on {embedder.device}; "
         f"{now:,} images now, {now / seconds:.4g} a second", soft_wrap=True, markup=False,
     )  # fmt: skip
+
+
+def _embed_video(
+    source: Path, to: Path, load: Callable[..., Embedder], detector: str, rate: float, as_json: bool
+) -> None:
+    """Write one embedding for each track of a video."""
+    began = time.perf_counter()
+    embedder = load(detector=detector, certified=True)  # its threshold and conditions link and weigh the faces
+    with progress(f"following faces with {embedder.name}", "seconds") as bar:
+        tracks = embedder.track(source, rate=rate, progress=lambda done, total: bar(int(done), int(total)))
+    if not tracks:
+        raise FaceError(f"faces in {source}", "none", "give a video with visible faces, or a higher --rate")
+    ids = [f"{source.stem}/track-{number}" for number in range(1, len(tracks) + 1)]
+    with replacing(to) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file, vectors=np.stack([each.vector for each in tracks]), norms=np.array([each.norm for each in tracks]),
+            ids=np.array(ids), crops=np.stack([each.crop for each in tracks]),
+            track=np.repeat(np.arange(len(tracks)), [len(each.times) for each in tracks]),
+            times=np.concatenate([each.times for each in tracks]),
+            boxes=np.concatenate([each.boxes for each in tracks]),
+        )  # fmt: skip
+    if as_json:
+        out.print_json(json.dumps({
+            "out": str(to), "video": str(source), "rate": rate,
+            "tracks": [
+                {"id": id, "start": each.times[0], "end": each.times[-1], "frames": len(each.times),
+                 "quality": round(each.quality, 4), "outside": each.assessment.outside,
+                 "face": as_dict(str(source), each.face, each.found)}
+                for id, each in zip(ids, tracks, strict=True)
+            ],
+            "model": embedder.name, "weights_sha256": embedder.sha256, **embedder.tools(),
+            "seconds": round(time.perf_counter() - began, 2),
+        }))  # fmt: skip
+        return
+    for id, each in zip(ids, tracks, strict=True):
+        out.print(
+            f"{id}: {each.times[0]:.1f} to {each.times[-1]:.1f} s, {len(each.times)} frames, "
+            f"quality {each.quality:.2f}",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+    out.print(f"{len(tracks):,} embeddings in {to}", soft_wrap=True, markup=False)

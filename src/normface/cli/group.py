@@ -73,6 +73,8 @@ def group(
         )
     with ExitStack() as stack:
         known = stack.enter_context(embedder.open_gallery(gallery, create=False)) if gallery else None
+        undo = stack.enter_context(ExitStack())
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)  # what is half done is of no use
         _make(folder, earlier, len(pile))
         carried, files = len(pile), _files(photographs)
         seen = set(pile.photographs)
@@ -89,7 +91,6 @@ def group(
                         pile.add(files[name], face, anyway=anyway)
                 bar(done, len(names), f"{len(pile):,} faces")
         if not len(pile):
-            shutil.rmtree(folder)
             raise FaceError(
                 f"faces in the photographs of {source}", f"none in {faceless}, {len(unreadable)} unreadable",
                 "give photographs with visible faces",
@@ -98,6 +99,7 @@ def group(
         cut = point.for_search(len(pile)).threshold if threshold is None and point else float(threshold or 0)
         with progress("grouping", "faces") as bar:
             pile.assign(cut, known=partial(_recognized, known) if known else None, progress=bar)
+        undo.pop_all()
     pile.save(folder / FILE)
     back = {path: name for name, path in files.items()}
     rows = pile.rows()

@@ -11,15 +11,23 @@ from .people import FaceGallery
 from .seen import FaceRecord, covered, refuse_outside
 
 if TYPE_CHECKING:
+    from .grouping import assign_vectors, group_vectors
     from .listed import certify, embed_listed, embed_pairs, embed_photographs, keep_certificate
+    from .tracks import Track
 
 __all__ = [
-    "Embedder", "FaceGallery", "FaceRecord", "Network", "Portrait", "certificate", "certify", "covered", "embed_listed",
-    "embed_pairs", "embed_photographs", "keep_certificate", "refuse_outside",
+    "Embedder", "FaceGallery", "FaceRecord", "Network", "Portrait", "Track", "assign_vectors", "certificate", "certify",
+    "covered", "embed_listed", "embed_pairs", "embed_photographs", "group_vectors", "keep_certificate",
+    "refuse_outside",
 ]  # fmt: skip
 
-# These need protocols.
-_later = attach(__name__, listed="certify embed_listed embed_pairs embed_photographs keep_certificate")
+# These need protocols or SciPy, or are seldom needed.
+_later = attach(
+    __name__,
+    grouping="assign_vectors group_vectors",
+    tracks="Track",
+    listed="certify embed_listed embed_pairs embed_photographs keep_certificate",
+)
 
 
 def __getattr__(name: str) -> Any:

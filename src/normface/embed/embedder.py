@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,9 @@ from ..data.folder import is_image
 from ..data.pictures import decoded, name_of, open_picture
 from ..errors import ConfigError, InputError
 from ..faces import Choice, Detector, find_template, open_detector, retarget, signals
-from ..faces.finding import Portrait, find_portraits
+from ..faces.finding import Portrait, find_portraits, likely
 from ..faces.photographs import Photograph
+from ..faces.video import RATE, read_frames
 from ..inference import Device
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
@@ -30,6 +31,9 @@ from .loading import RunPrecision, load_network
 from .network import Network, Run
 from .people import FaceGallery, fuse
 from .seen import FaceRecord, covered, no_face
+
+if TYPE_CHECKING:
+    from .tracks import Track
 
 Mirror = Literal["sum", "max", "concatenate", "none"]
 MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -151,11 +155,60 @@ class Embedder:
 
         photograph: a path, bytes, file, Pillow image, array or tensor, see `read_image`. Large ones are looked at
         reduced; the other ways up are tried where the photograph may not be upright.
+        A `FaceRecord` or `Track` stands for itself, here and wherever photographs are compared, enrolled or searched.
         faces: "all", or the one nearest the "center" (among plausible ones, see `Detector`), the "largest", or the one
         scored "best". aligned: the picture is an aligned crop of a known template's size. order: of an array.
         """
-        (found,) = self.portraits([photograph], faces=faces, aligned=aligned, order=order)
-        return self.see(found) if found else []
+        return self.faces_of([photograph], [name_of(photograph)], faces=faces, aligned=aligned, order=order)[0]
+
+    def faces_of(
+        self,
+        photographs: Sequence[Picture],
+        names: Sequence[str],
+        *,
+        faces: Choice = "all",
+        aligned: bool = False,
+        order: Order = "RGB",
+    ) -> list[list[FaceRecord]]:
+        """Find and embed the faces in several photographs together, each as `faces` does; `names` are for messages."""
+        unseen = [row for row, each in enumerate(photographs) if not isinstance(each, FaceRecord)]
+        pictures, called = [photographs[row] for row in unseen], [names[row] for row in unseen]
+        found = self.portraits(pictures, called, faces=faces, aligned=aligned, order=order) if unseen else []
+        portraits = [portrait for each in found for portrait in each]
+        records = iter(self.see(portraits) if portraits else [])
+        seen = iter([[next(records) for _ in each] for each in found])
+        return [[each] if isinstance(each, FaceRecord) else next(seen) for each in photographs]
+
+    def track(
+        self,
+        video: str | Path,
+        *,
+        rate: float = RATE,
+        threshold: float | None = None,
+        progress: Callable[[float, float], object] | None = None,
+    ) -> list[Track]:
+        """Follow the faces in a video: a template for each time that somebody is seen, by when they first appear.
+
+        rate: frames looked at in a second. threshold: cosine from which two faces are one person, wherever they are;
+        by default the operating point's. progress is called with seconds done and in total.
+        Raises DataError for what is no video, ConfigError without an operating point or threshold.
+        """
+        from .tracks import Tracker  # SciPy's optimization takes longer to import than a face to verify
+
+        if threshold is None:
+            if self.operating_point is None:
+                raise ConfigError("a model with an operating point", "none", "give a threshold")
+            threshold = self.operating_point.threshold
+        tracker, frames = Tracker(threshold), read_frames(video, rate=rate)
+        while block := list(islice(frames, FOUND_AT_ONCE)):
+            names = [f"{video} at {frame.seconds:.2f} s" for frame in block]
+            portraits = [likely(self.detector, each) for each in self.portraits([each.image for each in block], names)]
+            seen = iter(self.see([each for found in portraits for each in found]) if any(portraits) else [])
+            for frame, found in zip(block, portraits, strict=True):
+                tracker.add(frame.seconds, [next(seen) for _ in found])
+                if progress:
+                    progress(frame.seconds, frame.length)
+        return tracker.finish()
 
     def embed(
         self,
@@ -313,12 +366,13 @@ class Embedder:
         The more pairs, the likelier a false match among them.
         """
         called = names or (name_of(a, "the first"), name_of(b, "the second"))
-        portraits = self.portraits((a, b), called, faces=faces, aligned=aligned, order=order)
-        for found, name in zip(portraits, called, strict=True):
-            _one(found, name)
-        seen = self.see([*portraits[0], *portraits[1]])
+        sides = self.faces_of((a, b), called, faces=faces, aligned=aligned, order=order)
+        for found, name in zip(sides, called, strict=True):
+            if not found:
+                raise no_face(name)
+        seen = [*sides[0], *sides[1]]
         exact = [cosine.exact(each.vector) for each in seen]
-        count = len(portraits[0])
+        count = len(sides[0])
         matches = []
         for i, j in product(range(count), range(count, len(seen))):
             score = float(cosine.paired(exact[i], exact[j]))

@@ -5,7 +5,7 @@ Shape suffixes: N faces, M known faces, C people, D dimensions of unit embedding
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from ..types import Floats, Ints
 
-AT_ONCE = 1024  # groups compared with all others at a time: memory grows with N, never with N²
+BLOCK = 2**25  # cosines in memory at a time, 128 MiB, however many faces there are
 
 
 def group_vectors(
@@ -75,9 +75,9 @@ def assign_vectors(vectors: ArrayLike, known: ArrayLike, people: ArrayLike, thre
     fused = np.zeros((int(people.max()) + 1, rows.shape[1]), np.float32)
     np.add.at(fused, people, np.asarray(known, np.float32))
     fused /= np.maximum(np.linalg.norm(fused, axis=1, keepdims=True), 1e-12)
-    for start in range(0, len(rows), AT_ONCE):
-        cosines = rows[start : start + AT_ONCE] @ fused.T
-        assigned[start : start + AT_ONCE] = np.where(cosines.max(1) >= threshold, cosines.argmax(1), -1)
+    for part in _parts(np.arange(len(rows)), len(fused)):
+        cosines = rows[part] @ fused.T
+        assigned[part] = np.where(cosines.max(1) >= threshold, cosines.argmax(1), -1)
     return assigned
 
 
@@ -87,6 +87,12 @@ def numbered(labels: ArrayLike) -> Ints:
     return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)
 
 
+def _parts(rows: Ints, columns: int) -> Iterator[Ints]:
+    """Split rows so that each part by all columns makes at most BLOCK cosines."""
+    size = max(1, BLOCK // columns)
+    return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
 def _look(fused: Floats, stale: Ints, alive: Ints, nearest: Ints, cosine: Floats) -> None:
     """Find the nearest other group of those that are `stale`, and whether one of them is nearer to any other.
 
@@ -94,8 +100,7 @@ def _look(fused: Floats, stale: Ints, alive: Ints, nearest: Ints, cosine: Floats
     """
     templates, column = fused[alive], np.empty(len(fused), np.int64)
     column[alive] = np.arange(len(alive))
-    for start in range(0, len(stale), AT_ONCE):
-        part = stale[start : start + AT_ONCE]
+    for part in _parts(stale, len(alive)):
         cosines = fused[part] @ templates.T
         itself = np.arange(len(part)), column[part]
         cosines[itself] = -np.inf

@@ -180,8 +180,10 @@ def enrollable(
     if faces == "all":
         raise ConfigError("one face of each photograph: center, largest or best", "all", "give another choice")
     names = [name_of(each) for each in photographs]
-    found = embedder.portraits(photographs, names, faces=faces or "center", aligned=aligned, order=order)
-    for portraits, name in zip(found, names, strict=True):
+    unseen = [each for each in photographs if not isinstance(each, FaceRecord)]
+    called = [name_of(each) for each in unseen]
+    found = embedder.portraits(unseen, called, faces=faces or "center", aligned=aligned, order=order) if unseen else []
+    for portraits, name in zip(found, called, strict=True):
         if not portraits:
             raise no_face(name)
         if faces is None and portraits[0].likely > 1:
@@ -189,7 +191,8 @@ def enrollable(
                 f"one face in {name}", f"{portraits[0].likely} that may be meant",
                 "choose one by --faces center, largest or best (in Python: faces=), or cut the photograph",
             )  # fmt: skip
-    seen = embedder.see([portraits[0] for portraits in found])
+    records = iter(embedder.see([portraits[0] for portraits in found]) if found else [])
+    seen = [each if isinstance(each, FaceRecord) else next(records) for each in photographs]
     if not anyway:
         refuse_outside(seen, names)
     return seen

@@ -17,7 +17,7 @@ from .. import report
 from ..atomic import replacing
 from ..errors import DataError, NormfaceError
 from ..faces import find_template
-from ..faces.finding import find_portraits
+from ..faces.finding import find_portraits, likely
 from ..faces.photographs import Photograph, Photographs
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats
@@ -135,7 +135,7 @@ def faces_in(
     embedder: Embedder, photographs: Photographs, names: Sequence[str], *, strict: bool = False
 ) -> Iterator[tuple[str, list[FaceRecord] | str]]:
     """Find and embed every plausible face of the photographs `names`, in order; or say why a file cannot be read."""
-    plausible, template = getattr(embedder.detector, "plausible", 0.0), find_template(embedder.spec.template)
+    template = find_template(embedder.spec.template)
 
     def read(name: str) -> Photograph | NormfaceError:
         try:
@@ -158,8 +158,7 @@ def faces_in(
                     raise portraits
                 yield name, portraits.got
                 continue
-            sure = [each for each in portraits if each.face and each.face.score >= plausible]
-            yield name, embedder.see(sure or portraits) if portraits else []
+            yield name, embedder.see(likely(embedder.detector, portraits)) if portraits else []
 
 
 def write_people(
@@ -171,7 +170,7 @@ def write_people(
     or None if they are not at hand.
     """
     folders: dict[str, str] = {}
-    used, shown = {CROPS}, []
+    used, shown = {CROPS, FILE, "index.html"}, []
     for person, rows in pile.rows().items():
         place = folders[person] = _unused(re.sub(r"[^\w .-]", "_", person).strip(" .") or "person", used)
         (folder / place).mkdir()

@@ -58,6 +58,12 @@ def find_portraits(
     return [cut(*each) for each in zip(photographs, find_faces(detector, photographs), strict=True)]
 
 
+def likely(detector: Detector, portraits: Sequence[Portrait]) -> list[Portrait]:
+    """Return the faces of a photograph that are plausible (`Detector`); all of them if none is."""
+    least = getattr(detector, "plausible", 0.0)
+    return [each for each in portraits if each.face is None or each.face.score >= least] or list(portraits)
+
+
 def find_faces(detector: Detector, photographs: Sequence[Photograph]) -> list[list[Face]]:
     """Detect the faces of each photograph, in its pixels, most certain first.
 
