@@ -22,7 +22,7 @@ from .embedder import Embedder
 FACES = 500  # degraded in each way
 FEWEST = 50  # photographs of a kind
 USED = ("sharpness", "light", "contrast", "detail")  # signals that the weights take
-PARTS = ("eyes", "mouth")  # signals that are near 0 where something covers them
+PARTS = ("eyes", "mouth")  # signals that are near 0 where one color covers them: half of the least found is enough
 TAIL = 0.0003  # share of ordinary photographs beyond each end of a signal's range
 SHARE = 0.007  # of ordinary photographs beyond the cut
 HIGHEST = 1e6  # of signals that nothing is too large for
@@ -167,9 +167,8 @@ def fit(
     vectors = np.concatenate([each.vectors for each in sets])
     steps = _risks(vectors, found, target, people, threshold)
     ranges = {name: tuple(np.quantile(inside.signals[name], [TAIL, 1 - TAIL]).tolist()) for name in USED}
-    ranges |= {
-        name: (float(np.quantile(inside.signals[name], TAIL)), HIGHEST) for name in PARTS if name in inside.signals
-    }
+    for name in (name for name in PARTS if name in inside.signals):
+        ranges[name] = float(np.quantile(inside.signals[name], TAIL)) / 2, HIGHEST
     facts = {
         "threshold": threshold, "inside": len(inside), "faces": sum(map(len, ordinary)),
         "outside": {name: len(each) for name, each in kinds.items()},
