@@ -59,7 +59,7 @@ def test_one_of_each_kind_from_a_file_outside_the_package(installed, drawn, tmp_
     calls = [
         ["evaluate", "toy_protocol", "--data", "data", "--embeddings", "f.npz", "--json"],
         ["align", "photographs", "crops", "--detector", "toy_detector", "--json"],
-        ["pack", "set.toy", "set.zip", "--json"],
+        ["pack", "set.toy", "set.zip", "--unlabelled", "--json"],
         ["enrol", "--embeddings", "f.npz", "--gallery", "toy:g", "--json"],
         ["people", "--gallery", "file:g.db", "--json"],
         ["train", "normface", "--data", str(drawn / "train" / "faces-112.zip"), "--out", "run", "--json",
