@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,14 +47,14 @@ def locked(path: str | Path) -> Iterator[None]:
     lock, and the block runs without.
     """
     folder = Path(path).parent
-    try:
-        import fcntl
-
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except ImportError:
+    if sys.platform == "win32":
         yield
         return
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"to write {path}", f"'{error.strerror or error}'", "choose a writable folder") from error
     try:

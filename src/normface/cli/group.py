@@ -77,19 +77,7 @@ def group(
         undo.callback(shutil.rmtree, folder, ignore_errors=True)  # what is half done is of no use
         _make(folder, earlier, len(pile))
         carried, files = len(pile), _files(photographs)
-        seen = set(pile.photographs)
-        names = [name for name in photographs.names if files[name] not in seen]
-        unreadable, faceless = dict[str, str](), 0
-        with progress("finding faces", "photographs") as bar:
-            for done, (name, faces) in enumerate(faces_in(embedder, photographs, names, strict=strict), 1):
-                if isinstance(faces, str):
-                    unreadable[name] = faces
-                else:
-                    faceless += not faces
-                    for face in faces:
-                        write_crop(folder, len(pile), face)
-                        pile.add(files[name], face, anyway=anyway)
-                bar(done, len(names), f"{len(pile):,} faces")
+        unreadable, faceless = _find_faces(embedder, photographs, files, pile, folder, anyway=anyway, strict=strict)
         if not len(pile):
             raise FaceError(
                 f"faces in the photographs of {source}", f"none in {faceless}, {len(unreadable)} unreadable",
@@ -144,6 +132,27 @@ def _make(folder: Path, earlier: Path | None, carried: int) -> None:
                 shutil.copyfile(crop, folder / CROPS / crop.name)
     except OSError as error:
         raise DataError(f"to write {folder}", f"'{error.strerror}'", "choose a writable folder") from error
+
+
+def _find_faces(
+    embedder: Embedder, photographs: Photographs, files: dict[str, str], pile: Pile, folder: Path, *, anyway: bool,
+    strict: bool,
+) -> tuple[dict[str, str], int]:  # fmt: skip
+    """Add the faces of new photographs to the pile. Returns why some are unreadable, and how many have no face."""
+    seen = set(pile.photographs)
+    names = [name for name in photographs.names if files[name] not in seen]
+    unreadable, faceless = dict[str, str](), 0
+    with progress("finding faces", "photographs") as bar:
+        for done, (name, faces) in enumerate(faces_in(embedder, photographs, names, strict=strict), 1):
+            if isinstance(faces, str):
+                unreadable[name] = faces
+            else:
+                faceless += not faces
+                for face in faces:
+                    write_crop(folder, len(pile), face)
+                    pile.add(files[name], face, anyway=anyway)
+            bar(done, len(names), f"{len(pile):,} faces")
+    return unreadable, faceless
 
 
 def _files(photographs: Photographs) -> dict[str, str]:

@@ -61,7 +61,7 @@ def pack(
         reader = open_reader(source, strict, label=label_column)
         if len(reader.identities) < 2 and not unlabelled:
             raise DataError(
-                f"two people or more in {source}", f"{len(reader):,} images of one, {reader.identities[0]!r}",
+                f"two people or more in {source}", f"{len(reader):,} images of one, {str(reader.identities[0])!r}",
                 "name the column of labels: --label-column, or say that there are none: --unlabelled",
             )  # fmt: skip
         found = len(reader)

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -155,7 +156,7 @@ class Counter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
-                os.pwrite(file, f"{text:<100}".encode(), 0)
+                os.write(file, f"{text:<100}".encode())  # at the start: the file was just opened
             finally:
                 os.close(file)
         except OSError as error:  # what it counts was done, so no error of the call
@@ -201,4 +202,4 @@ def _user() -> str:
     try:
         return f"user {getpass.getuser()}"
     except (KeyError, OSError):  # a user without a name, as in containers
-        return f"user {os.getuid()}"
+        return f"user {os.getuid()}" if sys.platform != "win32" else "user unknown"
