@@ -202,4 +202,6 @@ def _user() -> str:
     try:
         return f"user {getpass.getuser()}"
     except (KeyError, OSError):  # a user without a name, as in containers
-        return f"user {os.getuid()}" if sys.platform != "win32" else "user unknown"
+        if sys.platform == "win32":
+            return "user unknown"
+        return f"user {os.getuid()}"
