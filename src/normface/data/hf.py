@@ -27,15 +27,33 @@ STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _log = logging.getLogger("normface")
 
 
-class HuggingFace:
-    """The images of a dataset: a `Store`. `label` is the column of people's names, if not a usual one."""
+class _Columns:
+    """What both kinds of files have in common. `label` is the column of people's names, if not a usual one."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
+    _ids: list[str]
 
     def __init__(self, path: Path, label: str | None = None) -> None:
-        pa = require("pyarrow", "data")
         self.path, self._asked = path, label
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self._asked)
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        return np.array(self._ids, np.str_)
+
+    def name(self, row: int) -> str:
+        return f"{self._ids[row]} in {self.path}"
+
+
+class HuggingFace(_Columns):
+    """The images of a dataset: a `Store`."""
+
+    def __init__(self, path: Path, label: str | None = None) -> None:
+        super().__init__(path, label)
+        pa = require("pyarrow", "data")
         try:
             state, info = (json.loads((path / name).read_bytes()) for name in (STATE, INFO))
             names = [Path(each["filename"]) for each in state["_data_files"]]
@@ -71,30 +89,18 @@ class HuggingFace:
             raise DataError(f"images in {path}", "none", "save a dataset with images")
         self.people, self.labels = by_name(people)
 
-    def __reduce__(self) -> tuple[type[HuggingFace], tuple[Path, str | None]]:
-        return HuggingFace, (self.path, self._asked)
-
-    @property
-    def ids(self) -> NDArray[Any]:
-        return np.array(self._ids, np.str_)
-
-    def name(self, row: int) -> str:
-        return f"{self._ids[row]} in {self.path}"
-
     def encoded(self, row: int) -> bytes:
         start, length = self._spans[row].tolist()
         return read_at(self._files[int(np.searchsorted(self._ends, row, side="right"))].fileno(), length, start)
 
 
-class Parquet:
+class Parquet(_Columns):
     """The images of Parquet files: a `Store`. Groups of rows are decompressed whole: pack them before training."""
 
-    landmarks: NDArray[np.float32] | None = None
-    ignored = 0
-
     def __init__(self, path: Path, label: str | None = None) -> None:
+        super().__init__(path, label)
         pa, pq = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-        self.path, self._asked, self._lock = path, label, Lock()
+        self._lock = Lock()
         ids, people, ends = list[Any](), list[Any](), list[int]()
         self._groups: list[tuple[Any, int]] = []
         files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
@@ -123,16 +129,6 @@ class Parquet:
         self._ids, self._ends = _ids(ids), np.cumsum(ends)
         self.people, self.labels = by_name(people)
         self._group = lru_cache(maxsize=2)(self._read)
-
-    def __reduce__(self) -> tuple[type[Parquet], tuple[Path, str | None]]:
-        return Parquet, (self.path, self._asked)
-
-    @property
-    def ids(self) -> NDArray[Any]:
-        return np.array(self._ids, np.str_)
-
-    def name(self, row: int) -> str:
-        return f"{self._ids[row]} in {self.path}"
 
     def encoded(self, row: int) -> bytes:
         group = int(np.searchsorted(self._ends, row, side="right"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from ..faces.finding import Portrait
 from ..faces.photographs import Photographs, open_photographs
 from ..protocols import Failures, Inputs, inputs_of, of_list, operating_point, read_lfw_pairs
 from ..protocols.named_pairs import Ids
+from ..system_facts import usable_cores
 from ..types import Embeddings, Face, OperatingPoint, Result
 from .embedder import Embedder, Mirror
 
@@ -89,7 +89,7 @@ def embed_photographs(
     work = Work(find_template(embedder.spec.template), {}, embedder.detector, format="png")
     with TemporaryDirectory() as folder:
         listed = Photographs(opened.source, names.tolist())
-        entries = align_all(listed, folder, work, workers=os.cpu_count() or 1, progress=progress)
+        entries = align_all(listed, folder, work, workers=usable_cores(), progress=progress)
         reasons = {entry["photograph"]: kind_of(entry["refused"]) for entry in entries if "refused" in entry}
         if len(reasons) == len(names):
             raise DataError("a face in a listed photograph", f"none in {len(names)}", "check the list and the folder")
