@@ -70,7 +70,8 @@ def test_from_crops_to_a_search(run, model, crops, tmp_path):
     place[1] = f"file:{tmp_path / 'few.db'}"
     assert run("enrol", "Ann", *crops.glob("p[1-4]/*.png"), "--aligned", *place, "--same-person")[0] == 0
     code, out, err = run("search", who, "--aligned", *place)
-    assert (code, err) == (0, "")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "has no conditions" in err  # the only warning: the toy certificate's rows decide
     assert f"threshold {few.threshold:.4f} for up to 10 templates" in out
     with open_gallery(place[1]) as opened:
         count = len(opened)

@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression, minimize
 from ..conditions import Conditions, inputs, scores
 from ..data import Reader
 from ..errors import DataError
-from ..faces import find_template, retarget, signals
+from ..faces import retarget, signals
 from ..faces.alter import alterations
 from ..types import Bools, Embeddings, Floats, Image
 from .embedder import Embedder
@@ -73,7 +73,7 @@ def learn(
     progress is called with images done and images in all.
     Raises DataError for fewer than FEWEST images of a kind.
     """
-    draw, template = np.random.default_rng(seed), find_template(embedder.spec.template)
+    draw, template = np.random.default_rng(seed), embedder.template
     altered = faces[0].select(np.sort(draw.permutation(len(faces[0]))[:FACES]))
     ways = alterations(template)
     total = len(inside) + sum(map(len, [*faces, *outside.values()])) + len(ways) * len(altered)
@@ -99,7 +99,6 @@ def measure(
     progress: Callable[[int], object] = lambda done: None,
 ) -> Sample:
     """Embed the crops of a reader, altered first where that is asked for."""
-    template = find_template(embedder.spec.template)
     features: list[Floats] = []
     found: list[dict[str, float]] = []
     for start in range(0, len(reader), 64):
@@ -108,7 +107,7 @@ def measure(
         if alter:
             crops = np.stack([alter(crop) for crop in crops])
         features.append(embedder.features(crops))
-        found += [signals(crop, template=template) for crop in crops]
+        found += [signals(crop, template=embedder.template) for crop in crops]
         progress(len(found))
     vectors = Embeddings(np.concatenate(features), np.arange(len(found)).astype(str)).vectors
     return Sample(vectors, _columns(found), _people(reader))
@@ -132,8 +131,10 @@ def _known(embedder: Embedder, reader: Reader, vectors: Embeddings) -> Sample:
     """The crops of a reader that have vectors."""
     rows = {name: row for row, name in enumerate(reader.ids.tolist())}
     kept = [(row, rows[name]) for row, name in enumerate(vectors.ids.tolist()) if name in rows]
-    template = find_template(embedder.spec.template)
-    found = [signals(retarget(reader.read(row)[None], embedder.spec.template)[0], template=template) for _, row in kept]
+    found = [
+        signals(retarget(reader.read(row)[None], embedder.spec.template)[0], template=embedder.template)
+        for _, row in kept
+    ]
     chosen = [row for _, row in kept]
     return Sample(vectors.vectors[[row for row, _ in kept]], _columns(found), _people(reader)[chosen])
 

@@ -20,7 +20,7 @@ from ..data import Order, Picture, Reader, open_reader
 from ..data.folder import is_image
 from ..data.pictures import decoded, name_of, open_picture
 from ..errors import ConfigError, InputError
-from ..faces import Choice, Detector, find_template, open_detector, retarget, signals
+from ..faces import Choice, Detector, Template, find_template, open_detector, retarget, signals
 from ..faces.finding import Portrait, find_portraits, likely
 from ..faces.photographs import Photograph
 from ..faces.video import RATE, read_frames
@@ -114,6 +114,11 @@ class Embedder:
                 "the rates of %s were measured on faces as MTCNN finds them: with %s they may differ", self.name, name
             )
         return opened
+
+    @cached_property
+    def template(self) -> Template:
+        """The template that crops are aligned on."""
+        return find_template(self.spec.template)
 
     def tools(self) -> dict[str, str]:
         """Return what computed an answer: the network's device, the detector, and the detector's device, if used."""
@@ -228,8 +233,8 @@ class Embedder:
         in `Embedder.faces`. By default Readers and their paths hold crops, all else photographs.
 
         The ids are the Reader's; or the paths, where all are distinct paths; or "0", "1", … The norms are the features'
-        lengths. In some networks they follow quality; in the default model they do not. progress is called with images
-        done and in total.
+        lengths. In some networks they follow quality; in the default model they do not fall with blur. progress is
+        called with images done and in total.
 
         Raises InputError for no images or crops of no known template; DataError for an unreadable image; FaceError for
         a photograph without a face.
@@ -301,7 +306,7 @@ class Embedder:
             return [[Portrait(retarget(crop[None], self.spec.template)[0])] for crop in crops]
         found = [Photograph.open(open_picture(each, order), name) for each, name in opened]
         portraits = []
-        for each in find_portraits(self.detector, found, find_template(self.spec.template), faces):
+        for each in find_portraits(self.detector, found, self.template, faces):
             if isinstance(each, Exception):
                 raise each
             portraits.append(each)
@@ -327,8 +332,7 @@ class Embedder:
         conditions = self.operating_point.conditions if self.operating_point else None
         if conditions is None:
             return [Assessment()] * len(portraits)
-        template = find_template(self.spec.template)
-        return conditions.assess(vectors, [signals(each.crop, each.face, template) for each in portraits])
+        return conditions.assess(vectors, [signals(each.crop, each.face, self.template) for each in portraits])
 
     def verify(
         self,

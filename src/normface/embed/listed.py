@@ -13,7 +13,7 @@ import numpy as np
 from ..atomic import replacing
 from ..data import open_reader
 from ..errors import DataError
-from ..faces import find_template, size_fault
+from ..faces import size_fault
 from ..faces.batch import Work, align_all, kind_of
 from ..faces.finding import Portrait
 from ..faces.photographs import Photographs, open_photographs
@@ -86,7 +86,7 @@ def embed_photographs(
     """
     opened = open_photographs(photographs)
     names = np.array(opened.names)[inputs_of(protocol).named(lists, np.array(opened.names))]
-    work = Work(find_template(embedder.spec.template), {}, embedder.detector, format="png")
+    work = Work(embedder.template, {}, embedder.detector, format="png")
     with TemporaryDirectory() as folder:
         listed = Photographs(opened.source, names.tolist())
         entries = align_all(listed, folder, work, workers=usable_cores(), progress=progress)

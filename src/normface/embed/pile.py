@@ -16,7 +16,6 @@ import simplejpeg
 from .. import report
 from ..atomic import replacing
 from ..errors import DataError, NormfaceError
-from ..faces import find_template
 from ..faces.finding import find_portraits, likely
 from ..faces.photographs import Photograph, Photographs
 from ..prefetch import map_ahead
@@ -135,7 +134,7 @@ def faces_in(
     embedder: Embedder, photographs: Photographs, names: Sequence[str], *, strict: bool = False
 ) -> Iterator[tuple[str, list[FaceRecord] | str]]:
     """Find and embed every plausible face of the photographs `names`, in order; or say why a file cannot be read."""
-    template = find_template(embedder.spec.template)
+    template = embedder.template
 
     def read(name: str) -> Photograph | NormfaceError:
         try:

@@ -22,7 +22,6 @@ from ..errors import DataError, NormfaceError
 from ..faces.alignment import retarget
 from ..faces.finding import find_portraits
 from ..faces.photographs import DETAIL, Photograph
-from ..faces.template import find_template
 from ..types import Image
 from .limits import Budget
 
@@ -73,7 +72,7 @@ class Engine:
         observe: Callable[[int, float], object] = lambda size, seconds: None,
     ) -> None:
         self.embedder, self.workers, self.batch, self.max_pixels = embedder, workers, batch, max_pixels
-        self.template = find_template(embedder.spec.template)
+        self.template = embedder.template
         self.memory = memory
         self._observe = observe
         self._jobs: deque[_Job] = deque()

@@ -124,6 +124,7 @@ def api(service: Service) -> APIRouter:
     compare(router, service)
     if service.gallery is not None:
         people(router, service, service.gallery)
+        one_person(router, service, service.gallery)
     return router
 
 
@@ -183,7 +184,7 @@ def compare(router: APIRouter, service: Service) -> None:
 
 
 def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
-    """Add the routes that enrol, list, search and erase people."""
+    """Add the routes that list, enrol and search people."""
     embedder = service.embedder
     point = embedder.operating_point
 
@@ -232,6 +233,27 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
             faces=[service.face(each, asked.crops) for each in found],
         )  # fmt: skip
 
+    @router.post("/search", summary="Search for the people most similar to a face", openapi_extra=described(SearchBody))
+    async def search(asked: Annotated[SearchBody, sent(SearchBody)]) -> Found:
+        (seen,) = await service.see([("the photograph", asked.photograph)], asked.aligned)
+        limits = {"tag": asked.tag, "threshold": asked.threshold}
+        found = await service.keep("search", gallery.search, seen.vector, asked.k, **limits)
+        matches = [covered(match, [seen], ["the photograph"], anyway=asked.anyway) for match in found]
+        rule = matches[0].rule if matches else None
+        return Found(
+            matches=[
+                Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
+                for rank, match in enumerate(matches, 1)
+            ],
+            templates=rule.templates if rule else await service.keep("search", len, gallery),
+            operating_point=Certificate.of(point), search=SearchThreshold.of(rule, point),
+            face=service.face(seen, asked.crops), note=rule.words if rule else "no decision",
+        )  # fmt: skip
+
+
+def one_person(router: APIRouter, service: Service, gallery: Gallery) -> None:
+    """Add the routes that show, change and erase a person by id."""
+
     @router.get("/people/{id}", summary="A person and their templates", responses=GONE)
     async def shown(id: Id) -> Templates:
         person = await _of_somebody(service, "list", gallery.person, PersonId(id))
@@ -278,23 +300,6 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
         person = await _of_somebody(service, "list", gallery.person, PersonId(id))
         erased = await _of_somebody(service, "remove", gallery.remove, PersonId(id), number)
         return _forgotten(person.name, erased, response)
-
-    @router.post("/search", summary="Search for the people most similar to a face", openapi_extra=described(SearchBody))
-    async def search(asked: Annotated[SearchBody, sent(SearchBody)]) -> Found:
-        (seen,) = await service.see([("the photograph", asked.photograph)], asked.aligned)
-        limits = {"tag": asked.tag, "threshold": asked.threshold}
-        found = await service.keep("search", gallery.search, seen.vector, asked.k, **limits)
-        matches = [covered(match, [seen], ["the photograph"], anyway=asked.anyway) for match in found]
-        rule = matches[0].rule if matches else None
-        return Found(
-            matches=[
-                Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
-                for rank, match in enumerate(matches, 1)
-            ],
-            templates=rule.templates if rule else await service.keep("search", len, gallery),
-            operating_point=Certificate.of(point), search=SearchThreshold.of(rule, point),
-            face=service.face(seen, asked.crops), note=rule.words if rule else "no decision",
-        )  # fmt: skip
 
 
 async def _of_somebody(
