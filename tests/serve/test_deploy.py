@@ -126,7 +126,7 @@ def start_caddy(folder: Path, service: int, cert: Path, key: Path, quick: bool, 
         "faces.example {\n": f"https://{HOST}:{port} {{\n\tbind 127.0.0.1\n\ttls {cert} {key}\n",
     }
     if quick:
-        changes |= {"read_header 10s": "read_header 1s", "read_body 60s": "read_body 4s"}
+        changes |= {"read_header 10s": "read_header 1s", "read_body 60s": "read_body 4s", "idle 2m": "idle 2s"}
     if prefix:
         changes["\treverse_proxy 127.0.0.1"] = f"\treverse_proxy {prefix}/* 127.0.0.1"
     (folder / "Caddyfile").write_text(exchanged((DEPLOY / "Caddyfile").read_text("utf-8"), changes), "utf-8")
