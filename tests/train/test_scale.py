@@ -281,6 +281,7 @@ class TestHeldOut:
             hold_out(reader, configure("validate_on.people=2"))
 
 
+@pytest.mark.slow
 def test_a_run_describes_itself(reader, tmp_path):
     train(configure("optim.epochs=1"), reader, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "environment.json").read_text())
