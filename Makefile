@@ -36,7 +36,7 @@ test-fast: setup ## the tests that take no training and no photographs
 test-slow: setup ## the simulations of minutes, such as coverage of intervals; run them every night
 	@$(PYTEST) -m nightly
 
-check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
+check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@for platform in win32 darwin; do \
 	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
