@@ -146,7 +146,7 @@ class Tally:
         }
 
     def facts(self, fars: Sequence[float]) -> dict[str, Any]:
-        """`false_accepts` at each FAR, and `commonest_five`: the five most frequent people's share of the genuine ones."""
+        """`false_accepts` at each FAR, and `commonest_five`: the five most frequent people's share of genuine ones."""
         return {"false_accepts": self.false_accepts(fars), "commonest_five": commonest(self._genuine_of)}
 
     def thresholds(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> list[float]:
