@@ -80,7 +80,10 @@ WRITTEN = ("align.jsonl", "report.html")  # written by `normface align` next to 
 
 
 def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
-    """Count the files that are not read, by kind, most frequent first; `loose` images are outside any person's folder."""
+    """Count the files that are not read, by kind, most frequent first.
+
+    `loose` is the number of images outside of people's folders.
+    """
     kinds: Counter[str] = Counter()
     for name in names:
         if not is_image(name) and os.path.basename(name) not in WRITTEN:

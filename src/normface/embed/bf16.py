@@ -1,8 +1,8 @@
-"""Runs a feed-forward ONNX network by PyTorch, with convolutions in bfloat16 on processors that multiply it natively.
+"""Run a feed-forward ONNX network with PyTorch, with convolutions in bfloat16 on processors that support it natively.
 
 ONNX Runtime has no bfloat16 kernels for CPUs; oneDNN, which torch uses, does. Products are summed in float32;
-activations between layers are rounded to 8 bits. Fully connected layers stay in float32: they cost little, and their
-rounding errors would not average out.
+activations between layers are rounded to 8 significant bits. Fully connected layers stay in float32: they take little
+time, and their rounding errors would not average out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..faces import retarget
 from ..types import Embeddings, Floats
 from .network import Network, Run
 
-COSINE = 0.9995  # to float32, at least, of each of FACES drawn faces
+COSINE = 0.9995  # minimum cosine to float32 of each of FACES drawn faces
 FACES, BATCH = 16, 32
 BF16 = torch.bfloat16
 Attributes = Mapping[str, Any]
@@ -136,7 +136,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
 
 
 class _Graph:
-    """The network of an ONNX file: its nodes in order, their names replaced by places in a list of values."""
+    """The network of an ONNX file: its nodes in order, with names replaced by indices into a list of values."""
 
     def __init__(self, path: Path) -> None:
         onnx, graph = require("onnx", "train"), _read(path)
@@ -165,14 +165,14 @@ class _Graph:
             values[output] = operator(attributes, *(values[name] for name in inputs))
             for name in inputs:
                 if name and self.last[name] == i and name not in self.weights:
-                    values.pop(name, None)  # its memory is used again
+                    values.pop(name, None)  # its memory is reused
         found = values[self.target]
         assert found is not None
         return found
 
 
 def _read(path: Path) -> Any:
-    """An ONNX file's graph, its weights computed: those in 8 or 16 bits are stored as Cast(codes) · scale."""
+    """An ONNX file's graph and its weights; weights in 8 or 16 bits are stored as Cast(codes) · scale."""
     onnx = require("onnx", "train")
     graph = onnx.load(str(path)).graph
     known = {tensor.name: tensor for tensor in graph.initializer}
