@@ -90,7 +90,7 @@ def test_foreign_files(place):
         open_gallery(place.with_name("none.db"), create=False)
     assert not place.with_name("none.db").exists()
     with pytest.raises(ConfigError, match="milvus:"):
-        open_gallery("postgres:here")
+        open_gallery("redis:here")
 
 
 def test_keys(place, monkeypatch, tmp_path):
