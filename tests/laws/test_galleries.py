@@ -147,13 +147,14 @@ def follow_the_law(kind, examples, steps):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["embedded", "sealed"])
-def test_like_brute_force(kind):
-    follow_the_law(kind, 3, 10)
+@pytest.mark.parametrize(("kind", "examples"), [("embedded", 3), ("sealed", 3), ("postgres", 2), ("qdrant", 1)])
+def test_like_brute_force(kind, examples):
+    follow_the_law(kind, examples, 10)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("kind", "examples"), [("embedded", 20), ("sealed", 20), ("milvus", 4), ("postgres", 4), ("qdrant", 2)]
+    ("kind", "examples"), [("embedded", 20), ("sealed", 20), ("milvus", 4), ("postgres", 10), ("qdrant", 4)]
 )
 def test_like_brute_force_at_length(kind, examples):
     follow_the_law(kind, examples, 25)
