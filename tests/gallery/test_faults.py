@@ -182,6 +182,26 @@ def test_readers_see_what_another_process_enrols(place):
         other.communicate()
 
 
+def test_an_enrolment_while_another_process_checks_the_file_is_no_damage(place, monkeypatch):
+    connect, late = sqlite3.connect, []
+    with open_gallery(place) as other:
+        other.enrol("Ann", drawn(0, 1))
+
+        def enrol(statement):
+            if "INDEXED BY people" in statement and not late:
+                late.append(other.enrol("Bo", drawn(1, 1)))
+
+        def traced(*arguments, **options):
+            db = connect(*arguments, **options)
+            db.set_trace_callback(enrol)
+            return db
+
+        monkeypatch.setattr(sqlite3, "connect", traced)
+        with open_gallery(place) as gallery:
+            assert late
+            assert len(gallery) == 2
+
+
 def test_a_second_writer_waits_and_then_is_told(place, monkeypatch):
     monkeypatch.setattr(stores, "WAIT", 0.3)
     with open_gallery(place) as gallery, open_gallery(place) as other:
