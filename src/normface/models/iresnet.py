@@ -64,6 +64,7 @@ class IResNet(Model):
         self.origin = Origin("arcface_torch", "github.com/deepinsight/insightface", _LICENCE, modules)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         return cast(Tensor, self.head(self.body(self.stem(images))))
 
 
