@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image as pillow
-from PIL.PngImagePlugin import PngInfo
 from tests.laws.test_readers import mutations
 
-from normface.data import decode, decode_reduced, decoding, read_image
+from normface.data import decode, decode_reduced, read_image
 from normface.data.decoding import EXTENSIONS, _lost, as_ppm
 from normface.data.image_kinds import AVIF, JPEG, JPEG_2000, TIFF, WEBP, kind_of
 from normface.errors import DataError
@@ -393,69 +392,3 @@ def test_reduced_refuses_what_decode_refuses():
     for data in (b"", b"text", encode(RGB, "JPEG")[:-30]):
         with pytest.raises(DataError, match="a to be an image"):
             decode_reduced(data, "a", 4)
-
-
-class TestLargePng:
-    """Large PNGs of plain RGB take another decoder: the same pixels, and the same refusals."""
-
-    @pytest.fixture(autouse=True)
-    def _every_png_is_large(self, monkeypatch):
-        monkeypatch.setattr(decoding, "_LARGE", 1)
-
-    def test_the_pixels_are_pillows(self, monkeypatch):
-        image = np.random.default_rng(0).integers(0, 256, (403, 530, 3), np.uint8)
-        for options in ({}, {"compress_level": 0}, {"pnginfo": text_chunks(Comment="a note")}):
-            data = encode(image, **options)
-            monkeypatch.setattr(decoding, "_STRIP", 1 << 12)
-            assert (decode(data, "a") == image).all()
-            found = [decode_reduced(data, "a", shorter) for shorter in (404, 201, 50)]
-            with monkeypatch.context() as small:
-                small.setattr(decoding, "_LARGE", 1 << 40)
-                for reduced, shorter in zip(found, (404, 201, 50), strict=True):
-                    expected = decode_reduced(data, "a", shorter)
-                    assert (reduced.image == expected.image).all()
-                    assert reduced[1:] == expected[1:]
-
-    def test_what_it_does_not_know_is_left_to_pillow(self, monkeypatch):
-        """Turns, transparency and animations."""
-        turned = encode(RGB, exif=exif(6))
-        see_through = encode(RGB, transparency=tuple(RGB[0, 0].tolist()))
-        frames = [pillow.fromarray(each) for each in (RGB, RGB[::-1].copy())]
-        moving = encode(frames[0], save_all=True, append_images=frames[1:])
-        monkeypatch.setattr(decoding, "_large_png", lambda *_: 1 / 0)
-        assert (decode(turned, "a") == np.rot90(RGB, -1)).all()
-        assert (decode(see_through, "a")[0, 0] == 255).all()
-        assert (decode(moving, "a") == RGB).all()
-
-    def test_damaged_ones_are_refused(self):
-        data = encode(np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8))
-        for cut in (60, len(data) // 2, len(data) - 200):
-            with pytest.raises(DataError):
-                decode(data[:cut], "a")
-        broken = bytearray(data)
-        broken[len(data) // 2] ^= 0xFF
-        with pytest.raises(DataError):
-            decode(bytes(broken), "a")
-
-    @pytest.mark.filterwarnings("error")
-    def test_random_damage_never_escapes_as_another_error(self):
-        rng = np.random.default_rng(1)
-        data = encode(RGB)
-        for _ in range(200):
-            broken = bytearray(data)
-            for at in rng.integers(0, min(len(data), 400), 3):
-                broken[at] = rng.integers(256)
-            try:
-                image = decode(bytes(broken), "a")
-            except DataError:
-                continue
-            assert image.dtype == np.uint8
-            assert image.shape[2:] == (3,)
-
-
-def text_chunks(**texts):
-    """Texts for a PNG."""
-    found = PngInfo()
-    for key, text in texts.items():
-        found.add_text(key, text)
-    return found

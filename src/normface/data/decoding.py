@@ -10,7 +10,7 @@ import logging
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -41,7 +41,6 @@ _TURNS: dict[int, Any] = {  # Exif orientation → what to take of the image; fr
 }  # fmt: skip
 _FILLERS = (b"\x5a\xa5\x3c\x96", b"\xfe", b"\xff\x00\x13\x77\xe1")  # no markers; one alone can happen to change little
 _STRIP = 1 << 20  # pixels that Pillow converts at once
-_LARGE = 16_000_000  # pixels of a PNG from which memory matters
 _BESIDE = {
     "PNG": 5,
     "GIF": 8,
@@ -277,9 +276,6 @@ def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tu
     from PIL import Image as pillow
 
     image = _opened(data, limit)
-    size = image.height, image.width
-    if _is_large_png(image, data) and (pixels := _large_png(data, *size, _factor(*size, shorter))) is not None:
-        return pixels, _factor(*size, shorter), size, b""
     image.load()
     exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
     color = image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I")
@@ -336,56 +332,23 @@ def _narrow(image: Any) -> Any:
 
 
 def _on_white(image: Any, factor: int) -> Image:
-    """RGB pixels of one of Pillow's images, transparent ones laid on white, averaged over `factor`² pixels."""
-    from PIL import Image as pillow
-
-    def cut(top: int, bottom: int, right: int) -> Any:
-        strip = image.crop((0, top, right, bottom))
-        if strip.has_transparency_data:
-            white = pillow.new("RGBA", strip.size, "white")
-            strip = pillow.alpha_composite(white, strip.convert("RGBA"))
-        return strip.convert("RGB")
-
-    return _in_strips(cut, np.empty((image.height // factor, image.width // factor, 3), np.uint8), factor)
-
-
-def _in_strips(cut: Callable[[int, int, int], Any], pixels: Image, factor: int) -> Image:
-    """Fill `pixels` [h, w, 3] with the RGB images that `cut(top, bottom, right)` gives, averaged over `factor`² pixels.
+    """RGB pixels of one of Pillow's images, transparent ones laid on white, averaged over `factor`² pixels.
 
     Strip by strip: Pillow's images take four bytes a pixel, and every step makes another.
     """
-    height, width = pixels.shape[:2]
-    rows = max(1, _STRIP // (width * factor**2))
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        strip = cut(top * factor, bottom * factor, width * factor)
-        pixels[top:bottom] = strip.reduce(factor) if factor > 1 else strip
-    return pixels
-
-
-def _is_large_png(image: Any, data: bytes) -> bool:
-    """Whether this is a large PNG of 8-bit RGB without anything that only Pillow understands here."""
-    plain = image.format == "PNG" and data[24:26] == b"\x08\x02" and image.width * image.height >= _LARGE
-    return bool(plain) and not any(chunk in data for chunk in (b"tRNS", b"acTL", b"eXIf", b"Raw profile type"))
-
-
-def _large_png(data: bytes, height: int, width: int, factor: int) -> Image | None:
-    """The pixels of a plain PNG by OpenCV, which takes 3 bytes a pixel where Pillow takes 4, and 7 unreduced.
-
-    None for a file that it does not read: Pillow says why.
-    """
-    import cv2
     from PIL import Image as pillow
 
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if found is None or found.shape != (height, width, 3):
-        return None
-    whole = np.asarray(found, np.uint8)
-
-    def cut(top: int, bottom: int, right: int) -> Any:
-        return pillow.fromarray(np.ascontiguousarray(whole[top:bottom, :right, ::-1]))
-
-    return _in_strips(cut, whole if factor == 1 else np.empty((height // factor, width // factor, 3), np.uint8), factor)
+    pixels = np.empty((image.height // factor, image.width // factor, 3), np.uint8)
+    rows = max(1, _STRIP // (image.width * factor))
+    for top in range(0, len(pixels), rows):
+        bottom = min(top + rows, len(pixels))
+        strip = image.crop((0, top * factor, pixels.shape[1] * factor, bottom * factor))
+        if strip.has_transparency_data:
+            white = pillow.new("RGBA", strip.size, "white")
+            strip = pillow.alpha_composite(white, strip.convert("RGBA"))
+        strip = strip.convert("RGB")
+        pixels[top:bottom] = strip.reduce(factor) if factor > 1 else strip
+    return pixels
 
 
 def _eight_bits(wide: NDArray[Any]) -> Image:
