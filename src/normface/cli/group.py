@@ -19,6 +19,7 @@ from ..errors import ConfigError, DataError, FaceError
 from ..faces.photographs import Photographs, open_photographs
 from ..gallery import GALLERIES
 from ..types import Floats
+from .photographs import warn_of_videos
 from .terminal import Anyway, Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
@@ -67,6 +68,7 @@ def group(
     gallery = into if into and into.partition(":")[0] in GALLERIES else None
     earlier = Path(into) if into and not gallery else None
     photographs = open_photographs(source)
+    warn_of_videos(photographs.unread, source)
     embedder = Embedder.load(model, detector=detector, device=device)
     if threshold is None and embedder.operating_point is None:
         raise ConfigError("a model with a certificate", f"{embedder.name} without one", "give --threshold")
