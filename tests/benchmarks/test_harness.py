@@ -366,6 +366,7 @@ class TestPages:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(command.benchmarks()))
 def test_every_benchmark_says_what_it_is(name):
     known = command.benchmarks()[name]

@@ -96,6 +96,7 @@ class TestCalibrate:
         with pytest.raises(ModelError, match="certified on unknown"):
             Embedder(Network(lambda pixels: pixels, InputSpec(4, 4), "ab12", point))
 
+    @pytest.mark.slow
     def test_in_part(self, run, systems, tmp_path):
         """What has no vector is left out only where asked to; the certificate and the result say so."""
         vectors = Embeddings.load(systems / "poor.npz")

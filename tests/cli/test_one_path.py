@@ -15,6 +15,8 @@ from normface.embed import Embedder
 from normface.serve.engine import Engine
 from normface.types import Embeddings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

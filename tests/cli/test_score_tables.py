@@ -32,6 +32,7 @@ def tables(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate(run, tables, tmp_path):
     """By --scores, --list and --data alike; with groups and a report; in words of scores, not cosines."""
     words = ["evaluate", "scores", "--scores", tables / "good.csv"]

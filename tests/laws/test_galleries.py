@@ -138,7 +138,7 @@ def test_like_brute_force(kind):
     follow_the_law(kind, 3, 10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("kind", "examples"), [("embedded", 20), ("sealed", 20), ("milvus", 4)])
 def test_like_brute_force_at_length(kind, examples):
     follow_the_law(kind, examples, 25)

@@ -148,6 +148,7 @@ class TestPublishedFormulas:
 
 
 class TestGradients:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("AdaFace", "SphereFaceR")])
     def test_by_finite_differences(self, name):
         loss = make(name).eval()

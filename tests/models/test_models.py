@@ -138,8 +138,12 @@ def test_features_are_finite(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["centerface", "lightcnn_a", "lightcnn_29", "sphereface20", "iresnet18", "mobilefacenet_relu6"]
-)
+    "name",
+    [
+        "centerface", "lightcnn_a", "sphereface20", "mobilefacenet_relu6",
+        *(pytest.param(deep, marks=pytest.mark.nightly) for deep in ("lightcnn_29", "iresnet18")),
+    ],
+)  # fmt: skip
 def test_onnx_parity(name, tmp_path):
     """Layers that are there several times in a row are exported once."""
     model = models.build(name)

@@ -18,6 +18,8 @@ from normface.errors import ConfigError, ModelError
 from normface.serve import Settings, create_app, new_key
 from normface.types import Estimate, SearchPoint, SearchTable
 
+pytestmark = pytest.mark.slow
+
 BAD = 'Ann "<script>alert(1)</script>" / ../../etc/passwd'
 
 

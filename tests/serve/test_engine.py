@@ -22,6 +22,8 @@ from normface.embed import Embedder
 from normface.errors import DataError, FaceError, InputError
 from normface.serve.engine import Engine, check_scans
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def engine(model):

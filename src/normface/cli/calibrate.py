@@ -1,3 +1,5 @@
+"""The command `normface calibrate`: choose a threshold and write its certificate."""
+
 from __future__ import annotations
 
 import logging

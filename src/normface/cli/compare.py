@@ -1,3 +1,5 @@
+"""The command `normface compare`: compare the reports of several systems."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

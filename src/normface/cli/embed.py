@@ -1,3 +1,5 @@
+"""The command `normface embed`: compute the embeddings of many images."""
+
 from __future__ import annotations
 
 import json

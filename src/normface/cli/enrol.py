@@ -1,3 +1,5 @@
+"""The command `normface enrol`: add people to a gallery."""
+
 from __future__ import annotations
 
 import hashlib

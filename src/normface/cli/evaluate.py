@@ -1,3 +1,5 @@
+"""The command `normface evaluate`: judge a model by a protocol."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

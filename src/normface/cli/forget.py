@@ -1,3 +1,5 @@
+"""The command `normface forget`: erase a person from a gallery."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface group`: group the faces in photographs by person."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface models`: list the networks that can be trained."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface search`: find the enrolled people most like a face."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface serve`: start the HTTP service."""
+
 from __future__ import annotations
 
 from pathlib import Path

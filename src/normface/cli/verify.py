@@ -1,3 +1,5 @@
+"""The command `normface verify`: decide whether two photographs show the same person."""
+
 from __future__ import annotations
 
 import json

@@ -67,6 +67,7 @@ class IResNet(Model):
         self.origin = Origin("arcface_torch", "github.com/deepinsight/insightface", _LICENCE, modules)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         norm, flatten, linear, last = self.head
         maps = flatten(norm(self.body(self.stem(images))))
         return in_float32(lambda x: cast(Tensor, last(linear(x))), maps)

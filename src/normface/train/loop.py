@@ -70,6 +70,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
+        """Whether all steps are done."""
         return self.step == self.total
 
 
