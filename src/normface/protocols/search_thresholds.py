@@ -87,7 +87,7 @@ def searched(point: OperatingPoint, conditions: Mapping[str, Any] | None = None)
     found = {
         f"{name}@enrolled={each.enrolled}": getattr(each, name) for name in ("fpir", "fnir") for each in table.points
     }
-    notes = ["The thresholds were chosen on the searches they are judged by: their rates are slightly flattering."]
+    notes = ["The thresholds were chosen on the same searches, so their rates are slightly optimistic."]
     if beyond := [f"{each.enrolled:,}" for each in table.points if each.extrapolated]:
         notes.append(
             f"Extrapolated, for more enrolled than the {table.people:,} people measured: {', '.join(beyond)}. There "
