@@ -26,11 +26,12 @@ from ..ops import l2_normalize
 from ..types import ClassShard
 from .config import OptimConfig, TrainConfig
 from .data_parallel import data_parallel
+from .recompute import recompute
 from .sgd import RowSGD
 
 # Of an optimizer's state → in checkpoints.
 SLOTS = {"momentum_buffer": "momentum", "exp_avg": "first", "exp_avg_sq": "second", "step": "count"}
-CLASS_ROWS = "weight", "centers"  # parameters of losses with rows for each class
+CLASS_ROWS = "weight", "centers", "memory"  # tensors of losses with rows for each class
 
 
 class State:
@@ -61,6 +62,8 @@ class State:
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        if config.recompute:
+            recompute(self.model)
         parts = {"model": self.model, "loss": self.loss}
         self.parameters: dict[str, nn.Parameter] = {
             f"{part}.{name}": parameter
