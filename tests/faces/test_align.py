@@ -63,6 +63,7 @@ def test_templates_are_the_papers():
     assert (narrow.height, narrow.width, wide.height, wide.width) == (112, 96, 112, 112)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["112x96", "112x112"])
 @pytest.mark.parametrize("scale", [0.5, 1, 3, 8])
 def test_landmarks_land_on_the_template(template, scale):

@@ -90,6 +90,7 @@ class TestTrained:
         assert drawing.numbers["radial_share"] > 0.7
         assert drawing.numbers["accuracy"]["softmax"] > 0.5
 
+    @pytest.mark.nightly  # half a minute of training
     def test_a_bias_leaves_clusters_at_the_origin(self):
         run = plain_softmax.train_in_plane(plain_softmax.BIAS_RATE, 0, silent, epochs=6)
         without = plain_softmax.train_in_plane(0, 0, silent, epochs=6)

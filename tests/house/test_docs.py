@@ -168,6 +168,7 @@ def alike(found: str, shown: str) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_python_blocks_run(page, here, capsys):
     """Every Python block; the blocks of a page share their names, and print what is shown below them."""
@@ -178,6 +179,7 @@ def test_python_blocks_run(page, here, capsys):
         assert not shown or alike(printed, shown), f"{page.name} shows\n{shown}\nbut this was printed:\n{printed}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if shell(page)], ids=name)
 def test_commands_are_those_of_the_command_line(page):
     """Verb, options and arguments of every command in a block are accepted by the parser."""

@@ -114,6 +114,7 @@ def as_it_is(name, impl, monkeypatch):
     return loss, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["reference", "blockwise"])
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_THE_GRADIENT])
 def test_second_derivatives_are_right_or_refused(name, impl, monkeypatch):
@@ -202,6 +203,7 @@ def test_one_graph(name):
     torch.testing.assert_close(exported(x.detach(), LABELS), loss(x, LABELS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CContrastive", "CosineSoftmax", *MARGINED])
 def test_gradients_of_each_sample_by_vmap(name):
     loss, x = make(name)

@@ -165,6 +165,7 @@ def test_x2_softmaxs_margin_grows_with_the_angle():
 
 
 class TestGradients:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("AdaFace", "SphereFaceR")])
     def test_by_finite_differences(self, name):
         loss = make(name).eval()

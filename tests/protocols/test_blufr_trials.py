@@ -127,7 +127,7 @@ def test_another_file(tmp_path, data):
         read_blufr(path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_coverage_of_the_bootstrap():
     """Nominal 95 % of a mean over subjects' pairs, which are alike within a person, covers 93 to 97 %."""
     rng, hits, rounds = np.random.default_rng(4), 0, 1200

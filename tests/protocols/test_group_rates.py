@@ -122,7 +122,7 @@ def test_the_ratios_interval_covers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("groups", [2, 4, 12])
+@pytest.mark.parametrize("groups", [2, 4, pytest.param(12, marks=pytest.mark.nightly)])
 def test_equal_groups_are_rarely_told_apart(groups):
     """Of lists whose groups all have one rate, no more than 7.5 % find a group that differs from the rest."""
     found, lists = {"far": 0, "frr": 0}, 400

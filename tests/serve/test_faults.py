@@ -27,6 +27,8 @@ from normface.data.synthetic import face
 from normface.errors import ConfigError
 from normface.serve import Settings, create_app, server
 
+pytestmark = pytest.mark.slow
+
 GUARD = 600  # seconds that end a test which hangs; no test asks to be faster
 
 

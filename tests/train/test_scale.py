@@ -203,7 +203,7 @@ def test_parts_of_a_batch_add_up():
         value, features = learn(state, tuple(map(torch.from_numpy, batch)), None, 0)
         found.append((value, features, {name: p.grad for name, p in state.parameters.items()}))
     (one, features, gradients), (four, *others) = found
-    assert one == pytest.approx(four, rel=1e-6)
+    torch.testing.assert_close(one, four, rtol=1e-6, atol=0)
     torch.testing.assert_close(features, others[0])
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, others[1][name], rtol=1e-4, atol=1e-5)
@@ -384,6 +384,7 @@ class TestByProtocol:
             judge(np.random.default_rng(0).normal(size=(len(judge.images), 8)).astype(np.float32))
 
 
+@pytest.mark.slow
 def test_a_run_describes_itself(reader, tmp_path):
     train(configure("optim.epochs=1"), reader, tmp_path / "run")
     told = json.loads((tmp_path / "run" / "environment.json").read_text())
@@ -416,7 +417,7 @@ def _go(data, run, files=None, pause=0.0):
 
 
 @pytest.mark.slow
-def test_killed_a_dozen_times(drawn, tmp_path):
+def test_killed_five_times(drawn, tmp_path):
     """SIGKILL at random moments: the run always goes on, to the very numbers of one that was left in peace."""
     data, runs = drawn / "train" / "faces-112.zip", [tmp_path / "peace"]
     draws, kills = random.Random(0), 0
@@ -430,7 +431,7 @@ def test_killed_a_dozen_times(drawn, tmp_path):
 
     assert ended()
     runs.append(tmp_path / "run 0")
-    while kills < 12:
+    while kills < 5:
         if ended(draws.randrange(1, 60), draws.uniform(0, 0.02)):  # another one
             runs.append(tmp_path / f"run {kills}")
         else:

@@ -87,10 +87,12 @@ class UnifiedThreshold(Stepwise):
         return self.bias.item() / self.scale
 
     def begin_step(self, progress: float) -> None:
+        """Begin a step at a fraction of the run: the features of the last one enter the memory."""
         super().begin_step(progress)
         self.remember()
 
     def once_a_step(self) -> dict[str, Tensor]:
+        """Return nothing: the memory changes between steps."""
         return {}
 
     @torch.no_grad()

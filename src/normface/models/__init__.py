@@ -1,15 +1,16 @@
 """Networks: images [B, C, H, W] float32 → features [B, dim], each with `.spec` (InputSpec) and `.dim`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..registry import Registry
 from ..types import InputSpec
 
-__all__ = ["MODELS", "Model", "Origin", "build"]
+__all__ = ["MODELS", "Model", "Origin", "build", "in_float32"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class Model(nn.Module):
     def units(self) -> list[nn.Module]:
         """Return the composite layers of `body`, one after another, which training may compute again (`recompute`)."""
         return [layer for layer in getattr(self, "body", ()) if any(True for _ in layer.children())]
+
+
+def in_float32(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply layers in float32 where autocast is on; elsewhere in the dtype of `x`."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return layers(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return layers(x.float())
 
 
 MODELS: Registry[Model] = Registry("model", __name__)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..types import InputSpec
-from . import MODELS, Model, Origin
+from . import MODELS, Model, Origin, in_float32
 from .caffe import check_dim
 
 LICENCE = "for non-commercial research only, as InsightFace says of its model zoo; its code is MIT"
@@ -52,6 +52,8 @@ class _Unit(nn.Module):
 class IResNet(Model):
     """Images [B, 3, 112, 112] → features [B, dim], by a fully connected layer on the last 7×7 maps.
 
+    That layer and its batch norm compute in float32 under autocast too, as arcface_torch has them.
+
     Args:
         units: of each stage.
         like: whose network: "arcface_torch", RGB in [-1, 1]; "adaface", BGR in [-1, 1], with a first shortcut without
@@ -86,7 +88,10 @@ class IResNet(Model):
         self.origins = _origins(units)
 
     def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.body(self.stem(images))))
+        """Map images [B, C, H, W] to features [B, dim]."""
+        norm, flatten, linear, last = self.head
+        maps = flatten(norm(self.body(self.stem(images))))
+        return in_float32(lambda x: cast(Tensor, last(linear(x))), maps)
 
 
 def _origins(units: tuple[int, int, int, int]) -> tuple[Origin, ...]:

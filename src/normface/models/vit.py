@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ..errors import ConfigError
 from ..types import InputSpec
-from . import MODELS, Model, Origin
+from . import MODELS, Model, Origin, in_float32
 from .iresnet import LICENCE, THEIR_PAGE, Order
 
 SIZE, DEVIATION = 112, 0.02  # pixels a side; of initial weights
@@ -41,6 +41,8 @@ class _Block(nn.Module):
 
 class VisionTransformer(Model):
     """Images [B, 3, 112, 112] in [-1, 1] → features [B, dim], by a fully connected layer on all patches.
+
+    That layer and its batch norms compute in float32 under autocast too, as arcface_torch has them.
 
     Args:
         width, depth: numbers of a patch, and blocks.
@@ -96,14 +98,18 @@ class VisionTransformer(Model):
         self.origins = (Origin("arcface_torch", "github.com/deepinsight/insightface", LICENCE, _theirs(depth)),)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         x = self.patches(images).flatten(2).transpose(1, 2) + self.positions
         if not (self.training and self.mask):
-            return cast(Tensor, self.head(self.norm(self.body(x)).flatten(1)))
+            return self._features(self.norm(self.body(x)))
         seen = int(self.count * (1 - self.mask))
         order = torch.rand(x.shape[:2], device=x.device).argsort(1)[:, :seen, None].expand(-1, -1, x.shape[2])
         seen_x = self.norm(self.body(x.gather(1, order)))
         x = self.hidden.to(seen_x.dtype).expand_as(x).scatter(1, order, seen_x)
-        return cast(Tensor, self.head(x.flatten(1)))
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return in_float32(lambda patches: cast(Tensor, self.head(patches)), x.flatten(1))
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
         """Neither positions nor the hidden patch decay."""

@@ -41,6 +41,7 @@ class Shipped(Checkpoint):
     held: Mapping[str, Tensor]
 
     def fill(self, tensors: Mapping[str, Tensor | RowShard]) -> None:
+        """Copy these tensors in place."""
         for name, t in tensors.items():
             assert isinstance(t, Tensor)
             t.copy_(self.held[name])
