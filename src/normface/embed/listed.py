@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..atomic import replacing
-from ..data import open_reader
+from ..data import Reader, open_reader
 from ..errors import DataError
 from ..faces import size_fault
 from ..faces.batch import Work, align_all, kind_of
@@ -44,6 +44,13 @@ def embed_listed(
     total. Crops that were saved as another kind of file than the lists say (LFW as PNG) are taken under the listed
     names. Raises DataError for malformed lists, lists that name none of the crops, and unusable crops.
     """
+    reader, ids = open_listed(protocol, lists, crops, strict=strict)
+    made = embedder.embed(reader, mirror=mirror, progress=progress)
+    return Embeddings(made.vectors, ids, made.norms)
+
+
+def open_listed(protocol: str, lists: Sequence[Path], crops: Path, *, strict: bool = False) -> tuple[Reader, Ids]:
+    """Open the crops in a protocol's lists, and return the ids by which the lists name them. See `embed_listed`."""
     reader, inputs = open_reader(crops, strict), inputs_of(protocol)
     wanted, as_jpeg = inputs.named(lists, reader.ids), False
     if not wanted.any():
@@ -51,8 +58,7 @@ def embed_listed(
     if not wanted.any():
         raise _none_listed(lists, inputs, crops, reader.ids)
     reader = reader.select(np.flatnonzero(wanted)).check(fault=size_fault)
-    made = embedder.embed(reader, mirror=mirror, progress=progress)
-    return Embeddings(made.vectors, _as_jpeg(made.ids), made.norms) if as_jpeg else made
+    return reader, _as_jpeg(reader.ids) if as_jpeg else reader.ids
 
 
 def _as_jpeg(ids: Ids) -> Ids:
