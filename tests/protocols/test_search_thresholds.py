@@ -87,7 +87,7 @@ def test_bad_input():
         with pytest.raises(ConfigError):
             table(found, subjects, fpir, *sizes)
     for few in ([4], [3, 3], [1, 1, 1]):
-        with pytest.raises(DataError, match="three people, two of one"):
+        with pytest.raises(DataError, match="three people, one of them"):
             table(*people(few), 0.5, 1)
     # All scores equal: nobody is accepted
     same = Embeddings(np.ones((10, 4)), found.ids)
