@@ -10,8 +10,8 @@ from normface.errors import InputError
 from normface.ops import Margin, blockwise, reference, softmax
 from normface.ops.agents import Dense, Streamed, c_contrastive, c_triplet
 from normface.ops.head import Head
-from normface.ops.steps import RowRule
 from normface.ops.reference import agent_distances
+from normface.ops.steps import RowRule
 from normface.types import ClassShard
 
 B, C, D = 9, 40, 6

@@ -1,4 +1,4 @@
-"""The head with Triton kernels against the reference in float64: on a GPU where there is one, else in the interpreter."""
+"""The head with Triton kernels against the reference in float64: on a GPU, or in Triton's interpreter."""
 
 import os
 import subprocess
@@ -113,9 +113,14 @@ def test_every_margin_of_the_registry(name):
     check(zip(*values, strict=True), 2e-5)
 
 
-@pytest.mark.parametrize("how", [
-    dict(margin=2.0), dict(margin=2.0, exponential=True, normalize_negatives=1.0), dict(margin=2.5, hardest_negative=True)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "how",
+    [
+        dict(margin=2.0),
+        dict(margin=2.0, exponential=True, normalize_negatives=1.0),
+        dict(margin=2.5, hardest_negative=True),
+    ],
+)
 def test_agents(how):
     x, w, y = draw()
     found = []

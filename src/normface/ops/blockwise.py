@@ -129,21 +129,21 @@ class _Blockwise(torch.autograd.Function):
         update: FusedSGD | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         inverse_R, kept = w_RD.new_ones(len(w_RD)), []
-        whole = _Pass(x_BD, w_RD, inverse_R, rule, compute)
-        classes_B = _classes(rows_B, rule)
+        whole, classes_B = _Pass(x_BD, w_RD, inverse_R, rule, compute), _classes(rows_B, rule)
+        sum_BD, part_BD = torch.zeros_like(x_BD), torch.empty_like(x_BD)
         if any(ctx.needs_input_grad) and not x_BD.is_cuda:
             each = len(whole.spare)
             room = min(KEEP // (each * whole.spare.itemsize), -(-len(w_RD) // whole.size))
             # Several in one piece: single ones, between blocks that come and go, leave holes.
             kept = [row for at in range(0, room, PIECE) for row in whole.spare.new_empty(min(PIECE, room - at), each)]
         for i, at in whole:
-            z_BN = whole.room(kept[i] if i < len(kept) else whole.spare, at)
-            whole.products(whole.rows(at, steps, measured=False), z_BN)
-            if i < len(kept) and not steps.fixed:  # keep the products, not what becomes of them
-                z_BN = whole.room(whole.spare, at).copy_(z_BN)
-            steps.take(z_BN, classes_B - i * whole.classes)
+            rows_ND = whole.rows(at, steps, measured=False)
+            z_BN = whole.products(rows_ND, whole.room(kept[i] if i < len(kept) else whole.spare, at))
+            steps.take(z_BN, classes_B - i * whole.classes, z_BN if steps.early else whole.room(whole.spare, at))
+            if steps.early and ctx.needs_input_grad[0]:
+                sum_BD += _product(z_BN, rows_ND, part_BD)
         own_B = (x_BD * scaled_rows(w_RD, inverse_R, rows_B)).sum(1)
-        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, *kept)
+        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, sum_BD, *kept)
         ctx.rule, ctx.compute, ctx.steps, ctx.update = rule, compute, steps, update
         return own_B, steps.result()
 
@@ -151,13 +151,13 @@ class _Blockwise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = gradients
-        x_BD, w_RD, rows_B, inverse_R, own_B, *_ = ctx.saved_tensors
+        x_BD, w_RD, rows_B, inverse_R, own_B, sum_BD, *_ = ctx.saved_tensors
         rule, update = ctx.rule, ctx.update
         own_BD = scaled_rows(w_RD, inverse_R, rows_B)  # before the weights change
+        factor_B = ctx.steps.factor() * down_B
         with _memory(x_BD, w_RD):
-            dx_BD, dw_RD = _through_others(ctx, ctx.steps.factor() * down_B)
-        if dx_BD is not None:
-            dx_BD.addcmul_(own_BD, down_own_B[:, None])
+            sum_BD, dw_RD = _through_others(ctx, factor_B)
+        dx_BD = (sum_BD * factor_B[:, None]).addcmul_(own_BD, down_own_B[:, None]) if ctx.needs_input_grad[0] else None
         if dw_RD is None:
             return dx_BD, *[None] * 6
         project = rule.unit and rule.project
@@ -171,41 +171,42 @@ class _Blockwise(torch.autograd.Function):
         return dx_BD, *[None] * 6
 
 
-def _through_others(ctx: Any, down_B: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of features and weights through the other classes; with an update, the momentum instead of the latter.
+def _through_others(ctx: Any, down_B: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Sum of slopes times rows [B, D], and the weights' gradient through the other classes.
 
-    `down_B` is the gradient of each sample's slopes.
+    With an update, the momentum after it instead of the gradient. `down_B` is the gradient of each sample's slopes.
     """
-    x_BD, w_RD, rows_B, inverse_R, _, *kept = ctx.saved_tensors
+    x_BD, w_RD, rows_B, inverse_R, _, sum_BD, *kept = ctx.saved_tensors
     steps, update = ctx.steps, ctx.update
-    needs_x, needs_w = ctx.needs_input_grad[:2]
+    late_x, needs_w = ctx.needs_input_grad[0] and not steps.early, ctx.needs_input_grad[1]
+    if not late_x and not needs_w:
+        return sum_BD, None
     whole, classes_B = _Pass(x_BD, w_RD, inverse_R, ctx.rule, ctx.compute), _classes(rows_B, ctx.rule)
-    sum_BD, part_BD = torch.zeros_like(x_BD), torch.empty_like(x_BD)
+    sum_BD, part_BD = sum_BD.clone(), torch.empty_like(x_BD)
     down_BD = x_BD * down_B[:, None]
     size = down_BD.abs().amax().clamp_(min=torch.finfo(down_BD.dtype).tiny)
     down_BD = down_BD.div_(size).to(ctx.compute)  # a half precision's small numbers lose digits
-    if update is None:
-        dw_RD = torch.empty_like(w_RD, memory_format=torch.contiguous_format) if needs_w else None
-    else:
-        update.buffer = dw_RD = torch.zeros_like(w_RD) if update.buffer is None else update.buffer
-        block_ND = w_RD.new_empty(whole.size, w_RD.shape[1])
+    dw_RD = None
+    if update is not None:
+        dw_RD = update.buffer = torch.zeros_like(w_RD) if update.buffer is None else update.buffer
+        g_ND = w_RD.new_empty(whole.size, w_RD.shape[1])
+    elif needs_w:
+        dw_RD = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
     for i, at in whole:
-        rows_ND = whole.rows(at, steps, measured=True)
-        z_BN = whole.room(kept[i] if i < len(kept) else whole.spare, at)
-        if i >= len(kept):
-            whole.products(rows_ND, z_BN)
-        elif not steps.fixed:
-            z_BN = whole.room(whole.spare, at).copy_(z_BN)
-        if i >= len(kept) or not steps.fixed:
-            steps.slopes(z_BN, classes_B - i * whole.classes)
-        if needs_x:
+        rows_ND, z_BN = None, whole.room(whole.spare, at)
+        if i < len(kept) and steps.early:
+            z_BN = whole.room(kept[i], at)
+        else:
+            rows_ND = whole.rows(at, steps, measured=True)
+            products_BN = whole.room(kept[i], at) if i < len(kept) else whole.products(rows_ND, z_BN)
+            steps.slopes(products_BN, classes_B - i * whole.classes, z_BN)
+        if late_x:
             sum_BD += _product(z_BN, rows_ND, part_BD)
         if dw_RD is not None:
-            g_ND = dw_RD[at] if update is None else block_ND[: len(rows_ND)]
-            _product(z_BN.T, down_BD, g_ND)
+            out_ND = dw_RD[at] if update is None else g_ND[: at.stop - at.start]
             step = None if update is None else (update, dw_RD[at])
-            steps.finish(g_ND, w_RD[at], rows_ND, inverse_R[at], size, step)
-    return sum_BD.mul_(down_B[:, None]) if needs_x else None, dw_RD
+            steps.finish(_product(z_BN.T, down_BD, out_ND), w_RD[at], rows_ND, inverse_R[at], size, step)
+    return sum_BD, dw_RD
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class Reduce(Protocol):
     """Reduces products z [B, T] with the other classes to one number per sample.
 
     Attributes:
-        fixed: the slopes are known in the first pass already: `take` leaves them in the block.
+        fixed: the slopes are known in the first pass already, so `take` gives them.
     """
 
     fixed: bool
@@ -26,14 +26,15 @@ class Reduce(Protocol):
     def start(self, compute: torch.dtype) -> None:
         """Begin; the products come in this dtype."""
 
-    def take(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
-        """Add a block, which may be overwritten, and return its slopes if they are fixed.
+    def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Add a block, and return its slopes if they are fixed. `out_BT`, which may be the block, is room for them.
 
-        The own classes' columns are left out; they are outside [0, T) for classes of other blocks.
+        The own classes' columns are left out, and may be overwritten; of classes of other blocks they are outside
+        [0, T).
         """
 
-    def slopes(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
-        """Return the slopes of a block after `result`; the block may be overwritten."""
+    def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Return the slopes of a block after `result`; see `take`."""
 
     def result(self) -> Tensor:
         """Return the reduction [B]."""
@@ -95,11 +96,14 @@ class LogSumExp:
         values_BT, change_BT = (z_BT, None) if self.rule is None else self.rule(z_BT.to(self.total.dtype))
         return fill_own(values_BT, own_B, -torch.inf), change_BT
 
-    def _exp(self, values_BT: Tensor) -> Tensor:
+    def _exp(self, values_BT: Tensor, out_BT: Tensor) -> Tensor:
+        out_BT = out_BT if self.rule is None else torch.empty_like(values_BT)
+        if self.fixed:
+            return torch.exp(values_BT, out=out_BT)
         # A largest value of a half precision is one of its numbers: the difference is exact where exp of it counts.
-        return (values_BT if self.fixed else values_BT.sub_(self.top[:, None].to(values_BT.dtype))).exp_()
+        return torch.sub(values_BT, self.top[:, None].to(values_BT.dtype), out=out_BT).exp_()
 
-    def take(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
+    def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
         values_BT, change_BT = self._values(z_BT, own_B)
         if not self.fixed:
             largest_B = values_BT.amax(1).to(self.top.dtype)
@@ -108,15 +112,15 @@ class LogSumExp:
             self.total *= fading
             self.moment *= fading
             self.top = top
-        exp_BT = self._exp(values_BT if self.rule is None else values_BT.clone())
+        exp_BT = self._exp(values_BT, out_BT)
         self.total += exp_BT.sum(1, dtype=self.total.dtype)
         if self.rule is not None:
             self.moment += values_BT.masked_fill_(values_BT == -torch.inf, 0).mul_(exp_BT).sum(1)
         return exp_BT if change_BT is None else exp_BT.mul_(change_BT)
 
-    def slopes(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
+    def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
         values_BT, change_BT = self._values(z_BT, own_B)
-        exp_BT = self._exp(values_BT)
+        exp_BT = self._exp(values_BT, out_BT)
         return exp_BT if change_BT is None else exp_BT.mul_(change_BT)
 
     def result(self) -> Tensor:
@@ -148,7 +152,7 @@ class Hinge:
         active_BT = d_BT < self.level_B[:, None]
         return d_BT, active_BT * torch.exp(-d_BT) if self.exponential else active_BT.to(d_BT.dtype)
 
-    def take(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
+    def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
         d_BT, weights_BT = self._weights(z_BT, own_B)
         weights_B = weights_BT.sum(1)
         self.weights += weights_B
@@ -156,7 +160,7 @@ class Hinge:
         self.total += weights_B if self.exponential else costs_BT.sum(1)
         return weights_BT.mul_(2)
 
-    def slopes(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
+    def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
         return self._weights(z_BT, own_B)[1].mul_(2)
 
     def result(self) -> Tensor:
@@ -178,14 +182,14 @@ class Nearest:
     def start(self, compute: torch.dtype) -> None:
         pass
 
-    def take(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
+    def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
         best_B, column_B = fill_own(z_BT, own_B, -torch.inf).max(1)
         self.found = torch.where(best_B > self.best, column_B + self.seen, self.found)
         self.best = torch.maximum(self.best, best_B)
         self.seen += z_BT.shape[1]
         return z_BT
 
-    def slopes(self, z_BT: Tensor, own_B: Tensor) -> Tensor:
+    def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
         raise NotImplementedError
 
     def result(self) -> Tensor:

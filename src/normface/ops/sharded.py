@@ -18,7 +18,6 @@ from .blockwise import PLAIN, Blockwise
 from .head import Head
 from .steps import COSINES, RowRule
 
-
 _agreed: set[tuple[int, Any]] = set()
 
 

@@ -64,19 +64,22 @@ class Steps(Protocol):
     """What one loss does to each block of N rows; slopes as in `reductions.Reduce`.
 
     Attributes:
-        fixed: `take` leaves the slopes of the backward pass in the block.
+        early: `take` gives the slopes; otherwise they are known only after the last block.
     """
 
-    fixed: bool
+    early: bool
 
     def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
         """Write normalized or plain rows to `out_ND`, rounded to its dtype; and their factors, unless `measured`."""
 
-    def take(self, z_BN: Tensor, own_B: Tensor) -> None:
-        """Reduce a block's products, which may be overwritten; `own_B`: the own classes' numbers in the block."""
+    def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Reduce a block's products. Their slopes, if early, go to `out_BN`, which otherwise is room for use.
 
-    def slopes(self, z_BN: Tensor, own_B: Tensor) -> None:
-        """Overwrite a block's products by their slopes, after `result`."""
+        `own_B` has the own classes' numbers in the block. Products with them are never used, and may be lost.
+        """
+
+    def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Write the slopes of a block's products to `out_BN`, after `result`."""
 
     def result(self) -> Tensor:
         """Return the reduction [B] after the last block."""
@@ -85,9 +88,12 @@ class Steps(Protocol):
         """Return the factor [B] of the slopes, after `result`."""
 
     def finish(
-        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor, inverse_N: Tensor, size: Tensor, update: Update | None
+        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
     ) -> None:
-        """Turn the gradient g/size of the rows u in place into that of the weights w; then update these, if asked."""
+        """Turn the gradient g/size of normalized rows in place into that of the weights w; then update w, if asked.
+
+        `u_ND` has these rows, unless slopes are early.
+        """
 
 
 class Plain:
@@ -96,7 +102,8 @@ class Plain:
     def __init__(self, reduce: Reduce, rule: RowRule, compute: torch.dtype) -> None:
         self.reduce, self.rule = reduce, rule
         reduce.start(compute)
-        self.fixed = reduce.fixed
+        self.early = reduce.fixed
+        self.room_ND: Tensor | None = None
 
     def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
         if not self.rule.unit:
@@ -106,11 +113,11 @@ class Plain:
             inverse_N.copy_(inverse_lengths(w_ND))
         torch.mul(w_ND, inverse_N[:, None], out=out_ND)
 
-    def take(self, z_BN: Tensor, own_B: Tensor) -> None:
-        self._by_class(self.reduce.take, z_BN, own_B)
+    def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        self._by_class(self.reduce.take, z_BN, own_B, out_BN)
 
-    def slopes(self, z_BN: Tensor, own_B: Tensor) -> None:
-        self._by_class(self.reduce.slopes, z_BN, own_B)
+    def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        self._by_class(self.reduce.slopes, z_BN, own_B, out_BN)
 
     def result(self) -> Tensor:
         return self.reduce.result()
@@ -118,21 +125,25 @@ class Plain:
     def factor(self) -> Tensor:
         return self.reduce.factor()
 
-    def _by_class(self, slopes: Callable[[Tensor, Tensor], Tensor], z_BN: Tensor, own_B: Tensor) -> None:
-        """Overwrite products of all rows by their slopes; of a class only the row with the largest product has one."""
+    def _by_class(
+        self, slopes: Callable[[Tensor, Tensor, Tensor], Tensor], z_BN: Tensor, own_B: Tensor, out_BN: Tensor
+    ) -> None:
+        """Write slopes of products with all rows; of a class only the row with the largest product has one."""
         k = self.rule.subcenters
         if k > 1:
             best = z_BN.view(len(z_BN), -1, k).max(2)
-            slopes_BC1 = slopes(best.values, own_B)[..., None].to(z_BN.dtype)
-            z_BN.zero_().view(len(z_BN), -1, k).scatter_(2, best.indices[..., None], slopes_BC1)
-        elif (slopes_BN := slopes(z_BN, own_B)) is not z_BN:
-            z_BN.copy_(slopes_BN)
+            slopes_BC1 = slopes(best.values, own_B, best.values)[..., None].to(z_BN.dtype)
+            out_BN.zero_().view(len(z_BN), -1, k).scatter_(2, best.indices[..., None], slopes_BC1)
+        elif (slopes_BN := slopes(z_BN, own_B, out_BN)) is not out_BN:
+            out_BN.copy_(slopes_BN)
 
     def finish(
-        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor, inverse_N: Tensor, size: Tensor, update: Update | None
+        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
     ) -> None:
         if self.rule.unit and self.rule.project:  # eq. 4: less the part along the weight
-            along_N = (g_ND * w_ND).sum(1).mul_(inverse_N.square())
+            if self.room_ND is None:  # the first block is the largest
+                self.room_ND = torch.empty_like(g_ND)
+            along_N = torch.mul(g_ND, w_ND, out=self.room_ND[: len(g_ND)]).sum(1).mul_(inverse_N.square())
             g_ND.addcmul_(w_ND, along_N[:, None], value=-1).mul_((size * inverse_N)[:, None])
         else:
             g_ND.mul_(size)

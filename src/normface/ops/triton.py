@@ -116,23 +116,18 @@ def _take_softmax(
 
 @triton.jit
 def _slopes_softmax(
-    z, own, shift, scale, own_value, t, above, C,
+    z, out, own, shift, scale, own_value, t, above, C,
     CURRICULUM: tl.constexpr, EXCLUDE: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """exp(v - shift)·dv/dz of other classes, in place."""
+    """exp(v - shift)·dv/dz of other classes; of the rows of a class only that with the largest product has it."""
     b, c = tl.program_id(0), tl.program_id(1) * L + tl.arange(0, L)
-    z += b.to(tl.int64) * C * K
-    logit, place = _largest(z, c, C, K)
+    logit, place = _largest(z + b.to(tl.int64) * C * K, c, C, K)
     value, change = _value(logit, tl.load(scale + b), tl.load(own_value + b), tl.load(t), above, CURRICULUM, EXCLUDE)
     slope = tl.exp2((value - tl.load(shift + b)) * LOG2E) * change
-    _spread(z, tl.where(c != tl.load(own + b), slope, 0.0), place, c, C, K)
-
-
-@triton.jit
-def _spread(z, slope, place, c, C, K: tl.constexpr):
-    """Write the slopes of classes to the rows that have their largest products, and zeros to the others."""
+    slope = tl.where(c != tl.load(own + b), slope, 0.0)
+    out += b.to(tl.int64) * C * K
     for k in tl.static_range(K):
-        tl.store(z + c * K + k, tl.where(place == k, slope, 0.0).to(z.dtype.element_ty), c < C)
+        tl.store(out + c * K + k, tl.where(place == k, slope, 0.0).to(out.dtype.element_ty), c < C)
 
 
 @triton.jit
@@ -158,11 +153,11 @@ def _take_hinge(z, own, state, level, B, C, EXPONENTIAL: tl.constexpr, L: tl.con
 
 
 @triton.jit
-def _slopes_hinge(z, own, level, C, EXPONENTIAL: tl.constexpr, L: tl.constexpr):
-    """Twice the weights, in place."""
+def _slopes_hinge(z, out, own, level, C, EXPONENTIAL: tl.constexpr, L: tl.constexpr):
+    """Twice the weights."""
     b, c = tl.program_id(0), tl.program_id(1) * L + tl.arange(0, L)
     _, weight = _active(z, own, level, b, c, C, EXPONENTIAL)
-    tl.store(z + b.to(tl.int64) * C + c, (2 * weight).to(z.dtype.element_ty), c < C)
+    tl.store(out + b.to(tl.int64) * C + c, (2 * weight).to(out.dtype.element_ty), c < C)
 
 
 @triton.jit
@@ -211,7 +206,7 @@ class Fused(Plain):
         _rows[triton.cdiv(n, tile["R"]),](w_ND, out_ND, inverse_N, *w_ND.stride(), n, d, EPS, **tile)
 
     def finish(
-        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor, inverse_N: Tensor, size: Tensor, update: Update | None
+        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
     ) -> None:
         (n, d), tile = g_ND.shape, _tile(g_ND)
         sgd, v_ND = update or (FusedSGD(0.0), g_ND)
@@ -227,7 +222,7 @@ class Softmax(Fused):
     def __init__(self, reduce: LogSumExp, rule: RowRule, compute: torch.dtype) -> None:
         super().__init__(reduce, rule, compute)
         like_B, others = reduce.total, reduce.rule
-        self.softmax, self.fixed = reduce, False
+        self.softmax, self.early = reduce, False
         self.bound_B = torch.full_like(like_B, torch.inf) if reduce.bound_B is None else reduce.bound_B.contiguous()
         self.state_SPB = _state(like_B)
         self.state_SPB[0] = torch.where(self.bound_B <= REACH, 0.0, -torch.inf)
@@ -241,7 +236,7 @@ class Softmax(Fused):
         )
         self.kinds = {"CURRICULUM": curriculum is not None, "EXCLUDE": above is not None, "K": rule.subcenters}
 
-    def take(self, z_BN: Tensor, own_B: Tensor) -> None:
+    def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
         samples, classes = len(z_BN), z_BN.shape[1] // self.rule.subcenters
         _take_softmax[samples, self.state_SPB.shape[1]](
             z_BN, own_B, self.state_SPB, self.bound_B, REACH, *self.others, samples, classes, **self.kinds, L=COLUMNS
@@ -256,10 +251,10 @@ class Softmax(Fused):
         self.softmax.value, self.softmax.mean = value_B, mean_B
         return value_B
 
-    def slopes(self, z_BN: Tensor, own_B: Tensor) -> None:
+    def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
         samples, classes = len(z_BN), z_BN.shape[1] // self.rule.subcenters
         _slopes_softmax[samples, triton.cdiv(classes, COLUMNS)](
-            z_BN, own_B, self.shift_B, *self.others, classes, **self.kinds, L=COLUMNS
+            z_BN, out_BN, own_B, self.shift_B, *self.others, classes, **self.kinds, L=COLUMNS
         )
 
     def factor(self) -> Tensor:
@@ -271,10 +266,10 @@ class Agents(Fused):
 
     def __init__(self, reduce: Hinge, rule: RowRule, compute: torch.dtype) -> None:
         super().__init__(reduce, rule, compute)
-        self.hinge, self.fixed = reduce, False
+        self.hinge, self.early = reduce, False
         self.level_B, self.state_SPB = reduce.level_B.contiguous(), _state(reduce.total)
 
-    def take(self, z_BN: Tensor, own_B: Tensor) -> None:
+    def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
         _take_hinge[len(z_BN), self.state_SPB.shape[1]](
             z_BN, own_B, self.state_SPB, self.level_B, *z_BN.shape, EXPONENTIAL=self.hinge.exponential, L=COLUMNS
         )
@@ -283,10 +278,10 @@ class Agents(Fused):
         self.hinge.total, self.hinge.weights, _ = self.state_SPB.sum(1)
         return self.hinge.total
 
-    def slopes(self, z_BN: Tensor, own_B: Tensor) -> None:
+    def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
         samples, classes = z_BN.shape
         _slopes_hinge[samples, triton.cdiv(classes, COLUMNS)](
-            z_BN, own_B, self.level_B, classes, EXPONENTIAL=self.hinge.exponential, L=COLUMNS
+            z_BN, out_BN, own_B, self.level_B, classes, EXPONENTIAL=self.hinge.exponential, L=COLUMNS
         )
 
 
