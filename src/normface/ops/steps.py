@@ -103,7 +103,7 @@ class Plain:
         self.reduce, self.rule = reduce, rule
         reduce.start(compute)
         self.early = reduce.fixed
-        self.room_ND: Tensor | None = None
+        self.room_ND: Tensor | None = None  # new memory for each block would cost as much as the work
 
     def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
         if not self.rule.unit:
@@ -111,7 +111,10 @@ class Plain:
             return
         if not measured:
             inverse_N.copy_(inverse_lengths(w_ND))
-        torch.mul(w_ND, inverse_N[:, None], out=out_ND)
+        if out_ND.dtype == w_ND.dtype:
+            torch.mul(w_ND, inverse_N[:, None], out=out_ND)
+        else:
+            out_ND.copy_(torch.mul(w_ND, inverse_N[:, None], out=self._room(w_ND)))
 
     def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
         self._by_class(self.reduce.take, z_BN, own_B, out_BN)
@@ -141,9 +144,7 @@ class Plain:
         self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
     ) -> None:
         if self.rule.unit and self.rule.project:  # eq. 4: less the part along the weight
-            if self.room_ND is None:  # the first block is the largest
-                self.room_ND = torch.empty_like(g_ND)
-            along_N = torch.mul(g_ND, w_ND, out=self.room_ND[: len(g_ND)]).sum(1).mul_(inverse_N.square())
+            along_N = torch.mul(g_ND, w_ND, out=self._room(g_ND)).sum(1).mul_(inverse_N.square())
             g_ND.addcmul_(w_ND, along_N[:, None], value=-1).mul_((size * inverse_N)[:, None])
         else:
             g_ND.mul_(size)
@@ -151,6 +152,12 @@ class Plain:
             sgd, v_ND = update
             v_ND.mul_(sgd.momentum).add_(g_ND).add_(w_ND, alpha=sgd.weight_decay)
             w_ND.add_(v_ND, alpha=-sgd.lr)
+
+    def _room(self, like_ND: Tensor) -> Tensor:
+        """Return a buffer, reused for every block, of which the first is the largest."""
+        if self.room_ND is None:
+            self.room_ND = torch.empty_like(like_ND, memory_format=torch.contiguous_format)
+        return self.room_ND[: len(like_ND)]
 
 
 def inverse_lengths(w_RD: Tensor) -> Tensor:
