@@ -86,12 +86,12 @@ def _from_host(setting: Setting, name: str) -> dict[str, float]:
 
 
 def _default(setting: Setting) -> dict[str, float]:
-    from normface.embed.bf16 import _Graph
     from normface.embed.loading import DEFAULT
     from normface.embed.session import open_onnx
+    from normface.embed.torch_graph import TorchGraph
 
-    graph, x = _Graph(DEFAULT), _pixels(setting, open_onnx(DEFAULT, certified=False).spec).bfloat16()
-    graph.weights = {name: weight.to(setting.device) for name, weight in graph.weights.items()}
+    graph = TorchGraph(DEFAULT, dtype=torch.bfloat16, device=torch.device(setting.device))
+    x = _pixels(setting, open_onnx(DEFAULT, certified=False).spec).bfloat16()
     return _rate(setting, lambda: graph(x))
 
 
