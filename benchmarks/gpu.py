@@ -146,7 +146,7 @@ def picture(figures: Mapping[str, Any], facts: Mapping[str, Any], path: Path) ->
 
 
 def _bars(axes: Any, groups: Mapping[str, Mapping[str, Mapping[str, float]]], name: str, title: str) -> None:
-    """One bar a method, groups in different colors, on a logarithmic scale."""
+    """One bar a method, groups in different colors; times and memory on a logarithmic scale."""
     labels: list[str] = []
     for number, (group, methods) in enumerate(groups.items()):
         for method, found in methods.items():
@@ -156,5 +156,5 @@ def _bars(axes: Any, groups: Mapping[str, Mapping[str, Mapping[str, float]]], na
                 labels.append(f"{method} ({group})")
     axes.set_yticks(range(len(labels)), labels, fontsize=6)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    axes.set_xscale("linear" if name == "images_per_second" else "log")
     axes.set_title(title, fontsize=9)
