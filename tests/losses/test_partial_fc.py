@@ -48,7 +48,7 @@ def test_draws_differ_by_step_and_seed_and_repeat(batch):
 
 def test_a_rank_without_a_class_is_told():
     w, y = torch.randn(4, D), torch.tensor([999])
-    with pytest.raises(ConfigError, match=r"classes drawn on each of 1 ranks, got \[0\]; raise sample"):
+    with pytest.raises(ConfigError, match=r"a class drawn on each of 1 ranks, got \[0\]; raise sample"):
         sampled(w, y, 1e-9, (0, 0), shard=ClassShard(0, 4, C))
 
 

@@ -65,7 +65,7 @@ def sampled(
 def _drawn(start: int, stop: int, fraction: float, draw: Tensor) -> Tensor:
     """Return a mask of the classes [start, stop) that are drawn: by a hash of seed, step and class, on every device."""
     seed, step = draw
-    key, size = _mixed(step, _mixed(seed, 0)), PIECE["cuda" if draw.is_cuda else "cpu"]
+    key, size = _mixed(step, _mixed(seed, 1)), PIECE["cuda" if draw.is_cuda else "cpu"]
     pieces = (torch.arange(at, min(at + size, stop), device=draw.device) for at in range(start, stop, size))
     return torch.cat([_shifted(_mixed(classes, key), 2) < int(fraction * 2**62) for classes in pieces])
 
