@@ -36,7 +36,7 @@ test-fast: setup ## the tests that take no training and no photographs
 test-slow: setup ## the simulations of minutes, such as coverage of intervals; run them every night
 	@$(PYTEST) -m nightly
 
-check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors, docstrings, the words of the pages
+check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers, docstrings, the words of the pages
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/interrogate src/normface && $(BIN)/python -m tests.house.prose
 	@for platform in win32 darwin; do \
