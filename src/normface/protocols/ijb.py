@@ -101,7 +101,7 @@ def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
 def pool(embeddings: Embeddings, templates: Templates, *, norms: bool = True) -> Floats:
     """Template vectors [T, D], unit rows, of templates numbered from 0: each medium's mean, summed over the media.
 
-    norms: an image counts by its norm before normalisation; else all count alike.
+    norms: an image counts by its norm before normalization; else all count alike.
     """
     from scipy.sparse import csr_array
 

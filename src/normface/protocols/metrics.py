@@ -200,7 +200,7 @@ def accuracy_threshold(scores: Floats, same: Bools) -> float:
     # right[k]: comparisons decided rightly when the k lowest are rejected
     right = np.concatenate([[0], np.cumsum(~same)]) + same.sum() - np.concatenate([[0], np.cumsum(same)])
     middles = (ranked[:-1] + ranked[1:]) / 2
-    middles = np.where(middles > ranked[:-1], middles, ranked[1:])  # between neighbours there may be no number
+    middles = np.where(middles > ranked[:-1], middles, ranked[1:])  # between neighbors there may be no number
     edges = np.concatenate([[ranked[0] - 1e-6], middles, [ranked[-1] + 1e-6]])
     splits = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])
     best = np.flatnonzero(splits & (right == right[splits].max()))

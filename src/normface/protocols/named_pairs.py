@@ -26,7 +26,7 @@ def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
         if (absent := ids[rows < 0]).size:
             every, known = np.unique(np.concatenate(lists)), np.sort(embeddings.ids)
             first = int(np.searchsorted(known, absent[0]))
-            # The neighbours in the alphabet are candidates enough, and quick among millions.
+            # The neighbors in the alphabet are candidates enough, and quick among millions.
             near = get_close_matches(absent[0], known[max(0, first - 500) : first + 500].tolist(), 1, NEAR)
             told = f"nearest id: {near[0]}" if near else f"no id is like it, they are as {known[0]}"
             raise DataError(

@@ -2,7 +2,7 @@
 
 How many impostor scores of a sample lie above the true threshold is binomial, so its *rank* among them is known in law:
 rank r is reached with probability Q(r / e, n·FAR / e), Q being the upper incomplete gamma function and e the design
-effect (`rates`). Between neighbouring scores the threshold is interpolated by the logarithm of the rank; above the
+effect (`rates`). Between neighboring scores the threshold is interpolated by the logarithm of the rank; above the
 highest one the impostors' tail is continued as an exponential. A rate of genuine comparisons at that threshold is then
 a mixture over ranks of Jeffreys' posteriors.
 """

@@ -84,8 +84,8 @@ def lfw(
 
     Args:
         embeddings: of every image the list names, ids as in the list (`Name/Name_0001.jpg`).
-        pca: share of variance kept by a PCA fitted on the images of the other folds (the paper: 0.995), centred and
-            not whitened; the vectors are normalised again after it.
+        pca: share of variance kept by a PCA fitted on the images of the other folds (the paper: 0.995), centered and
+            not whitened; the vectors are normalized again after it.
         partial: leave out the pairs without vectors, and say so in the facts.
         conditions: recorded among the facts.
 

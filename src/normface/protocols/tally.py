@@ -353,7 +353,7 @@ def binned(scores: Floats, bins: int = BINS, *, span: tuple[float, float] = (-1.
     place = scores.ravel() * np.float32(bins / 2)
     place += bins / 2 + 2
     np.maximum(place, 0, out=place)
-    # Rounding may lead out of the span by a bin: place 0 is -inf's, 1 and bins + 2 belong to their neighbours.
+    # Rounding may lead out of the span by a bin: place 0 is -inf's, 1 and bins + 2 belong to their neighbors.
     found = np.bincount(place.astype(np.uint16), minlength=bins + 3)
     found[2] += found[1]
     found[bins + 1] += found[bins + 2]

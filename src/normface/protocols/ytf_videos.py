@@ -67,7 +67,7 @@ def ytf(
     partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """YTF: frames are centred by the training pairs' mean; a pair of videos is all cosines of their frames.
+    """YTF: frames are centered by the training pairs' mean; a pair of videos is all cosines of their frames.
 
     Args:
         embeddings: of the frames, ids `Name/video/frame.jpg`.
@@ -78,7 +78,7 @@ def ytf(
     Returns:
         accuracy_mean: a linear SVM on the mean cosine; accuracy_histogram: an SVM with the histogram intersection
         kernel (Σ min, C = 1) on the cosines' histogram of 100 bins on [-1, 1], of sum 1. Intervals: Student's.
-        eer, auc, tar@far=…, ROC and histograms are those of the mean cosine, each pair centred as its fold was tested.
+        eer, auc, tar@far=…, ROC and histograms are those of the mean cosine, each pair centered as its fold was tested.
 
     Raises:
         DataError: a malformed list, videos without frames, fewer than 2 folds. MissingDependency: no scikit-learn.
@@ -105,8 +105,8 @@ def ytf(
     accuracies, pooled = np.empty((2, folds)), np.empty(len(left))
     for fold in range(folds):
         test, training = named.fold == fold, named.fold != fold
-        centre = means[np.concatenate([left[training], right[training]])].mean(0)
-        mean, histogram = describe(embeddings.vectors, frames, left, right, centre)
+        center = means[np.concatenate([left[training], right[training]])].mean(0)
+        mean, histogram = describe(embeddings.vectors, frames, left, right, center)
         pooled[test] = mean[test]
         linear = svm.SVC(kernel="linear", C=1).fit(mean[training, None], named.same[training])
         kernel = intersection(histogram[training], histogram[training])
@@ -135,13 +135,13 @@ def ytf(
     return Result("ytf", found | tars, curves(scores), facts)
 
 
-def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, centre: Floats) -> tuple[Floats, Floats]:
-    """Of each pair of videos the mean [P] and the histogram [P, 100] of its frames' cosines, frames centred first."""
+def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, center: Floats) -> tuple[Floats, Floats]:
+    """Of each pair of videos the mean [P] and the histogram [P, 100] of its frames' cosines, frames centered first."""
     means, histograms = np.empty(len(left)), np.empty((len(left), VIDEO_BINS))
     for pair, sides in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
-        a_ND, b_MD = (vectors[frames[side]] - centre for side in sides)
+        a_ND, b_MD = (vectors[frames[side]] - center for side in sides)
         for each in (a_ND, b_MD):
-            # A frame at the very centre has no direction: it stays 0.
+            # A frame at the very center has no direction: it stays 0.
             each /= np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
         cosine_NM = cosine.matrix(cosine.exact(a_ND), cosine.exact(b_MD)).astype(np.float64)
         means[pair] = cosine_NM.mean()
