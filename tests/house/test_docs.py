@@ -16,7 +16,7 @@ import typer
 from tests.conftest import ROOT
 
 from benchmarks import losses, paper
-from normface.cli import app, main
+from normface.cli import RENAMED, app, main
 from normface.protocols import PROTOCOLS, inputs_of
 from normface.train import load_config
 from normface.types import InputSpec
@@ -331,6 +331,14 @@ def test_every_extra_is_explained():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     page = (ROOT / "docs" / "install.md").read_text("utf-8")
     assert all(f"`{extra}`" in page or f"[{extra}]'" in page for extra in extras)
+
+
+def test_old_spellings_of_options_are_listed_as_deprecated():
+    page = (ROOT / "docs" / "stability.md").read_text("utf-8")
+    for verb, options in RENAMED.items():
+        for old, new in options.items():
+            assert re.search(rf"`{verb} {old}`", page), old
+            assert re.search(rf"`{verb} {new}`", page), new
 
 
 def test_the_specification_shown_is_one():
