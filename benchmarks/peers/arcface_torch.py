@@ -2,7 +2,7 @@
 
 From a checkout whose folder recognition/arcface_torch the environment variable ARCFACE_TORCH names. On a GPU as it
 comes: float16 under autocast with its GradScaler. On a CPU what wants a GPU is turned round: `.cuda()` does nothing,
-one process is a gloo group of one, float16 is off. Left out, in its favour: DistributedDataParallel and the data
+one process is a gloo group of one, float16 is off. Left out, in its favor: DistributedDataParallel and the data
 loader; images come as the float tensors that the loader gives.
 """
 
