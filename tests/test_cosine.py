@@ -15,6 +15,7 @@ def unit(count, dim):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 3, 128, 513])
 def test_no_tile_and_no_order_changes_a_cosine(dim):
     left, right = unit(70, dim), unit(90, dim)

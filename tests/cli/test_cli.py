@@ -56,6 +56,7 @@ class TestHelp:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == f"normface {normface.__version__}\n"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("typed", "completed"), [("normface ver", ["verify"]), ("normface gallery co", ["compact"])]
     )
@@ -94,6 +95,7 @@ class TestHelp:
         assert "lfw-pairs" in run("fetch", "--to", tmp_path)[1]
         assert "digits" in run("figures", "--list")[1]
 
+    @pytest.mark.slow
     def test_verify_loads_neither_pydantic_nor_protocols(self, tmp_path):
         """What its start does not need: their imports took a third of its time."""
         code = "import sys, normface.cli as c\nsys.argv = ['normface', 'verify', 'a.jpg', 'b.jpg']\n"
@@ -104,6 +106,7 @@ class TestHelp:
         assert "a.jpg" in done.stderr
         assert done.stdout == "set() []\n"
 
+    @pytest.mark.slow
     def test_help_does_not_load_torch(self):
         code = "import sys, normface.cli as c\nsys.argv = ['normface', 'train', '--help']\n"
         code += "try: c.main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
@@ -112,6 +115,7 @@ class TestHelp:
 
 
 class TestDoctorOfTheMachine:
+    @pytest.mark.slow
     def test_as_text_and_json_without_torch(self, run, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch", None)
         code, out, err = run("doctor", "--machine", "--no-speed", "--json")
@@ -123,6 +127,7 @@ class TestDoctorOfTheMachine:
         assert f"kind: {found['processor']['kind']}" in out
         assert found["default_model"]["weights_sha256"] in out
 
+    @pytest.mark.slow
     def test_with_its_speed(self, run, monkeypatch):
         from normface.machine import speed
 
@@ -173,6 +178,7 @@ class TestBound:
         assert run("bound", "--classes", 100, "--scale", 30, "--plot", tmp_path / name)[0] == 0
         assert (tmp_path / name).read_bytes()[:4] in (b"<svg", b"\x89PNG")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("words", "part"),
         [
@@ -209,6 +215,7 @@ class TestDoctor:
         (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
         return tmp_path / "run"
 
+    @pytest.mark.slow
     def test_says_what_is_wrong(self, run, folder, tmp_path):
         code, out, _ = run("doctor", folder, "--plot", tmp_path / "m.svg")
         assert code == 1
@@ -355,6 +362,7 @@ class TestMistakes:
         assert code == 2
         assert one_line(err, "at least 2 people")
 
+    @pytest.mark.slow
     def test_strict_refuses_what_is_skipped_otherwise(self, run, drawn, tmp_path):
         shutil.copy(drawn / "train" / "faces-112.zip", tmp_path / "f.zip")
         with zipfile.ZipFile(tmp_path / "f.zip", "a") as archive:

@@ -12,6 +12,8 @@ from normface.data import open_reader
 from normface.gallery import open_gallery
 from normface.types import Embeddings, InputSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

@@ -11,6 +11,8 @@ from PIL import Image
 from tests.cli.conftest import one_line
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 PHOTOGRAPHS = ROOT / "examples" / "photographs"
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from tests.cli.conftest import one_line
 from tests.embed.networks import network, write_crops
@@ -9,6 +10,8 @@ from tests.embed.networks import network, write_crops
 from normface.data import catalogue, fetch
 from normface.models import build
 from normface.types import Embeddings, InputSpec
+
+pytestmark = pytest.mark.slow
 
 
 def test_models_are_listed_with_their_cost(run):

@@ -71,6 +71,7 @@ part = st.text("ab.-_ éß李", min_size=1, max_size=4).filter(lambda text: text
 path = st.tuples(part, part, st.sampled_from([".png", ".PNG", ".txt"])).map(lambda p: f"{p[0]}/{p[1]}{p[2]}")
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.sets(path, min_size=1, max_size=8), st.sampled_from(["", "lfw/", "a/b c/"]), st.booleans())
 def test_folder_and_zip_agree(names, root, stored):
@@ -169,6 +170,7 @@ def test_nothing_readable_is_refused_without_strict_too(make, tmp_path):
         open_folder(make(tmp_path, {"A/1.jpg": b"", "B/1.jpg": b"x"})).check()
 
 
+@pytest.mark.slow
 @BOTH
 def test_threads_and_pickles_read_the_same_pixels(make, tmp_path):
     reader = open_folder(make(tmp_path, {f"P{i % 7}/{i:03}.png": png(i) for i in range(60)}))
@@ -263,6 +265,7 @@ def test_broken_zips(tmp_path):
     assert "compression method 14" in refusal(as_zip(tmp_path, PEOPLE, zipfile.ZIP_LZMA))
 
 
+@pytest.mark.slow
 def test_a_listing_of_many_files_opens_none(tmp_path, monkeypatch):
     class Many:
         path, names = tmp_path, [f"{i // 10}/{i}.jpg" for i in range(100_000)]

@@ -16,6 +16,8 @@ from normface.embed.source import open_source
 from normface.errors import ConfigError, DataError
 from normface.types import Embeddings
 
+pytestmark = pytest.mark.slow
+
 BROKEN = "Person_0003/broken.jpg"
 
 

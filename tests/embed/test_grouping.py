@@ -9,6 +9,8 @@ from normface.embed import Embedder, grouping
 from normface.embed.grouping import assign_vectors, group_vectors, numbered
 from normface.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def drawn(people, faces, dim=16, noise=0.5, seed=0):
     """Unit vectors of some people, and whose they are."""

@@ -178,6 +178,7 @@ def test_pictures_too_small_for_a_face(mtcnn, size):
     assert find_portraits(mtcnn, [opened(image), opened(jpeg)], GOAL) == [[], []]
 
 
+@pytest.mark.slow
 def test_forty_faces_and_faces_at_the_border(mtcnn, portrait):
     crowd = np.tile(cv2.resize(portrait, (125, 125), interpolation=cv2.INTER_AREA), (5, 8, 1))
     ((found,),) = (find_portraits(mtcnn, [opened(crowd)], GOAL),)

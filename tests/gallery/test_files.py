@@ -31,6 +31,7 @@ def python(code, *arguments, **options):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
 def test_a_copy_without_its_log_has_everybody(place, key):
     copy = place.with_name("copy.db")

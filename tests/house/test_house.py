@@ -32,6 +32,7 @@ def test_floors():
     assert lint.returncode == 0, lint.stdout
 
 
+@pytest.mark.slow
 def test_array_wing_leaves_torch_out():
     modules = ", ".join(f"normface.{name}" for name in ARRAY_WING)
     assert python(f"import sys, normface, {modules}; print('torch' in sys.modules)").strip() == "False"
@@ -44,6 +45,7 @@ def test_import_is_light():
     assert {name.partition(".")[0] for name in new} <= {"normface", "importlib", "warnings", "_weakrefset"}
 
 
+@pytest.mark.slow
 def test_the_porch_offers_what_people_reach_for():
     from normface.data import read_image
     from normface.embed import Embedder

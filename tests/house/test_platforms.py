@@ -75,6 +75,7 @@ def test_no_photograph_leads_out_of_the_folder_of_crops():
     assert list(crop_names(["a/b.jpg", "/etc/x.jpg", "../x.jpg", "a/../../x.jpg"])) == ["a/b.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_the_command_line_ends_well_where_its_signs_cannot_be_printed(encoding):
     command = [sys.executable, "-c", "from normface.cli import main; main()", "bound", "--classes", "1000"]

@@ -16,7 +16,8 @@ WITH = "CosineSoftmax with "
 MARGINED = [WITH + name for name in MARGINS]
 NAMES = list(LOSSES) + MARGINED
 NOT_THE_GRADIENT = [WITH + "SphereFaceR", WITH + "AdaFace"]  # straight-through; ‖x‖ taken as constant
-STREAMED = ["CContrastive", "CosineSoftmax", "Joint", *MARGINED]  # with products by tiles, which differentiate once
+# With products by tiles, which differentiate once.
+STREAMED = ["CContrastive", "CosineSoftmax", "Joint", "UnifiedThreshold", *MARGINED]
 OWNING = [name for name in NAMES if name not in ("Contrastive", "Triplet")]  # those with class weights
 
 
@@ -34,6 +35,8 @@ def make(name, dtype=torch.float64):
     progress(loss, 0.5)
     if name == "Center":
         torch.nn.init.normal_(loss.centers)
+    if name == "UnifiedThreshold":
+        torch.nn.init.normal_(loss.memory)
     return loss, torch.randn(6, DIM, dtype=dtype, requires_grad=True)
 
 
@@ -111,6 +114,7 @@ def as_it_is(name, impl, monkeypatch):
     return loss, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["reference", "blockwise"])
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in NOT_THE_GRADIENT])
 def test_second_derivatives_are_right_or_refused(name, impl, monkeypatch):
@@ -199,6 +203,7 @@ def test_one_graph(name):
     torch.testing.assert_close(exported(x.detach(), LABELS), loss(x, LABELS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CContrastive", "CosineSoftmax", *MARGINED])
 def test_gradients_of_each_sample_by_vmap(name):
     loss, x = make(name)

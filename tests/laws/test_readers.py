@@ -176,7 +176,7 @@ def targets(path, format):
     return [path, path.with_suffix(".idx")] if format == "rec" else [path]
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("format", [name for name in WRITTEN if name != "folder"])
 def test_mutated_files(make, format, count, monkeypatch):
     path = make(format)
@@ -190,7 +190,7 @@ def test_mutated_files(make, format, count, monkeypatch):
         fuzz(path, target, count // len(targets(path, format)))
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.nightly)])
 def test_mutated_verification_sets(tmp_path, count):
     path = tmp_path / "set.bin"
     write_bin(path, [r.image for r in [*RECORDS, RECORDS[0]]], [True, False, True])

@@ -219,6 +219,7 @@ def test_tells_nothing_personal(monkeypatch):
 
 
 class TestSpeed:
+    @pytest.mark.slow
     def test_without_torch(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch", None)
         monkeypatch.setattr(speed, "PRODUCT", 64)

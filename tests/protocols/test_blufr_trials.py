@@ -127,13 +127,13 @@ def test_another_file(tmp_path, data):
         read_blufr(path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_coverage_of_the_bootstrap():
     """Nominal 95 % of a mean over subjects' pairs, which are alike within a person, covers 93 to 97 %."""
     rng, hits, rounds = np.random.default_rng(4), 0, 1200
     for seed in range(rounds):
         sizes = rng.integers(1, 6, 150)
-        truth = rng.normal(0.5, 1.0, 150)  # how well each person is recognised
+        truth = rng.normal(0.5, 1.0, 150)  # how well each person is recognized
         of = np.repeat(np.arange(150), sizes)
         accepted = rng.normal(truth[of], 0.5) > 0
 

@@ -119,7 +119,8 @@ def test_protocol_says_what_it_cannot_resolve():
     assert "FAR 1e-05 left out" in result.facts["notes"][0]
     impostors = result.facts["impostor_pairs"]
     assert result.facts["false_accepts"] == {far: int(float(far[4:]) * impostors) for far in fars}
-    assert result.few_errors == {"tar@far=0.0001": int(1e-4 * impostors)}  # of 16,000 impostors one or two
+    few = int(1e-4 * impostors)  # of 16,000 impostors one or two
+    assert result.few_errors == {f"{name}@far=0.0001": few for name in ("tar", "tar_per_person")}
     with pytest.warns(DeprecationWarning, match="replicates"):
         all_pairs(Embeddings(vectors, ids), replicates=5)
     assert result.facts["people"] == 80
@@ -143,8 +144,8 @@ def test_coverage_of_tar_at_far():
     def drawn(people):
         """Two-dimensional cosines would be too coarse: 12-d people, some of whom are harder than others."""
         hard = rng.gamma(4, 0.22, people)
-        centres = rng.normal(size=(people, 12))
-        vectors = np.repeat(centres, each, 0) + np.repeat(hard, each)[:, None] * rng.normal(size=(people * each, 12))
+        centers = rng.normal(size=(people, 12))
+        vectors = np.repeat(centers, each, 0) + np.repeat(hard, each)[:, None] * rng.normal(size=(people * each, 12))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return tally.tally_all_pairs(vectors.astype(np.float32), np.repeat(np.arange(people), each), far)
 

@@ -14,6 +14,8 @@ from tests.serve.test_api import faulty, verify
 
 from normface.data.synthetic import face
 
+pytestmark = pytest.mark.slow
+
 
 def b64(data):
     return base64.b64encode(data).decode()

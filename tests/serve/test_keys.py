@@ -113,6 +113,7 @@ def test_settings_are_checked():
         Settings(port=65536)
 
 
+@pytest.mark.slow
 def test_processes_that_make_keys_at_once_lose_none(tmp_path):
     path = tmp_path / "keys"
     code = "import sys; from normface.serve import new_key; [new_key(sys.argv[1], ('read',)) for _ in range(20)]"

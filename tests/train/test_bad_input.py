@@ -49,6 +49,7 @@ def test_people_with_too_few_images_are_counted(reader, tmp_path, caplog):
     assert (facts["classes"], facts["left_out"]) == (5, {"people": 2, "images": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 12])
 def test_a_schedule_ends_with_the_run_however_short(reader, tmp_path, epochs):
     """Also with accumulated gradients: it counts steps, not calls."""
@@ -59,6 +60,7 @@ def test_a_schedule_ends_with_the_run_however_short(reader, tmp_path, epochs):
     assert loss["margin.share"].item() == 1
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_schedule_that_the_run_does_not_finish(reader, tmp_path):
     options = "{scale=64, learn_scale=false, growth=[12.0, 2600], margin={name='Gradual', of='ArcFace', steps=2600}}"
     config = load_config("normface", [*SMALL, "optim.epochs=4", f"loss.options={options}"])

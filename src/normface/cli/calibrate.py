@@ -1,3 +1,5 @@
+"""The command `normface calibrate`: choose a threshold and write its certificate."""
+
 from __future__ import annotations
 
 import logging
@@ -12,7 +14,8 @@ from ..conditions import Conditions
 from ..data import Reader, open_reader
 from ..embed import Embedder, certificate, keep_certificate
 from ..embed.conditions import learn
-from ..errors import ConfigError, require
+from ..errors import ConfigError, counted, require
+from ..inference import Device
 from ..protocols import (
     PROTOCOLS,
     Inputs,
@@ -28,9 +31,10 @@ from ..protocols import (
 from ..protocols.failures import calibrated, require_others
 from ..protocols.named_pairs import people
 from ..protocols.open_set import listed
+from ..report.wording import protocol_title
 from ..types import Embeddings, OperatingPoint
 from .score_tables import Scores, calibrate_scores, scores_of
-from .terminal import Json, Model, StrictRates, open_checked, out, progress
+from .terminal import Computer, Json, Model, StrictRates, open_checked, out, progress
 from .vectors import (
     CountFailures,
     Crops,
@@ -68,7 +72,7 @@ def calibrate(
     failures: CountFailures = None,
     partial: Partial = False,
     far: Annotated[
-        float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
+        float | None, typer.Option(help="Maximum false accept rate. Default: the threshold of best accuracy.")
     ] = None,
     fpir: Annotated[
         float | None,
@@ -95,21 +99,24 @@ def calibrate(
             "--confident", help="Hold the upper end of the 95 % interval of FAR or FPIR to the rate, not its value."
         ),
     ] = False,
+    device: Computer = "auto",
     replicates: Annotated[int | None, typer.Option(hidden=True)] = None,  # deprecated: no bootstrap is needed
     strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
-    """Choose the threshold for a false accept rate, and say what a score is worth.
+    """Choose the threshold for a false accept rate, and measure the evidence of scores.
 
-    Writes the certificate beside the model: the threshold, the rates measured at it with their intervals, and the map
-    from a score to a likelihood ratio. `verify` decides by it and `export` puts it into the ONNX file. A rate that
-    the comparisons cannot resolve is refused, and with `--confident` one that they cannot promise.
-    docs/operating-points.md tells what a certificate says and what not.
-    `--conditions` adds which photographs it covers: `verify`, `search` and `enrol` decide nothing on others.
+    Writes the certificate next to the model: the threshold, its measured rates with their intervals, and the map
+    from scores to likelihood ratios. `verify` uses this threshold, and `export` copies it into the ONNX file. Rejects a
+    rate that the comparisons cannot resolve and, with `--confident`, one that they cannot guarantee.
+    docs/operating-points.md explains the certificate.
+    `--conditions` adds which photographs it covers. For others, `verify` and `search` are undecided and `enrol` is an
+    error.
 
-    `identification` adds thresholds for searches to the model's certificate, one for each size of gallery: of searches
-    for people who are not enrolled, at most `--fpir` accept anybody. People are the folders of the crops, or those of
-    `--list` (`id,person,role`; roles do not matter, for who is enrolled is drawn). `search` decides by them.
+    `identification` adds thresholds for searches to the model's certificate, one for each size of gallery. At most the
+    share `--fpir` of the searches for people who are not enrolled accepts somebody. People are the folders of the
+    crops, or those in `--list` (`id,person,role`; roles are ignored, because galleries are drawn). `search` uses these
+    thresholds.
 
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`,
@@ -121,7 +128,7 @@ def calibrate(
     if protocol == "identification":
         _for_searches(
             named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
-            enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
+            enrolled=enrolled, confident=confident, strict=strict, folder=folder, device=device, as_json=as_json,
             unused={
                 "--scores": scores, "--far": far, "--groups": groups, "--conditions": conditions,
                 "--photographs": photographs, "--failures": failures,
@@ -130,7 +137,7 @@ def calibrate(
         return
     if fpir is not None or enrolled is not None:
         raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
-    reads = inputs_of(protocol)  # says which protocols there are
+    reads = inputs_of(protocol)  # the error lists the protocols
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
                  "photographs": photographs, "failures": failures}  # fmt: skip
@@ -148,7 +155,7 @@ def calibrate(
     pairs = reads.read_pairs(lists)
     system = judged_system(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
-        photographs=photographs, failures=failures,
+        photographs=photographs, failures=failures, device=device,
     )  # fmt: skip
     if pairs and system.failures and not partial:
         require_others(system.failures, pairs[0], system.vectors)
@@ -165,16 +172,17 @@ def calibrate(
         model_sha256=system.sha256, data_sha256=digest, confident=confident,
     )  # fmt: skip
     if faces:
-        point = replace(point, conditions=_learn(system, model, point.threshold, faces, outside))
+        point = replace(point, conditions=_learn(system, model, device, point.threshold, faces, outside))
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
-    result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
+    facts = {"system": system.name, **system.tools, **told}
+    result = certified(point, comparisons, by_image, by_pair, conditions=facts)
     if system.failures:
         result = calibrated(result, point, comparisons, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
-    title = f"{system.name}, calibrated by {protocol}"
+    title = f"{system.name}, calibrated by {protocol_title(protocol)}"
     show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
     if not as_json:
         show_certificate(point, kept)
@@ -183,7 +191,7 @@ def calibrate(
 def _fitting(
     protocol: str, reads: Inputs, *, model: Path | None, far: float | None, partial: bool, folder: Path | None
 ) -> None:
-    """Raise ConfigError where the protocol cannot calibrate, or options do not go together."""
+    """Raise ConfigError if the protocol cannot calibrate, or if options contradict each other."""
     if reads.pairs is None and reads.every is None:
         able = [name for name in PROTOCOLS if inputs_of(name).pairs or inputs_of(name).every] + ["identification"]
         raise ConfigError(f"a protocol among {', '.join(able)}", protocol, "choose one of them")
@@ -200,7 +208,7 @@ def _fitting(
 def _for_searches(
     lists: list[Path], *, data: Path | None, model: Path | None, embeddings: Path | None, crops: Path | None,
     partial: bool, fpir: float | None, enrolled: str | None, confident: bool, strict: bool, folder: Path | None,
-    as_json: bool, unused: dict[str, Any],
+    device: Device, as_json: bool, unused: dict[str, Any],
 ) -> None:  # fmt: skip
     """Add a table of thresholds for searches to the certificate of a model, or to that in `folder`."""
     if strange := [option for option, given in unused.items() if given]:
@@ -228,7 +236,7 @@ def _for_searches(
     lists = lists or (inputs_of("identification").find_lists(data) if data is not None else [])
     system = judged_system(
         "identification" if lists else "all_pairs", lists, data=data, model=model, embeddings=embeddings, crops=crops,
-        strict=strict,
+        strict=strict, device=device,
     )  # fmt: skip
     vectors = system.vectors
     told: dict[str, Any] = {}
@@ -244,7 +252,7 @@ def _for_searches(
         vectors, subjects, fpir=fpir, enrolled=sizes, protocol=", ".join(how), data_sha256=digest, confident=confident
     )
     point = replace(point, search=table)
-    result = searched(point, {"system": system.name, **told})
+    result = searched(point, {"system": system.name, **system.tools, **told})
     refuse_few_errors(result, strict)
     keep_certificate(kept, point)
     title = f"{system.name}, thresholds for searches"
@@ -254,8 +262,8 @@ def _for_searches(
     out.print()
     for each in table.points:
         out.print(
-            f"up to {each.enrolled:,} templates: accept from cosine {each.threshold:.4f} on; expected false matches of "
-            f"a search for a stranger: {each.false_matches:.2g}", soft_wrap=True,
+            f"up to {counted(each.enrolled, 'template')}: accept from cosine {each.threshold:.4f} on; expected false "
+            f"matches of a search for a stranger: {each.false_matches:.2g}", soft_wrap=True,
         )  # fmt: skip
     out.print(f"certificate: {kept}", soft_wrap=True)
 
@@ -268,7 +276,10 @@ def _sizes(text: str | None) -> list[int]:
 
 
 def _condition_faces(given: list[str], strict: bool) -> tuple[list[Reader], dict[str, Reader]]:
-    """Open what `--conditions` names: ordinary faces, and by name those outside. Raises ConfigError for these alone."""
+    """Open the faces of `--conditions`: ordinary ones, and by name those outside.
+
+    Raises ConfigError if there are only faces outside.
+    """
     faces: list[Reader] = []
     outside: dict[str, Reader] = {}
     for each in given:
@@ -285,11 +296,12 @@ def _condition_faces(given: list[str], strict: bool) -> tuple[list[Reader], dict
 
 
 def _learn(
-    system: System, model: Path | None, threshold: float, faces: list[Reader], outside: dict[str, Reader]
-) -> Conditions:
-    """The conditions of the model that was calibrated, with a progress bar."""
+    system: System, model: Path | None, device: Device, threshold: float, faces: list[Reader],
+    outside: dict[str, Reader],
+) -> Conditions:  # fmt: skip
+    """Learn the conditions of the calibrated model, with a progress bar."""
     assert system.crops
-    embedder = Embedder.load(model, certified=False)
+    embedder = Embedder.load(model, certified=False, device=device)
     with progress("learning conditions", "images") as bar:
         return learn(
             embedder, open_reader(system.crops), faces, outside, vectors=system.vectors, threshold=threshold,

@@ -1,3 +1,5 @@
+"""The command `normface group`: group the faces in photographs by person."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,9 @@ from ..embed import Embedder, FaceGallery
 from ..embed.pile import CROPS, FILE, SINGLES, UNCOVERED, Pile, crop_name, faces_in, write_crop, write_people
 from ..errors import ConfigError, DataError, FaceError
 from ..faces.photographs import Photographs, open_photographs
+from ..gallery import GALLERIES
 from ..types import Floats
+from .photographs import warn_of_videos
 from .terminal import Anyway, Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
@@ -29,14 +33,13 @@ def group(
     into: Annotated[
         str | None,
         typer.Option(
-            metavar="EARLIER", help="Known people: the DIR of an earlier run, or a gallery (file:… or milvus:…)."
+            metavar="EARLIER",
+            help="Known people: the DIR of an earlier run, or a gallery (file:…, postgres://… and others).",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            help="Cosine from which groups are one person. Default: the certificate's for a search among as many faces."
-        ),
+        typer.Option(help="Cosine from which groups merge. Default: the certificate's threshold for as many faces."),
     ] = None,
     model: Model = None,
     anyway: Anyway = False,
@@ -45,24 +48,25 @@ def group(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Group the faces in a pile of photographs by person: who is who, without names.
+    """Group the faces in photographs by person, without names.
 
     Writes DIR/index.html with a face of each person, and for each person a folder with links to the photographs and a
-    sheet of all faces (index.html). Faces of nobody else are in `singles`. Faces that the model's certificate does not
-    cover (blurred, tiny, …) are in `uncovered`, because strangers would match them; `--anyway` groups them.
-    DIR/faces.npz holds the embeddings: treat the folder as you would a gallery.
+    sheet of all faces (index.html). Faces without a match are in `singles`. Faces outside the conditions of the model's
+    certificate (blurred, tiny, …) are in `uncovered`, because strangers would match them; `--anyway` groups them.
+    DIR/faces.npz contains the embeddings: protect the folder like a gallery.
 
-    With --into, faces first go to people known already: those of an earlier result, which is carried over and keeps
-    its names, or those enrolled in a gallery. Photographs in the earlier result are not read again.
+    `--into` first assigns faces to known people: those of an earlier result, whose faces and names are kept, or those
+    in a gallery. Photographs in the earlier result are not read again.
 
     Example: `normface group photographs --out people`.
     """
     began = time.perf_counter()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("a new folder for --out", f"{folder}, which exists", "give another, or remove it")
-    gallery = into if into and into.partition(":")[0] in ("file", "milvus") else None
+    gallery = into if into and into.partition(":")[0] in GALLERIES else None
     earlier = Path(into) if into and not gallery else None
     photographs = open_photographs(source)
+    warn_of_videos(photographs.unread, source)
     embedder = Embedder.load(model, detector=detector, device=device)
     if threshold is None and embedder.operating_point is None:
         raise ConfigError("a model with a certificate", f"{embedder.name} without one", "give --threshold")
@@ -74,7 +78,7 @@ def group(
     with ExitStack() as stack:
         known = stack.enter_context(embedder.open_gallery(gallery, create=False)) if gallery else None
         undo = stack.enter_context(ExitStack())
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)  # what is half done is of no use
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)  # an incomplete result is useless
         _make(folder, earlier, len(pile))
         carried, files = len(pile), _files(photographs)
         unreadable, faceless = _find_faces(embedder, photographs, files, pile, folder, anyway=anyway, strict=strict)

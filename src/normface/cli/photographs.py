@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from ..embed import Embedder
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, counted
 from ..faces import Choice, eye_distance
+from ..faces.video import is_video
 from ..types import Face
 
 _log = logging.getLogger("normface")
-Faces = Annotated[  # no Choice, for which typer would import pydantic
-    str, typer.Option(help="Which face of several: center (the nearest to it), largest, best (scored), or all.")
+Faces = Annotated[  # a str, because typer would import pydantic for Choice
+    str, typer.Option(help="Which of several faces: center (nearest to it), largest, best (highest score), or all.")
 ]
 Draw = Annotated[
     Path | None,
@@ -33,8 +34,18 @@ def warn_without_conditions(embedder: Embedder) -> None:
         )  # fmt: skip
 
 
+def warn_of_videos(unread: Mapping[str, int], source: Path) -> None:
+    """Warn if a folder of photographs holds videos: they are not read with them."""
+    kinds = {kind: count for kind, count in unread.items() if is_video(f"x{kind.partition(' ')[0]}")}
+    if kinds:
+        _log.warning(
+            "%s holds %s, which are not read with photographs; embed each by itself: normface embed CLIP --out F.npz",
+            source, counted(sum(kinds.values()), "video"),
+        )  # fmt: skip
+
+
 def chosen(faces: str) -> Choice:
-    """The choice that an option names. Raises ConfigError for another word."""
+    """Return the choice of an option. Raises ConfigError for another word."""
     for choice in get_args(Choice):
         if choice == faces:
             return cast(Choice, choice)
@@ -42,20 +53,20 @@ def chosen(faces: str) -> Choice:
 
 
 def told(name: str, face: Face | None, found: int) -> str:
-    """What was seen in a photograph, for people."""
+    """Describe the face used in a photograph, as text."""
     if face is None:
         return f"{name}: an aligned crop"
     box = " ".join(f"{side:.0f}" for side in face.box)
     turned = f", photograph turned by {face.turn}°" if face.turn else ""
-    seen = "1 face" if found == 1 else f"{found} faces"
+    seen = "followed, used one that in its best frame is at" if is_video(name) else "seen, used the one at"
     return (
-        f"{name}: {seen} seen, used the one at {box}: score {face.score:.3f}, "
+        f"{name}: {counted(found, 'face')} {seen} {box}: score {face.score:.3f}, "
         f"eyes {eye_distance(face.landmarks):.0f} px apart{turned}"
     )
 
 
 def as_dict(name: str, face: Face | None, found: int) -> dict[str, Any]:
-    """What was seen in a photograph, for JSON."""
+    """Describe the face used in a photograph, as JSON values."""
     if face is None:
         return {"photograph": name, "found": found, "box": None, "score": None, "eye_distance": None, "turn": 0}
     return {
@@ -65,7 +76,7 @@ def as_dict(name: str, face: Face | None, found: int) -> dict[str, Any]:
 
 
 def draw(embedder: Embedder, to: Path, photographs: Sequence[Path], used: Sequence[Sequence[Face | None]]) -> None:
-    """Write the photographs side by side into a PNG, with their faces. Raises DataError if it cannot be written."""
+    """Write the photographs with their faces side by side into a PNG. Raises DataError if it cannot be written."""
     import cv2
 
     from ..data.pictures import open_picture
@@ -73,6 +84,8 @@ def draw(embedder: Embedder, to: Path, photographs: Sequence[Path], used: Sequen
     from ..faces.finding import find_faces
     from ..faces.photographs import Photograph
 
+    if videos := [str(path) for path in photographs if is_video(path)]:
+        raise ConfigError("photographs for --draw", f"the video {videos[0]}", "drop --draw")
     if to.suffix.lower() != ".png":
         raise ConfigError("a file OUT.png for --draw", str(to), "give it the ending .png")
     opened = [Photograph.open(open_picture(path), str(path)) for path in photographs]

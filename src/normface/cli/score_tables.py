@@ -22,6 +22,7 @@ from ..protocols import (
     score_comparisons,
 )  # fmt: skip
 from ..protocols.score_table import ScoreTable
+from ..report.wording import protocol_title
 from .terminal import progress
 from .vectors import refuse_few_errors, show, show_certificate
 
@@ -34,7 +35,7 @@ Scores = Annotated[
 
 
 def scores_of(protocol: str, path: Path | None, lists: list[Path] | None, data: Path | None, **given: Any) -> Path:
-    """The table that is judged. Raises ConfigError for a protocol of vectors, and for options `given` beside it."""
+    """Return the table to evaluate. Raises ConfigError for a protocol of vectors, or with the options `given`."""
     reads = inputs_of(protocol)
     if reads.vectors:
         raise ConfigError("--scores with the protocol scores", protocol, "name that one, or drop --scores")
@@ -46,7 +47,7 @@ def scores_of(protocol: str, path: Path | None, lists: list[Path] | None, data: 
 def evaluate_scores(
     protocol: str, path: Path, *, groups: Path | None, folder: Path | None, strict: bool, as_json: bool
 ) -> None:
-    """Judge a table of scores, and show the Result."""
+    """Evaluate a table of scores, and show the Result."""
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     table = read_table(path)
@@ -62,7 +63,7 @@ def evaluate_scores(
         by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
         by_pair = few_groups(group_columns(table))
         result = detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
-    show(path.name, result, folder, title=f"{path.name} on {protocol.upper()}", as_json=as_json)
+    show(path.name, result, folder, title=f"{path.name} on {protocol_title(protocol)}", as_json=as_json)
 
 
 def calibrate_scores(

@@ -1,3 +1,5 @@
+"""The command `normface verify`: decide whether two photographs show the same person."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +18,8 @@ from .terminal import UNDECIDED, Anyway, Computer, FaceDetector, Json, Model
 
 
 def verify(
-    a: Annotated[Path, typer.Argument(help="A photograph.")],
-    b: Annotated[Path, typer.Argument(help="Another photograph.")],
+    a: Annotated[Path, typer.Argument(help="A photograph, or a video.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
     model: Model = None,
     faces: Faces = "center",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
@@ -29,13 +31,15 @@ def verify(
 ) -> None:
     """Decide whether two photographs show the same person.
 
-    Detects and aligns the face nearest each image's center among the certain ones, embeds it and its mirror image, and
+    Uses the face nearest each image's center, among certain detections. Aligns it, embeds it and its mirror image, and
     compares the cosine with the threshold of the model's operating point, which has measured error rates. Also prints
     the likelihood ratio: how much more likely this cosine is for the same person than for different people. With
-    `--faces all`, compares every face with every face and decides the best pair.
+    `--faces all`, compares every face with every face and decides by the best pair.
 
-    Photographs that the model's certificate does not cover, such as blurred or covered faces, are undecided: the exit
-    code is 3. `--anyway` decides, with a warning.
+    In a video (mp4, mov, avi, mkv, webm) it uses the face that is seen longest; with `--faces all`, every face.
+
+    Photographs outside the conditions of the model's certificate, such as blurred or covered faces, are undecided, with
+    exit code 3. `--anyway` decides, with a warning.
 
     Example: `normface verify a.jpg b.jpg`.
     """
@@ -74,7 +78,7 @@ def verify(
 
 
 def _tell(match: Match, point: OperatingPoint) -> None:
-    """Print the decision and what it rests on."""
+    """Print the decision and its reasons."""
     if match.undecided:
         print(f"undecided: cosine {match.score:.4f}; the certificate does not cover these photographs")
     else:
@@ -111,7 +115,7 @@ def _faces(match: Match, *names: Path) -> list[dict[str, Any]]:
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:
-    """Return the operating point without its calibration; of its conditions, what was measured."""
+    """Return the operating point without its calibration; of its conditions, only the measurements."""
     told: dict[str, Any] = json.loads(point.to_json())
     told.pop("calibration")
     return {**told, "conditions": point.conditions and dict(point.conditions.facts)}

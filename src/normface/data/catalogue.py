@@ -1,4 +1,4 @@
-"""The catalogue of other projects' models and detectors: what they are, where they lie, and their hashes."""
+"""The catalogue of other projects' networks: what they are, where they lie, and their hashes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import ConfigError, ModelError
 from ..registry import meant
 from ..types import InputSpec
 
-FOLDER = "NORMFACE_MODELS"  # environment variable: where fetched models lie
+FOLDER = "NORMFACE_MODELS"  # environment variable: the folder of fetched models
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,11 @@ class Listed:
     """A model in the catalogue.
 
     Attributes:
-        project: that published it.
-        kind: of model; `detector` is the name in `faces.DETECTORS` of what reads a detector's output.
+        project: the publisher.
+        kind: of model; a "quality" network judges faces, for `evaluate --quality`.
+        detector: name in `faces.DETECTORS` of the reader of a detector's output.
         bytes: size of the file; 0 if no public source states it.
-        license: of the weights, in words. commercial: whether it allows commercial use.
+        license: of the weights, in words. commercial: whether it permits commercial use.
         accuracy, accuracy_source: as published, or empty.
         hash_sources: public sources that agree on `sha256`.
         spec: input of a recognizer.
@@ -36,7 +37,7 @@ class Listed:
     name: str
     about: str
     project: str
-    kind: Literal["recognizer", "detector"]
+    kind: Literal["recognizer", "detector", "quality"]
     url: str
     sha256: str
     license: str
@@ -50,12 +51,12 @@ class Listed:
 
     @property
     def file(self) -> str:
-        """Name of the file when fetched."""
+        """Name of the fetched file."""
         return f"{self.name}.onnx"
 
     @property
     def path(self) -> Path:
-        """Where the fetched file lies."""
+        """Path of the fetched file."""
         return models_folder() / self.file
 
     @property
@@ -67,7 +68,7 @@ class Listed:
 @cache
 def catalogue() -> Mapping[str, Listed]:
     """Return the catalogue by name, in its order."""
-    import tomllib  # not for models that are no part of it: `verify` starts in a fraction of a second
+    import tomllib  # imported only when needed, because `verify` starts in a fraction of a second
 
     text = (files(__package__) / "catalogue.toml").read_text("utf-8")
     found = {}
@@ -78,7 +79,7 @@ def catalogue() -> Mapping[str, Listed]:
 
 
 def find(name: str, kind: str) -> Listed:
-    """Return the recognizer or detector called `name`. Raises ConfigError for another name."""
+    """Return the model of a kind called `name`. Raises ConfigError for another name."""
     known = [each for each, listed in catalogue().items() if listed.kind == kind]
     if name not in known:
         raise ConfigError(f"a {kind} among {', '.join(known)}", repr(name), meant(name, known))
@@ -86,7 +87,7 @@ def find(name: str, kind: str) -> Listed:
 
 
 def listed_as(model: str | Path) -> Listed | None:
-    """Return the model of the catalogue called `model`, or None for a path; an existing file comes first."""
+    """Return the model of the catalogue called `model`, or None for a path; an existing file has priority."""
     return None if Path(model).exists() else catalogue().get(str(model))
 
 
@@ -124,7 +125,7 @@ def fetched(listed: Listed) -> Path:
 
 
 def set_aside(file: Path, path: Path) -> Path:
-    """Move a file that is not what belongs at `path` next to it, as `NAME.rejected`. Returns the new path."""
+    """Rename a wrong file at `path` to `NAME.rejected` in the same folder. Returns the new path."""
     return file.replace(path.with_name(f"{path.name}.rejected"))
 
 

@@ -28,7 +28,7 @@ _log = logging.getLogger("normface")
 
 
 class _Columns:
-    """What both kinds of files have in common. `label` is the column of people's names, if not a usual one."""
+    """Base of both kinds of files. `label` is the column of people's names, if it is not a usual one."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -90,6 +90,7 @@ class HuggingFace(_Columns):
         self.people, self.labels = by_name(people)
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         start, length = self._spans[row].tolist()
         return read_at(self._files[int(np.searchsorted(self._ends, row, side="right"))].fileno(), length, start)
 
@@ -131,6 +132,7 @@ class Parquet(_Columns):
         self._group = lru_cache(maxsize=2)(self._read)
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         group = int(np.searchsorted(self._ends, row, side="right"))
         with self._lock:
             images = self._group(group)
@@ -169,7 +171,7 @@ def _image(schema: Any, path: Path) -> str:
 
 
 def _label(features: dict[str, Any], image: str, asked: str | None, path: Path) -> str | None:
-    """Return the column of people's names; None if images are all there is."""
+    """Return the column of people's names; None if there are only images."""
     others = [name for name in features if name != image]
     column = label_column(others, asked, path)
     if column is None and others:
@@ -178,7 +180,7 @@ def _label(features: dict[str, Any], image: str, asked: str | None, path: Path) 
 
 
 def _people(values: list[Any], classes: list[str] | None, path: Path) -> list[str]:
-    """Convert labels to names, by the names of classes if there are any."""
+    """Convert labels to names, by the names of the classes if there are any."""
     if not classes:
         return [identity(value, f"row {row} of {path}") for row, value in enumerate(values)]
     if any(not isinstance(code, int) or not 0 <= code < len(classes) for code in values):
@@ -252,7 +254,7 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
 
 
 def _named(record: Record) -> str:
-    """An id with an image's ending."""
+    """An id with an image's extension."""
     return record.id if Path(record.id).suffix else record.id + extension(record.image)
 
 
@@ -261,12 +263,15 @@ class hf(Format):
     """A Hugging Face dataset of `save_to_disk`, or the training split of several."""
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return (path / STATE).is_file() or (path / SPLITS).is_file()
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_huggingface(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_huggingface(records, path, **options)
 
 
@@ -277,7 +282,9 @@ class parquet(Format):
     suffix = ".parquet"
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return super().owns(path) or any(holds(folder, r".*\.parquet") for folder in (path, path / "data"))
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return Images(Parquet(path, label), strict=strict)

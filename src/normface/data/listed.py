@@ -19,12 +19,12 @@ from .labels import identity, label_column
 from .source import Directory
 
 PATHS = ("path", "file", "filename", "file_name", "image", "image_path", "img", "id")  # columns of a header
-LIST_NAMES = ("label.txt", "labels.txt", "label.csv", "labels.csv")  # of a list beside flat images
+LIST_NAMES = ("label.txt", "labels.txt", "label.csv", "labels.csv")  # name of a list next to flat images
 SUFFIXES = (".csv", ".tsv", ".lst")
 
 
 class ImageList:
-    """The images that a list names, in its order: a `Store`. Paths are relative to the list's folder."""
+    """The images in a list, in its order: a `Store`. Paths are relative to the list's folder."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -50,9 +50,11 @@ class ImageList:
         return ImageList, (self.path, self._label)
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return str(self._folder / str(self.ids[row]))
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         file = self._folder / str(self.ids[row])
         try:
             return file.read_bytes()
@@ -64,7 +66,7 @@ class ImageList:
 
 
 def _rows(path: Path, label: str | None) -> list[tuple[str, str]]:
-    """Paths and labels. A byte order mark, carriage returns, empty lines and comments are ignored."""
+    """Paths and labels. Byte order marks, carriage returns, empty lines and comments are ignored."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +123,7 @@ def _is_file(cell: str) -> bool:
 
 
 def beside(folder: Path) -> Path | None:
-    """Return the list of labels beside the images of a flat folder, if there is one."""
+    """Return the list of labels next to the images of a flat folder, if there is one."""
     return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
 
 
@@ -130,7 +132,9 @@ class listed(Format):
     """A CSV, TSV or im2rec list of images with labels; paths are relative to the list."""
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return not path.is_dir() and (path.suffix.lower() in SUFFIXES or path.name in LIST_NAMES)
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return Images(ImageList(path, label), strict=strict)

@@ -28,6 +28,7 @@ from .pread import read_at
 
 MANIFEST, FORMAT = "pack.json", "normface-pack-1"
 BATCH = 1024  # records
+BESIDE, FRAME = 80, 1 << 14  # bytes of a record beside its image and names, and of a file beside its records, at most
 
 
 class Pack:
@@ -81,17 +82,20 @@ class Pack:
         self.landmarks = _points(whole["landmarks"])
 
     def __reduce__(self) -> tuple[type[Pack], tuple[Path]]:
-        return Pack, (self.path,)  # a worker process opens the files itself
+        return Pack, (self.path,)  # a worker process opens the files again
 
     @cached_property
     def ids(self) -> NDArray[Any]:
+        """Names of the images [N], read when they are first asked for."""
         return np.array(self._id.to_pylist(), np.str_)
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"{self._id[row].as_py()} in {self._shards[self._shard(row)]}"
 
     def encoded(self, row: int) -> bytes:
-        # Views give Python's own integers at once, which counts here.
+        """Return the encoded bytes of image `row`."""
+        # Indexing a memoryview returns Python integers directly, which is faster.
         data = read_at(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
         if zlib.crc32(data) != self._crcs[row]:
             raise DataError(f"{self.name(row)} as it was packed", "other bytes", "restore the file, or pack it again")
@@ -121,6 +125,8 @@ def verify(path: str | Path, progress: Any = None) -> None:
 
 def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, shard_mib: int = 256) -> int:
     """Write records as a new pack, or append them to one, atomically. Returns their number.
+
+    No file is larger than `shard_mib`, unless one record alone is.
 
     Raises ConfigError if the folder has files (without `append`) or is not a pack (with it), DataError if it cannot be
     written.
@@ -163,7 +169,7 @@ def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, s
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """Read `pack.json`. Raises DataError if it or one of its files is missing or of another size."""
+    """Read `pack.json`. Raises DataError if it or one of its files is missing or has another size."""
     try:
         told: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
         if told["format"] != FORMAT:
@@ -207,11 +213,12 @@ def _parts(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
     part: list[Record] = []
     held = 0
     for record in records:
-        part.append(record)
-        held += len(record.image)
-        if held >= size:
+        needed = len(record.image) + len(record.id.encode()) + len(record.identity.encode()) + BESIDE
+        if part and held + needed > size - FRAME:
             yield part
             part, held = [], 0
+        part.append(record)
+        held += needed
     if part:
         yield part
 
@@ -259,10 +266,13 @@ class arrow(Format):
     """A pack: Arrow IPC files and `pack.json`."""
 
     def owns(self, path: Path) -> bool:
-        return (path / MANIFEST).is_file() or holds(path, r"part-\d+\.arrow")  # without its manifest: told so
+        """Return True if `path` is of this format."""
+        return (path / MANIFEST).is_file() or holds(path, r"part-\d+\.arrow")  # without its manifest: an error says so
 
     def open(self, path: Path, strict: bool = False) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_pack(path, strict)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_pack(records, path, **options)

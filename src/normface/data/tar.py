@@ -21,7 +21,7 @@ from .images import Images, Record, by_name
 from .labels import UNKNOWN, identity, label_column
 from .pread import read_at
 
-_MOST = 1 << 20  # bytes of a label
+_MOST = 1 << 20  # maximum bytes of a label
 _BRACES = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # of several shards
 
 
@@ -73,14 +73,16 @@ class Tar:
         return identity(given, f"{key} in {self.path}")
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"{self.ids[row]} in {self._shards[self._spans[row][0]]}"
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         number, start, length = self._spans[row]
         return read_at(self._files[number].fileno(), length, start)
 
     def _samples(self, shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
-        """Key → ending → place and length."""
+        """Return key → extension → position and length."""
         found: dict[str, dict[str, tuple[int, int]]] = {}
         size = shard.stat().st_size
         with shard.open("rb") as opened:
@@ -109,7 +111,7 @@ class Tar:
                     found[key][ending] = (member.offset_data, member.size)
         except DataError:
             raise
-        except Exception as error:  # damaged headers can raise nearly anything in tarfile
+        except Exception as error:  # damaged headers can raise almost any error in tarfile
             raise DataError(f"{shard} to be a plain tar", f"'{error}'", "copy the file again") from error
         return found
 
@@ -186,10 +188,13 @@ class tar(Format):
     suffix = ".tar"
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return super().owns(path) or bool(_BRACES.fullmatch(path.name)) or holds(path, r".*\.tar")
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_tar(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_tar(records, path, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from ..atomic import replacing
-from ..data import open_reader
+from ..data import Reader, open_reader
 from ..errors import DataError
 from ..faces import size_fault
 from ..faces.batch import Work, align_all, kind_of
 from ..faces.finding import Portrait
 from ..faces.photographs import Photographs, open_photographs
+from ..faces.video import RATE, is_video, read_frames
 from ..protocols import Failures, Inputs, inputs_of, of_list, operating_point, read_lfw_pairs
 from ..protocols.named_pairs import Ids
 from ..system_facts import usable_cores
-from ..types import Embeddings, Face, OperatingPoint, Result
-from .embedder import Embedder, Mirror
+from ..types import Embeddings, Face, Floats, OperatingPoint, Result
+from .embedder import FOUND_AT_ONCE, Embedder, Mirror
 
-ASSESSED = 256  # crops held at once
+ASSESSED = 256  # crops in memory at a time
 
 
 def embed_listed(
@@ -42,6 +44,13 @@ def embed_listed(
     total. Crops that were saved as another kind of file than the lists say (LFW as PNG) are taken under the listed
     names. Raises DataError for malformed lists, lists that name none of the crops, and unusable crops.
     """
+    reader, ids = open_listed(protocol, lists, crops, strict=strict)
+    made = embedder.embed(reader, mirror=mirror, progress=progress)
+    return Embeddings(made.vectors, ids, made.norms)
+
+
+def open_listed(protocol: str, lists: Sequence[Path], crops: Path, *, strict: bool = False) -> tuple[Reader, Ids]:
+    """Open the crops in a protocol's lists, and return the ids by which the lists name them. See `embed_listed`."""
     reader, inputs = open_reader(crops, strict), inputs_of(protocol)
     wanted, as_jpeg = inputs.named(lists, reader.ids), False
     if not wanted.any():
@@ -49,17 +58,16 @@ def embed_listed(
     if not wanted.any():
         raise _none_listed(lists, inputs, crops, reader.ids)
     reader = reader.select(np.flatnonzero(wanted)).check(fault=size_fault)
-    made = embedder.embed(reader, mirror=mirror, progress=progress)
-    return Embeddings(made.vectors, _as_jpeg(made.ids), made.norms) if as_jpeg else made
+    return reader, _as_jpeg(reader.ids) if as_jpeg else reader.ids
 
 
 def _as_jpeg(ids: Ids) -> Ids:
-    """Replace the endings of files by .jpg."""
+    """Replace the files' extensions by .jpg."""
     return np.array([str(PurePosixPath(id).with_suffix(".jpg")) for id in ids.tolist()])
 
 
 def _none_listed(lists: Sequence[Path], inputs: Inputs, crops: Path, ids: Ids) -> DataError:
-    """The error for lists that name none of the crops, with the nearest name."""
+    """Return the error for lists that name none of the crops, with the nearest name."""
     pairs = inputs.read_pairs(lists)
     named = "" if pairs is None else str(pairs[0].left[0])
     near = get_close_matches(named, ids.tolist(), n=1, cutoff=0)
@@ -110,8 +118,52 @@ def embed_photographs(
     return Embeddings(made.vectors[kept], ids[kept], made.norms[kept]), Failures(names, reasons, counted)
 
 
+def embed_videos(
+    embedder: Embedder,
+    protocol: str,
+    lists: Sequence[Path],
+    folder: Path,
+    *,
+    mirror: Mirror = "sum",
+    rate: float = RATE,
+    progress: Callable[[int, int], object] | None = None,
+) -> Embeddings:
+    """Embed the central face of the frames of a protocol's videos: `folder`/Name/video.mp4 is the video Name/video.
+
+    rate: frames of a second. The ids are Name/video/0.jpg, …, in order; frames without a face are left out, and
+    progress is called with videos done and in total. Raises DataError if the lists name none of the videos, or no frame
+    has a face.
+    """
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*"))}
+    files = {name: path for name, path in files.items() if is_video(path)}
+    frames = np.array([f"{name}/0.jpg" for name in files])
+    wanted = [name for name, listed in zip(files, inputs_of(protocol).named(lists, frames), strict=True) if listed]
+    if not wanted:
+        told = f"{len(files)} others" + (f", such as {next(iter(files))}" if files else "")
+        raise DataError(f"videos in {folder} that {lists[0]} names", told, "name them Name/video.mp4 as in the list")
+    ids, parts = list[str](), list[Floats]()
+    for done, name in enumerate(wanted, 1):
+        read = enumerate(read_frames(files[name], rate=rate))
+        while block := {f"{name}/{number}.jpg": frame.image for number, frame in islice(read, FOUND_AT_ONCE)}:
+            portraits = embedder.portraits(list(block.values()), list(block), faces="center")
+            seen = {id: found[0].crop for id, found in zip(block, portraits, strict=True) if found}
+            if seen:
+                ids += seen
+                parts.append(embedder.features(np.stack(list(seen.values())), mirror))
+        if progress:
+            progress(done, len(wanted))
+    if not ids:
+        raise DataError("a face in a frame of a listed video", f"none in {len(wanted)} videos", "check the folder")
+    return Embeddings(np.concatenate(parts), np.array(ids))
+
+
+def has_videos(folder: Path) -> bool:
+    """Return whether there are videos in a folder, at any depth."""
+    return folder.is_dir() and any(is_video(path) for path in folder.rglob("*"))
+
+
 def _face(told: dict[str, Any]) -> Face:
-    """A face as the journal tells it."""
+    """Convert a face in a journal entry."""
     return Face(tuple(told["box"]), np.array(told["landmarks"]), told["score"])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError, require
 from ..types import ClassShard
-from . import reference, softmax
+from . import reference, softmax, threshold
 from .agents import Agents, Dense, Streamed, c_contrastive, c_triplet
 from .blockwise import Blockwise
 from .head import Head
@@ -25,7 +25,7 @@ from .steps import COSINES, FusedSGD, RowRule
 
 __all__ = [
     "FusedSGD", "Impl", "Margin", "adacos_scale", "before_agents", "c_contrastive", "c_triplet", "check",
-    "cosine_cross_entropy", "l2_normalize", "norms",
+    "cosine_cross_entropy", "l2_normalize", "norms", "unified_threshold",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def cosine_cross_entropy(
     _among("normalize", normalize, reference.NORMALIZE)
     _among("weights", weights, reference.WEIGHTS)
     if not isinstance(impl, str):
-        impl, update = "triton", impl.update
+        update = impl.update
+        impl = "triton"
     _among("impl", impl, get_args(Impl))
     for name, given in (("margin", margin), ("exclude_above", exclude_above)):
         if given is not None and normalize not in ("both", "weights"):
@@ -174,6 +175,39 @@ def before_agents(
     if shard is None and (impl == "reference" or (not streamed and _whole(impl, x, w))):
         return Dense(agent_distances(x, w), y)
     return Streamed(_head(x, w, y, shard, impl=impl))
+
+
+def unified_threshold(
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    *,
+    scale: float,
+    bias: Tensor,
+    margin: float = 0.0,
+    impl: Impl = "auto",
+    shard: ClassShard | None = None,
+) -> Tensor:
+    """One threshold for all cosines: log(1 + e^{b - s·(cos_y - m)}) + Σ_{j≠y} log(1 + e^{s·cos_j - b}), per sample [B].
+
+    Li et al. 2023, "UniTSFace", eq. 11. The threshold is b/s: an own cosine above it by the margin costs little, as do
+    other cosines below it.
+
+    Args:
+        x, w, y, impl, shard: see `cosine_cross_entropy`; w is one vector per class. A class whose vector is 0 is not
+            known yet: its own samples are not pulled, and to others its cosine is 0.
+        scale, margin: s and m.
+        bias: b, a scalar tensor that receives a gradient.
+
+    Raises:
+        InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
+    """
+    check(x, w, y, shard=shard)
+    _among("impl", impl, get_args(Impl))
+    x = directed(x)
+    if shard is None and _whole(impl, x, w):
+        return reference.unified_threshold(x, w, y, scale=scale, bias=bias, margin=margin)
+    return threshold.unified_threshold(_head(x, w, y, shard, impl=impl), scale=scale, bias=bias, margin=margin)
 
 
 def _whole(impl: Impl, x: Tensor, w: Tensor) -> bool:

@@ -51,6 +51,7 @@ class Blockwise:
         return torch.float16 if self.kernels and small else torch.get_autocast_dtype(device)
 
     def steps(self, reduce: Reduce, rule: RowRule, compute: torch.dtype) -> Steps:
+        """Return the steps of a reduction."""
         if self.kernels:
             from .triton import steps
 
@@ -94,7 +95,7 @@ class _Pass:
 
     def __init__(self, x_BD: Tensor, w_RD: Tensor, inverse_R: Tensor, rule: RowRule, compute: torch.dtype) -> None:
         self.x_BD, self.w_RD, self.inverse_R = x_BD.to(compute), w_RD, inverse_R
-        self.classes = max(1, block_rows(*x_BD.shape, compute, x_BD.device) // rule.subcenters)
+        self.classes = max(1, block_rows(len(x_BD), x_BD.shape[1], compute, x_BD.device) // rule.subcenters)
         self.size = min(self.classes * rule.subcenters, len(w_RD))
         self.spare = self.x_BD.new_empty(len(x_BD) * self.size)
         self.as_they_are = not rule.unit and w_RD.dtype == compute
@@ -131,7 +132,7 @@ class _Blockwise(torch.autograd.Function):
         inverse_R, kept = w_RD.new_ones(len(w_RD)), []
         whole, classes_B = _Pass(x_BD, w_RD, inverse_R, rule, compute), _classes(rows_B, rule)
         sum_BD, part_BD = torch.zeros_like(x_BD), torch.empty_like(x_BD)
-        if any(ctx.needs_input_grad) and not x_BD.is_cuda:
+        if steps.keeps and any(ctx.needs_input_grad) and not x_BD.is_cuda:
             each = len(whole.spare)
             room = min(KEEP // (each * whole.spare.itemsize), -(-len(w_RD) // whole.size))
             # Several in one piece: single ones, between blocks that come and go, leave holes.
@@ -200,7 +201,7 @@ def _through_others(ctx: Any, down_B: Tensor) -> tuple[Tensor, Tensor | None]:
             rows_ND = whole.rows(at, steps, measured=True)
             products_BN = whole.room(kept[i], at) if i < len(kept) else whole.products(rows_ND, z_BN)
             steps.slopes(products_BN, classes_B - i * whole.classes, z_BN)
-        if late_x:
+        if late_x and rows_ND is not None:  # they are there where slopes are late
             sum_BD += _product(z_BN, rows_ND, part_BD)
         if dw_RD is not None:
             out_ND = dw_RD[at] if update is None else g_ND[: at.stop - at.start]

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 REACH = 64.0  # exp(-64) is a normal number in float32, and the sum of 10⁹ exp(64) one too; so they are in bfloat16
 
@@ -86,6 +87,7 @@ class LogSumExp:
         self.total, self.moment = torch.zeros_like(like_B), torch.zeros_like(like_B)
 
     def start(self, compute: torch.dtype) -> None:
+        """Begin with sums of nothing, and decide whether a largest value is needed."""
         # float16 holds no exp(REACH); and a GPU is not asked, which would wait for it.
         able = self.bound_B is not None and compute != torch.float16 and not self.total.is_cuda
         self.fixed = able and bool(self.bound_B.max() <= REACH)  # type: ignore[union-attr]
@@ -104,6 +106,7 @@ class LogSumExp:
         return torch.sub(values_BT, self.top[:, None].to(values_BT.dtype), out=out_BT).exp_()
 
     def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Add a block z [B, T] to the sums, and return exp(v - top)·dv/dz."""
         values_BT, change_BT = self._values(z_BT, own_B)
         if not self.fixed:
             largest_B = values_BT.amax(1).to(self.top.dtype)
@@ -119,16 +122,19 @@ class LogSumExp:
         return exp_BT if change_BT is None else exp_BT.mul_(change_BT)
 
     def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Return exp(v - top)·dv/dz of a block that was added before."""
         values_BT, change_BT = self._values(z_BT, own_B)
         exp_BT = self._exp(values_BT, out_BT)
         return exp_BT if change_BT is None else exp_BT.mul_(change_BT)
 
     def result(self) -> Tensor:
+        """Return the logarithm of the sum [B]; -∞ where nothing was added."""
         self.value = self.top + self.total.log()
         self.mean = (self.moment / self.total).masked_fill_(self.total == 0, 0)
         return self.value
 
     def factor(self) -> Tensor:
+        """Return exp(top - result) [B]; 0 where nothing was added."""
         return (self.top - self.value).exp_().masked_fill_(self.total == 0, 0)
 
 
@@ -145,7 +151,7 @@ class Hinge:
         self.total, self.weights = torch.zeros_like(level_B), torch.zeros_like(level_B)
 
     def start(self, compute: torch.dtype) -> None:
-        pass
+        """Nothing depends on the products' dtype."""
 
     def _weights(self, z_BT: Tensor, own_B: Tensor) -> tuple[Tensor, Tensor]:
         d_BT = fill_own(2 - 2 * z_BT.to(self.total.dtype), own_B, torch.inf)
@@ -153,6 +159,7 @@ class Hinge:
         return d_BT, active_BT * torch.exp(-d_BT) if self.exponential else active_BT.to(d_BT.dtype)
 
     def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Add a block of cosines z [B, T], and return the slopes: 2 or 2·exp(-d) where active, else 0."""
         d_BT, weights_BT = self._weights(z_BT, own_B)
         weights_B = weights_BT.sum(1)
         self.weights += weights_B
@@ -161,12 +168,48 @@ class Hinge:
         return weights_BT.mul_(2)
 
     def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Return the slopes of a block that was added before."""
         return self._weights(z_BT, own_B)[1].mul_(2)
 
     def result(self) -> Tensor:
+        """Return the sum [B]."""
         return self.total
 
     def factor(self) -> Tensor:
+        """Return ones [B]: the slopes need no factor."""
+        return torch.ones_like(self.total)
+
+
+class SoftplusSum:
+    """Σ_{j≠y} log(1 + exp(z_j - level)), `level` a scalar; `weights` [B] is then Σ_{j≠y} sigmoid(z_j - level)."""
+
+    fixed = True
+
+    def __init__(self, like_B: Tensor, level: Tensor) -> None:
+        self.level = level
+        self.total, self.weights = torch.zeros_like(like_B), torch.zeros_like(like_B)
+
+    def start(self, compute: torch.dtype) -> None:
+        """Nothing depends on the products' dtype."""
+
+    def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Add a block of products z [B, T], and return the slopes: sigmoid(z - level)."""
+        above_BT = fill_own(z_BT.to(self.total.dtype) - self.level, own_B, -torch.inf)
+        self.total += functional.softplus(above_BT).sum(1)
+        slopes_BT = above_BT.sigmoid_()
+        self.weights += slopes_BT.sum(1)
+        return slopes_BT
+
+    def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Return the slopes of a block that was added before."""
+        return fill_own(z_BT.to(self.total.dtype) - self.level, own_B, -torch.inf).sigmoid_()
+
+    def result(self) -> Tensor:
+        """Return the sum [B]."""
+        return self.total
+
+    def factor(self) -> Tensor:
+        """Return ones [B]: the slopes need no factor."""
         return torch.ones_like(self.total)
 
 
@@ -180,9 +223,10 @@ class Nearest:
         self.seen = 0
 
     def start(self, compute: torch.dtype) -> None:
-        pass
+        """Nothing depends on the products' dtype."""
 
     def take(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """Compare with a block z [B, T]; there are no slopes."""
         best_B, column_B = fill_own(z_BT, own_B, -torch.inf).max(1)
         self.found = torch.where(best_B > self.best, column_B + self.seen, self.found)
         self.best = torch.maximum(self.best, best_B)
@@ -190,12 +234,15 @@ class Nearest:
         return z_BT
 
     def slopes(self, z_BT: Tensor, own_B: Tensor, out_BT: Tensor) -> Tensor:
+        """There are none."""
         raise NotImplementedError
 
     def result(self) -> Tensor:
+        """Return the largest product [B]."""
         return self.best
 
     def factor(self) -> Tensor:
+        """There is none."""
         raise NotImplementedError
 
 

@@ -65,9 +65,11 @@ class Steps(Protocol):
 
     Attributes:
         early: `take` gives the slopes; otherwise they are known only after the last block.
+        keeps: it saves time to keep slopes or products for the backward pass, where there is room.
     """
 
     early: bool
+    keeps: bool
 
     def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
         """Write normalized or plain rows to `out_ND`, rounded to its dtype; and their factors, unless `measured`."""
@@ -97,7 +99,9 @@ class Steps(Protocol):
 
 
 class Plain:
-    """The steps by PyTorch's operators."""
+    """The steps by PyTorch's operators; see `Steps`."""
+
+    keeps = True
 
     def __init__(self, reduce: Reduce, rule: RowRule, compute: torch.dtype) -> None:
         self.reduce, self.rule = reduce, rule
@@ -106,6 +110,7 @@ class Plain:
         self.room_ND: Tensor | None = None  # new memory for each block would cost as much as the work
 
     def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
+        """Normalize and round a block's rows."""
         if not self.rule.unit:
             out_ND.copy_(w_ND)
             return
@@ -117,15 +122,19 @@ class Plain:
             out_ND.copy_(torch.mul(w_ND, inverse_N[:, None], out=self._room(w_ND)))
 
     def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Reduce a block's products."""
         self._by_class(self.reduce.take, z_BN, own_B, out_BN)
 
     def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Write the slopes of a block's products."""
         self._by_class(self.reduce.slopes, z_BN, own_B, out_BN)
 
     def result(self) -> Tensor:
+        """Return the reduction [B]."""
         return self.reduce.result()
 
     def factor(self) -> Tensor:
+        """Return the factor [B] of the slopes."""
         return self.reduce.factor()
 
     def _by_class(
@@ -143,6 +152,7 @@ class Plain:
     def finish(
         self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
     ) -> None:
+        """Turn the gradient of normalized rows into that of the weights, or into a step."""
         if self.rule.unit and self.rule.project:  # eq. 4: less the part along the weight
             along_N = torch.mul(g_ND, w_ND, out=self._room(g_ND)).sum(1).mul_(inverse_N.square())
             g_ND.addcmul_(w_ND, along_N[:, None], value=-1).mul_((size * inverse_N)[:, None])

@@ -1,6 +1,6 @@
 """Triton kernels for the steps beside the products on NVIDIA GPUs: each reads and writes a block once.
 
-They do what `products.Plain` does. Every number is computed in float32, by one program in a fixed order, so results
+They do what `steps.Plain` does. Every number is computed in float32, by one program in a fixed order, so results
 repeat exactly. Slopes of the softmax are multiplied by a power of two: in float16 the probability of one class among
 millions would be no normal number.
 B batch, C classes of a block, K sub-centers of each, N = C·K rows, D dimensions, L classes that a program does at once.
@@ -196,9 +196,12 @@ def steps(reduce: Reduce, rule: RowRule, compute: torch.dtype) -> Fused:
 
 
 class Fused(Plain):
-    """Rows and their gradients by kernels; the reduction, where it has no kernel (`Nearest`), as in `Plain`."""
+    """Rows and their gradients by kernels; a reduction that has no kernel (`Nearest`, `SoftplusSum`) as in `Plain`."""
+
+    keeps = False
 
     def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
+        """Normalize and round a block's rows."""
         if not self.rule.unit:
             out_ND.copy_(w_ND)
             return
@@ -208,6 +211,7 @@ class Fused(Plain):
     def finish(
         self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
     ) -> None:
+        """Turn the gradient of normalized rows into that of the weights, or into a step."""
         (n, d), tile = g_ND.shape, _tile(g_ND)
         sgd, v_ND = update or (FusedSGD(0.0), g_ND)
         _finish[triton.cdiv(n, tile["R"]),](
@@ -237,12 +241,14 @@ class Softmax(Fused):
         self.kinds = {"CURRICULUM": curriculum is not None, "EXCLUDE": above is not None, "K": rule.subcenters}
 
     def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Reduce a block's products."""
         samples, classes = len(z_BN), z_BN.shape[1] // self.rule.subcenters
         _take_softmax[samples, self.state_SPB.shape[1]](
             z_BN, own_B, self.state_SPB, self.bound_B, REACH, *self.others, samples, classes, **self.kinds, L=COLUMNS
         )
 
     def result(self) -> Tensor:
+        """Return the reduction [B]."""
         top_PB, total_PB, moment_PB = self.state_SPB
         value_B = (top_PB + total_PB.log()).logsumexp(0)
         none_B = value_B == -torch.inf
@@ -252,12 +258,14 @@ class Softmax(Fused):
         return value_B
 
     def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Write the slopes of a block's products."""
         samples, classes = len(z_BN), z_BN.shape[1] // self.rule.subcenters
         _slopes_softmax[samples, triton.cdiv(classes, COLUMNS)](
             z_BN, out_BN, own_B, self.shift_B, *self.others, classes, **self.kinds, L=COLUMNS
         )
 
     def factor(self) -> Tensor:
+        """Return the factor [B] of the slopes."""
         return torch.full_like(self.shift_B, 1 / self.scale)
 
 
@@ -270,15 +278,19 @@ class Agents(Fused):
         self.level_B, self.state_SPB = reduce.level_B.contiguous(), _state(reduce.total)
 
     def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Reduce a block's products."""
         _take_hinge[len(z_BN), self.state_SPB.shape[1]](
             z_BN, own_B, self.state_SPB, self.level_B, *z_BN.shape, EXPONENTIAL=self.hinge.exponential, L=COLUMNS
         )
 
     def result(self) -> Tensor:
-        self.hinge.total, self.hinge.weights, _ = self.state_SPB.sum(1)
-        return self.hinge.total
+        """Return the reduction [B]."""
+        total_B, weights_B, _ = self.state_SPB.sum(1)
+        self.hinge.total, self.hinge.weights = total_B, weights_B
+        return total_B
 
     def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Write the slopes of a block's products."""
         samples, classes = z_BN.shape
         _slopes_hinge[samples, triton.cdiv(classes, COLUMNS)](
             z_BN, out_BN, own_B, self.level_B, classes, EXPONENTIAL=self.hinge.exponential, L=COLUMNS

@@ -1,4 +1,4 @@
-"""From a protocol's scores to a certified threshold."""
+"""Certified thresholds from a protocol's scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..types import Estimate, OperatingPoint, ScoreSet
 from .calibration import calibrate
 from .comparisons import Comparisons
 from .intervals import proportion, unused
-from .metrics import Roc, accuracy_threshold, at_count, at_far, resolve, roc
+from .metrics import Roc, accuracy_threshold, at_count, at_far, refuse_equal, resolve, roc
 
 
 def operating_point(
@@ -28,10 +28,12 @@ def operating_point(
     Comparisons are those of `rates`, over people; of a ScoreSet, which knows no people, Clopper and Pearson's.
     `replicates` is deprecated and without effect.
 
-    Raises DataError where the impostor comparisons cannot resolve `target_far`, or (`confident`) cannot promise it,
-    naming the least rate that they can; ConfigError for best accuracy over every pair of images, or where `confident`.
+    Raises DataError where all scores are equal, and where the impostor comparisons cannot resolve `target_far`, or
+    (`confident`) cannot promise it, naming the least rate that they can; ConfigError for best accuracy over every pair
+    of images, or where `confident`.
     """
     unused(replicates)
+    refuse_equal(comparisons.scores)
     if target_far is None:
         if isinstance(comparisons, Comparisons) and comparisons.below is not None:
             raise ConfigError("a false accept rate for every pair of images", "none", "give one: --far 0.001")
@@ -54,9 +56,9 @@ def operating_point(
 
 
 def threshold_at(comparisons: Comparisons | ScoreSet, far: float) -> float:
-    """The threshold of the most accepts whose measured FAR is not above `far`.
+    """Return the threshold with the most accepts whose measured FAR is at most `far`.
 
-    Raises DataError where the impostor comparisons cannot resolve `far`.
+    Raises DataError if the impostor comparisons cannot resolve `far`.
     """
     curve = _roc(comparisons)
     return _threshold(comparisons, curve, at_far(curve, far))
@@ -65,7 +67,7 @@ def threshold_at(comparisons: Comparisons | ScoreSet, far: float) -> float:
 def accepted(
     comparisons: Comparisons | ScoreSet, threshold: float, replicates: int | None = None
 ) -> tuple[Estimate, Estimate]:
-    """FAR and TAR at a threshold, with intervals that know who is in which comparison."""
+    """Return FAR and TAR at a threshold, with intervals that account for comparisons that share people."""
     unused(replicates)
     if isinstance(comparisons, Comparisons):
         known = comparisons.rates(threshold)
@@ -87,7 +89,7 @@ def _threshold(comparisons: Comparisons | ScoreSet, curve: Roc, point: int) -> f
 
 
 def _confident(comparisons: Comparisons | ScoreSet, far: float) -> float:
-    """The threshold of the most false accepts whose FAR has an interval that ends at `far` or below."""
+    """Threshold with the most false accepts whose FAR interval ends at or below `far`."""
     curve = _roc(comparisons)
     resolve(far, curve.n_impostor)
 

@@ -35,11 +35,11 @@ class Batch(NamedTuple):
 class Mixed:
     """Labeled images followed by unlabeled ones with the label -1, as a Reader for `Batches`."""
 
-    def __init__(self, labelled: Reader, unlabelled: Reader) -> None:
-        self.parts = labelled, unlabelled
-        self.ids = np.concatenate([labelled.ids, unlabelled.ids])
-        self.identities = labelled.identities
-        self.labels: Ints = np.concatenate([labelled.labels, np.full(len(unlabelled), UNKNOWN)])
+    def __init__(self, labeled: Reader, unlabelled: Reader) -> None:
+        self.parts = labeled, unlabelled
+        self.ids = np.concatenate([labeled.ids, unlabelled.ids])
+        self.identities = labeled.identities
+        self.labels: Ints = np.concatenate([labeled.labels, np.full(len(unlabelled), UNKNOWN)])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -140,7 +140,8 @@ class Batches:
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
         def load(step: int) -> tuple[list[Tensor], torch.cuda.Event]:
-            with torch.cuda.stream(stream):
+            # The current device is each thread's own: without it, pinned memory would open a context on the first GPU.
+            with torch.cuda.device(device), torch.cuda.stream(stream):
                 copies = [torch.from_numpy(part).pin_memory().to(device, non_blocking=True) for part in self[step]]
                 return copies, stream.record_event()
 
