@@ -89,10 +89,6 @@ def test_bad_input():
     for few in ([4], [3, 3], [1, 1, 1]):
         with pytest.raises(DataError, match="three people, two of one"):
             table(*people(few), 0.5, 1)
-    # All scores equal: nobody is accepted
-    same = Embeddings(np.ones((10, 4)), found.ids)
-    point = table(same, subjects, 0.5, 2).points[0]
-    assert (point.fpir.value, point.fnir.value, point.false_matches) == (0, 1, 0)
 
 
 def test_a_certificate_holds_the_table():
@@ -169,7 +165,7 @@ def test_intervals_cover(crowded):
     sizes = (1, 10, 50, 299, 400)
     held, under = coverage(crowded, 400, sizes, 0.1)
     print(f"crowded {crowded}: {dict(zip(sizes, zip(held.tolist(), under.tolist(), strict=True), strict=True))}")
-    assert (held[:-1] >= (0.9 if crowded else 0.93)).all()
+    assert (held[:-1] >= 0.93).all()
     assert (held[:-1] <= 0.99).all()
     assert under[-1] >= 0.95  # an extrapolated row promises only its upper end
 
