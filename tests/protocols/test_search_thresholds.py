@@ -81,6 +81,26 @@ def test_beyond_the_people_only_as_far_as_they_carry():
         table(found, subjects, 1e-4, 1)
 
 
+def test_the_upper_end_knows_that_matches_grow_as_the_square_of_a_crowd():
+    """Of 100 people 20 match each other: FPIR among one is 20·19 / (100·99), and with a person's share u of the crowd
+    u² of that: u - 1 above the tangent, squared.
+    """
+    count, crowd = 100, 20
+    probe, entry = (each.ravel() for each in np.meshgrid(range(crowd), range(crowd)))
+    probe, entry = probe[probe != entry], entry[probe != entry]
+    everyone = np.arange(count)
+    trials = OpenSetTrials(
+        np.ones(len(probe)), probe, entry, everyone, np.full(count, 1 / count), np.zeros(1), everyone[:1], count
+    )
+    rate = crowd * (crowd - 1) / (count * (count - 1))
+    influence = 2 / count * np.where(everyone < crowd, (crowd - 1) / (count - 1) - rate, -rate)
+    share = 1.96 * influence[0] / np.sqrt(influence @ influence)
+    assert trials.fpir(len(probe), 1) == pytest.approx(rate)
+    assert trials._bend(len(probe), 1, rate, influence) == pytest.approx(rate * share**2)
+    without = trials._bend(0, 1, 0.0, np.zeros(count))
+    assert without == 0
+
+
 def test_bad_input():
     found, subjects = people([2] * 5)
     for fpir, sizes in ((0, [1]), (1, [1]), (float("nan"), [1]), (0.5, [0]), (0.5, [])):

@@ -184,8 +184,8 @@ def _decoded(
     data: bytes, name: object, shorter: int | None, strict: bool, limit: int, box: Box | None = None
 ) -> Reduced:
     with _named(name):
-        if found := _jpeg(data, name, shorter, strict, limit):
-            return _upright(*found)
+        if jpeg := _jpeg(data, name, shorter, strict, limit):
+            return _upright(*jpeg)
         pixels, factor, size, exif, (x, y) = _other(data, shorter, limit, box)
         found = _upright(pixels, factor, size, exif)
         return found._replace(offset=(found.offset[0] + x, found.offset[1] + y))
