@@ -124,6 +124,30 @@ def test_pixels(faces, tmp_path, packed, run):
 
 
 @pytest.mark.slow
+def test_pieces_to_carry(faces, tmp_path, packed, run):
+    """Crops cut to 112×96 in files of at most 1 MiB, which arrive in any order and are read as one set."""
+    first = open_reader(faces)
+    packed(faces, tmp_path / "pack", "--template", "112x96", "--pixels", "--shard-size", "1")
+    pieces = sorted((tmp_path / "pack").iterdir())
+    assert len(pieces) >= 3
+    assert max(path.stat().st_size for path in pieces) <= 1 << 20
+    (tmp_path / "there").mkdir()
+    for path in reversed(pieces):
+        path.rename(tmp_path / "there" / path.name)
+    reader = open_reader(tmp_path / "there", strict=True).check()
+    assert reader.ids.tolist() == first.ids.tolist()
+    assert reader.labels.tolist() == first.labels.tolist()
+    for i in range(0, len(first), 17):
+        np.testing.assert_array_equal(reader.read(i), first.read(i)[:, 8:104])
+    packed(faces, tmp_path / "jpeg", "--template", "112x96")
+    assert abs(open_reader(tmp_path / "jpeg").read(4).astype(int) - first.read(4)[:, 8:104]).mean() < 3
+    for words, message in ((["--template", "9x9"], "9x9"), (["--template", "144x144"], "aligned crops")):
+        code, _, err = run("pack", faces, tmp_path / "other", *words)
+        assert code == 2
+        assert message in err
+        assert not (tmp_path / "other" / "pack.json").exists()
+
+
 def test_pixels_open_in_hugging_face_datasets(faces, tmp_path, packed):
     datasets = pytest.importorskip("datasets")
     packed(faces, tmp_path / "pack", "--pixels")

@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.embed.networks import constant, network, save
 
 from normface import cpu
-from normface.embed import Embedder, bf16
+from normface.embed import Embedder, bf16, torch_graph
 from normface.embed.precision import store
 from normface.errors import ConfigError, ModelError
 from normface.types import InputSpec
@@ -47,7 +47,9 @@ def test_operators_against_onnxs_own_reference(tmp_path):
         helper.make_node("Sigmoid", ["k"], ["g"]), helper.make_node("Mul", ["g", "p"], ["m"]),
         helper.make_node("Relu", ["c"], ["r"]), helper.make_node("Add", ["m", "r"], ["a"]),
         helper.make_node("Sub", ["a", "slope"], ["u"]), helper.make_node("Div", ["u", "two"], ["d"]),
-        helper.make_node("GlobalAveragePool", ["d"], ["q"]), helper.make_node("Flatten", ["q"], ["f"]),
+        helper.make_node("Resize", ["d", "", "scales"], ["z"], mode="linear"),
+        helper.make_node("AveragePool", ["z"], ["t"], kernel_shape=[2, 3], strides=[2, 1], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["t"], ["q"]), helper.make_node("Flatten", ["q"], ["f"]),
         helper.make_node("Gemm", ["f", "v", "o"], ["h"], transB=1, alpha=0.5, beta=2.0),
         helper.make_node("Reshape", ["h", "shape"], ["i"]), helper.make_node("Identity", ["i"], ["j"]),
         helper.make_node("MatMul", ["j", "square"], ["y"]),
@@ -56,8 +58,9 @@ def test_operators_against_onnxs_own_reference(tmp_path):
         const("w", 4, 3, 3, 3), const("b", 4), const("s", 4), const("mean", 4), const("slope", 4, 1, 1),
         const("v", 5, 4), const("o", 5), const("square", 5, 5), constant("var", np.float32([0.5, 1, 2, 3])),
         constant("shape", [0, -1]), constant("high", np.float32(1.5)), constant("two", np.float32(2)),
+        constant("scales", np.float32([1, 1, 1.4, 2])),
     ]  # fmt: skip
-    assert {node.op_type for node in nodes} == set(bf16.OPERATORS)
+    assert {node.op_type for node in nodes} == set(torch_graph.OPERATORS)
     proto = save(tmp_path / "all.onnx", nodes, constants, (3, 9, 8), 5)
     x = rng.normal(size=(6, 3, 9, 8)).astype(np.float32)
     expected = ReferenceEvaluator(proto).run(None, {"x": x})[0]
@@ -123,6 +126,14 @@ def test_too_inexact_is_refused(dense, monkeypatch):
     assert kept.operating_point is not None
     with pytest.raises(ConfigError, match="precision among"):
         Embedder.load(dense, precision="int8")
+
+
+def test_another_kind_of_resizing_is_refused(tmp_path):
+    """ONNX's default is the nearest pixel."""
+    nodes = [helper.make_node("Resize", ["x", "", "scales"], ["z"]), helper.make_node("Flatten", ["z"], ["y"])]
+    save(tmp_path / "m.onnx", nodes, [constant("scales", np.float32([1, 1, 2, 2]))], (3, 4, 6), 288)
+    with pytest.raises(ModelError, match="Resize with another mode"):
+        torch_graph.TorchGraph(tmp_path / "m.onnx")
 
 
 def test_unknown_operators_are_named(tmp_path):

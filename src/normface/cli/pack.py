@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import simplejpeg
 import typer
 
 from ..data import Images, Record, format_of, open_reader, writable, write
 from ..data.decoding import as_ppm
 from ..data.pack import verify as verify_pack
 from ..errors import ConfigError, DataError, reason
+from ..faces import find_template, retarget
 from .terminal import Json, LabelColumn, Strict, err, out, progress
 
 
@@ -35,19 +37,29 @@ def pack(
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Store decoded pixels (PPM): ten times larger, faster to read.")
     ] = False,
-    shard_size: Annotated[int, typer.Option(min=1, metavar="MIB", help="Size of each file of an Arrow pack.")] = 256,
+    shard_size: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Largest size of each file of an Arrow pack.")
+    ] = 256,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Cut aligned crops to this template, such as 112x96, and encode them again (JPEG)."),
+    ] = None,
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEGs that --template encodes.")] = 95,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the pack SRC against its checksums; write nothing.")
     ] = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Convert training images between formats without re-encoding them.
+    """Convert training images between formats without re-encoding them, unless `--pixels` or `--template` asks.
 
     SRC is a folder with one folder per person, a zip of that, a list (CSV `path,label`, or label.txt beside the
     images), an Arrow pack, InsightFace's NAME.rec or NAME.bin, WebDataset's NAME.tar (or NAME-{000..012}.tar, or a
     folder of tars), or a Hugging Face dataset from save_to_disk or as Parquet. Every image is decoded once first:
     unreadable images are reported and skipped, or refused with `--strict`.
+
+    To carry a set to another machine in pieces of at most 60 MB, in any order, and read it there as one folder:
+    `normface pack faces.zip pieces --template 112x96 --shard-size 57`.
 
     Example: `normface pack crops crops.tar`.
     """
@@ -59,6 +71,8 @@ def pack(
     if target is None:
         raise ConfigError("DST", "nothing", "give the file or folder to write: normface pack SRC DST")
     kind = format or format_of(target)
+    if template is not None:
+        find_template(template)  # an unknown one is told before the images are decoded
     with progress("checking the images", "images") as update:
         reader = open_reader(source, strict, label=label_column)
         if len(reader.identities) < 2 and not unlabelled:
@@ -81,7 +95,7 @@ def pack(
         if given and kind != "arrow":
             raise ConfigError(f"{option} with --format arrow", kind, f"drop {option}, or give --format arrow")
     with progress("packing", "images") as update:
-        records = _decoded(reader) if pixels else reader.records()
+        records = _recoded(reader, template, jpeg_quality, pixels) if pixels or template else reader.records()
         written = write(_counted(records, len(reader), update), target, kind, **options)
     alike = alike_names(reader.identities.tolist())
     sizes = images_a_person(np.bincount(reader.labels))
@@ -129,9 +143,14 @@ def _ids(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _decoded(reader: Images) -> Iterator[Record]:
+def _recoded(reader: Images, template: str | None, quality: int, pixels: bool) -> Iterator[Record]:
+    """The images decoded, or cut to a template; landmarks of a crop that was cut are dropped: the template has them."""
     for place, record in enumerate(reader.records()):
-        yield record._replace(image=as_ppm(reader.read(place)))
+        image = reader.read(place)
+        if template is not None:
+            image = np.ascontiguousarray(retarget(image[None], template)[0])
+            record = record._replace(landmarks=None)
+        yield record._replace(image=as_ppm(image) if pixels else simplejpeg.encode_jpeg(image, quality))
 
 
 def _counted(records: Iterator[Record], total: int, update: Any) -> Iterator[Record]:

@@ -24,7 +24,7 @@ def serve(
         str | None,
         typer.Option(
             envvar="NORMFACE_GALLERY",
-            help="Gallery URL: file:people.db or milvus:URI. "
+            help="Gallery URL: file:people.db, postgres://… and others. "
             "If omitted, the service has no gallery and people cannot be enrolled.",
         ),
     ] = None,

@@ -28,6 +28,7 @@ from .pread import read_at
 
 MANIFEST, FORMAT = "pack.json", "normface-pack-1"
 BATCH = 1024  # records
+BESIDE, FRAME = 80, 1 << 14  # bytes of a record beside its image and names, and of a file beside its records, at most
 
 
 class Pack:
@@ -125,6 +126,8 @@ def verify(path: str | Path, progress: Any = None) -> None:
 def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, shard_mib: int = 256) -> int:
     """Write records as a new pack, or append them to one, atomically. Returns their number.
 
+    No file is larger than `shard_mib`, unless one record alone is.
+
     Raises ConfigError if the folder has files (without `append`) or is not a pack (with it), DataError if it cannot be
     written.
     """
@@ -210,11 +213,12 @@ def _parts(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
     part: list[Record] = []
     held = 0
     for record in records:
-        part.append(record)
-        held += len(record.image)
-        if held >= size:
+        needed = len(record.image) + len(record.id.encode()) + len(record.identity.encode()) + BESIDE
+        if part and held + needed > size - FRAME:
             yield part
             part, held = [], 0
+        part.append(record)
+        held += needed
     if part:
         yield part
 

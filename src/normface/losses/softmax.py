@@ -156,9 +156,8 @@ class CosineSoftmax(Stepwise):
         shard = self.shard
         if self.training and self.sample < 1:
             ops.check(features, weight, labels, self.subcenters, shard)
-            seed, step = self.draw.tolist()
             weight, labels, shard = sampled(
-                weight, labels, self.sample, (seed, step), subcenters=self.subcenters, shard=shard
+                weight, labels, self.sample, self.draw, subcenters=self.subcenters, shard=shard
             )
             self.draw[1] += 1
         if self.training and self.counts_steps:
