@@ -130,8 +130,8 @@ def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
         if named.same[row] != named.same[before]:
             refuse("labels that agree", row, f"are both same and different (see line {lines[before]})", "correct one")
         refuse("each pair once", row, f"are listed twice (see line {lines[before]})", "leave one out")
-    codes = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)[1]
-    left, right = joined(*np.split(codes, 2), named.same, len(codes))
+    one, other = np.split(np.unique(np.concatenate([named.left, named.right]), return_inverse=True)[1], 2)
+    left, right = joined(one, other, named.same, 2 * len(one))
     if (wrong := np.flatnonzero(~named.same & (left == right))).size:
         refuse(
             "labels that agree", int(wrong[0]), "are different, but other pairs make them one person", "correct them"
