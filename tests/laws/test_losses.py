@@ -16,7 +16,8 @@ WITH = "CosineSoftmax with "
 MARGINED = [WITH + name for name in MARGINS]
 NAMES = list(LOSSES) + MARGINED
 NOT_THE_GRADIENT = [WITH + "SphereFaceR", WITH + "AdaFace"]  # straight-through; ‖x‖ taken as constant
-STREAMED = ["CContrastive", "CosineSoftmax", "Joint", *MARGINED]  # with products by tiles, which differentiate once
+# With products by tiles, which differentiate once.
+STREAMED = ["CContrastive", "CosineSoftmax", "Joint", "UnifiedThreshold", *MARGINED]
 OWNING = [name for name in NAMES if name not in ("Contrastive", "Triplet")]  # those with class weights
 
 
@@ -34,6 +35,8 @@ def make(name, dtype=torch.float64):
     progress(loss, 0.5)
     if name == "Center":
         torch.nn.init.normal_(loss.centers)
+    if name == "UnifiedThreshold":
+        torch.nn.init.normal_(loss.memory)
     return loss, torch.randn(6, DIM, dtype=dtype, requires_grad=True)
 
 

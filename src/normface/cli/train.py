@@ -16,6 +16,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="TOML file, or a built-in recipe such as small or normface.")],
     crops: Annotated[Path, typer.Option(help="Aligned crops in any format that `normface pack` reads.")],
     run: Annotated[Path, typer.Option("--out", help="Run folder for checkpoint, configuration and logs.")],
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Run folder to start from, or `default`: the built-in model. Sets start.run."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe: --set optim.lr=0.05")
     ] = None,
@@ -34,14 +38,16 @@ def train(
     They split batch and classes and compute the same as one process; `--resume` may use a different number of them.
     Watch the run with `tensorboard --logdir RUN`, or read `RUN/metrics.jsonl`.
 
-    Example: `normface train small --crops crops --out runs/small`.
+    Examples: `normface train small --crops crops --out runs/small`,
+    `normface train finetune --start default --crops crops --out runs/tuned`.
     """
     require("torch", "train")
     from .. import dist
     from ..train import load_config
     from ..train import train as run_training
 
-    config = load_config(recipe, overrides or ())
+    given = [] if start is None else [f"start.run={json.dumps(start)}"]
+    config = load_config(recipe, [*given, *(overrides or ())])
     reader = open_checked(crops, strict, label=label_column)
     more = None if unlabelled is None else open_checked(unlabelled, strict)
     with dist.joined(), training_progress("training") as update:

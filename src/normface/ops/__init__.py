@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError, require
 from ..types import ClassShard
-from . import reference, softmax
+from . import reference, softmax, threshold
 from .agents import Agents, Dense, Streamed, c_contrastive, c_triplet
 from .blockwise import blockwise_products
 from .head import Head
@@ -25,7 +25,7 @@ from .sharded import Sharded
 
 __all__ = [
     "Impl", "Margin", "adacos_scale", "before_agents", "c_contrastive", "c_triplet", "check", "cosine_cross_entropy",
-    "l2_normalize", "norms",
+    "l2_normalize", "norms", "unified_threshold",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -170,6 +170,39 @@ def before_agents(
     if shard is None and (impl == "reference" or (not streamed and _whole(impl, x, w))):
         return Dense(agent_distances(x, w), y)
     return Streamed(_head(x, w, y, shard))
+
+
+def unified_threshold(
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    *,
+    scale: float,
+    bias: Tensor,
+    margin: float = 0.0,
+    impl: Impl = "auto",
+    shard: ClassShard | None = None,
+) -> Tensor:
+    """One threshold for all cosines: log(1 + e^{b - s·(cos_y - m)}) + Σ_{j≠y} log(1 + e^{s·cos_j - b}), per sample [B].
+
+    Li et al. 2023, "UniTSFace", eq. 11. The threshold is b/s: an own cosine above it by the margin costs little, as do
+    other cosines below it.
+
+    Args:
+        x, w, y, impl, shard: see `cosine_cross_entropy`; w is one vector per class. A class whose vector is 0 is not
+            known yet: its own samples are not pulled, and to others its cosine is 0.
+        scale, margin: s and m.
+        bias: b, a scalar tensor that receives a gradient.
+
+    Raises:
+        InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
+    """
+    check(x, w, y, shard=shard)
+    _among("impl", impl, get_args(Impl))
+    x = directed(x)
+    if shard is None and _whole(impl, x, w):
+        return reference.unified_threshold(x, w, y, scale=scale, bias=bias, margin=margin)
+    return threshold.unified_threshold(_head(x, w, y, shard), scale=scale, bias=bias, margin=margin)
 
 
 def _products(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Products:

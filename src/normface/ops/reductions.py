@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Own = tuple[Tensor, Tensor]  # rows and columns of own classes in a tile
 REACH = 64.0  # exp(-64) is a normal number in float32, and the sum of 10⁹ exp(64) one too; so they are in bfloat16
@@ -138,4 +139,38 @@ class Hinge:
 
     def factor(self, top_B: Tensor) -> Tensor:
         """Return ones [B]: the slopes need no factor."""
+        return torch.ones_like(top_B)
+
+
+class SoftplusSum:
+    """Σ_{j≠y} log(1 + exp(z_j - level)), `level` a scalar; `weights` [B] is then Σ_{j≠y} sigmoid(z_j - level)."""
+
+    def __init__(self, like_B: Tensor, level: Tensor) -> None:
+        self.level = level
+        self.total, self.weights = torch.zeros_like(like_B), torch.zeros_like(like_B)
+        self.top = torch.zeros_like(like_B)
+
+    def _above(self, z_BT: Tensor, own: Own) -> Tensor:
+        above_BT = z_BT.to(self.total.dtype) - self.level
+        above_BT[own] = -torch.inf
+        return above_BT
+
+    def take(self, z_BT: Tensor, own: Own) -> Tensor:
+        """Add a tile of products z [B, T], and return the slopes: sigmoid(z - level)."""
+        above_BT = self._above(z_BT, own)
+        self.total += functional.softplus(above_BT).sum(1)
+        slopes_BT = above_BT.sigmoid_()
+        self.weights += slopes_BT.sum(1)
+        return slopes_BT
+
+    def slopes(self, z_BT: Tensor, own: Own) -> Tensor:
+        """Return the slopes of a tile that was added before."""
+        return self._above(z_BT, own).sigmoid_()
+
+    def result(self) -> Tensor:
+        """Return the sum [B]."""
+        return self.total
+
+    def factor(self, top_B: Tensor) -> Tensor:
+        """Return 1 [B]: the slopes are exact."""
         return torch.ones_like(top_B)

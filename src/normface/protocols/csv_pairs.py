@@ -1,4 +1,4 @@
-"""Pairs of the user's own: a CSV file with the columns `a, b, same`, perhaps `fold`, and groups (sex, age, …)."""
+"""A user's own pairs: a CSV file with the columns `a, b, same`, optionally `fold`, and groups (sex, age, …)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .verification import NO_FOLDS, areas, curves, rates, separation
 
 
 def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.str_]]]:
-    """Read pairs [M] and their group columns, name → values [M]; without `fold` all pairs are in one.
+    """Read pairs [M] and their group columns, name → values [M]. Without `fold` all pairs are in one fold.
 
-    `same` is 1 or 0 (or true/false, yes/no); `fold` is any label, numbered in the order of appearance.
+    `same` is 1 or 0 (or true/false, yes/no). `fold` is any label; folds are numbered in order of appearance.
 
     Raises DataError naming the file and the line: no header, a missing column or value, a pair of an image with itself,
-    a pair twice, labels that contradict each other.
+    a repeated pair, contradictory labels.
     """
     header = "a, b, same[, fold][, group…]"
     head, rows, sha256 = read_table(path, "a CSV file of pairs", header, "a", "b", "same")
@@ -106,7 +106,7 @@ def pairs_csv(
 
 
 def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
-    """Who is on either side of each pair, from 0, as `persons` tells it by the folders or by genuine pairs."""
+    """Return the person on both sides of each pair, from 0: the images' folders, or genuine pairs (`persons`)."""
     images, codes = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
     left, right = np.split(codes, 2)
     who = persons(images, left, right, named.same)
@@ -114,7 +114,7 @@ def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
 
 
 def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
-    """Raise DataError for an image paired with itself, a pair listed twice, an impostor pair of one person."""
+    """Raise DataError for an image paired with itself, a repeated pair, or an impostor pair of one person."""
 
     def refuse(expected: str, row: int, got: str, do: str) -> None:
         pair = f"{named.left[row]} and {named.right[row]}"
