@@ -202,6 +202,10 @@ def test_an_index_that_the_docs_name_is_used_and_exact_searches_do_without(datab
         assert scans() == 0
         assert len(gallery.search(query, 5)) == 5
         assert scans() == 1
+        assert len(gallery.search(query, 60)) == 40  # as many as the index gives by itself
+        with gallery._database._connection() as db:
+            db.execute("SET hnsw.iterative_scan = strict_order")
+        assert len(gallery.search(query, 60)) == 60
 
 
 def test_a_server_that_is_not_there_is_one_line_without_the_password():

@@ -20,10 +20,10 @@ from ..prefetch import map_ahead
 from ..types import Floats, Image, Ints
 from . import Reader
 
-SMALL, LOW = 16, 4  # side of the small picture that is compared; bits of a fingerprint that may differ
-# Correlation of small pictures that makes two images one. Measured on aligned faces: 500 against themselves as JPEG of
-# quality 30 have 0.9992 at least, reduced to 64 pixels and back 0.9995; of the 8 million pairs of 4,000 three lie above
-# 0.997 (three people, each with two prints of one photograph), 13 above 0.985.
+SMALL, LOW = 16, 4  # side of the small picture for comparison; number of bits of a fingerprint that may differ
+# Correlation of small pictures from which two images are duplicates. Measured on aligned faces: 500 faces and their
+# JPEGs of quality 30 correlate by at least 0.9992, and by 0.9995 if reduced to 64 pixels and back. Of the 8 million
+# pairs of 4,000 faces three are above 0.997 (three people, each with two prints of one photograph), 13 above 0.985.
 ALIKE = 0.997
 _CHUNK, _TILE = 64, 2048
 
@@ -159,7 +159,7 @@ def overlap(
 
 
 def _near(found: Survey, other: Survey | None) -> Iterator[tuple[int, int]]:
-    """Rows whose fingerprints differ in LOW bits at most: then one of LOW + 1 bands is the same in both."""
+    """Rows whose fingerprints differ in at most LOW bits; then at least one of LOW + 1 bands is equal."""
     first = found if other is None else other
     edges = np.linspace(0, 64, LOW + 2).astype(int)
     given: set[tuple[int, int]] = set()
@@ -183,7 +183,7 @@ def _near(found: Survey, other: Survey | None) -> Iterator[tuple[int, int]]:
 
 
 def _same_picture(a: Image, b: Image) -> str | None:
-    """Whether two small pictures are one, as they are or mirrored."""
+    """Whether two small pictures are the same, or mirrored."""
     for kind, turned in (("near", b), ("mirrored", b[:, ::-1])):
         x, y = (p.astype(np.float64) - p.mean() for p in (a, turned))
         size = np.sqrt((x * x).sum() * (y * y).sum())
@@ -193,7 +193,7 @@ def _same_picture(a: Image, b: Image) -> str | None:
 
 
 def _nearest(rows: Floats, centres: Floats, own: Ints | None) -> tuple[Ints, Floats]:
-    """For each row the nearest center but its own, and the cosine."""
+    """For each row the nearest center other than its own, and the cosine."""
     nearest, cosine = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
     for start in range(0, len(rows), _TILE):
         part = rows[start : start + _TILE] @ centres.T

@@ -1,7 +1,7 @@
-"""Drawn faces: who it is (Identity) apart from how the picture was taken (Nuisance).
+"""Drawn faces: the person (Identity) and the conditions of the picture (Nuisance) are separate.
 
-Everything is drawn in the units of the 112×112 template, so the same code draws an aligned crop and a photograph.
-What only depends on the person is painted once for all their pictures: a layer under and a layer over what moves.
+All coordinates are in units of the 112×112 template, so the same code draws an aligned crop and a photograph. Parts
+that depend only on the person are painted once for all pictures, in a layer below and a layer above the moving parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..types import Floats, Image
 
 # Eyes, nose and mouth corners of the 112×112 template (PAPER.md §3), left to right as seen in the image.
 TEMPLATE = np.array([(38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20)])
-MIDDLE = np.array([56.0, 66.0])  # of the head, whose half axes are about 37 and 50
+MIDDLE = np.array([56.0, 66.0])  # of the head; its half axes are about 37 and 50
 SKINS = np.array([(255, 224, 204), (241, 194, 160), (214, 160, 118), (172, 118, 80), (126, 82, 56), (84, 54, 40)])
 HAIRS = np.array(
     [(24, 20, 20), (58, 40, 30), (104, 70, 44), (166, 124, 72), (214, 180, 120), (150, 70, 40), (170, 170, 172)]
@@ -84,7 +84,7 @@ class Identity:
         eyes, mouth = 1.0 * self.eye_gap, 1.3 * self.mouth_width
         down = 0.9 * self.nose_length
         shift = np.array([(-eyes, 0), (eyes, 0), (0, down), (-mouth, self.mouth_height), (mouth, self.mouth_height)])
-        # Alignment leaves no common shift.
+        # Alignment removes a common shift.
         return np.asarray(TEMPLATE + shift - shift.mean(0))
 
 
@@ -126,7 +126,7 @@ class Nuisance:
 
 
 class _View(NamedTuple):
-    """A square picture: its pixels a side, pixels per template unit, template coordinates of its upper left."""
+    """A square picture: pixels per side, pixels per template unit, template coordinates of its upper left corner."""
 
     size: int
     zoom: float
@@ -134,7 +134,7 @@ class _View(NamedTuple):
 
 
 class _Canvas:
-    """Planes [C, size, size] to paint on: red, green, blue and, on a layer, how much shines through."""
+    """Planes [C, size, size] to paint on: red, green, blue and, in a layer, the transparency."""
 
     def __init__(self, planes: Planes, view: _View) -> None:
         self.planes, self.view = planes, view
@@ -169,30 +169,30 @@ _ROUND = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ROUND), np.sin(_ROUND)], 1)
 _LIPS = np.linspace(-1, 1, 15)  # from corner to corner
 _BROW = np.linspace(-1, 1, 9)  # from the nose outwards
-_MIRROR = np.array([(-1, 1), (1, 1)])  # times what lies right of the middle: both sides, left first
+_MIRROR = np.array([(-1, 1), (1, 1)])  # factors for the right half: both sides, left first
 
 
 def _ellipse(centre: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
-    """[40, 2], or with centers [K, 2] one for each: [K, 40, 2]."""
+    """Ellipse [40, 2], or [K, 40, 2] for centers [K, 2]."""
     c, s = np.cos(tilt), np.sin(tilt)
     axes = np.array([(rx * c, -ry * s), (rx * s, ry * c)]).T
     return np.asarray(np.asarray(centre)[..., None, :] + _CIRCLE @ axes)
 
 
 def _between(one: Floats, other: Floats) -> Floats:
-    """The polygon between two lines [..., N, 2] that run the same way."""
+    """Polygon between two lines [..., N, 2] with the same direction."""
     return np.concatenate([one, other[..., ::-1, :]], -2)
 
 
 def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
-    """A colour of the palette; deviations -2 … 2 run along it."""
+    """Color from a palette, by a deviation from -2 to 2."""
     place = (deviation + 2) / 4 * (len(palette) - 1)
     index = min(int(place), len(palette) - 2)
     return np.asarray(palette[index] + (place - index) * (palette[index + 1] - palette[index]))
 
 
 def _head(who: Identity, grow: float = 0.0) -> Floats:
-    """Outline of the head: an egg whose lower half takes the jaw's width and the chin's length."""
+    """Outline of the head: an egg whose lower half has the jaw's width and the chin's length."""
     x, y = _CIRCLE.T
     width = 38 + 1.8 * who.width + grow
     below = np.maximum(y, 0)
@@ -307,7 +307,7 @@ def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
 
 @lru_cache(maxsize=4)
 def _surface(view: _View) -> tuple[Planes, Planes, Planes]:
-    """An ellipsoid head: normals [3, H, W]; 0 inside to 1 outside; x, y, depth and 1 [4, H, W], which poses mix."""
+    """Ellipsoid head: normals [3, H, W]; 0 inside to 1 outside; x, y, depth and 1 [4, H, W], which poses combine."""
     steps = (np.arange(view.size, dtype=np.float32) + 0.5) / view.zoom - 0.5
     x, y = np.meshgrid(steps + view.corner[0] - float(MIDDLE[0]), steps + view.corner[1] - float(MIDDLE[1]))
     radius = np.hypot(x / 46, y / 62)
@@ -319,7 +319,7 @@ def _surface(view: _View) -> tuple[Planes, Planes, Planes]:
 
 
 def _shade(canvas: _Canvas, how: Nuisance) -> None:
-    """Lambert's law on an ellipsoid head, and the light's colour."""
+    """Apply Lambert's law on an ellipsoid head, and the light's color."""
     normals, outside, _ = _surface(canvas.view)
     light = np.array([0.55 * how.light_x, -0.35 + 0.4 * how.light_y, 1.0])
     light /= np.linalg.norm(light)
@@ -332,7 +332,7 @@ def _shade(canvas: _Canvas, how: Nuisance) -> None:
 
 
 def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
-    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment: [H, W, 3]."""
+    """Turn the head a little by shifting pixels with the depth under them, then shift the crop: [H, W, 3]."""
     yaw, pitch = 0.22 * how.yaw, 0.14 * how.pitch
     source_x = 1 / np.cos(yaw), 0, -np.sin(yaw), -0.9 * how.shift_x  # times x, y, depth and 1
     source_y = 0, 1 / np.cos(pitch), -np.sin(pitch), -0.9 * how.shift_y
@@ -347,7 +347,7 @@ def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
 
 
 def _expose(pixels: Planes, how: Nuisance) -> Image:
-    """Camera: contrast, blur, noise, JPEG."""
+    """Simulate the camera: contrast, blur, noise, JPEG."""
     pixels = (pixels - 128) * np.float32(1 + 0.15 * how.contrast) + 128
     if how.blur > 0.3:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.9 * how.blur)
@@ -362,7 +362,7 @@ def _expose(pixels: Planes, how: Nuisance) -> Image:
 
 @lru_cache(maxsize=8)
 def _person(who: Identity, view: _View) -> tuple[Floats, Floats, Planes, Planes]:
-    """What a person's pictures share: skin; landmarks; layers [4, H, W] under and over what moves, eyes and mouth."""
+    """Parts shared by a person's pictures: skin; landmarks; layers [4, H, W] below and above the eyes and mouth."""
     under, over = (_Canvas(np.zeros((4, view.size, view.size), np.float32), view) for _ in range(2))
     under.planes[3] = over.planes[3] = 1
     skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)

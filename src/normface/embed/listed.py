@@ -25,7 +25,7 @@ from ..system_facts import usable_cores
 from ..types import Embeddings, Face, Floats, OperatingPoint, Result
 from .embedder import FOUND_AT_ONCE, Embedder, Mirror
 
-ASSESSED = 256  # crops held at once
+ASSESSED = 256  # crops in memory at a time
 
 
 def embed_listed(
@@ -62,12 +62,12 @@ def open_listed(protocol: str, lists: Sequence[Path], crops: Path, *, strict: bo
 
 
 def _as_jpeg(ids: Ids) -> Ids:
-    """Replace the endings of files by .jpg."""
+    """Replace the files' extensions by .jpg."""
     return np.array([str(PurePosixPath(id).with_suffix(".jpg")) for id in ids.tolist()])
 
 
 def _none_listed(lists: Sequence[Path], inputs: Inputs, crops: Path, ids: Ids) -> DataError:
-    """The error for lists that name none of the crops, with the nearest name."""
+    """Return the error for lists that name none of the crops, with the nearest name."""
     pairs = inputs.read_pairs(lists)
     named = "" if pairs is None else str(pairs[0].left[0])
     near = get_close_matches(named, ids.tolist(), n=1, cutoff=0)
@@ -163,7 +163,7 @@ def has_videos(folder: Path) -> bool:
 
 
 def _face(told: dict[str, Any]) -> Face:
-    """A face as the journal tells it."""
+    """Convert a face in a journal entry."""
     return Face(tuple(told["box"]), np.array(told["landmarks"]), told["score"])
 
 

@@ -18,7 +18,7 @@ from ..types import Face, Floats, Image
 from .alignment import align, zoom
 from .template import Template
 
-DETAIL = 500  # pixels that the shorter side keeps where a photograph is reduced for detection
+DETAIL = 500  # minimum of the shorter side, in pixels, when a photograph is reduced for detection
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Photograph:
     Attributes:
         name: for messages.
         data: encoded, or pixels [H, W, 3] uint8 RGB.
-        reduced: what is looked at.
-        finest: `crops` decodes no larger than at 1/`finest` of the size.
+        reduced: the image for detection.
+        finest: `crops` decodes at 1/`finest` of the size or smaller.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Photograph:
         max_pixels: int = MAX_PIXELS,
         strict: bool = False,
     ) -> Photograph:
-        """Decode a photograph reduced where its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
+        """Decode a photograph, reduced if its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
         if isinstance(data, np.ndarray):
             return cls(name, data, reduce(data, detail), finest)
         return cls(name, data, decode_reduced(data, name, detail, strict=strict, max_pixels=max_pixels), finest)
@@ -73,7 +73,7 @@ class Photograph:
         """
         sizes, crops = {self.reduced.factor: self.reduced}, []
         for face in faces:
-            fine = zoom(template.fit(face.landmarks))  # the photograph's pixels that a pixel of the crop covers
+            fine = zoom(template.fit(face.landmarks))  # pixels of the photograph per pixel of the crop
             factor = next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, self.finest)))
             if factor not in sizes:
                 sizes[factor] = Photograph.open(self.data, self.name, detail=min(self.reduced.size) // factor).reduced
@@ -91,7 +91,7 @@ def open_photographs(path: str | Path) -> Photographs:
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
     source = _Listed(path) if listed else open_source(path)
-    # A name that leads out of the folder is told as refused, not passed over.
+    # A name that leads out of the folder is reported as rejected, not skipped.
     names = sorted(name for name in source.names if is_image(name.replace("../", "")))
     if not names:
         raise DataError(

@@ -17,7 +17,7 @@ from ..atomic import replacing
 from ..errors import require
 from ..types import Floats
 
-# Ten digits, told apart by colour-blind people (Tol's "muted" scheme and gray); each cluster is also labeled.
+# Ten colors that color-blind people can distinguish (Tol's "muted" scheme and gray); clusters also have labels.
 DIGITS = (
     "#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777",
 )  # fmt: skip
@@ -43,7 +43,7 @@ def write(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     with replacing(paths[0]) as temporary:
         raster = BytesIO()
         drawing.figure.savefig(raster, format="png", dpi=110)
-        # 256 colours are enough for dots and lines, and make a file of a third of the size.
+        # 256 colors are enough for dots and lines, and reduce the file to a third.
         with Image.open(raster) as image:
             image.convert("RGB").quantize(256).save(temporary, format="PNG", optimize=True)
     # Text stays text; a fixed salt and no date: equal figures are equal bytes.
@@ -72,7 +72,7 @@ def title(axes: Any, text: str) -> None:
 
 
 def label(axes: Any, xy: Floats, text: str, colour: str = INK, alpha: float = 1) -> None:
-    """Write a word in a white halo, readable over points."""
+    """Write a word with a white halo, readable over points."""
     halo = require("matplotlib.patheffects", "figures").withStroke(linewidth=2.5, foreground="white")
     axes.text(
         *xy, text, color=colour, alpha=alpha, fontsize=9, weight="bold", ha="center", va="center", path_effects=[halo]
@@ -91,7 +91,7 @@ def plane(axes: Any, points: Floats, labels: Any, *, size: float = 3) -> None:
 
 
 class Sphere:
-    """The unit sphere in orthographic projection; what lies behind is drawn fainter.
+    """The unit sphere in orthographic projection; its back side is drawn fainter.
 
     Args:
         axes: matplotlib axes to draw in.

@@ -16,7 +16,7 @@ from ..types import Floats
 from . import FIGURES
 from .drawing import FAINT, INK, Drawing, Progress, Sphere, label, panels, title
 
-POINTS, STEPS, RATE = 100, 120, 0.1  # points a class; gradient descent of the agents
+POINTS, STEPS, RATE = 100, 120, 0.1  # points per class; steps of gradient descent of the agents
 MARGINS, WANTED = np.linspace(0, 2, 41), 0.2  # of agents; of samples (FaceNet's)
 
 
@@ -107,7 +107,7 @@ def unseen(features: Tensor, labels: Tensor, margins: Floats) -> dict[str, Any]:
     to_samples = torch.cdist(features, features).square()
     rows, apart = torch.arange(len(labels)), labels[:, None] != labels
     own, other = to_agents[rows, labels], to_agents[rows, 1 - labels]
-    # Share of each anchor's sample triplets, which are equally many for all anchors.
+    # Share of each anchor's sample triplets; all anchors have the same number.
     cost = torch.stack(
         [
             (WANTED + d[~away & (rows != anchor), None] > d[away]).double().mean()
@@ -212,7 +212,7 @@ def marginal(progress: Progress) -> Drawing:
 def circle(center: Floats, squared: float) -> Floats:
     """Points [121, 3] of the unit sphere at squared distance `squared` from the unit vector `center`."""
     cosine = 1 - squared / 2
-    across = np.linalg.svd(center[None])[2][1:]  # two unit vectors at right angles to it
+    across = np.linalg.svd(center[None])[2][1:]  # two orthogonal unit vectors
     turn = np.linspace(0, 2 * np.pi, 121)[:, None]
     ring: Floats = cosine * center + np.sqrt(1 - cosine**2) * (np.cos(turn) * across[0] + np.sin(turn) * across[1])
     return ring

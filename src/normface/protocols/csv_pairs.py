@@ -1,4 +1,4 @@
-"""Pairs of the user's own: a CSV file with the columns `a, b, same`, perhaps `fold`, and groups (sex, age, …)."""
+"""A user's own pairs: a CSV file with the columns `a, b, same`, optionally `fold`, and groups (sex, age, …)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .verification import NO_FOLDS, areas, curves, rates, separation
 
 
 def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.str_]]]:
-    """Read pairs [M] and their group columns, name → values [M]; without `fold` all pairs are in one.
+    """Read pairs [M] and their group columns, name → values [M]. Without `fold` all pairs are in one fold.
 
-    `same` is 1 or 0 (or true/false, yes/no); `fold` is any label, numbered in the order of appearance.
+    `same` is 1 or 0 (or true/false, yes/no). `fold` is any label; folds are numbered in order of appearance.
 
     Raises DataError naming the file and the line: no header, a missing column or value, a pair of an image with itself,
-    a pair twice, labels that contradict each other.
+    a repeated pair, contradictory labels.
     """
     header = "a, b, same[, fold][, group…]"
     head, rows, sha256 = read_table(path, "a CSV file of pairs", header, "a", "b", "same")
@@ -104,13 +104,16 @@ def pairs_csv(
 
 
 def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
-    """Who is on either side of each pair, from 0: images that genuine pairs join, directly or not, are one person."""
+    """Return the person on both sides of each pair, from 0.
+
+    Images connected by genuine pairs, directly or indirectly, show one person.
+    """
     images, codes = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
     return joined(codes[: len(named.left)], codes[len(named.left) :], named.same, len(images))
 
 
 def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
-    """Raise DataError for an image paired with itself, a pair listed twice, an impostor pair of one person."""
+    """Raise DataError for an image paired with itself, a repeated pair, or an impostor pair of one person."""
 
     def refuse(expected: str, row: int, got: str, do: str) -> None:
         pair = f"{named.left[row]} and {named.right[row]}"

@@ -12,7 +12,7 @@ from ..types import Floats, Result
 from .plots import COLOURS, GREY, STYLES, literal, single, svg
 from .wording import DISCARD, label, measure, uneven
 
-POINTS = 600  # of a drawn curve at most
+POINTS = 600  # at most, of a drawn curve
 PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
 
 
@@ -28,7 +28,7 @@ def roc(results: Mapping[str, Result]) -> str | None:
         lowest = min(lowest, tar[far >= least].min(initial=1))
         far, tar = _thinned(np.maximum(far, 1e-12), tar, np.log10(np.maximum(far, 1e-12)))
         axes.plot(far, tar, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
-    # From the lowest TAR on: good systems would else all be one line at the top.
+    # From the lowest TAR on; otherwise all good systems would be one line at the top.
     bottom = max(0.0, 1 - 1.15 * (1 - lowest)) if lowest > 0.5 else 0.0
     axes.set(xscale="log", xlim=(least, max(most, 2 * least)), ylim=(bottom, 1 + 0.02 * max(1 - bottom, 0.01)))
     return _finished(figure, axes, "ROC: true accept rate against false accept rate", "lower right")
@@ -50,10 +50,10 @@ def det(results: Mapping[str, Result]) -> str | None:
     for i, name, x, y in found:
         axes.plot(x, y, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name))
     for side, values in (("x", [x for *_, x, _ in found]), ("y", [y for *_, y in found])):
-        # What a label takes of its axis: below it lie side by side, at the left one above the other
+        # Space of a label on its axis: side by side below, one above the other at the left
         room = {p: 0.025 + 0.018 * len(f"{p:g}") if side == "x" else 0.08 for p in PERCENTS}
         low = min(each.min() for each in values) - 0.05
-        high = min(max(each.max() for each in values), 0.0) + 0.05  # beyond half nobody operates
+        high = min(max(each.max() for each in values), 0.0) + 0.05  # rates above one half are not useful
         ticks: dict[float, str] = {}
         taken = low
         for p in PERCENTS:
@@ -146,7 +146,7 @@ def calibration(name: str, result: Result) -> str | None:
 def discard(results: Mapping[str, Result], rate: str) -> str | None:
     """Plot `rate` (frr, far) against the share of images discarded, a line for each quality of each system.
 
-    Per person where few people hold many of the genuine comparisons.
+    Per person if few people make many of the genuine comparisons.
     """
     if any(uneven(result.facts) for result in results.values()):
         rate += "_per_person"

@@ -101,7 +101,7 @@ def losses(rows: Sequence[Row]) -> str:
 
 
 def percent(share: Estimate) -> str:
-    """Format a share as `93.8 % [92.1, 95.5]`, with brackets that no line break splits."""
+    """Format a share as `93.8 % [92.1, 95.5]`, without line breaks inside the brackets."""
     return f"{100 * share.value:.1f} % [{100 * share.low:.1f},\N{NO-BREAK SPACE}{100 * share.high:.1f}]"
 
 

@@ -15,7 +15,7 @@ from .. import theory
 from ..atomic import replacing
 from ..errors import ConfigError, require
 
-# Okabe and Ito's colours, told apart by colour-blind people, on white as on black; line styles tell them apart too.
+# Okabe and Ito's colors, distinct for color-blind people, on white and on black; the line styles differ too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLES = ("-", "--", "-.", ":")
 GREY = "#808080"
