@@ -42,7 +42,7 @@ def test_what_is_kept_is_what_was_given(url):
     some = Enrolments(["Bo", "Ann", "Ann", "ann", "Cy"], rows, [0.5, np.nan, 2, 3, 4], times, consent)
     with open_gallery(url, model="m") as gallery, acting("key 12"):
         numbers = gallery.enrol_many(some)
-        assert len(set(numbers)) == 5
+        assert numbers == sorted(set(numbers))
         assert [(p.name, p.templates, p.enrolled.timestamp()) for p in gallery.people()] == [
             ("Ann", 3, 1.1e9), ("Bo", 1, 1e9), ("Cy", 1, 1.4e9),
         ]  # fmt: skip

@@ -452,16 +452,16 @@ def _insert(database: Database, version: Version, some: Enrolments) -> list[int]
     columns = (some.people, qualities, times.tolist(), some.consent or blank, some.source or blank, some.vectors)
     numbers = database.insert(version, [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)])
     counts = Counter(some.people).items()
-    database.note(*(Note("enrol", name, detail=f"{n} templates, version {version.name}") for name, n in counts))
+    told = f"version {version.name.rpartition('_')[2]}"
+    database.note(*(Note("enrol", name, detail=f"{n} templates, {told}") for name, n in counts))
     return numbers
 
 
 def _enrolments(rows: list[Row]) -> Enrolments:
-    people, quality, time, consent, source, vectors = ([row.get(name) for row in rows] for name in COLUMNS)
-    return Enrolments(
-        people, np.array(vectors, np.float32), np.array(quality, np.float64), np.array(time, np.float64), consent,
-        source,
-    )  # fmt: skip
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    quality, time = (np.array(columns[name], np.float64) for name in ("quality", "time"))
+    vectors = np.array(columns["vector"], np.float32)
+    return Enrolments(columns["person"], vectors, quality, time, columns["consent"], columns["source"])
 
 
 def _people(database: Database, version: Version, name: str | None = None) -> list[Person]:
