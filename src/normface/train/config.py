@@ -171,7 +171,7 @@ class TrainConfig(_Frozen):
     )
     recompute: bool = Field(
         default=False,
-        description="compute the network's units again in the backward pass, uncompiled: less memory, a third more time",
+        description="compute the network's units again in the backward pass: less memory, a third more time",
     )
     sync_batch_norm: bool = Field(
         default=False, description="of several ranks: batch statistics over all ranks instead of each rank's own"
