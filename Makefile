@@ -40,9 +40,10 @@ test-lowest:     ## the fast tests with the lowest versions that pyproject.toml 
 	@LOWEST=1 PYTHON=$(PYTHON) .ci/install build/lowest dev
 	@OMP_NUM_THREADS=$(THREADS) build/lowest/bin/python -m pytest -q -m "not slow and not real and not nightly"
 
-check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers, docstrings, the words of the pages
+check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers, docstrings, the words of the pages, spelling
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/interrogate src/normface && $(BIN)/python -m tests.house.prose
+	@$(BIN)/codespell src tests benchmarks docs examples deploy *.md Makefile pyproject.toml
 	@for platform in win32 darwin; do \
 	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
 	@find src -name '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 400 {print "advice: " $$2 " has " $$1 " lines: does it hold one idea?"}'

@@ -10,9 +10,9 @@ from normface.losses import CosineSoftmax
 # Your data: any (input, int64 label) pairs with labels from 0. Here 50 noisy classes in 64 dimensions.
 torch.manual_seed(0)
 classes, dim = 50, 32
-centres = torch.randn(classes, 64)
+centers = torch.randn(classes, 64)
 labels = torch.randint(classes, (4000,))
-data = TensorDataset(centres[labels] + 0.7 * torch.randn(4000, 64), labels)
+data = TensorDataset(centers[labels] + 0.7 * torch.randn(4000, 64), labels)
 loader = DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
 
 # Your encoder: the loss needs its last linear output, without activation or normalization.

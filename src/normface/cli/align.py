@@ -76,7 +76,7 @@ def align(
     with progress("aligning", "photographs") as update:
         entries = align_all(photographs, folder, work, workers=threads, progress=update)
     page = folder / "report.html"
-    summary = summarise(entries)
+    summary = summarize(entries)
     write_page(page, source, photographs, entries, summary, {**settings, "template": template})
     if as_json:
         places = {
@@ -98,7 +98,7 @@ def _sha256(path: Path | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else None
 
 
-def summarise(entries: list[Entry]) -> dict[str, Any]:
+def summarize(entries: list[Entry]) -> dict[str, Any]:
     """Count photographs, crops, and rejections by reason, most frequent first."""
     refused = Counter(kind_of(entry["refused"]) for entry in entries if "refused" in entry)
     crops = [len(entry["faces"]) for entry in entries if "faces" in entry]

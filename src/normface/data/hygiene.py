@@ -61,11 +61,11 @@ def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], o
             except DataError as error:
                 found.unreadable.append((row, error.got))
                 continue
-            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             found.sizes[row] = image.shape[:2]
             found.exact[row] = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-            found.prints[row] = fingerprint(grey)
-            found.small[row] = cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+            found.prints[row] = fingerprint(gray)
+            found.small[row] = cv2.resize(gray, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
         return min(start + _CHUNK, total)
 
     for done in map_ahead(look, range(0, total, _CHUNK), depth=2 * threads, threads=threads):
@@ -75,13 +75,13 @@ def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], o
     return found
 
 
-def fingerprint(grey: Image) -> int:
+def fingerprint(gray: Image) -> int:
     """64-bit fingerprint of a gray image [H, W], robust to resizing, re-encoding and mirroring.
 
     Each bit says whether one of the 8×8 longest waves of the cosine transform is above the median. Mirroring flips the
     sign of waves that are odd horizontally, so their magnitude is used.
     """
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     waves = cv2.dct(small)[:8, :8]
     waves[:, 1::2] = np.abs(waves[:, 1::2])
     even, odd = waves[:, ::2], waves[:, 1::2]
@@ -134,14 +134,14 @@ def doubtful(vectors: Floats, labels: Ints, cutoff: float) -> Labels:
     as the same person. Works in tiles of N × C, with constant memory.
     """
     sums = _summed(vectors, labels)
-    centres = _unit(sums).astype(np.float32)
+    centers = _unit(sums).astype(np.float32)
     rest = sums[labels] - vectors
     counts = np.bincount(labels)[labels]
     own = np.where(counts > 1, (_unit(rest) * vectors).sum(1), np.nan)
-    nearest, cosine = _nearest(vectors.astype(np.float32), centres, labels)
+    nearest, cosine = _nearest(vectors.astype(np.float32), centers, labels)
     wrong = np.flatnonzero((cosine > own) & (cosine >= cutoff))
     strangers = np.flatnonzero((own < cutoff) & ~np.isin(np.arange(len(own)), wrong))
-    alike = [(i, j, c) for i, j, c in _pairs(centres, centres, cutoff) if i < j]
+    alike = [(i, j, c) for i, j, c in _pairs(centers, centers, cutoff) if i < j]
     return Labels(
         [(int(r), float(own[r]), int(nearest[r]), float(cosine[r])) for r in wrong],
         [(int(r), float(own[r])) for r in strangers], sorted(alike, key=lambda pair: -pair[2]),
@@ -192,11 +192,11 @@ def _same_picture(a: Image, b: Image) -> str | None:
     return None
 
 
-def _nearest(rows: Floats, centres: Floats, own: Ints | None) -> tuple[Ints, Floats]:
+def _nearest(rows: Floats, centers: Floats, own: Ints | None) -> tuple[Ints, Floats]:
     """For each row the nearest center other than its own, and the cosine."""
     nearest, cosine = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
     for start in range(0, len(rows), _TILE):
-        part = rows[start : start + _TILE] @ centres.T
+        part = rows[start : start + _TILE] @ centers.T
         if own is not None:
             part[np.arange(len(part)), own[start : start + _TILE]] = -1
         nearest[start : start + _TILE] = part.argmax(1)

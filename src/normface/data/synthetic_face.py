@@ -139,7 +139,7 @@ class _Canvas:
     def __init__(self, planes: Planes, view: _View) -> None:
         self.planes, self.view = planes, view
 
-    def fill(self, points: Floats, colour: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
+    def fill(self, points: Floats, color: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
         """Paint a polygon [N, 2], or several apart [K, N, 2]; `soft` is the blur of the edge in template units."""
         if opacity <= 0:
             return
@@ -160,7 +160,7 @@ class _Canvas:
         if soft:
             weight = cv2.GaussianBlur(weight, (0, 0), soft * zoom)
         ink = np.zeros((len(self.planes), 1, 1), np.float32)
-        ink[:3, 0, 0] = colour
+        ink[:3, 0, 0] = color
         part = self.planes[:, top:bottom, left:right]
         part += weight * (ink - part)
 
@@ -172,11 +172,11 @@ _BROW = np.linspace(-1, 1, 9)  # from the nose outwards
 _MIRROR = np.array([(-1, 1), (1, 1)])  # factors for the right half: both sides, left first
 
 
-def _ellipse(centre: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
+def _ellipse(center: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
     """Ellipse [40, 2], or [K, 40, 2] for centers [K, 2]."""
     c, s = np.cos(tilt), np.sin(tilt)
     axes = np.array([(rx * c, -ry * s), (rx * s, ry * c)]).T
-    return np.asarray(np.asarray(centre)[..., None, :] + _CIRCLE @ axes)
+    return np.asarray(np.asarray(center)[..., None, :] + _CIRCLE @ axes)
 
 
 def _between(one: Floats, other: Floats) -> Floats:
@@ -204,14 +204,14 @@ def _head(who: Identity, grow: float = 0.0) -> Floats:
 def _hair(canvas: _Canvas, who: Identity, behind: bool) -> None:
     if who.hair_length < -1.4:  # bald
         return
-    colour = _blend(HAIRS, who.hair)
+    color = _blend(HAIRS, who.hair)
     if behind:
         if who.hair_length > 0.2:
             reach = MIDDLE[1] + 14 + 24 * who.hair_length
             wide = 45 + 2 * who.width + 3 * who.hair_body
             down = np.array([(-wide, -20), (wide, -20), (wide + 2, 10), (wide - 4, reach - MIDDLE[1])])
             sides = np.concatenate([down, (down * (-1, 1))[:1:-1]])
-            canvas.fill(MIDDLE + sides, colour * 0.8, soft=2)
+            canvas.fill(MIDDLE + sides, color * 0.8, soft=2)
         return
     # Along the skull from ear to ear, and back along the hairline with its parting.
     skull = _head(who, 4.5 + 1.5 * who.hair_body)
@@ -221,27 +221,27 @@ def _hair(canvas: _Canvas, who: Identity, behind: bool) -> None:
     inner = [(wide, 56), (wide - 3, 42), (wide - 10, line + 7), (0.6 * wide, line + 1), (parting + 7, line - 1),
              (parting, line - 6), (parting - 7, line - 1), (-0.6 * wide, line + 1), (10 - wide, line + 7),
              (3 - wide, 42), (-wide, 56)]  # fmt: skip
-    canvas.fill(np.concatenate([outer, np.array(inner) + (MIDDLE[0], 0)]), colour, soft=1.0)
+    canvas.fill(np.concatenate([outer, np.array(inner) + (MIDDLE[0], 0)]), color, soft=1.0)
 
 
-def _eyes(canvas: _Canvas, who: Identity, how: Nuisance, centres: Floats, skin: Floats) -> None:
+def _eyes(canvas: _Canvas, who: Identity, how: Nuisance, centers: Floats, skin: Floats) -> None:
     wide = 7.6 + 0.7 * who.eye_size
     lid = min(max(1 - 0.35 * how.eye_closed, 0.25), 1)
     tall = (3.5 + 0.45 * who.eye_size + 0.45 * who.eye_open) * lid
     tilt = -_MIRROR[:, 0] * 0.06 * who.eye_tilt
-    canvas.fill(_ellipse(centres, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
-    canvas.fill(_ellipse(centres, wide, tall, tilt), (238, 234, 230))
-    irises = centres + (1.6 * how.gaze, 0)
+    canvas.fill(_ellipse(centers, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
+    canvas.fill(_ellipse(centers, wide, tall, tilt), (238, 234, 230))
+    irises = centers + (1.6 * how.gaze, 0)
     canvas.fill(_ellipse(irises, min(3.6, wide), min(3.6, tall)), _blend(IRISES, who.iris))
     canvas.fill(_ellipse(irises, 1.7, min(1.7, tall)), (12, 10, 10))
     canvas.fill(_ellipse(irises - (1.1, min(1.1, tall / 2)), 0.6, 0.6), (255, 255, 255), 0.9)
-    upper, lower = (_ellipse(centres, wide + more, tall + by, tilt)[:, 20:] for more, by in ((0.4, 0.5), (0, -0.8)))
+    upper, lower = (_ellipse(centers, wide + more, tall + by, tilt)[:, 20:] for more, by in ((0.4, 0.5), (0, -0.8)))
     canvas.fill(_between(upper, lower), skin * 0.25)
     hair = np.minimum(_blend(HAIRS, who.hair), 120) * 0.8
     arch, slant = (2.0 + 0.9 * who.brow_arch) * (1 - _BROW**2), (0.6 + 0.8 * who.brow_slant) * _BROW
     brow = np.stack([9.5 * _BROW, slant - arch - 10.5 - 0.9 * who.brow_height - 1.1 * how.brow_raise], 1)
     thick = np.outer((1.3 + 0.4 * who.brow_thick) * (1.1 - 0.3 * _BROW), (0, 1))
-    canvas.fill(centres[:, None] + _MIRROR[:, None] * _between(brow - thick, brow + thick), hair, 0.9, soft=0.5)
+    canvas.fill(centers[:, None] + _MIRROR[:, None] * _between(brow - thick, brow + thick), hair, 0.9, soft=0.5)
 
 
 def _nose(canvas: _Canvas, who: Identity, tip: Floats, skin: Floats) -> None:
@@ -299,9 +299,9 @@ def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
         canvas.fill(np.array([(50, 49), (62, 49), (62, 51), (50, 51)]), (30, 26, 26))
     if how.occlusion > 1.3:
         rng = np.random.default_rng(int(abs(how.seed) * 1e9))
-        centre = MIDDLE + 34 * np.array([np.sign(how.occlusion_x), 0.6 * how.occlusion_y])
+        center = MIDDLE + 34 * np.array([np.sign(how.occlusion_x), 0.6 * how.occlusion_y])
         rx, ry = rng.uniform(12, 24, 2)
-        shape = _ellipse(centre, rx, ry, rng.uniform(0, 3))
+        shape = _ellipse(center, rx, ry, rng.uniform(0, 3))
         canvas.fill(shape, rng.uniform(20, 220, 3), soft=0.8)
 
 
@@ -326,9 +326,9 @@ def _shade(canvas: _Canvas, how: Nuisance) -> None:
     lambert = np.maximum(0, np.einsum("c,chw->hw", light.astype(np.float32), normals))
     lambert += outside * (np.float32(0.5) - lambert)  # the background is lit evenly
     ambient = min(max(0.5 + 0.12 * how.ambient, 0.2), 0.8)
-    colour = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
+    color = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
     canvas.planes *= ambient + (1.08 - ambient) * lambert
-    canvas.planes *= colour.astype(np.float32)[:, None, None]
+    canvas.planes *= color.astype(np.float32)[:, None, None]
 
 
 def _pose(canvas: _Canvas, how: Nuisance) -> Planes:

@@ -91,9 +91,9 @@ def signals(crop: Image, face: Face | None = None, template: Template | None = N
 
     Takes about 0.3 ms.
     """
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    mean, spread = (float(each[0, 0]) for each in cv2.meanStdDev(grey))
-    levels = grey.astype(np.float32)
+    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    mean, spread = (float(each[0, 0]) for each in cv2.meanStdDev(gray))
+    levels = gray.astype(np.float32)
     fine, coarse = cv2.GaussianBlur(levels, (0, 0), 1.5), cv2.GaussianBlur(levels, (0, 0), 5)
     detail = float(cv2.meanStdDev(levels - fine)[1][0, 0] / (cv2.meanStdDev(fine - coarse)[1][0, 0] + 1e-3))
     found = {
@@ -101,8 +101,8 @@ def signals(crop: Image, face: Face | None = None, template: Template | None = N
         "light": mean, "contrast": spread, "detail": detail,
     }  # fmt: skip
     if template is not None:
-        found["eyes"] = min(_local_contrast(grey, eye, template.unit) for eye in template.eyes)
-        found["mouth"] = _local_contrast(grey, template.mouth, template.unit)
+        found["eyes"] = min(_local_contrast(gray, eye, template.unit) for eye in template.eyes)
+        found["mouth"] = _local_contrast(gray, template.mouth, template.unit)
     if face is not None:
         wide = shape(face.landmarks)
         upright = wide if face.turn % 180 == 0 or not wide else 1 / wide  # turning by 90° swaps width and height
@@ -110,8 +110,8 @@ def signals(crop: Image, face: Face | None = None, template: Template | None = N
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def _local_contrast(grey: Image, point: Floats, unit: float) -> float:
+def _local_contrast(gray: Image, point: Floats, unit: float) -> float:
     """Standard deviation of a crop's luma in a window around a landmark; NaN outside the crop."""
     (left, top), (right, bottom) = (np.rint(point + sign * unit * _WINDOW).astype(int) for sign in (-1, 1))
-    window = grey[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
+    window = gray[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
     return float(window.std()) if window.size else float("nan")

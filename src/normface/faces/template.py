@@ -106,8 +106,8 @@ def similarity(source: Floats, target: Floats) -> Floats:
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     _check(source, target)
     a, b = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
-    centred = a - a.mean()
-    turn = (centred.conj() * (b - b.mean())).sum() / (centred * centred.conj()).real.sum()
+    centered = a - a.mean()
+    turn = (centered.conj() * (b - b.mean())).sum() / (centered * centered.conj()).real.sum()
     shift = b.mean() - turn * a.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 

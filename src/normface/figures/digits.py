@@ -50,7 +50,7 @@ CONTRASTIVE: dict[str, Variant] = {
     "hardest negative": ("CContrastive", {"hardest_negative": True}),
     "hardest positive": ("CContrastive", {"hardest_positive": True}),
     "positive first": ("CContrastive", {"positive_first": True}),
-    "normalised negatives": ("CContrastive", {"normalize_negatives": 1.0}),
+    "normalized negatives": ("CContrastive", {"normalize_negatives": 1.0}),
     "adaptive margin": ("CContrastive", {"adaptive_margin": True}),
 }
 TRIPLET: dict[str, Variant] = {
@@ -188,6 +188,6 @@ def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> D
 
 def _draw(axes: Any, run: SphereRun) -> None:
     ball, directions, labels = Sphere(axes), l2_normalize(run.test).numpy(), mnist.digits().test_labels.numpy()
-    for digit, colour in enumerate(DIGITS):
-        ball.scatter(directions[labels == digit], colour)
+    for digit, color in enumerate(DIGITS):
+        ball.scatter(directions[labels == digit], color)
     ball.agents(l2_normalize(run.agents).numpy(), [str(digit) for digit in range(len(DIGITS))], list(DIGITS))

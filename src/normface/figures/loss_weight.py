@@ -13,7 +13,7 @@ from torch import nn
 from ..losses import CosineSoftmax, Joint
 from ..ops import l2_normalize
 from ..protocols import metrics
-from ..report.plots import COLOURS
+from ..report.plots import COLORS
 from ..types import ScoreSet
 from . import FIGURES, mnist
 from .drawing import INK, Drawing, Progress, panels
@@ -60,11 +60,11 @@ def loss_weight(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) 
                 how = {"epochs": tuning, "seed": seed, "progress": advance}
                 found[line][weight].append(tuned(model, softmax.weight.detach(), weight, margin, **how))
     figure, axes = panels(1, 1, 5.6, 4.2)
-    for (line, by_weight), colour, shift in zip(found.items(), COLOURS, (0.97, 1.03), strict=False):
+    for (line, by_weight), color, shift in zip(found.items(), COLORS, (0.97, 1.03), strict=False):
         means = [100 * mean(values) for values in by_weight.values()]
         spread = [100 * stdev(values) for values in by_weight.values()]
         axes[0, 0].errorbar(
-            np.array(WEIGHTS) * shift, means, spread, color=colour, marker="o", markersize=4, capsize=3,
+            np.array(WEIGHTS) * shift, means, spread, color=color, marker="o", markersize=4, capsize=3,
             label=f"softmax + {line}",
         )  # fmt: skip
     axes[0, 0].set_xscale("log")

@@ -10,7 +10,7 @@ import torch
 from .. import theory
 from ..losses import CosineSoftmax
 from ..ops.reference import Normalize
-from ..report.plots import COLOURS, STYLES
+from ..report.plots import COLORS, STYLES
 from . import FIGURES, mnist
 from .drawing import FAINT, INK, Drawing, Progress, panels, title
 
@@ -54,10 +54,10 @@ def norms(progress: Progress, epochs: int = EPOCHS) -> Drawing:
     asked = {p: theory.scale_for_probability(mnist.CLASSES, p) for p in PROBABILITIES}
     figure, axes = panels(1, 2, 9, 4.2)
     (left, right), largest = axes[0], max(max(each["norm"]) for each in paths.values())
-    for (normalize, each), colour, style in zip(paths.items(), COLOURS, STYLES, strict=False):
+    for (normalize, each), color, style in zip(paths.items(), COLORS, STYLES, strict=False):
         name = f"{normalize} alone normalized" if normalize != "both" else "both normalized, scale 1"
-        left.plot(each["step"], each["norm"], style, color=colour, label=name)
-        right.plot(each["norm"], each["loss"], style, color=colour, marker=".", markersize=4, label=name)
+        left.plot(each["step"], each["norm"], style, color=color, label=name)
+        right.plot(each["norm"], each["loss"], style, color=color, marker=".", markersize=4, label=name)
     for p, scale in asked.items():
         left.axhline(scale, color=FAINT, linewidth=0.8, zorder=0)
         left.annotate(f"P = {p:g}", (0, scale), color=INK, fontsize=8, va="bottom")

@@ -53,8 +53,8 @@ class PlaneRun:
         with torch.no_grad():
             softmax = self.softmax.logits(torch.from_numpy(self.test)).argmax(1).numpy()
         nearest = np.linalg.norm(self.test[:, None] - means, axis=2).argmin(1)
-        normalised = (unit(self.test) @ unit(directions).T).argmax(1)
-        found = {"softmax": softmax, "nearest_mean": nearest, "nearest_mean_normalised": normalised}
+        normalized = (unit(self.test) @ unit(directions).T).argmax(1)
+        found = {"softmax": softmax, "nearest_mean": nearest, "nearest_mean_normalised": normalized}
         return {name: float((labels == self.test_labels).mean()) for name, labels in found.items()}
 
 

@@ -12,7 +12,7 @@ from ..losses import CosineSoftmax
 from ..ops import l2_normalize
 from ..protocols import metrics
 from ..protocols.ytf_videos import VIDEO_BINS, describe
-from ..report.plots import COLOURS, STYLES
+from ..report.plots import COLORS, STYLES
 from ..types import Floats, Ints, ScoreSet
 from . import FIGURES, mnist
 from .drawing import INK, Drawing, Progress, panels, title
@@ -37,8 +37,8 @@ def pairs(vectors: Floats, labels: Ints, frames: int = FRAMES) -> dict[str, Any]
     same = whose[left] == whose[right]
     others = np.random.default_rng(0).choice(np.flatnonzero(~same), int(same.sum()), replace=False)
     chosen = np.concatenate([np.flatnonzero(same), np.sort(others)])
-    centre = np.array([vectors[video].mean(0) for video in videos]).mean(0)
-    means, histograms = describe(vectors, videos, left[chosen], right[chosen], centre)
+    center = np.array([vectors[video].mean(0) for video in videos]).mean(0)
+    means, histograms = describe(vectors, videos, left[chosen], right[chosen], center)
     return {"same": same[chosen], "means": means, "histograms": histograms}
 
 
@@ -60,8 +60,8 @@ def videos(progress: Progress, epochs: int = EPOCHS) -> Drawing:
         ax.set_xlabel("Cosine of two frames", color=INK)
     axes[0, 0].set_ylabel("Pair, by its mean cosine", color=INK)
     kinds = {"same": same, "different": ~same}
-    for (name, kind), colour, style in zip(kinds.items(), COLOURS, STYLES, strict=False):
-        axes[0, 2].plot((bins[1:] + bins[:-1]) / 2, histograms[kind].mean(0), style, color=colour, label=name)
+    for (name, kind), color, style in zip(kinds.items(), COLORS, STYLES, strict=False):
+        axes[0, 2].plot((bins[1:] + bins[:-1]) / 2, histograms[kind].mean(0), style, color=color, label=name)
     axes[0, 2].set_xlabel("Cosine of two frames", color=INK)
     axes[0, 2].set_ylabel("Mean histogram", color=INK)
     axes[0, 2].legend(frameon=False, fontsize=9, labelcolor=INK)

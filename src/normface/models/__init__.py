@@ -70,7 +70,7 @@ class Model(nn.Module):
 
 def in_float32(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply layers in float32 where autocast is on; elsewhere in the dtype of `x`."""
-    if not torch.is_autocast_enabled(x.device.type):
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
         return layers(x)
     with torch.autocast(x.device.type, enabled=False):
         return layers(x.float())

@@ -82,9 +82,9 @@ def _logistic(ranked: Floats, genuine: Floats, impostor: Floats) -> tuple[float,
     g, i = genuine / genuine.sum(), impostor / impostor.sum()
     if (g - i) @ ranked <= 1e-12:
         return 0.0, 0.0  # the best line would fall with the score, so the score is no evidence
-    centre = np.average(ranked, weights=g + i)
-    spread = np.sqrt(np.average((ranked - centre) ** 2, weights=g + i))
-    x = np.stack([(ranked - centre) / spread, np.ones_like(ranked)])
+    center = np.average(ranked, weights=g + i)
+    spread = np.sqrt(np.average((ranked - center) ** 2, weights=g + i))
+    x = np.stack([(ranked - center) / spread, np.ones_like(ranked)])
 
     def cost(line: Floats) -> float:
         return float(g @ np.logaddexp(0, -line @ x) + i @ np.logaddexp(0, line @ x))
@@ -100,4 +100,4 @@ def _logistic(ranked: Floats, genuine: Floats, impostor: Floats) -> tuple[float,
         line = line - size * step
         if abs(slope @ step) < 1e-18:
             break
-    return float(line[0] / spread), float(line[1] - line[0] * centre / spread)
+    return float(line[0] / spread), float(line[1] - line[0] * center / spread)

@@ -177,8 +177,8 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     scores, left, right = (np.concatenate(each) for each in zip(*found, strict=True))
     same = whose[left] == whose[right]
     counts -= binned(scores[~same], _BINS)
-    centres = -1 + (2 * np.arange(_BINS) + 1) / _BINS
-    below = np.stack([centres, counts])[:, counts > 0]
+    centers = -1 + (2 * np.arange(_BINS) + 1) / _BINS
+    below = np.stack([centers, counts])[:, counts > 0]
     return Comparisons(scores, same, order[left], order[right], embeddings.ids, subjects, below)
 
 

@@ -52,13 +52,13 @@ def slices(
     Returns:
         JSON values:
 
-        - `rows`: column, group, far, frr, far_per_person and frr_per_person (value, low, high, n; None without
-          comparisons). A warning, if an interval of far or frr contains both half and twice the overall rate.
-        - `ratios`: column, rate, group, and the `ratio` of the group's rate to the rate of all comparisons within the
-          other groups. Its interval is corrected for the number of groups, and `differs` says if it excludes 1. If
-          either side has fewer than ERRORS errors, there is a `note` and no ratio. With two groups only the one with
-          the higher rate is listed.
-        - `overall`, `threshold`, and `unknown`: the number of images without a group.
+            - `rows`: column, group, far, frr, far_per_person and frr_per_person (value, low, high, n; None without
+              comparisons). A warning, if an interval of far or frr contains both half and twice the overall rate.
+            - `ratios`: column, rate, group, and the `ratio` of the group's rate to the rate of all comparisons within
+              the other groups. Its interval is corrected for the number of groups, and `differs` says if it excludes
+              1. If either side has fewer than ERRORS errors, there is a `note` and no ratio. With two groups only the
+              one with the higher rate is listed.
+            - `overall`, `threshold`, and `unknown`: the number of images without a group.
 
     Raises:
         DataError: more than GROUPS groups in a column, arrays of another length.

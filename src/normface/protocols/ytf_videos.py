@@ -106,8 +106,8 @@ def ytf(
     accuracies, pooled = np.empty((2, folds)), np.empty(len(left))
     for fold in range(folds):
         test, training = named.fold == fold, named.fold != fold
-        centre = means[np.concatenate([left[training], right[training]])].mean(0)
-        mean, histogram = describe(embeddings.vectors, frames, left, right, centre)
+        center = means[np.concatenate([left[training], right[training]])].mean(0)
+        mean, histogram = describe(embeddings.vectors, frames, left, right, center)
         pooled[test] = mean[test]
         linear = svm.SVC(kernel="linear", C=1).fit(mean[training, None], named.same[training])
         kernel = intersection(histogram[training], histogram[training])
@@ -136,14 +136,14 @@ def ytf(
     return Result("ytf", found | tars, curves(scores), facts)
 
 
-def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, centre: Floats) -> tuple[Floats, Floats]:
+def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, center: Floats) -> tuple[Floats, Floats]:
     """Compute the mean [P] and histogram [P, 100] of the cosines of the frames of each pair of videos.
 
     The frames are centered first.
     """
     means, histograms = np.empty(len(left)), np.empty((len(left), VIDEO_BINS))
     for pair, sides in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
-        a_ND, b_MD = (vectors[frames[side]] - centre for side in sides)
+        a_ND, b_MD = (vectors[frames[side]] - center for side in sides)
         for each in (a_ND, b_MD):
             # A frame at the center has no direction and stays 0.
             each /= np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
