@@ -194,7 +194,7 @@ def certified_rates(point: OperatingPoint) -> list[str]:
     ]
     if point.tar_per_person and point.far_per_person:
         lines.append(
-            f"accepts {estimate(point.tar_per_person)} of a person's genuine pairs, in the mean over "
+            f"accepts {estimate(point.tar_per_person)} of a person's genuine pairs, on average over "
             f"{point.tar_per_person.n:,} people, and {estimate(point.far_per_person)} of their impostor pairs"
         )
     return lines[::-1] if (point.commonest_five or 0) > FEW_HOLD else lines
