@@ -392,3 +392,27 @@ def test_reduced_refuses_what_decode_refuses():
     for data in (b"", b"text", encode(RGB, "JPEG")[:-30]):
         with pytest.raises(DataError, match="a to be an image"):
             decode_reduced(data, "a", 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_part_is_cut_from_the_whole(mode):
+    """At every factor, aligned to it, and never empty; a JPEG and a turned file come whole."""
+    image = np.random.default_rng(0).integers(0, 256, (403, 530, 4), np.uint8)
+    data = encode(pillow.fromarray(image).convert(mode))
+    boxes = (100, 33, 301, 250), (-50, -9, 120, 90), (500, 390, 900, 900), (0, 0, 530, 403), (600, 500, 700, 600)
+    for shorter, factor in ((404, 1), (201, 2), (50, 8)):
+        whole = decode_reduced(data, "a", shorter)
+        for box in boxes:
+            part = decode_reduced(data, "a", shorter, box=box)
+            assert (part.factor, part.size) == (factor, whole.size)
+            x, y = part.offset[0] // factor, part.offset[1] // factor
+            height, width = part.image.shape[:2]
+            assert (part.image == whole.image[y : y + height, x : x + width]).all()
+            inner = [min(max(each, 0), most // factor * factor) for each, most in zip(box, (530, 403) * 2, strict=True)]
+            assert x * factor <= inner[0] or inner[0] >= 530 // factor * factor
+            assert (x + width) * factor >= inner[2]
+            assert (y + height) * factor >= inner[3]
+            corner = whole.to_reduced(part.to_whole(np.zeros((1, 2))))
+            np.testing.assert_allclose(corner, [[x, y]], atol=1e-9)
+    for kept in (encode(RGB, "JPEG"), encode(RGB, exif=exif(6))):
+        assert (decode_reduced(kept, "a", 9, box=(3, 3, 9, 9)).image == decode_reduced(kept, "a", 9).image).all()

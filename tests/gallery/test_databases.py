@@ -42,7 +42,7 @@ def test_what_is_kept_is_what_was_given(url):
     some = Enrolments(["Bo", "Ann", "Ann", "ann", "Cy"], rows, [0.5, np.nan, 2, 3, 4], times, consent)
     with open_gallery(url, model="m") as gallery, acting("key 12"):
         numbers = gallery.enrol_many(some)
-        assert len(set(numbers)) == 5
+        assert numbers == sorted(set(numbers))
         assert [(p.name, p.templates, p.enrolled.timestamp()) for p in gallery.people()] == [
             ("Ann", 3, 1.1e9), ("Bo", 1, 1e9), ("Cy", 1, 1.4e9),
         ]  # fmt: skip
@@ -75,6 +75,7 @@ def test_questions_before_an_enrolment(url):
     ann, like_ann, unlike_ann = axes[0], 0.8 * axes[0] + 0.6 * axes[1], 0.6 * axes[0] + 0.8 * axes[2]
     hashes = ["a" * 64, "b" * 64]
     with open_gallery(url, operating_point=point) as gallery:
+        assert gallery.search(ann) == []
         assert gallery.doubts(Enrolments(["Ann"], ann[None])) == []
         gallery.enrol("Ann", ann, source=hashes[:1])
         gallery.enrol("Bo", axes[3], source=hashes[1:])
@@ -91,6 +92,12 @@ def test_questions_before_an_enrolment(url):
             assert [(each.kind, each.other) for each in found] == ([(kind, other)] if kind else [])
             if kind:
                 assert found[0].score == pytest.approx(score, abs=1e-6)
+        assert [match.decision for match in gallery.search(like_ann)] == [True, False]
+        assert gallery.search(axes[1])[0].decision is False
+        searches = [(event.person, event.detail) for event in gallery.audit() if event.action == "search"]
+    assert searches == [
+        (None, "empty"), ("Ann", "best of 2: cosine 0.8000"), (None, "best of 2: cosine 0.0000, rejected"),
+    ]  # fmt: skip
 
 
 def test_one_person_with_more_templates_than_are_asked_for_hides_nobody(url):

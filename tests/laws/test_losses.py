@@ -106,7 +106,7 @@ class TestEveryLoss:
 
 
 def as_it_is(name, impl, monkeypatch):
-    monkeypatch.setattr(blockwise, "TILE", 2)
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 2)
     loss, x = make(name)
     for module in loss.modules():
         if hasattr(module, "impl"):
@@ -228,7 +228,7 @@ def test_length_of_features_does_not_matter_on_the_sphere(name):
 @pytest.mark.parametrize("name", [n for n in OWNING if n != "Center"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_by_blocks_it_is_the_same(name, dtype, monkeypatch):
-    monkeypatch.setattr(blockwise, "TILE", 2)
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 2)
     loss, x = make(name, dtype)
     learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     found = []

@@ -50,6 +50,9 @@ _TEXT = 64 << 20  # maximum bytes of text that Pillow unpacks from a PNG
 _warning_filters = threading.Lock()  # these settings are global; Pillow decodes outside of the lock
 
 
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
+
+
 class Cost(NamedTuple):
     """Size of an image, and an upper bound of the bytes that decoding needs in addition to the returned pixels."""
 
@@ -102,13 +105,21 @@ def decode(
 
 
 def decode_reduced(
-    data: bytes, name: object, shorter: int, *, strict: bool = False, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    name: object,
+    shorter: int,
+    *,
+    box: Box | None = None,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Reduced:
     """Decode at a half, a quarter or an eighth of the size if the shorter side keeps `shorter` pixels.
 
-    A JPEG is decoded at that size, in a fraction of the time; other formats are decoded whole and averaged.
+    A JPEG is decoded at that size, in a fraction of the time; other formats are decoded whole and averaged. Of the
+    others `box` (x0, y0, x1, y1 in the whole image) is the part that is wanted: no more is returned if nothing has to
+    be turned, which saves memory.
     """
-    return _decoded(data, name, shorter, strict, max_pixels)
+    return _decoded(data, name, shorter, strict, max_pixels, box)
 
 
 def decoding_cost(data: bytes, name: object, *, max_pixels: int = MAX_PIXELS) -> Cost:
@@ -169,9 +180,15 @@ def _ppm_header(shape: tuple[int, ...]) -> bytes:
     return b"P6\n%d %d\n255\n" % (shape[1], shape[0])
 
 
-def _decoded(data: bytes, name: object, shorter: int | None, strict: bool, limit: int) -> Reduced:
+def _decoded(
+    data: bytes, name: object, shorter: int | None, strict: bool, limit: int, box: Box | None = None
+) -> Reduced:
     with _named(name):
-        return _upright(*(_jpeg(data, name, shorter, strict, limit) or _other(data, shorter, limit)))
+        if jpeg := _jpeg(data, name, shorter, strict, limit):
+            return _upright(*jpeg)
+        pixels, factor, size, exif, (x, y) = _other(data, shorter, limit, box)
+        found = _upright(pixels, factor, size, exif)
+        return found._replace(offset=(found.offset[0] + x, found.offset[1] + y))
 
 
 @contextmanager
@@ -271,8 +288,10 @@ def _warn_of_lost(name: str, share: str) -> None:
     _log.warning("%s lacks its last bytes; %s of its pixels are missing", name, share)
 
 
-def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
-    """Pixels, factor, whole size and Exif by Pillow."""
+def _other(
+    data: bytes, shorter: int | None, limit: int, box: Box | None
+) -> tuple[Image, int, tuple[int, int], bytes, tuple[int, int]]:
+    """Pixels, factor, whole size and Exif by Pillow, and the place (x, y) of the first pixel."""
     from PIL import Image as pillow
 
     image = _opened(data, limit)
@@ -283,7 +302,9 @@ def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tu
         image = pillow.fromarray(_eight_bits(_wide_png(data)))
     image = _narrow(image)
     factor = _factor(image.height, image.width, shorter)
-    return _on_white(image, factor), factor, (image.height, image.width), exif
+    part = (0, 0, image.width, image.height) if box is None or _orientation(exif) != 1 else box
+    pixels, corner = _on_white(image, factor, part)
+    return pixels, factor, (image.height, image.width), exif, corner
 
 
 def _opened(data: bytes, limit: int) -> Any:
@@ -313,7 +334,7 @@ def from_pillow(image: Any) -> Image:
     _check_size(image.width, image.height, MAX_PIXELS)
     image.load()
     exif = image.info.get("exif", b"")
-    pixels = _on_white(_narrow(image), 1)
+    pixels, _ = _on_white(_narrow(image), 1, (0, 0, image.width, image.height))
     return _upright(pixels, 1, pixels.shape[:2], exif).image
 
 
@@ -331,24 +352,30 @@ def _narrow(image: Any) -> Any:
     return image
 
 
-def _on_white(image: Any, factor: int) -> Image:
-    """RGB pixels of one of Pillow's images, transparent ones laid on white, averaged over `factor`² pixels.
+def _on_white(image: Any, factor: int, box: Box) -> tuple[Image, tuple[int, int]]:
+    """RGB pixels of the part `box` of one of Pillow's images, transparent ones laid on white, averaged over `factor`²
+    pixels; and the place (x, y) of the first one.
 
     Strip by strip: Pillow's images take four bytes a pixel, and every step makes another.
     """
     from PIL import Image as pillow
 
-    pixels = np.empty((image.height // factor, image.width // factor, 3), np.uint8)
+    # In averaged pixels, and at least one of them
+    width, height = image.width // factor, image.height // factor
+    x, y = (min(max(low // factor, 0), size - 1) for low, size in ((box[0], width), (box[1], height)))
+    right, below = (min(max(-(-high // factor), low + 1), size)
+                    for low, high, size in ((x, box[2], width), (y, box[3], height)))  # fmt: skip
+    pixels = np.empty((below - y, right - x, 3), np.uint8)
     rows = max(1, _STRIP // (image.width * factor))
     for top in range(0, len(pixels), rows):
         bottom = min(top + rows, len(pixels))
-        strip = image.crop((0, top * factor, pixels.shape[1] * factor, bottom * factor))
+        strip = image.crop((x * factor, (y + top) * factor, right * factor, (y + bottom) * factor))
         if strip.has_transparency_data:
             white = pillow.new("RGBA", strip.size, "white")
             strip = pillow.alpha_composite(white, strip.convert("RGBA"))
         strip = strip.convert("RGB")
         pixels[top:bottom] = strip.reduce(factor) if factor > 1 else strip
-    return pixels
+    return pixels, (x * factor, y * factor)
 
 
 def _eight_bits(wide: NDArray[Any]) -> Image:

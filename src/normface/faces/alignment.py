@@ -35,13 +35,26 @@ def align(image: Image, landmarks: Floats, template: str | Template = "112x112")
 
 def _around(image: Image, transform: Floats, goal: Template, margin: float) -> tuple[Image, Floats]:
     """Cut out the part of an image that a crop needs, with a margin; also returns the transform from the crop to it."""
-    corners = np.array([(0, 0, 1), (goal.width, 0, 1), (0, goal.height, 1), (goal.width, goal.height, 1)]) @ transform.T
+    low, high = _bounds(transform, goal, margin)
     size = image.shape[1::-1]
-    x0, y0 = np.clip(np.floor(corners.min(0) - margin), 0, np.subtract(size, 1)).astype(int).tolist()
-    x1, y1 = np.clip(np.ceil(corners.max(0) + margin), (x0 + 1, y0 + 1), size).astype(int).tolist()
+    x0, y0 = np.clip(low, 0, np.subtract(size, 1)).astype(int).tolist()
+    x1, y1 = np.clip(high, (x0 + 1, y0 + 1), size).astype(int).tolist()
     moved = transform.copy()
     moved[:, 2] -= (x0, y0)
     return image[y0:y1, x0:x1], moved
+
+
+def _bounds(transform: Floats, goal: Template, margin: float) -> tuple[Floats, Floats]:
+    """The corners (x, y) of what a crop covers of an image, with a margin."""
+    corners = np.array([(0, 0, 1), (goal.width, 0, 1), (0, goal.height, 1), (goal.width, goal.height, 1)]) @ transform.T
+    return np.floor(corners.min(0) - margin), np.ceil(corners.max(0) + margin)
+
+
+def part_for(landmarks: Floats, template: Template, factor: int) -> tuple[int, int, int, int]:
+    """The part (x0, y0, x1, y1) of a photograph that `align` needs at 1/`factor` of its size; it may reach beyond."""
+    transform = template.fit(landmarks)
+    low, high = _bounds(transform, template, 4 * zoom(transform) + 8 * factor)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def zoom(transform: Floats) -> float:

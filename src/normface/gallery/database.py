@@ -2,7 +2,7 @@
 
 The database selects the nearest templates; their cosines are computed here, as `verify` computes them, so no decision
 at a threshold depends on how a database rounds. Templates are not encrypted there, and the database decides when
-deleted data leave its files (docs/gallery.md).
+deleted data leave its files (docs/databases.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import cosine
 from ..errors import ConfigError, DataError, InputError, ModelError
 from ..types import Floats, Match, OperatingPoint
-from .audit import Note
+from .audit import Note, search_note
 from .base import (
     Decider,
     Doubt,
@@ -180,7 +180,7 @@ class DatabaseGallery(Gallery):
         return self._database.count(current) if current else 0
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
-        """See `Gallery`. All or none after a crash in PostgreSQL alone (docs/gallery.md)."""
+        """See `Gallery`. All or none after a crash in PostgreSQL alone (docs/databases.md)."""
         dim = enrolments.vectors.shape[1]
         with self._database.writing():
             current = self._current()
@@ -190,14 +190,13 @@ class DatabaseGallery(Gallery):
 
     def sources(self, hashes: Collection[str]) -> dict[str, set[str]]:
         """See `Gallery`."""
-        current = self._current()
-        asked = sorted({each for each in hashes if SHA256.fullmatch(each)})
         found: dict[str, set[str]] = {}
-        for start in range(0, len(asked) if current else 0, ASKED):
-            assert current
-            part = asked[start : start + ASKED]
-            for row in self._database.rows(current, ["source", "person"], sources=part):
-                found.setdefault(row["source"], set()).add(row["person"])
+        if current := self._current():
+            asked = sorted({each for each in hashes if SHA256.fullmatch(each)})
+            for start in range(0, len(asked), ASKED):
+                part = asked[start : start + ASKED]
+                for row in self._database.rows(current, ["source", "person"], sources=part):
+                    found.setdefault(row["source"], set()).add(row["person"])
         return found
 
     def doubts(self, enrolments: Enrolments) -> list[Doubt]:
@@ -236,11 +235,7 @@ class DatabaseGallery(Gallery):
         matches = self._decider.ranked(self._scored(current, query, k, exact), templates)
         if threshold is not None:
             matches = [match for match in matches if match.score >= threshold]
-        best = matches[0] if matches else None
-        told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
-        # Whoever was rejected was not seen: the search is no event of theirs.
-        whom = best.person if best and best.decision is not False else None
-        self._database.note(Note("search", whom, detail=told if whom or not best else f"{told}, rejected"))
+        self._database.note(search_note(matches))
         return matches
 
     def _scored(
@@ -452,16 +447,16 @@ def _insert(database: Database, version: Version, some: Enrolments) -> list[int]
     columns = (some.people, qualities, times.tolist(), some.consent or blank, some.source or blank, some.vectors)
     numbers = database.insert(version, [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)])
     counts = Counter(some.people).items()
-    database.note(*(Note("enrol", name, detail=f"{n} templates, version {version.name}") for name, n in counts))
+    told = f"version {version.name.rpartition('_')[2]}"
+    database.note(*(Note("enrol", name, detail=f"{n} templates, {told}") for name, n in counts))
     return numbers
 
 
 def _enrolments(rows: list[Row]) -> Enrolments:
-    people, quality, time, consent, source, vectors = ([row.get(name) for row in rows] for name in COLUMNS)
-    return Enrolments(
-        people, np.array(vectors, np.float32), np.array(quality, np.float64), np.array(time, np.float64), consent,
-        source,
-    )  # fmt: skip
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    quality, time = (np.array(columns[name], np.float64) for name in ("quality", "time"))
+    vectors = np.array(columns["vector"], np.float32)
+    return Enrolments(columns["person"], vectors, quality, time, columns["consent"], columns["source"])
 
 
 def _people(database: Database, version: Version, name: str | None = None) -> list[Person]:

@@ -211,7 +211,7 @@ class Postgres(Database):
     def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
         """See `Database`. Whoever makes an index chooses whether it is exact; exact=True does without."""
         names = ("person", "vector")
-        nearest = (  # as an index of this version has them, if somebody makes one (docs/gallery.md)
+        nearest = (  # as an index of this version has them, if somebody makes one (docs/databases.md)
             f"SELECT {', '.join(map(_read, names))} FROM normface_templates WHERE version = {int(version.name)} "
             f"ORDER BY vector::vector({version.dim}) <#> %s::vector LIMIT %s"
         )

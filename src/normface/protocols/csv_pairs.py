@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Embeddings, Ints, Result
+from .comparisons import persons
 from .inputs import PROTOCOLS, reads
 from .lists import TRUTH, read_table
 from .named_pairs import NamedPairs
@@ -70,8 +71,9 @@ def pairs_csv(
         conditions: recorded among the facts.
 
     Returns:
-        eer, auc, tar@far=…, tar_per_person@far=…, and with folds accuracy. People are who genuine pairs join;
-        intervals are over them, with folds Student's for accuracy, EER and AUC.
+        eer, auc, tar@far=…, tar_per_person@far=…, and with folds accuracy. People are the folders of the images if
+        every label agrees with them, else who genuine pairs join; intervals are over them, with folds Student's for
+        accuracy, EER and AUC.
 
     Raises:
         DataError: a malformed or contradictory list, ids without vectors, folds of unequal size.
@@ -104,12 +106,11 @@ def pairs_csv(
 
 
 def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
-    """Return the person on both sides of each pair, from 0.
-
-    Images connected by genuine pairs, directly or indirectly, show one person.
-    """
+    """Return the person on both sides of each pair, from 0: the images' folders, or genuine pairs (`persons`)."""
     images, codes = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
-    return joined(codes[: len(named.left)], codes[len(named.left) :], named.same, len(images))
+    left, right = np.split(codes, 2)
+    who = persons(images, left, right, named.same)
+    return who[left], who[right]
 
 
 def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
@@ -129,7 +130,8 @@ def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
         if named.same[row] != named.same[before]:
             refuse("labels that agree", row, f"are both same and different (see line {lines[before]})", "correct one")
         refuse("each pair once", row, f"are listed twice (see line {lines[before]})", "leave one out")
-    left, right = subjects(named)
+    one, other = np.split(np.unique(np.concatenate([named.left, named.right]), return_inverse=True)[1], 2)
+    left, right = joined(one, other, named.same, 2 * len(one))
     if (wrong := np.flatnonzero(~named.same & (left == right))).size:
         refuse(
             "labels that agree", int(wrong[0]), "are different, but other pairs make them one person", "correct them"

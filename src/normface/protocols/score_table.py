@@ -154,7 +154,7 @@ def _csv(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
 
 def _parquet(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
     require("pyarrow", "data")
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, DictionaryArray
     from pyarrow.parquet import ParquetFile
 
     try:
@@ -171,6 +171,8 @@ def _parquet(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
                 if name == "score":
                     columns[name] = column.to_numpy(zero_copy_only=False)
                 else:
+                    if isinstance(column, DictionaryArray):  # a categorical column, which may have nulls of its own
+                        column = column.dictionary_decode()
                     coded = column.dictionary_encode(null_encoding="encode")
                     columns[name] = Encoded(coded.dictionary.to_pylist(), coded.indices.to_numpy())
             after = first + batch.num_rows
