@@ -118,8 +118,9 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         if self.config.optim.convention == "caffe" and before is not None and before != rate:
-            momenta = [held["momentum_buffer"] for held in self.optimizer.state.values() if "momentum_buffer" in held]
-            _multiply([each for each in momenta if each is not None], before / rate)
+            for held in self.optimizer.state.values():
+                if held.get("momentum_buffer") is not None:
+                    held["momentum_buffer"].mul_(before / rate)
 
     @property
     def best(self) -> Model:
@@ -157,7 +158,8 @@ class State:
         shared = _sum_of_squares([gradient for name, gradient in found.items() if name in sharded], self.device)
         length = (whole + (dist.total(shared) if sharded else shared)).sqrt()
         factor = (limit / length).clamp(max=1)
-        _multiply(list(found.values()), factor)
+        for gradient in found.values():
+            gradient.mul_(factor)
 
     def tensors(self) -> dict[str, Tensor | RowShard]:
         """Return all tensors of a checkpoint: "model.…", "loss.…", and the optimizer's, such as "momentum.…"."""
@@ -291,21 +293,12 @@ def _compiles(config: TrainConfig, device: torch.device) -> bool:
     return bool(config.compile)
 
 
-def _multiply(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
-    """Multiply tensors in place, on a GPU by few kernels."""
-    if dense := [each for each in tensors if not each.is_sparse]:
-        torch._foreach_mul_(dense, factor)
-    for each in tensors:
-        if each.is_sparse:
-            each.mul_(factor)
-
-
 def _sum_of_squares(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
     """Sum over all numbers of some gradients, in float32; a scalar."""
     dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
     if not dense:
         return torch.zeros((), device=device)
-    return torch.stack(torch._foreach_norm([each.float() for each in dense])).square().sum()
+    return nn.utils.get_total_norm([each.float() for each in dense]).square()
 
 
 def _optimizer(
