@@ -1,6 +1,6 @@
-"""A client of the service: verify two photographs, enrol a person, find her, forget her.
+"""A client of the service: verify two photographs, enrol a person, find and forget them.
 
-Give the URL of a service, or nothing: then one is started here, with an untrained network and drawn faces.
+Give the URL of a service. Without one, the example starts a service with an untrained network and drawn faces.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Image retrieval with NormFace's loss and somebody else's data: scikit-learn's handwritten digits.
+"""Image retrieval with NormFace's loss on scikit-learn's handwritten digits.
 
-Each test image searches all the others; the mean average precision says how far up its own digit stands.
+Each test image searches all others. The mean average precision measures how high images of its own digit rank.
 """
 
 import numpy as np

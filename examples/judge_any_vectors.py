@@ -1,4 +1,4 @@
-"""Judge vectors of any system by the LFW protocol, here raw pixels of synthetic faces."""
+"""Evaluate vectors of any system with the LFW protocol, here raw pixels of synthetic faces."""
 
 import sys
 import tempfile

@@ -1,6 +1,6 @@
-"""A million classes on a laptop: each step compares with the batch's own classes and a thousandth of the others.
+"""A million classes on a laptop: each step uses the batch's own classes and a thousandth of the others.
 
-The network is left out: features are drawn. Memory is 2 × 256 MB for the weights and their momentum, and little more.
+Random features replace the network. The weights and their momentum take 2 × 256 MB, and the rest takes little.
 """
 
 import time
@@ -14,7 +14,7 @@ CLASSES, DIM, BATCH = 1_000_000, 64, 256
 
 torch.manual_seed(0)
 loss = CosineSoftmax(CLASSES, DIM, sample=0.001)
-optimizer = RowSGD(loss.parameters(), lr=1.0, momentum=0.9)  # steps only the rows that were drawn
+optimizer = RowSGD(loss.parameters(), lr=1.0, momentum=0.9)  # updates only the sampled rows
 print(loss)
 
 labels = torch.randint(CLASSES, (BATCH,))

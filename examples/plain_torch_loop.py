@@ -1,4 +1,4 @@
-"""A training loop to paste into a project of your own: your encoder, your DataLoader, one of normface's losses."""
+"""A training loop for your own project: your encoder, your DataLoader, and a loss from normface."""
 
 import torch
 from torch import nn
@@ -15,13 +15,13 @@ labels = torch.randint(classes, (4000,))
 data = TensorDataset(centers[labels] + 0.7 * torch.randn(4000, 64), labels)
 loader = DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
 
-# Your encoder: the loss wants its last linear output as it is. No activation after it, and do not normalize it.
+# Your encoder: the loss needs its last linear output, without activation or normalization.
 encoder = nn.Sequential(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, dim))
 
-# The scale starts where the class count demands (Proposition 2) and is learned.
+# The initial scale follows from the number of classes (Proposition 2); then it is learned.
 loss = CosineSoftmax(classes, dim)
 
-# The loss has parameters too. What is normalized needs weight decay, or its norm only grows.
+# The loss has parameters too. Normalized parameters need weight decay, otherwise their norm only grows.
 optimizer = torch.optim.SGD([*encoder.parameters(), *loss.parameters()], lr=0.1, momentum=0.9, weight_decay=5e-4)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10 * len(loader))
 for epoch in range(10):
@@ -37,7 +37,7 @@ for epoch in range(10):
     least = theory.loss_lower_bound(classes, scale)
     print(f"epoch {epoch}: loss {total / len(loader):.3f} (at scale {scale:.1f} no lower than {least:.3f})")
 
-# Afterwards the encoder alone is kept; two inputs are compared by the cosine of their features.
+# After training only the encoder is needed. The cosine of two features compares two inputs.
 encoder.eval()
 with torch.no_grad():
     a, b = (nn.functional.normalize(encoder(inputs), dim=1) for inputs in data.tensors[0][:2000].split(1000))

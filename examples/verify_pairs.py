@@ -1,4 +1,4 @@
-"""Verify four pairs of drawn photographs by the default model, and draw the picture of the README.
+"""Verify four pairs of drawn photographs with the default model, and draw the picture in the README.
 
 The people are drawn, not photographed: `normface.data.synthetic.photograph(0, person, picture)` with (person, picture)
 (17, 0) and (17, 2) for Ann, (35, 1) and (35, 2) for Bob, (39, 1) for Carl. Run: python examples/verify_pairs.py OUT.png

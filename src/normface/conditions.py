@@ -105,7 +105,9 @@ class Conditions:
         except (TypeError, ValueError, AttributeError):
             fits = False
         if not fits:
-            raise ConfigError("conditions as normface writes them", "others", "make them: calibrate --conditions")
+            raise ConfigError(
+                "conditions as normface writes them", "other contents", "make them: calibrate --conditions"
+            )
         made = {"ranges": ranges, "weights": rows, "risk_scores": steps[0], "risk_shares": steps[1],
                 "kinds": tuple(self.kinds), "signals": tuple(self.signals)}  # fmt: skip
         for name, value in made.items():

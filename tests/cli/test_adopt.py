@@ -92,7 +92,7 @@ def test_another_file_at_the_address_is_kept_aside(place, tmp_path, run):
     place.content = place.content[:-1] + bytes([place.content[-1] ^ 1])
     code, _, err = fetched(run, tmp_path)
     assert code == 2
-    assert "it is another file than was pinned: look at" in err
+    assert "check the rejected file, which differs from the pinned one:" in err
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["made.pt.rejected"]
 
 

@@ -75,7 +75,7 @@ class TestAClipInPlaceOfAPhotograph:
         gallery = ["--gallery", f"file:{tmp_path / 'people.db'}", "--anyway"]
         code, _, err = run("enrol", "Bob", clips[1], *gallery)
         assert code == 2
-        assert one_line(err, "one face in", "got 2 that may be meant")
+        assert one_line(err, "one face in", "got 2 plausible ones")
         code, out, err = run("enrol", "Bob", clips[1], *gallery, "--faces", "best")
         assert code == 0, err
         assert "Bob enrolled with 1 template" in out

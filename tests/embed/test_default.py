@@ -55,4 +55,4 @@ def test_the_command_takes_it_where_no_model_is_named(tmp_path: Path, monkeypatc
     assert f"threshold from {point.protocol}, with 95 % intervals" in told
     assert f"and {estimate(point.far)} of {point.far.n:,} impostor pairs" in told
     assert point.commonest_five > 1 / 3
-    assert told.index("in the mean over 1,680 people") < told.index("242,257 genuine pairs")  # per person first
+    assert told.index("on average over 1,680 people") < told.index("242,257 genuine pairs")  # per person first

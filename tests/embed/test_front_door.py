@@ -176,7 +176,7 @@ class TestGallery:
 
     def test_two_faces_that_may_be_meant(self, embedder, tmp_path):
         with embedder.open_gallery(tmp_path / "people.db") as people:
-            with pytest.raises(FaceError, match=r"got 3 that may be meant; choose one by --faces"):
+            with pytest.raises(FaceError, match=r"got 3 plausible ones; choose one by --faces"):
                 people.enrol("Ann", GROUP)
             (seen,) = people.enrol("Ann", GROUP, faces="largest")
             assert seen.found == 3

@@ -63,7 +63,7 @@ def test_refusals(images):
         operating_point(every, target_far=1e-6, **CERTIFICATE)
     with pytest.raises(ConfigError, match="--far"):
         operating_point(every, target_far=None, **CERTIFICATE)
-    with pytest.raises(DataError, match="two of one"):
+    with pytest.raises(DataError, match="one of them with two images"):
         comparisons.every_pair(embeddings, np.arange(90), 0.05)
 
 

@@ -66,7 +66,7 @@ def test_beyond_the_people_only_as_far_as_they_carry():
     found, subjects = people([2] * 60)
     most = int(0.2 * searches(1, 60) / FEWEST)  # 0.2 · 60 · 59 / 2 / 10
     assert most == 35
-    with pytest.raises(DataError, match="at most 59 enrolled at FPIR 0.2, as far as images of 60 people"):
+    with pytest.raises(DataError, match="at most 59 enrolled at FPIR 0.2, the most that 60 people can resolve"):
         table(found, subjects, 0.2, 100)
     point = table(found, subjects, 0.5, 80).points[0]
     assert point.extrapolated
@@ -107,7 +107,7 @@ def test_bad_input():
         with pytest.raises(ConfigError):
             table(found, subjects, fpir, *sizes)
     for few in ([4], [3, 3], [1, 1, 1]):
-        with pytest.raises(DataError, match="three people, two of one"):
+        with pytest.raises(DataError, match="three people, one of them"):
             table(*people(few), 0.5, 1)
 
 

@@ -126,7 +126,7 @@ def test_protocol_says_what_it_cannot_resolve():
     assert result.facts["people"] == 80
     with pytest.raises(DataError, match=r"at least 1/\d+"):
         all_pairs(Embeddings(vectors, ids), fars=(1e-7,))
-    with pytest.raises(DataError, match="somebody twice"):
+    with pytest.raises(DataError, match="one of them with two images"):
         all_pairs(Embeddings(vectors[:3], ["A/1", "B/1", "C/1"]))
 
 

@@ -133,7 +133,7 @@ def test_a_folder_holds_everything(full, tmp_path):
     assert page.count("data:image/jpeg;base64,/9hub3QgcmVhbGx5") == shown > 0
     assert "&lt;F&gt; × M" in page  # a hostile group's name
     assert "<F>" not in page
-    assert "sex & more: no group's FRR can be told from that of the rest" in text
+    assert "sex & more: no group's FRR differs significantly from that of the rest" in text
     assert "made by" in text.lower()
 
 
@@ -165,7 +165,7 @@ def test_results_without_accuracy_are_told():
     }
     open_set = Result("ijb", {"cmc@rank=1": share}, curves, {"partial": "Partial: 2 of 3 images"})
     assert summary({"mine": open_set}).startswith(
-        "Partial: 2 of 3 images. mine finds the right person of 96.00 % (95.00 to 97.00) of probes at rank 1"
+        "Partial: 2 of 3 images. mine finds the right person for 96.00 % (95.00 to 97.00) of probes at rank 1"
     )
     assert render_html({"mine": open_set}, title="t", command="c").count("<svg") == 2
 
@@ -258,7 +258,7 @@ def test_metrics_are_told_in_words():
     ]  # fmt: skip
     told = [summary({"mine": Result("x", {name: share})}) for name in found]
     assert not any("_" in each for each in told)
-    assert told[0].startswith("mine accepts 50.00 % (40.00 to 60.00) of a person's genuine comparisons, in the mean at")
+    assert told[0].startswith("mine accepts 50.00 % (40.00 to 60.00) of a person's genuine comparisons, on average at")
     assert told[1].startswith("mine reaches 50.00 % (40.00 to 60.00) in AUC.")
     assert [protocol_title(name) for name in ("lfw", "all_pairs", "ijb")] == ["LFW", "all pairs", "IJB"]
 

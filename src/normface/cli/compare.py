@@ -111,7 +111,9 @@ def _tables(
 ) -> Result:
     """The paired differences of two tables of scores."""
     if other is None:
-        raise ConfigError("tables of scores of all systems", f"{second}, which is none", "compare those alone")
+        raise ConfigError(
+            "tables of scores of all systems", f"{second}, which is not a table", "compare only tables with each other"
+        )
     (scores, people), (others, _) = score_set(one), score_set(other)
     conditions = {"first": first, "second": second, "list": first, "pairs_sha256": one.pairs_sha256}
     return compare_scores(scores, others, people=people, far=far, replicates=replicates, conditions=conditions)

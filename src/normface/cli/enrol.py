@@ -179,7 +179,7 @@ class _Answers:
         for row, question in settled.open.items():
             if self.asks:
                 raise ConfigError(
-                    f"photographs of {some.people[row]} alone", f"{question} ({labels[row]})",
+                    f"only photographs of {some.people[row]}", f"{question} ({labels[row]})",
                     "add --same-person if it is one person, or --twin if they are two people",
                 )  # fmt: skip
             err.print(f"left out: {labels[row]}: {question}", soft_wrap=True, markup=False)
@@ -235,9 +235,7 @@ def _from_crops(
             if len(kept):
                 answers.enrol(gallery, some.select(kept), [str(found.ids[row]) for row in kept])
     if wanted and not answers.templates and not answers.duplicates and not len(gallery):
-        raise DataError(
-            "crops that the model's certificate covers", "only others", "see what was left out, or add --anyway"
-        )
+        raise DataError("crops that the model's certificate covers", "none", "check the skipped crops, or add --anyway")
 
 
 def _later(bar: Callable[[int, int], object], start: int, total: int, done: int, _: int) -> None:

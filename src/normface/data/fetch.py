@@ -164,7 +164,7 @@ def _bring(name: str, file: File, folder: Path, source: Path | None, progress: P
             size = temporary.stat().st_size
             raise DataError(
                 f"{name} with SHA-256 {file.sha256}", f"{found} ({size:,} bytes)",
-                f"it is another file than was pinned: look at {set_aside(temporary, place)}",
+                f"check the rejected file, which differs from the pinned one: {set_aside(temporary, place)}",
             )  # fmt: skip
     return place
 

@@ -98,11 +98,13 @@ class RecordIO:
             pairs = np.array([line.split()[:2] for line in index.read_bytes().splitlines() if line.strip()], np.int64)
             starts: Ints = pairs.reshape(-1, 2)[np.argsort(pairs.reshape(-1, 2)[:, 0], kind="stable"), 1]
         except (OSError, ValueError, OverflowError) as error:
-            raise DataError(f"lines `number offset` in {index}", f"'{error}'", "remove it: it is made anew") from error
+            raise DataError(
+                f"lines `number offset` in {index}", f"'{error}'", "remove it, and it will be made again"
+            ) from error
         outside = len(starts) and (starts.min() < 0 or starts.max() > size - _FRAME.size)
         if outside or len(np.unique(starts)) < len(starts):
             got = "places outside of it, or one twice"
-            raise DataError(f"an index of {self.path} ({size:,} bytes)", got, "remove it: it is made anew")
+            raise DataError(f"an index of {self.path} ({size:,} bytes)", got, "remove it, and it will be made again")
         return starts
 
     def _scanned(self, size: int) -> Ints:

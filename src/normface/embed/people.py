@@ -196,7 +196,7 @@ def enrollable(
             raise no_face(name)
         if faces is None and likely[row] > 1:
             raise FaceError(
-                f"one face in {name}", f"{likely[row]} that may be meant",
+                f"one face in {name}", f"{likely[row]} plausible ones",
                 "choose one by --faces center, largest or best (in Python: faces=), or cut the photograph",
             )  # fmt: skip
     records = iter(embedder.see([portraits[0] for portraits in found]) if found else [])

@@ -22,7 +22,7 @@ class FaceRecord:
         face: in the photograph's pixels; None for an image that came aligned.
         found: how many faces the photograph has.
         assessment: what the certificate's conditions say of the photograph.
-        likely: how many of the faces found may be meant (`Portrait`).
+        likely: number of plausible ones among the faces found (`Portrait`).
     """
 
     crop: Image

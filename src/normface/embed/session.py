@@ -127,7 +127,7 @@ def _form(session: Any, spec: InputSpec, path: Path) -> _Form:
             f"a model with one input [N, {', '.join(map(str, first))}] or [N, {', '.join(map(str, last))}] of float32, "
             "float16 or uint8 as its InputSpec says, and an output [N, D]",
             f"{path} with {[(i.type, i.shape) for i in inputs[:3]]} and {[o.shape for o in outputs[:3]]}",
-            "correct the InputSpec, or export the model so",
+            "correct the InputSpec, or export such a model",
         )  # fmt: skip
     if inputs[0].type == "tensor(uint8)" and not plain:
         raise ModelError(

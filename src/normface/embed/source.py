@@ -174,7 +174,7 @@ def _reopened(
     """Open a source in another process, once; checks that the numbers of images mean the same there."""
     source = Source(path, _open(path), template, photographs, strict, detector, device)
     if source.digest != digest:
-        raise DataError(f"the same images at {path} everywhere", "others", "copy them, and leave them as they are")
+        raise DataError(f"the same images at {path} on every machine", "other images", "copy the same files")
     return source
 
 

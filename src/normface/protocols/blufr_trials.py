@@ -94,9 +94,9 @@ def read_blufr(path: str | Path) -> Config:
             if not rows.size or rows.min() < 0 or rows.max() >= len(ids):
                 raise DataError(f"rows 1 to {len(ids)} in {path}", "others, or none", "take blufr_lfw_config.mat")
         if len(np.unique(subjects[trial.gallery])) < len(trial.gallery):
-            raise DataError(f"one gallery image a person in {path}", "two", "take blufr_lfw_config.mat")
+            raise DataError(f"one gallery image per person in {path}", "two", "take blufr_lfw_config.mat")
     if len(subjects) != len(ids) or not trials:
-        raise DataError(f"a label for each of {len(ids)} images in {path}", f"{len(subjects)}", "take the original")
+        raise DataError(f"a label for each of {len(ids)} images in {path}", f"{len(subjects)}", "use the original")
     named = people(ids.tolist())[1]
     if len({len(np.unique(each)) for each in (named, subjects, named * (subjects.max() + 1) + subjects)}) > 1:
         raise DataError(f"labels in {path} that agree with the images' names", "others", "take blufr_lfw_config.mat")
@@ -210,5 +210,5 @@ def _search(vectors: Floats, subjects: Ints, trial: Trial) -> Search:
     people, enrolled = subjects[trial.probes], subjects[trial.gallery]
     found = Search.of(vectors[trial.probes], people, vectors[trial.gallery], enrolled)
     if not (len(found.rank) and len(found.best)):
-        raise DataError("probes of people inside and outside the gallery", "one kind alone", "take the original")
+        raise DataError("probes of people inside and outside the gallery", "only one kind", "use the original")
     return found

@@ -63,7 +63,7 @@ def _pooled(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -
     for each, n in zip(counts, (genuine, impostor), strict=True):
         each[:] = np.bincount(place, np.asarray(n, np.float64))
     if not counts.sum(1).all():
-        raise DataError("genuine and impostor comparisons", "one kind alone", "give pairs of both kinds")
+        raise DataError("genuine and impostor comparisons", "only one kind", "give pairs of both kinds")
     kept = counts[0] + counts[1] > 0
     return ranked[kept], counts[0][kept], counts[1][kept]
 

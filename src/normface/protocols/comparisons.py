@@ -161,7 +161,7 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     first = np.searchsorted(whose, whose)  # of each image's person; impostors come before
     impostors = int(first.sum())
     if not impostors or impostors == len(whose) * (len(whose) - 1) // 2:
-        raise DataError("images of at least two people, two of one", "others", "give more images")
+        raise DataError("at least two people, one of them with two images", "others", "give more images")
     counts = np.zeros(_BINS, np.int64)
     for start, tile in triangle(vectors):
         tile[~_impostor(tile, start, first)] = -np.inf

@@ -37,7 +37,7 @@ def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.s
         if row["same"].lower() not in TRUTH:
             raise DataError("1 or 0 under `same`", f"{row['same']!r} in line {number} of {path}", "correct it")
     if not rows:
-        raise DataError("at least one pair", f"none in {path}", "list some")
+        raise DataError("at least one pair", f"none in {path}", "add some to the list")
     columns = {name: np.array([row[name] for _, row in rows]) for name in head}
     left, right = columns.pop("a"), columns.pop("b")
     same = np.array([TRUTH[each.lower()] for each in columns.pop("same").tolist()])

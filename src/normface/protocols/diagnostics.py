@@ -72,7 +72,7 @@ def certified(
         "images": len(comparisons.ids), "people": len(np.unique(comparisons.subjects)),
         "model_sha256": point.model_sha256, "data_sha256": point.data_sha256,
         "confident": point.confident, "commonest_five": point.commonest_five,
-        "notes": ["The threshold was chosen on the comparisons it is judged by: its rates are slightly flattering."],
+        "notes": ["The threshold was chosen on the same comparisons, so its rates are slightly optimistic."],
         **(conditions or {}), "operating_point": json.loads(point.to_json()),
     }  # fmt: skip
     found = {

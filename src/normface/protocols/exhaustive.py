@@ -66,7 +66,7 @@ def all_pairs(
     sizes = np.bincount(subjects).astype(np.int64)
     impostors = (len(vectors) ** 2 - int((sizes**2).sum())) // 2
     if not impostors or len(names) == len(vectors):
-        raise DataError("several people, and somebody twice", f"{len(names):,} of {len(vectors):,} images",
+        raise DataError("several people, one of them with two images", f"{len(names):,} of {len(vectors):,} images",
                         "name images Name/image")  # fmt: skip
     able, notes = metrics.resolvable(fars, impostors)
     if not able and fars == EXHAUSTIVE_FARS:  # a small set resolves only a higher rate
@@ -119,11 +119,11 @@ def distractors(
     rows = cosine.exact(vectors)
     probe, other = np.flatnonzero(role == "probe"), np.flatnonzero(role == "distractor")
     if not len(other):
-        raise DataError("distractors", f"none in {list_file}", "list some")
+        raise DataError("distractors", f"none in {list_file}", "add some to the list")
     mates = np.flatnonzero(role != "distractor")
     pairs = np.argwhere((subject[probe][:, None] == subject[mates]) & (probe[:, None] != mates))
     if not len(pairs):
-        raise DataError("probes with a second image of their person", f"none in {list_file}", "list some")
+        raise DataError("probes with a second image of their person", f"none in {list_file}", "add some to the list")
     searched, enrolled = probe[pairs[:, 0]], mates[pairs[:, 1]]
     own = cosine.paired(rows[searched], rows[enrolled])
     sizes = [10**power for power in range(1, 10) if 10**power < len(other)] + [len(other)]

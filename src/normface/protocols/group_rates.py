@@ -109,7 +109,7 @@ def read_groups(path: str | Path, ids: Names) -> dict[str, Names]:
         known[row["id"]] = row
     if not known.keys() & set(ids.tolist()):
         raise DataError(
-            f"groups of the {len(ids)} images compared", f"of none of them in {path}", f"use ids as {ids[0]}"
+            f"groups of the {len(ids)} images compared", f"groups of other images in {path}", f"use ids as {ids[0]}"
         )
     columns = [name for name in head if name != "id"]
     return {name: np.array([known[id][name] if id in known else "" for id in ids.tolist()]) for name in columns}

@@ -48,7 +48,7 @@ def read_media(*paths: str | Path) -> Media:
 def _media(path: str | Path) -> tuple[Ids, Ints, Ints, Ints]:
     text, _ = read_text(path, WANTED)
     if not text.strip():
-        raise DataError(WANTED, f"nothing in {path}", "take the published list")
+        raise DataError(WANTED, f"nothing in {path}", "use the published list")
     try:
         if text[:200].upper().startswith("TEMPLATE_ID"):
             rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
@@ -58,7 +58,7 @@ def _media(path: str | Path) -> tuple[Ids, Ints, Ints, Ints]:
         return cells[:, 0], cells[:, 1].astype(np.int64), cells[:, 2].astype(np.int64), np.full(len(cells), -1)
     except (KeyError, TypeError, ValueError) as error:
         want = f"lines `image template medium`, or CSV with {', '.join(_COLUMNS)}"
-        raise DataError(f"{want} in {path}", "other lines", "take the published list") from error
+        raise DataError(f"{want} in {path}", "other lines", "use the published list") from error
 
 
 def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
@@ -87,16 +87,18 @@ def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
     known = dict(zip(media.template.tolist(), media.subject.tolist(), strict=True))
     if (strange := np.setdiff1d(numbers[:, :2], media.template)).size:
         raise DataError("templates of the media list", f"{strange.size} others (first: {strange[0]}) in {path}",
-                        "take lists of one set")  # fmt: skip
+                        "use lists of one set")  # fmt: skip
     named = min(known.values()) >= 0
     if not named and width == 2:
-        raise DataError(f"a label for each pair in {path}", "none, nor subjects of the media", "take the official CSV")
+        raise DataError(f"a label for each pair in {path}", "none, nor subjects of the media", "use the official CSV")
     subjects = np.array([known[each] for each in np.unique(numbers[:, :2]).tolist()])
     a, b = (np.searchsorted(np.unique(numbers[:, :2]), each) for each in (left, right))
     same = numbers[:, 2] == 1 if width == 3 else subjects[a] == subjects[b]
     if named and ((subjects[a] == subjects[b]) != same).any():
         row = int(np.flatnonzero((subjects[a] == subjects[b]) != same)[0])
-        raise DataError("labels that agree with the subjects", f"others in line {row + 1} of {path}", "take one set")
+        raise DataError(
+            "labels that agree with the subjects", f"others in line {row + 1} of {path}", "use files of one set"
+        )
     return left, right, same
 
 
@@ -218,13 +220,13 @@ def ijb_identification(
         DataError: other files, ids without vectors, a gallery with a subject twice, no probe with a mate.
     """
     if not gallery_files:
-        raise DataError("at least one gallery file", "none", "name the galleries")
+        raise DataError("at least one gallery file", "none", "add the gallery files")
     media = read_media(media_file)
     lists = [_subjects(path) for path in (probe_file, *gallery_files)]
     for path, (template, _) in zip((probe_file, *gallery_files), lists, strict=True):
         if (strange := np.setdiff1d(template, media.template)).size:
             raise DataError("templates of the media list", f"{strange.size} others (first: {strange[0]}) in {path}",
-                            "take lists of one set")  # fmt: skip
+                            "use lists of one set")  # fmt: skip
     wanted = np.isin(media.template, np.concatenate([template for template, _ in lists]))
     media = Media(media.ids[wanted], media.template[wanted], media.medium[wanted], media.subject[wanted])
     total = len(np.unique(media.template))
@@ -237,9 +239,9 @@ def ijb_identification(
     searches = []
     for path, (rows, enrolled) in zip(gallery_files, galleries, strict=True):
         if len(np.unique(enrolled)) < len(enrolled):
-            raise DataError(f"one template a subject in {path}", "two", "take the published list")
+            raise DataError(f"one template per subject in {path}", "two", "use the published list")
         if not np.isin(who, enrolled).any():
-            raise DataError(f"probes of subjects in {path}", "none", "take lists of one set")
+            raise DataError(f"probes of subjects in {path}", "none", "use lists of one set")
         searches.append(Search.of(vectors[probes], who, vectors[rows], enrolled))
     found, notes = estimates(searches, len(people))
     facts |= {
@@ -286,9 +288,9 @@ def _subjects(path: str | Path) -> tuple[Ints, Ints]:
         both = np.unique(np.array([[cell.strip('" ') for cell in each] for each in cells]).astype(np.int64), axis=0)
         template, subject = both.T
     except (IndexError, ValueError) as error:
-        raise DataError(f"lines `template,subject…` in {path}", "other lines", "take the published list") from error
+        raise DataError(f"lines `template,subject…` in {path}", "other lines", "use the published list") from error
     if len(np.unique(template)) < len(template):
-        raise DataError(f"one subject a template in {path}", "several", "take the published list")
+        raise DataError(f"one subject per template in {path}", "several", "use the published list")
     return template, subject
 
 

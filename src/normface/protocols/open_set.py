@@ -231,7 +231,7 @@ def read_roles(path: str | Path) -> tuple[Ids, Ids, Ids, str]:
                 "correct it",
             )  # fmt: skip
     if not rows:
-        raise DataError("at least one image", f"none in {path}", "list some")
+        raise DataError("at least one image", f"none in {path}", "add some to the list")
     ids, role = np.array([row["id"] for _, row in rows]), np.array([row["role"] for _, row in rows])
     person = np.array([row["person"] or f"\0{number}" for number, row in rows])
     unique, times = np.unique(ids, return_counts=True)

@@ -238,7 +238,7 @@ def _gathered(
         if progress:
             progress(block.done, block.total)
     if not rows:
-        raise DataError("at least one comparison", f"none in {path}", "list some")
+        raise DataError("at least one comparison", f"none in {path}", "add some to the list")
     if genuine in (0, rows):
         raise DataError(
             "genuine and impostor comparisons", f"only {'genuine' if genuine else 'impostor'} ones in {path}",

@@ -67,7 +67,7 @@ def search_table(
     images = np.bincount(subjects)
     if len(images) < 3 or images.max() < 2:
         raise DataError(
-            "images of at least three people, two of one", f"{len(subjects)} images of {len(images)} people",
+            "at least three people, one of them with two images", f"{len(subjects)} images of {len(images)} people",
             "give more images (people are the folders of Name/image)",
         )  # fmt: skip
     for size in sizes:
@@ -87,7 +87,7 @@ def searched(point: OperatingPoint, conditions: Mapping[str, Any] | None = None)
     found = {
         f"{name}@enrolled={each.enrolled}": getattr(each, name) for name in ("fpir", "fnir") for each in table.points
     }
-    notes = ["The thresholds were chosen on the searches they are judged by: their rates are slightly flattering."]
+    notes = ["The thresholds were chosen on the same searches, so their rates are slightly optimistic."]
     if beyond := [f"{each.enrolled:,}" for each in table.points if each.extrapolated]:
         notes.append(
             f"Extrapolated, for more enrolled than the {table.people:,} people measured: {', '.join(beyond)}. There "
@@ -123,7 +123,7 @@ def _resolve(fpir: float, size: int, people: int) -> None:
             f"{fpir:g}", "ask for a higher rate, or give images of more people",
         )  # fmt: skip
     raise DataError(
-        f"at most {most:,} enrolled at FPIR {fpir:g}, as far as images of {people:,} people carry", f"{size:,}",
+        f"at most {most:,} enrolled at FPIR {fpir:g}, the most that {people:,} people can resolve", f"{size:,}",
         "leave that size out, ask for a higher rate, or give images of more people",
     )  # fmt: skip
 
@@ -185,7 +185,7 @@ class OpenSetTrials:
         if confident and known.high * beyond > fpir:
             raise DataError(
                 f"an FPIR of at least {known.high * beyond:.2g} at {size:,} enrolled, the lowest that {self.people:,} "
-                "people can promise", f"{fpir:g}", "ask for a higher rate, or drop --confident",
+                "people can guarantee", f"{fpir:g}", "ask for a higher rate, or drop --confident",
             )  # fmt: skip
         threshold = float(np.nextafter(self.score[hits], np.inf, dtype=self.score.dtype))
         return SearchPoint(

@@ -36,9 +36,9 @@ def operating_point(
     refuse_equal(comparisons.scores)
     if target_far is None:
         if isinstance(comparisons, Comparisons) and comparisons.below is not None:
-            raise ConfigError("a false accept rate for every pair of images", "none", "give one: --far 0.001")
+            raise ConfigError("--far for all pairs of images", "none", "give one: --far 0.001")
         if confident:
-            raise ConfigError("a false accept rate to be confident of", "none", "give one: --far 0.01")
+            raise ConfigError("--far with --confident", "none", "give one: --far 0.01")
         threshold = accuracy_threshold(comparisons.scores, comparisons.same)
     else:
         threshold = (_confident if confident else threshold_at)(comparisons, target_far)
@@ -103,7 +103,7 @@ def _confident(comparisons: Comparisons | ScoreSet, far: float) -> float:
     if low < 0:
         raise DataError(
             f"a false accept rate of at least {upper(0):.2g}, the lowest that {curve.n_impostor:,} impostor "
-            "comparisons can promise with 97.5 % confidence",
+            "comparisons can guarantee with 97.5 % confidence",
             f"{far:g}", "ask for a higher rate, add impostors, or drop --confident",
         )  # fmt: skip
     return _threshold(comparisons, curve, at_count(curve, low))

@@ -67,7 +67,7 @@ def folded(
     Raises DataError for fewer than 2 folds, folds of unequal size, and a fold with only one kind of pair.
     """
     if (folds := int(pairs.fold.max()) + 1) < 2:
-        raise DataError("at least 2 folds", "1", "no fold may choose its own threshold: use View 2, or drop the folds")
+        raise DataError("at least 2 folds", "1", "use a list with folds, such as View 2, or drop the folds")
     sizes = np.array([np.bincount(pairs.fold[kind], minlength=folds) for kind in (pairs.same, ~pairs.same)])
     if not sizes.all():
         lacking = int(np.flatnonzero((sizes == 0).any(0))[0])
@@ -76,7 +76,7 @@ def folded(
             f"{sizes[0, lacking]} and {sizes[1, lacking]} in fold {lacking}", "correct the list",
         )  # fmt: skip
     if equal and np.ptp(sizes.sum(0)):
-        raise DataError("folds of one size", ", ".join(map(str, sizes.sum(0))) + " pairs", "even them out")
+        raise DataError("folds of one size", ", ".join(map(str, sizes.sum(0))) + " pairs", "use folds of equal size")
     if pca is not None and not 0 < pca <= 1:
         raise DataError("a share of variance for --pca above 0, at most 1", str(pca), "correct it")
     order = np.argsort(pooled.scores)  # sorted once: sorting again is fast

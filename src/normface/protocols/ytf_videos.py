@@ -100,7 +100,7 @@ def ytf(
         facts = partly(told, int((known[0] & known[1]).sum()), len(named.same), "pairs")
         named = named.select(known[0] & known[1])
     if (folds := int(named.fold.max()) + 1) < 2:
-        raise DataError("at least 2 folds", f"1 in {splits_file}", "no fold may choose its own threshold")
+        raise DataError("at least 2 folds", f"1 in {splits_file}", "use a list with several folds")
     left, right = (np.searchsorted(videos, side) for side in (named.left, named.right))
     means = np.array([embeddings.vectors[each].mean(0, dtype=np.float64) for each in frames])
     accuracies, pooled = np.empty((2, folds)), np.empty(len(left))

@@ -1,4 +1,4 @@
-"""What a Result says in words and in cells of tables."""
+"""The words and table cells for a Result."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..types import PER_PERSON, RULE_OF_30, WITHOUT, Calibration, Estimate, Matc
 Rows = list[list[str]]
 
 ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "fta", "fte", "tar", "tpir", "vr")
-FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are told first
+FEW_HOLD = 1 / 3  # share of the genuine comparisons from which rates per person come first
 METRICS = {"d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "rank1": "rank 1"}
-PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
+PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are not shares
 PROTOCOL_TITLES = {
     "all_pairs": "all pairs", "pairs_csv": "listed pairs", "scores": "its scores", "identification": "identification",
     "distractors": "distractors", "lfw_view1": "LFW View 1", "lfw_bin": "LFW (lfw.bin)", "bin": "listed pairs (.bin)",
 }  # fmt: skip
-DISCARD = "discard_"  # begins the names of curves of `protocols.with_discard`, and a quality ends them
-DISCARDED = (0, 0.05, 0.1, 0.2, 0.5)  # shares of images told of such a curve
+DISCARD = "discard_"  # prefix of the curves of `protocols.with_discard`; the quality follows
+DISCARDED = (0, 0.05, 0.1, 0.2, 0.5)  # shares of images in the table of such a curve
 CROSS = " × "  # between the names of two groups
-CROSSED = 3  # groups of a column of which every cross is a row; of more only the extremes are told
+CROSSED = 3  # groups in a column up to which every cross is a row; with more, only the extremes are shown
 FACTS = {
     **METRICS, "pca": "PCA (share of variance)",
-    "target_far": "FAR asked for", "discard_threshold": "threshold of error versus discard",
-    "commonest_five": "the five commonest people's share of genuine comparisons",
+    "target_far": "requested FAR", "discard_threshold": "threshold of error versus discard",
+    "commonest_five": "share of genuine comparisons of the five most frequent people",
     "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
 }  # fmt: skip
 SHOWN = (
@@ -37,12 +37,12 @@ SHOWN = (
 
 
 def summary(results: Mapping[str, Result]) -> str:
-    """What was found, in sentences: first what is missing, then each system, then how it was judged."""
+    """Describe the results in sentences: missing data first, then each system, then the method."""
     first = next(iter(results.values()))
     partial = [f"{result.facts['partial']}." for result in results.values() if "partial" in result.facts]
     partial += [_failed(result.facts["failures"]) for result in results.values() if "failures" in result.facts]
     found = "; ".join(f"{name} {_found(result)}" for name, result in results.items())
-    brackets = ["Brackets hold 95 % intervals."] if " to " in found else []
+    brackets = ["Brackets show 95 % intervals."] if " to " in found else []
     return " ".join([*dict.fromkeys(partial), f"{found}.", *brackets, *_how(first, len(results) == 1)])
 
 
@@ -59,7 +59,7 @@ def _found(result: Result) -> str:
 
 
 def _failed(failures: Mapping[str, Any]) -> str:
-    """How many photographs gave no template, why, and what became of them."""
+    """Number of photographs without a template, the reasons, and how they count."""
     why = ", ".join(f"{count:,} {reason}" for reason, count in failures["reasons"].items())
     become = "counted as false non-matches" if failures["counted"] else "left out of the rates"
     told = f"{failures['failed']:,} of {counted(failures['photographs'], 'photograph')} gave no template"
@@ -68,7 +68,7 @@ def _failed(failures: Mapping[str, Any]) -> str:
 
 def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str:
     held = "whole interval at most" if facts.get("confident") else "at most"
-    ask = f" (asked for: {held} {short_percent(facts['target_far'])})" if facts.get("target_far") else ""
+    ask = f" (requested: {held} {short_percent(facts['target_far'])})" if facts.get("target_far") else ""
     far, tar = (
         f"{estimate(metrics[name])} of {metrics[name].n:,} {what}"
         for name, what in (("far", f"impostor comparisons{ask}"), ("tar", "genuine ones"))
@@ -83,22 +83,22 @@ def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str
 
 
 def measure(comparisons: str) -> str:
-    """What comparisons were measured in, by the protocol that made them: cosines, or another system's scores."""
+    """The unit of comparisons, by the protocol that made them: cosines, or another system's scores."""
     return "score" if comparisons.startswith("scores") else "cosine"
 
 
 def uneven(facts: Mapping[str, Any]) -> bool:
-    """Whether few people hold so many of the genuine comparisons that rates per person are told first."""
+    """Whether few people make so many of the genuine comparisons that rates per person come first."""
     return (facts.get("commonest_five") or 0) > FEW_HOLD
 
 
 def _leading(result: Result) -> list[tuple[str, Estimate]]:
-    """A result's metrics, those per person first where few people hold many of the comparisons."""
+    """Metrics of a result, those per person first if few people make many of the comparisons."""
     return sorted(result.metrics.items(), key=lambda item: uneven(result.facts) and PER_PERSON not in item[0])
 
 
 def label(name: str) -> str:
-    """A metric's name for people: tar@far=0.001 is TAR at FAR 0.1 %."""
+    """Readable name of a metric: tar@far=0.001 is TAR at FAR 0.1 %."""
     kind, _, condition = name.partition("@")
     kind, without, _ = kind.partition(WITHOUT)
     kind, each, _ = kind.partition(PER_PERSON)
@@ -113,17 +113,17 @@ def protocol_title(name: str) -> str:
 
 
 def _sentence(name: str, found: Estimate) -> str:
-    """What a system does, by one of its metrics."""
+    """Describe a system by one of its metrics."""
     kind, _, condition = name.partition("@")
     kind, without, _ = kind.partition(WITHOUT)
     what = {
         "vr": "accepts {} of genuine pairs", "tar": "accepts {} of genuine comparisons",
         "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
-        "vr_per_person": "accepts {} of a person's genuine pairs, in the mean",
-        "tar_per_person": "accepts {} of a person's genuine comparisons, in the mean",
-        "fpir": "accepts anybody in {} of searches for a stranger", "fnir": "misses the person in {} of searches",
-        "cmc": "finds the right person of {} of probes", "eer": "has an equal error rate of {}",
-        "fta": "gives no template from {} of photographs", "fte": "cannot enrol {} of people",
+        "vr_per_person": "accepts {} of a person's genuine pairs, on average",
+        "tar_per_person": "accepts {} of a person's genuine comparisons, on average",
+        "fpir": "accepts somebody in {} of searches for a stranger", "fnir": "misses the person in {} of searches",
+        "cmc": "finds the right person for {} of probes", "eer": "has an equal error rate of {}",
+        "fta": "gives no template for {} of photographs", "fte": "cannot enrol {} of people",
     }.get(kind, f"reaches {{}} in {label(kind)}")  # fmt: skip
     at = f" at {_at(condition)}" if condition else ""
     return what.format(show(name, found)) + at + (" (without failures)" if without else "")
@@ -155,17 +155,17 @@ def _how(result: Result, alone: bool) -> Iterable[str]:
     elif "trials" in facts:
         yield f"Means over {facts['trials']} trials."
     if (share := facts.get("commonest_five")) and alone:
-        first = "; rates per person count everybody once, and come first here" if uneven(facts) else ""
-        yield f"The five commonest people are in {short_percent(share)} of the genuine comparisons{first}."
+        first = "; so rates per person, which count everybody once, come first" if uneven(facts) else ""
+        yield f"The five most frequent people make {short_percent(share)} of the genuine comparisons{first}."
     if "cllr" in facts and alone:
         yield (
-            f"As evidence its scores cost {facts['cllr']:.3f} bits a comparison (Cllr; 0 is perfect, 1 knows nothing), "
-            f"{facts['min_cllr']:.3f} at the least."
+            f"As evidence its scores cost {facts['cllr']:.3f} bits per comparison (Cllr: 0 is perfect, 1 is no "
+            f"information); the minimum is {facts['min_cllr']:.3f}."
         )
 
 
 def llr(point: OperatingPoint | None, match: Match) -> float | None:
-    """The log of the likelihood ratio of a match; None where it was not measured, or on other photographs."""
+    """Log-likelihood ratio of a match; None if it was not measured, or was measured on other photographs."""
     if point is None or point.calibration is None or match.outside:
         return None
     return point.calibration.llr(match.score)
@@ -184,8 +184,9 @@ def evidence(calibration: Calibration, score: float) -> str:
 
 
 def certified_rates(point: OperatingPoint) -> list[str]:
-    """What a threshold accepts, a line for all comparisons and one for the mean over people; the latter first where few
-    people hold many of the genuine comparisons.
+    """Lines with the rates that a threshold accepts, over all comparisons and as a mean over people.
+
+    The latter comes first if few people make many of the genuine comparisons.
     """
     lines = [
         f"accepts {estimate(point.tar)} of {point.tar.n:,} genuine pairs and {estimate(point.far)} of "
@@ -193,14 +194,14 @@ def certified_rates(point: OperatingPoint) -> list[str]:
     ]
     if point.tar_per_person and point.far_per_person:
         lines.append(
-            f"accepts {estimate(point.tar_per_person)} of a person's genuine pairs, in the mean over "
+            f"accepts {estimate(point.tar_per_person)} of a person's genuine pairs, on average over "
             f"{point.tar_per_person.n:,} people, and {estimate(point.far_per_person)} of their impostor pairs"
         )
     return lines[::-1] if (point.commonest_five or 0) > FEW_HOLD else lines
 
 
 def metrics(results: Mapping[str, Result]) -> Rows:
-    """A row for each metric: value and interval of each system, and the comparisons behind them."""
+    """A row for each metric: value and interval of each system, and the number of comparisons."""
     rows = [["", *(f"{name} (95 % interval)" for name in results), "comparisons, or people"]]
     for metric in dict.fromkeys(name for result in results.values() for name, _ in _leading(result)):
         found = [result.metrics.get(metric) for result in results.values()]
@@ -210,7 +211,7 @@ def metrics(results: Mapping[str, Result]) -> Rows:
 
 
 def folds(results: Mapping[str, Result]) -> Rows:
-    """Accuracy and threshold of each fold of each system; only a head where no system has folds."""
+    """Accuracy and threshold of each fold of each system; only a header if no system has folds."""
     head, columns = ["fold"], []
     for name, result in results.items():
         if "fold_accuracy" in result.facts:
@@ -221,7 +222,7 @@ def folds(results: Mapping[str, Result]) -> Rows:
 
 
 def trials(results: Mapping[str, Result]) -> Rows:
-    """Each metric in each trial of each system, as BLUFR has them; only a head where no system has trials."""
+    """Each metric in each trial of each system, for BLUFR; only a header if no system has trials."""
     head, columns = ["trial"], []
     for name, result in results.items():
         for metric, values in result.facts.get("by_trial", {}).items():
@@ -231,10 +232,9 @@ def trials(results: Mapping[str, Result]) -> Rows:
 
 
 def slices(found: Mapping[str, Any]) -> Rows:
-    """Error rates by group, the whole first, with what is too small to say.
+    """Error rates by group, the total first, with a warning if a sample is too small.
 
-    Comparisons of one group with another are rows of their own where a column has CROSSED groups or fewer; of more,
-    see `crosses`.
+    Comparisons between two groups have their own rows if a column has at most CROSSED groups; otherwise see `crosses`.
     """
     many = _many_groups(found)
     per_person = any("frr_per_person" in row for row in found["rows"])  # not in older results
@@ -253,7 +253,7 @@ def slices(found: Mapping[str, Any]) -> Rows:
 
 
 def crosses(found: Mapping[str, Any]) -> list[str]:
-    """What `slices` leaves out: of each column with many groups the lowest and the highest FAR across groups."""
+    """Sentences for columns with many groups: the lowest and the highest FAR between groups."""
     told = []
     for column, groups in _many_groups(found).items():
         rows = [row for row in found["rows"] if row["column"] == column and CROSS in row["group"] and row["far"]]
@@ -266,13 +266,13 @@ def crosses(found: Mapping[str, Any]) -> list[str]:
 
 
 def _many_groups(found: Mapping[str, Any]) -> dict[str, int]:
-    """The columns with more than CROSSED groups, and how many they have."""
+    """Columns with more than CROSSED groups, and their number of groups."""
     own = Counter(row["column"] for row in found["rows"] if CROSS not in row["group"])
     return {column: count for column, count in own.items() if count > CROSSED}
 
 
 def ratios(found: Mapping[str, Any]) -> list[str]:
-    """Each group against the rest, a sentence for every column and rate."""
+    """A sentence for every column and rate, comparing each group with the rest."""
     told = []
     for column, rate in dict.fromkeys((each["column"], each["rate"]) for each in found["ratios"]):
         rows = [each for each in found["ratios"] if (each["column"], each["rate"]) == (column, rate)]
@@ -282,11 +282,11 @@ def ratios(found: Mapping[str, Any]) -> list[str]:
             for each in rows if each["differs"]
         )  # fmt: skip
         few = [each["group"] for each in rows if not each["ratio"] and each["group"]]
-        ending = f" (too few errors to say: {', '.join(few)})" if few else ""
+        ending = f" (too few errors for: {', '.join(few)})" if few else ""
         if apart:
-            told.append(f"{column}: {rate.upper()} of a group over that of the rest: {apart}{ending}.")
+            told.append(f"{column}: {rate.upper()} of a group divided by that of the rest: {apart}{ending}.")
         elif len(few) < len(rows) and rows[0]["group"]:
-            told.append(f"{column}: no group's {rate.upper()} can be told from that of the rest{ending}.")
+            told.append(f"{column}: no group's {rate.upper()} differs significantly from that of the rest{ending}.")
         else:
             told.append(f"{column}: {rate.upper()}s cannot be compared ({rows[0]['note']}).")
     unknown = [f"{count:,} images have no {column}" for column, count in found["unknown"].items() if count]
@@ -294,7 +294,7 @@ def ratios(found: Mapping[str, Any]) -> list[str]:
 
 
 def discards(results: Mapping[str, Result]) -> Rows:
-    """Error rates with the worst images left out, a row for each quality of each system; only a head without any."""
+    """Error rates without the worst images: a row for each quality of each system; only a header if there are none."""
     rows = [["images left out by", *(f"the worst {short_percent(share)}" if share else "none" for share in DISCARDED)]]
     for name, result in results.items():
         ends = (PER_PERSON, " per person") if uneven(result.facts) else ("", "")
@@ -315,13 +315,13 @@ def discards(results: Mapping[str, Result]) -> Rows:
 
 
 def conditions(results: Mapping[str, Result]) -> Rows:
-    """The facts that are shown nowhere else, a row each."""
+    """Rows of the facts that are not shown elsewhere."""
     keys = dict.fromkeys(key for result in results.values() for key in result.facts if key not in SHOWN)
     return [[_fact(key), *(_cell(result.facts.get(key)) for result in results.values())] for key in keys]
 
 
 def _fact(key: str) -> str:
-    """A fact's name for people: pairs_sha256 is `SHA-256 of pairs`, and far=0.001 is `at FAR 0.1 %`."""
+    """Readable name of a fact: pairs_sha256 is `SHA-256 of pairs`, and far=0.001 is `at FAR 0.1 %`."""
     if key in FACTS:
         return FACTS[key]
     if key.endswith("_sha256"):
@@ -332,7 +332,7 @@ def _fact(key: str) -> str:
 
 
 def notes(results: Mapping[str, Result]) -> list[str]:
-    """Remarks of all results, each once; of BLUFR mean − std, which others report."""
+    """Notes of all results, without repetitions; for BLUFR also mean − std, which other papers report."""
     told = [note for result in results.values() for note in result.facts.get("notes", ())]
     for name, result in results.items():
         if each := result.facts.get("mean_minus_std"):
@@ -346,17 +346,17 @@ def notes(results: Mapping[str, Result]) -> list[str]:
     for shares in dict.fromkeys(few.values()):
         of = [name for name, found in few.items() if found == shares]
         whose = f" of {', '.join(of)}" if len(of) < len(results) else ""
-        told.append(f"Fewer than {RULE_OF_30} errors{whose}, so poorly known (Rule of 30, ISO/IEC 19795-1): {shares}")
+        told.append(f"Fewer than {RULE_OF_30} errors{whose}, so uncertain (Rule of 30, ISO/IEC 19795-1): {shares}")
     return list(dict.fromkeys(told))
 
 
 def show(name: str, found: Estimate | None) -> str:
-    """A metric with its interval, as a percentage where it is a share."""
+    """Format a metric with its interval, as a percentage if it is a share."""
     return estimate(found, lambda value: f"{value:.4g}") if name in PLAIN else estimate(found)
 
 
 def estimate(found: Estimate | None, number: Callable[[float], str] | None = None) -> str:
-    """Value and interval; percentages have as many digits as their size needs."""
+    """Format value and interval; the number of digits of percentages depends on their size."""
     if found is None:
         return "–"
     if number:
@@ -374,13 +374,13 @@ def short_percent(share: float) -> str:
 
 
 def _digits(value: float, high: float) -> int:
-    """Two, or more where a rate would be read as nought: 0.0012 % has four."""
+    """Two digits, or more if a rate would be rounded to zero: 0.0012 % has four."""
     size = 100 * (value or high)
     return max(2, 1 - math.floor(math.log10(size))) if size > 0 else 2
 
 
 def _span(values: Sequence[float]) -> str:
-    """The least and the greatest of many numbers, or the one that they all are."""
+    """The range of many numbers, or their common value."""
     low, high = min(values), max(values)
     return _cell(low) if low == high else f"{_cell(low)} to {_cell(high)}"
 

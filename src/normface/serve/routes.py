@@ -368,7 +368,7 @@ def _refuse_several(found: Sequence[FaceRecord], photographs: Sequence[tuple[str
     for seen, (name, _) in zip(found, photographs, strict=True):
         if seen.likely > 1:
             raise FaceError(
-                f"one face in {name}", f"{seen.likely} that may be meant",
+                f"one face in {name}", f"{seen.likely} plausible ones",
                 "send faces=center, largest or best, or cut the photograph",
             )  # fmt: skip
 
