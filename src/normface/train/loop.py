@@ -36,7 +36,7 @@ from ..ops.reference import widened
 from . import memory
 from .augment import augment, prepare
 from .config import ModelConfig, OptimConfig, TrainConfig, parse_config
-from .distill import Teacher, mixed, teacher_of
+from .distill import Distillation, distillation_of, mixed
 from .doctor import ENOUGH, Run, in_training
 from .loader import UNKNOWN, Batches, Mixed
 from .logs import Logs
@@ -112,7 +112,9 @@ def train(
     reader, apart = hold_out(reader, config)
     state = State(config, len(reader.identities))
     images = mixed(config, reader, unlabelled)
-    teacher = teacher_of(config, state.model, run, images.ids.tolist())
+    teacher = distillation_of(config, state.model, run, images.ids.tolist(), state.device)
+    if teacher:
+        state.add("distill", teacher.matching)
     batches = Batches(images, teacher.view_spec if teacher else state.model.spec, config.data,
                       batch=config.optim.batch, seed=config.seed, part=(dist.rank(), dist.world()),
                       views=config.distill.views)  # fmt: skip
@@ -182,7 +184,7 @@ def train(
 
 
 def learn(
-    state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view: int, progress: float = 0.0
+    state: State, batch: tuple[Tensor, ...], teacher: Distillation | None, view: int, progress: float = 0.0
 ) -> tuple[float, Tensor]:
     """Compute the gradients of a batch at a fraction of the run. Returns its loss and its features [b, D]."""
     state.optimizer.zero_grad()
@@ -190,13 +192,15 @@ def learn(
     parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
     value, found = 0.0, []
     for number, (crops, labels, numbers, rows) in enumerate(parts, 1):
-        pixels = augment(crops, numbers, state.config.data, moved=state.device.type != "cuda")
+        moved = state.device.type != "cuda"
+        pixels = augment(crops, numbers, state.config.data, moved=moved)
         x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
         with state.not_yet_summed() if number < len(parts) else nullcontext():
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
                 features = widened(state.net(x))
             if teacher:
-                loss = teacher(state.loss, features, labels, pixels, rows, view)
+                shown = teacher.shown(crops, numbers, pixels, moved=moved)
+                loss = teacher(state.loss, features, labels, shown, rows, view)
             else:
                 loss = state.loss(features, labels)
             loss = loss * (len(labels) / len(batch[1]))
