@@ -36,8 +36,9 @@ test-fast: setup ## the tests that take no training and no photographs
 test-slow: setup ## the simulations of minutes, such as coverage of intervals; run them every night
 	@$(PYTEST) -m nightly
 
-check: setup     ## ruff, mypy strict (also as on Windows and macOS), the floors
+check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers, docstrings, the words of the pages
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/interrogate src/normface && $(BIN)/python -m tests.house.prose
 	@for platform in win32 darwin; do \
 	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
 	@find src -name '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 400 {print "advice: " $$2 " has " $$1 " lines: does it hold one idea?"}'

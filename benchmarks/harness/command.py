@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from normface import machine
 from normface.system_facts import UNKNOWN
 
 from .sheet import RESULTS, ROOT, Sheet
@@ -22,6 +21,7 @@ EXAMPLES = """examples:
   python -m benchmarks gallery             measure it as results/ keeps it (minutes)
   python -m benchmarks gallery --quick     the same in small (at most a minute)
   python -m benchmarks all --quick         all of them: one page for this machine, in 10 minutes on 2 cores
+  python -m benchmarks gpu                 measure a GPU, in at most 6 minutes; needs no installation
   python -m benchmarks page                write docs/benchmarks.md from results/
 
 Results lie in benchmarks/results/KIND/, KIND being the kind of processor. To measure as on 2 cores with AVX2:
@@ -33,11 +33,11 @@ class Benchmark(NamedTuple):
     """What is known of a benchmark without importing it: its first line, and the seconds it gets in `all --quick`."""
 
     about: str
-    quick: int | None
+    quick: int | None  # None: left out there
 
 
 def benchmarks(folder: Path = FOLDER) -> dict[str, Benchmark]:
-    """Read every benchmark's first line and its constant QUICK; None: it takes hours at any size."""
+    """Read every benchmark's first line and its constant QUICK."""
     found = {}
     for path in sorted(folder.glob("[!_]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -55,6 +55,8 @@ def benchmarks(folder: Path = FOLDER) -> dict[str, Benchmark]:
 
 def facts() -> dict[str, Any]:
     """What every record says about the machine; fast, and without names of hosts, users or folders."""
+    from normface import machine  # needs more packages than a machine with a GPU may have
+
     here, limits, versions = machine.processor(), machine.limits(), machine.versions()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
     return {
@@ -82,6 +84,9 @@ def measure(name: str, quick: bool, seconds: float | None = None, folder: Path |
 
 def main(words: list[str] | None = None) -> None:
     """The command line; exits with 1 where a part failed, with what was measured kept."""
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["gpu"]:  # it has options of its own, and runs where much of what others need is missing
+        sys.exit(import_module("benchmarks.gpu").main(words[1:]))
     known = benchmarks()
     listing = "\n".join(f"  {name:<16}{each.about}" for name, each in known.items())
     parser = argparse.ArgumentParser(

@@ -12,6 +12,7 @@ from normface.cpu import PROCESSOR_KINDS
 from normface.machine import speed
 from normface.report.render import markdown_table
 
+from . import scale
 from .sheet import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -136,8 +137,8 @@ def records(kind: Path) -> dict[str, Record]:
 
 
 def kinds(results: Path = RESULTS) -> list[Path]:
-    """The folders of all kinds of processor with results, the least able first."""
-    found = [path for path in results.iterdir() if path.is_dir()]
+    """The folders of all kinds of processor with results, the least able first; not those of GPUs."""
+    found = [path for path in results.iterdir() if path.is_dir() and path.name != "gpu"]
     return sorted(
         found,
         key=lambda path: (
@@ -159,11 +160,12 @@ def cell(row: Row, held: Mapping[str, Record]) -> str:
 
 
 def write() -> list[Path]:
-    """Write docs/benchmarks.md and the figures that `normface doctor --machine` shows; returns both paths."""
-    for path, text in ((FIGURES, figures()), (PAGE, render())):
+    """Write docs/benchmarks.md, docs/scale.md and the figures of `normface doctor --machine`; returns their paths."""
+    pages = {PAGE: render(), scale.PAGE: scale.render(), FIGURES: figures()}
+    for path, text in pages.items():
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [PAGE, FIGURES]
+    return list(pages)
 
 
 def figures(results: Path = RESULTS) -> str:

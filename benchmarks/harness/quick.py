@@ -45,7 +45,7 @@ def measure_all(known: Mapping[str, Benchmark], minutes: float, results: Path = 
         left = 60 * minutes - (time.monotonic() - began)
         budget = known[name].quick
         if budget is None:
-            found = _left_out(name, "it takes hours at any size")
+            found = _left_out(name, f"it is run by itself: python -m benchmarks {name}")
         elif left < LEAST:
             found = _left_out(name, f"the {minutes:g} minutes were over; give more: --minutes {2 * minutes:g}")
         else:

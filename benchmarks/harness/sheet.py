@@ -105,10 +105,28 @@ class Sheet:
         well, found = self._run(label, work, *arguments)
         if well:
             self.put(place, found)
-            self._done.append(label)
-            self._save()
-            self._say(f"{label}: {time.monotonic() - began:.1f} s")
+            self._keep(label, f"{time.monotonic() - began:.1f} s")
         return found
+
+    def keep(self, place: str, value: Any) -> None:
+        """Keep what was measured elsewhere as a part that is done."""
+        self.put(place, value)
+        self._keep(place, "kept")
+
+    def has(self, label: str) -> bool:
+        """Return True for a part that is done, here or before (`resume`)."""
+        return label in self._done
+
+    @property
+    def done(self) -> frozenset[str]:
+        """Labels of all parts that are done."""
+        return frozenset(self._done)
+
+    def fail(self, label: str, why: str) -> None:
+        """Say that a part failed."""
+        self.failed[label] = harmless(why)
+        self._say(f"{label}: FAILED: {self.failed[label]}")
+        self._save()
 
     def attempt(self, label: str, work: Callable[..., T], *arguments: Any) -> T | None:
         """Return what `work` returns and keep nothing, or keep why it failed or is left out and return None.
@@ -126,9 +144,7 @@ class Sheet:
         except (LeftOut, MissingDependency) as reason:
             self.leave_out(label, str(reason))
         except Exception as error:
-            self.failed[label] = _harmless(f"{type(error).__name__}: {error}")
-            self._say(f"{label}: FAILED: {self.failed[label]}")
-            self._save()
+            self.fail(label, f"{type(error).__name__}: {error}")
         return False, None
 
     def put(self, place: str, value: Any) -> None:
@@ -146,7 +162,7 @@ class Sheet:
 
     def leave_out(self, place: str, reason: str) -> None:
         """Say why a part is not measured here."""
-        self.left_out[place] = _harmless(reason)
+        self.left_out[place] = harmless(reason)
         self._say(f"{place}: left out: {self.left_out[place]}")
         self._save()
 
@@ -158,14 +174,23 @@ class Sheet:
             "left_out": self.left_out, "failed": self.failed,
         }  # fmt: skip
 
-    def finish(self) -> Path:
-        """Write the record in its place, or leave the partial one where a part failed; returns the file."""
+    def finish(self, *, resumable: bool = False) -> Path:
+        """Write the record in its place, or leave the partial one where a part failed; returns the file.
+
+        resumable: leave the partial one anyway, for a call that measures what was left out.
+        """
         if self.failed:
             self._save()
             return self.partial
         _write(self.path, self.record())
-        self.partial.unlink(missing_ok=True)
+        if not resumable:
+            self.partial.unlink(missing_ok=True)
         return self.path
+
+    def _keep(self, label: str, how: str) -> None:
+        self._done.append(label)
+        self._save()
+        self._say(f"{label}: {how}")
 
     def _save(self) -> None:
         inner = {"figures": self.figures, "done": self._done, "code": self.code}
@@ -180,7 +205,7 @@ def _write(path: Path, record: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """One line without the folders of this machine."""
     for place in (str(ROOT), os.path.expanduser("~"), sys.prefix):
         text = text.replace(place, "…") if len(place) > 1 else text

@@ -57,6 +57,11 @@ class MissingDependency(NormfaceError, ImportError):
     """An optional package that is not installed."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 template`, `2,000 templates`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def reason(error: Exception) -> str:
     """Return an exception's text for a message that names the file itself: `no such file or directory`."""
     if isinstance(error, OSError) and error.strerror:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .atomic import replacing
 from .conditions import Conditions
-from .errors import ConfigError, DataError, InputError, reason
+from .errors import ConfigError, DataError, InputError, counted, reason
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -23,7 +23,10 @@ Bools = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
 RULE_OF_30 = 30  # errors below which a rate is poorly known (ISO/IEC 19795-1; Doddington et al. 2000)
-RATES = ("accuracy", "far", "frr", "tar", "vr", "dir", "cmc", "rank1", "fpir", "fnir")  # whose errors can be counted
+RATES = (  # whose errors can be counted
+    "accuracy", "far", "frr", "tar", "vr", "dir", "tpir", "cmc", "rank1", "fpir", "fnir", "eer", "fta", "fte",
+)  # fmt: skip
+PER_PERSON, WITHOUT = "_per_person", "_without_failures"  # ends of names of metrics, in this order
 
 
 @dataclass(frozen=True)
@@ -271,15 +274,21 @@ class Result:
     def few_errors(self) -> dict[str, int]:
         """Rates measured on fewer than 30 errors, and on how many: too few by the Rule of 30 of ISO/IEC 19795-1.
 
-        A TAR at a FAR needs both false rejects and false accepts; rates per person count no errors.
+        A TAR at a FAR needs both false rejects and false accepts, an EER as many of the rarer kind of comparison. A
+        mean over people rests on the errors of the comparisons that it is the mean of.
         """
         found = {}
         for name, each in self.metrics.items():
             kind, _, at = name.partition("@")
-            if kind not in RATES:
+            bare = kind.removesuffix(WITHOUT).removesuffix(PER_PERSON)
+            if bare not in RATES:
                 continue
-            errors = round(min(each.value, 1 - each.value) * each.n)
-            if kind == "tar":
+            of = self.metrics.get(name.replace(PER_PERSON, "", 1), each)
+            trials = of.n
+            if bare == "eer":
+                trials = min(self.facts.get(f"{which}_pairs", trials) for which in ("genuine", "impostor"))
+            errors = round(min(of.value, 1 - of.value) * trials)
+            if bare == "tar":
                 errors = min(errors, self.facts.get("false_accepts", {}).get(at, errors))
             if errors < RULE_OF_30:
                 found[name] = errors
@@ -417,18 +426,16 @@ class SearchRule:
     @property
     def warning(self) -> str | None:
         """Why the threshold is not that of such a search; None if it is."""
+        told = (
+            f"among {counted(self.templates, 'template')} a search for a stranger is expected to accept "
+            f"{self.false_matches:.2g} people"
+        )
         if self.point is None:
-            return (
-                f"decided by a verification threshold: among {self.templates:,} templates a search for a stranger is "
-                f"expected to accept {self.false_matches:.2g} people; make thresholds for searches: normface calibrate "
-                "identification"
-            )
+            do = "make thresholds for searches: normface calibrate identification"
+            return f"decided by a verification threshold: {told}; {do}"
         if self.templates > self.point.enrolled:
-            return (
-                f"decided by the threshold for {self.point.enrolled:,} templates, the most in the certificate's table: "
-                f"among {self.templates:,} a search for a stranger is expected to accept {self.false_matches:.2g} "
-                "people; add that size: normface calibrate identification"
-            )
+            most = f"{counted(self.point.enrolled, 'template')}, the most in the certificate's table"
+            return f"decided by the threshold for {most}: {told}; add that size: normface calibrate identification"
         return None
 
     @property
@@ -438,7 +445,7 @@ class SearchRule:
             return self.warning or ""
         rate = self.point.fpir
         return (
-            f"threshold {self.threshold:.4f} for up to {self.point.enrolled:,} templates, among which "
+            f"threshold {self.threshold:.4f} for up to {counted(self.point.enrolled, 'template')}, among which "
             f"{100 * rate.value:.3g} % of searches for a stranger ({100 * rate.low:.3g} to {100 * rate.high:.3g}) "
             f"accept somebody; expected false matches among the {self.templates:,} here: {self.false_matches:.2g}"
         )

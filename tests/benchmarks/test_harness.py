@@ -287,9 +287,9 @@ class TestQuick:
         code, whole, told = run({"failed": {}, "detect_ms": 12.5})
         assert code == 0
         assert whole["benchmarks"]["machine"]["detect_ms"] == 12.5
-        assert "it takes hours" in whole["benchmarks"]["paper"]["left_out"]["paper"]
+        assert "python -m benchmarks paper" in whole["benchmarks"]["paper"]["left_out"]["paper"]
         assert "12.5" in told
-        assert "- paper: it takes hours" in told
+        assert "- paper: it is run by itself" in told
 
     def test_a_failure_is_told(self, run):
         code, _, told = run({"failed": {"machine": "stopped after 20 s"}})

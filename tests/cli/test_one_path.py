@@ -55,7 +55,7 @@ def test_every_verb_computes_the_same_vector(model, folder, run, tmp_path):
     np.testing.assert_array_equal(embedder.embed(crops, aligned=True).vectors, wanted)
 
     engine = Engine(embedder, workers=1, batch=4, max_pixels=10_000_000)
-    served = asyncio.run(engine.see([(file.name, file.read_bytes()) for file in files]))
+    served = [seen for (seen,) in asyncio.run(engine.see([(file.name, file.read_bytes()) for file in files]))]
     engine.close()
     np.testing.assert_array_equal(np.stack([each.vector for each in served]), wanted)
     assert [each.face.box for each in served] == [each.box for each in records.values()]

@@ -93,7 +93,7 @@ def test_of_vectors_and_lists(run, tmp_path):
     kept.write_text(OperatingPoint(0.3, None, rate, rate, "lfw", "unknown", "d").to_json())
     code, out, err = run(*words, "--enrolled", "20,30")
     assert code == 0, err
-    assert "FPIR at enrolled 20" in out
+    assert "FPIR at 20 enrolled" in out
     assert "up to 20 templates: accept from cosine" in out
     assert OperatingPoint.from_json(kept.read_bytes()).search.people == 60
 

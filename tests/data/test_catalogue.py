@@ -28,7 +28,8 @@ def test_entries(name):
         assert listed.spec.template in TEMPLATES
         assert not listed.detector
     else:
-        assert listed.detector in DETECTORS
+        assert listed.kind in ("detector", "quality")
+        assert (listed.detector in DETECTORS) == (listed.kind == "detector")
         assert listed.spec is None
     assert name in ENTRIES
     assert needs_consent(ENTRIES[name]) == (listed.commercial != "yes")

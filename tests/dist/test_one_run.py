@@ -27,7 +27,7 @@ CASES = {
     **{name: ("CosineSoftmax", {"margin": name, "normalize": MARGINS.build(name).normalize[0]}) for name in MARGINS},
     "AdaCos": ("CosineSoftmax", {"scale": "adacos-dynamic"}),
     "hard weights": ("CosineSoftmax", {"weights": "hard"}),
-    "sampled, 2 sub-centers": ("CosineSoftmax", {"sample": 0.4, "subcenters": 2}),
+    "sampled, 2 sub-centers": ("CosineSoftmax", {"sample": 0.6, "subcenters": 2}),
     "adaptive margin": ("CContrastive", {"adaptive_margin": True, "margin": 2.0}),
     "center in a joint loss": (
         "Joint", {"terms": [{"name": name, "weight": 1.0} for name in ("CosineSoftmax", "Center", "Triplet")]}
@@ -89,7 +89,7 @@ def run(name, folder, rank, world):
     for step in range(STEPS):
         state.set_rate(0.05)
         part = tuple(torch.from_numpy(each[mine]) for each in batch(step))
-        losses.append(learn(state, part, teacher, 0)[0])
+        losses.append(learn(state, part, teacher, 0)[0].item())
         state.step(step / STEPS)
     network = {key: t.detach().clone() for key, t in state.model.state_dict().items()}
     classes = {key: p.detach().clone() for key, p in state.loss.named_parameters()}

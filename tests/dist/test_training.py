@@ -22,7 +22,7 @@ WORLD, STOP, STEPS = 4, 4, 8
 OVERRIDES = [
     "model.name=smallresnet", "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]",
     "model.options.dim=16", "optim.batch=12", "optim.epochs=1", "optim.lr=0.05", "save_every=100", "precision=fp32",
-    "data.shift=2.0",
+    "data.shift=2.0", "sync_batch_norm=true",
 ]  # fmt: skip
 TERMS = "[{name='CosineSoftmax', weight=1, sample=0.5}, {name='CContrastive', weight=0.1}]"
 OVERRIDES += ["loss.name=Joint", f"loss.options={{terms={TERMS}}}"]

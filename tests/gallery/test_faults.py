@@ -90,7 +90,7 @@ def test_foreign_files(place):
         open_gallery(place.with_name("none.db"), create=False)
     assert not place.with_name("none.db").exists()
     with pytest.raises(ConfigError, match="milvus:"):
-        open_gallery("postgres:here")
+        open_gallery("redis:here")
 
 
 def test_keys(place, monkeypatch, tmp_path):
@@ -180,6 +180,26 @@ def test_readers_see_what_another_process_enrols(place):
             gallery.enrol(f"mine{number}", drawn(10 + number, 1))  # both may write
             enrolled[f"mine{number}"] = drawn(10 + number, 1)
         other.communicate()
+
+
+def test_an_enrolment_while_another_process_checks_the_file_is_no_damage(place, monkeypatch):
+    connect, late = sqlite3.connect, []
+    with open_gallery(place) as other:
+        other.enrol("Ann", drawn(0, 1))
+
+        def enrol(statement):
+            if "INDEXED BY people" in statement and not late:
+                late.append(other.enrol("Bo", drawn(1, 1)))
+
+        def traced(*arguments, **options):
+            db = connect(*arguments, **options)
+            db.set_trace_callback(enrol)
+            return db
+
+        monkeypatch.setattr(sqlite3, "connect", traced)
+        with open_gallery(place) as gallery:
+            assert late
+            assert len(gallery) == 2
 
 
 def test_a_second_writer_waits_and_then_is_told(place, monkeypatch):

@@ -26,7 +26,7 @@ from normface.data.synthetic import photograph
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 HEAVY = re.compile(r"torch|triton|nvidia|cuda|cupy|tensorflow|jax", re.IGNORECASE)
-FREE = ("data", "report", "serve", "gallery", "milvus", "ytf")  # extras for which torch is not needed
+FREE = ("data", "report", "serve", "gallery", "milvus", "postgres", "qdrant", "ytf")  # no torch needed
 # Every photograph that lies in a package is one too many.
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 

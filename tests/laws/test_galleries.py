@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.gallery import postgres
 from tests.gallery.conftest import brute_force, drawn, unit
 
 from normface.errors import InputError, ModelError
@@ -28,6 +29,8 @@ KINDS = {
     "embedded": lambda folder: ("file:" + str(folder / "people.db"), None),
     "sealed": lambda folder: ("file:" + str(folder / "people.db"), b"k" * 32),
     "milvus": lambda folder: ("milvus:" + str(folder / "people.milvus.db"), None),
+    "postgres": lambda folder: (postgres.new_url(), None),
+    "qdrant": lambda folder: ("qdrant:" + str(folder / "people.qdrant"), None),
 }
 NAMES = st.sampled_from(["Ann", "Bö", "../../etc/passwd", "李 雷", "O'Neill \"; DROP TABLE people; --", "e\u0301"])
 SEEDS = st.integers(0, 40)  # few, so that vectors come twice and scores are tied
@@ -124,6 +127,17 @@ class Law(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
+@pytest.fixture(autouse=True)
+def available(request):
+    """Skip what is not installed here."""
+    kind = request.node.callspec.params["kind"]
+    if kind == "postgres":
+        postgres.server()
+    for name, module in (("milvus", "pymilvus"), ("qdrant", "qdrant_client")):
+        if kind == name:
+            pytest.importorskip(module)
+
+
 def follow_the_law(kind, examples, steps):
     law = type(f"Law_{kind}", (Law,), {"kind": kind})
     run_state_machine_as_test(
@@ -133,18 +147,20 @@ def follow_the_law(kind, examples, steps):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["embedded", "sealed"])
-def test_like_brute_force(kind):
-    follow_the_law(kind, 3, 10)
+@pytest.mark.parametrize(("kind", "examples"), [("embedded", 3), ("sealed", 3), ("postgres", 2), ("qdrant", 1)])
+def test_like_brute_force(kind, examples):
+    follow_the_law(kind, examples, 10)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("kind", "examples"), [("embedded", 20), ("sealed", 20), ("milvus", 4)])
+@pytest.mark.parametrize(
+    ("kind", "examples"), [("embedded", 20), ("sealed", 20), ("milvus", 4), ("postgres", 10), ("qdrant", 4)]
+)
 def test_like_brute_force_at_length(kind, examples):
     follow_the_law(kind, examples, 25)
 
 
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("milvus", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["embedded", "milvus", "postgres", "qdrant"])
 def test_another_model(kind, tmp_path):
     url, key = KINDS[kind](tmp_path)
     with open_gallery(url, model="the first", key=key) as gallery:
@@ -159,7 +175,7 @@ def test_another_model(kind, tmp_path):
         assert (gallery.model, gallery.dim, len(gallery)) == ("the first", 32, 2)
 
 
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("milvus", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["embedded", "milvus", "postgres", "qdrant"])
 def test_to_another_model_without_a_break(kind, tmp_path):
     url, key = KINDS[kind](tmp_path)
     old, new = {"Ann": drawn(1, 2), "Bo": drawn(2, 1)}, {"Ann": drawn(3, 1, 24), "Bo": drawn(4, 2, 24)}

@@ -24,6 +24,16 @@ def squared(x):
     return torch.cdist(unit, unit).square()
 
 
+@pytest.mark.parametrize("loss", [Contrastive(), Triplet()])
+def test_under_autocast_distances_are_not_rounded(loss):
+    """Of nearly equal features they are far below the 2⁻⁷ that bfloat16 tells apart near 2."""
+    x, y = draw(0)
+    x = (x[:1] + 0.001 * x).float().detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(x, y)
+    torch.testing.assert_close(found, loss(x, y), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_contrastive_agrees_with_pytorch_metric_learning(seed):
     x, y = draw(seed)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from normface.errors import ConfigError, InputError
-from normface.losses import CosineSoftmax, partial_fc
-from normface.losses.partial_fc import sampled
+from normface.losses import CosineSoftmax
+from normface.losses.partial_fc import _mixed, sampled
 from normface.ops import cosine_cross_entropy
 from normface.train import RowSGD
 from normface.types import ClassShard
@@ -46,6 +46,13 @@ def test_draws_differ_by_step_and_seed_and_repeat(batch):
     assert torch.equal(drawn[0, 0], sampled(w, batch[1], 0.3, (0, 0))[0].flatten())
 
 
+def test_draws_are_those_of_splitmix64():
+    """Vigna's splitmix64.c, prng.di.unimi.it, seeded with 1234567: its outputs as unsigned numbers."""
+    first = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    found = _mixed(torch.arange(1, 6), 1234567)
+    assert [int(z) % 2**64 for z in found] == first
+
+
 def test_every_class_has_its_share_of_draws(batch):
     w = torch.arange(C)[:, None].double()
     times = sum(torch.bincount(sampled(w, batch[1], 0.3, (0, t))[0].flatten().long(), minlength=C) for t in range(200))
@@ -54,8 +61,7 @@ def test_every_class_has_its_share_of_draws(batch):
     assert (times[batch[1]] == 200).all()
 
 
-def test_draws_do_not_depend_on_the_shares(batch, monkeypatch):
-    monkeypatch.setattr(partial_fc, "BLOCK", 64)
+def test_draws_do_not_depend_on_the_shares(batch):
     w = torch.arange(C, dtype=torch.float64)[:, None]
     whole = sampled(w, batch[1], 0.3, (3, 4))[0].flatten()
     parts = [

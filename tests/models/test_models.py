@@ -15,6 +15,7 @@ from normface import models
 from normface.embed.export import export
 from normface.errors import ConfigError
 from normface.models.cost import cost as counted
+from normface.models.iresnet import IResNet
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +35,19 @@ FROZEN = {
     "smallresnet": "3fd058e96803b8b1", "sphereface20": "cca79b793e233748", "sphereface64": "aebe572393245dea",
     "mobilefacenet_relu6": "a7e456d141acc6c6",
 }  # fmt: skip
+
+
+def test_the_last_layers_of_iresnet_compute_in_float32():
+    """As in arcface_torch: `x = self.fc(x.float() if self.fp16 else x)`, outside of its autocast."""
+    model, seen = IResNet(8, (1, 1, 1, 1)), {}
+    for name, layer in (("fc", model.head[2]), ("last", model.head[3]), ("before", model.head[0])):
+        layer.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0].dtype, out.dtype)}))
+    images = torch.randn(2, 3, 112, 112)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images).dtype is torch.float32
+    assert seen["fc"] == seen["last"] == (torch.float32, torch.float32)
+    assert seen["before"][0] is torch.bfloat16
+    assert model.double()(images.double()).dtype is torch.float64
 
 
 def on_meta(name, **options):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from normface.errors import DataError
-from normface.protocols import all_pairs, every_pair, operating_point
-from normface.types import Embeddings
+from normface.protocols import all_pairs, every_pair, operating_point, search_table
+from normface.types import Embeddings, ScoreSet
 
 IDS = np.array([f"P{k // 2:02d}/{k % 2}.jpg" for k in range(40)])
 
@@ -21,12 +21,15 @@ def test_one_kind_of_comparison_is_refused(people):
         all_pairs(Embeddings(x, [f"P{p}/{k}.jpg" for k, p in enumerate(people)]))
 
 
-def test_equal_scores_accept_nobody_and_are_no_evidence():
-    """A FAR below 1 can only be kept by accepting nobody; such a score costs one bit, as one that knows nothing."""
-    pairs = every_pair(Embeddings(np.ones((40, 8)), IDS), np.arange(40) // 2, 0.1)
-    point = operating_point(pairs, target_far=0.1, protocol="all_pairs", model_sha256="m", data_sha256="d")
-    assert point.threshold > pairs.scores.max()
-    assert (point.far.value, point.tar.value) == (0, 0)
-    assert (point.far.n, point.tar.n) == (40 * 38 / 2, 20)
-    assert point.calibration.cllr == pytest.approx(1)
-    assert point.calibration.llr(1.0) == pytest.approx(0, abs=1e-6)
+def test_equal_vectors_are_refused_alike():
+    """They tell nobody apart: not certified to accept nobody, as if they had a threshold."""
+    equal = Embeddings(np.ones((40, 8)), IDS)
+    with pytest.raises(DataError, match="embeddings that differ, got 40 equal ones"):
+        all_pairs(equal)
+    with pytest.raises(DataError, match="embeddings that differ"):
+        every_pair(equal, np.arange(40) // 2, 0.1)
+    with pytest.raises(DataError, match="embeddings that differ"):
+        search_table(equal, np.arange(40) // 2, fpir=0.1, enrolled=[5], protocol="p", data_sha256="d")
+    scores = ScoreSet(np.full(40, 0.3), np.arange(40) < 20, np.zeros(40, int))
+    with pytest.raises(DataError, match="scores that differ, got 40 equal ones"):
+        operating_point(scores, target_far=0.1, protocol="p", model_sha256="m", data_sha256="d")

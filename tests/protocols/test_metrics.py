@@ -213,7 +213,7 @@ class TestOperatingPoint:
             self.make(1e-4)
 
     def test_may_accept_nothing(self):
-        tied = ScoreSet(np.ones(20), np.arange(20) < 10, np.zeros(20, int))
+        tied = ScoreSet(np.r_[0.5, np.ones(19)], np.arange(20) < 10, np.zeros(20, int))
         point = operating_point(tied, target_far=0.5, protocol="p", model_sha256="m", data_sha256="d")
         assert not point.accepts(1.0)
         assert point.far.value == point.tar.value == 0
@@ -240,8 +240,20 @@ class TestOperatingPoint:
 
 
 def test_few_errors():
-    """A TAR at a FAR needs 30 false rejects and 30 false accepts; what counts no errors needs none."""
-    rates = {"tar@far=0.01": 0.5, "tar@far=0.001": 0.5, "tar@far=0.1": 0.999, "eer": 0, "tar_per_person@far=0.1": 1}
+    """A TAR at a FAR needs 30 false rejects and 30 false accepts, an EER 30 of the rarer kind of comparison; a mean
+    over people needs the errors of the comparisons behind it.
+    """
+    rates = {"tar@far=0.01": 0.5, "tar@far=0.001": 0.5, "tar@far=0.1": 0.999, "auc": 1}
     metrics = {name: Estimate(value, 0, 1, 1000) for name, value in rates.items()}
-    facts = {"false_accepts": {"far=0.01": 30, "far=0.001": 3, "far=0.1": 300}}
-    assert Result("lfw", metrics, {}, facts).few_errors == {"tar@far=0.001": 3, "tar@far=0.1": 1}
+    metrics |= {f"tar_per_person@far={far}": Estimate(0.5, 0, 1, 40) for far in (0.01, 0.001, 0.1)}
+    metrics |= {f"{name}_without_failures@far=0.1": Estimate(0.5, 0, 1, 50) for name in ("tar", "tar_per_person")}
+    metrics |= {"eer": Estimate(0.02, 0, 1, 5000), "fta": Estimate(0.01, 0, 1, 2900), "fte": Estimate(0.1, 0, 1, 300)}
+    facts = {
+        "false_accepts": {"far=0.01": 30, "far=0.001": 3, "far=0.1": 300}, "genuine_pairs": 1000, "impostor_pairs": 4000
+    }  # fmt: skip
+    assert Result("lfw", metrics, {}, facts).few_errors == {
+        "tar@far=0.001": 3, "tar_per_person@far=0.001": 3, "tar@far=0.1": 1, "tar_per_person@far=0.1": 1,
+        "tar_without_failures@far=0.1": 25, "tar_per_person_without_failures@far=0.1": 25,
+        "eer": 20, "fta": 29,
+    }  # fmt: skip
+    assert Result("lfw", {"eer": metrics["eer"]}).few_errors == {}  # 100 of all, where the kinds are not counted

@@ -119,7 +119,8 @@ def test_protocol_says_what_it_cannot_resolve():
     assert "FAR 1e-05 left out" in result.facts["notes"][0]
     impostors = result.facts["impostor_pairs"]
     assert result.facts["false_accepts"] == {far: int(float(far[4:]) * impostors) for far in fars}
-    assert result.few_errors == {"tar@far=0.0001": int(1e-4 * impostors)}  # of 16,000 impostors one or two
+    few = int(1e-4 * impostors)  # of 16,000 impostors one or two
+    assert result.few_errors == {f"{name}@far=0.0001": few for name in ("tar", "tar_per_person")}
     with pytest.warns(DeprecationWarning, match="replicates"):
         all_pairs(Embeddings(vectors, ids), replicates=5)
     assert result.facts["people"] == 80

@@ -2,7 +2,7 @@ import json
 import os
 import re
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +14,18 @@ from normface.errors import DataError
 from normface.protocols import certified, detailed, lfw, of_list, operating_point, read_lfw_pairs
 from normface.report import evidence, render_html, render_markdown, write_folder, write_report
 from normface.report.curves import calibration, cmc, det, histogram, identification, roc
-from normface.report.wording import conditions, estimate, notes, short_percent, summary
+from normface.report.wording import (
+    conditions,
+    crosses,
+    discards,
+    estimate,
+    label,
+    notes,
+    protocol_title,
+    short_percent,
+    slices,
+    summary,
+)
 from normface.types import Calibration, Embeddings, Estimate, Result
 
 pytestmark = pytest.mark.slow
@@ -232,3 +243,55 @@ def test_evidence_in_words():
         "442,000 times more likely for the same person"
     )
     assert evidence(made, 1).startswith("at least 148 times more likely for the same person")
+
+
+def test_metrics_are_told_in_words():
+    """No name of a program's variable in a sentence or a head."""
+    share = Estimate(0.5, 0.4, 0.6, 100)
+    found = {
+        "tar_per_person_without_failures@far=0.001": share, "auc": share, "accuracy_mean": share,
+        "rank1@distractors=1000": share, "fpir@enrolled=20": share, "eer": share, "fta": share,
+    }  # fmt: skip
+    assert [label(name) for name in found] == [
+        "TAR per person without failures at FAR 0.1 %", "AUC", "accuracy mean", "rank 1 at 1,000 distractors",
+        "FPIR at 20 enrolled", "EER", "FTA",
+    ]  # fmt: skip
+    told = [summary({"mine": Result("x", {name: share})}) for name in found]
+    assert not any("_" in each for each in told)
+    assert told[0].startswith("mine accepts 50.00 % (40.00 to 60.00) of a person's genuine comparisons, in the mean at")
+    assert told[1].startswith("mine reaches 50.00 % (40.00 to 60.00) in AUC.")
+    assert [protocol_title(name) for name in ("lfw", "all_pairs", "ijb")] == ["LFW", "all pairs", "IJB"]
+
+
+def test_many_groups_have_no_row_for_each_two():
+    """Of seven groups 21 rows would be of two: the lowest and the highest are told."""
+    rate = {"value": 0.01, "low": 0.0, "high": 0.02, "n": 900}
+    names = [*"abcdefg"]
+    rows = [{"column": "age", "group": name, "far": rate, "frr": rate, "warning": None} for name in names]
+    crossed = list(combinations(names, 2))
+    rows += [
+        {"column": "age", "group": f"{one} × {other}", "far": {**rate, "value": k / 1000, "high": k / 900}, "frr": None,
+         "warning": None} for k, (one, other) in enumerate(crossed)
+    ]  # fmt: skip
+    found = {"overall": {"far": rate, "frr": rate}, "rows": rows}
+    assert [row[1] for row in slices(found)[2:]] == names
+    (told,) = crosses(found)
+    assert told.startswith("age: FAR between groups (21 pairs of 7 groups): 0.00 %")
+    assert told.endswith("2.00 % (0.00 to 2.22) (f × g).")
+    few = {"overall": found["overall"], "rows": [row for row in rows if set(row["group"]) <= set("ab ×")]}
+    assert [row[1] for row in slices(few)[2:]] == ["a", "b", "a × b"]
+    assert crosses(few) == []
+
+
+def test_what_a_quality_foretells_is_printed():
+    curve = {"discarded": [0.0, 0.1, 0.25, 0.5], "frr": [0.08, 0.06, 0.04, 0.02], "far": [0.001] * 4}
+    curve |= {f"{rate}_per_person": [each / 2 for each in curve[rate]] for rate in ("frr", "far")}
+    found = {"mine": Result("lfw", {}, {"discard_norm": curve}, {"commonest_five": 0.1})}
+    assert discards(found) == [
+        ["images left out by", "none", "the worst 5 %", "the worst 10 %", "the worst 20 %", "the worst 50 %"],
+        ["norm", *(f"FRR {frr} %, FAR 0.1 %" for frr in (8, 8, 6, 6, 2))],
+    ]  # fmt: skip
+    assert "| norm | FRR 8 %, FAR 0.1 % |" in render_markdown(found)
+    uneven = {"mine": replace(found["mine"], facts={"commonest_five": 0.9})}
+    assert discards(uneven)[1][:2] == ["norm per person", "FRR 4 %, FAR 0.05 %"]
+    assert discards({"mine": Result("lfw", {})})[1:] == []

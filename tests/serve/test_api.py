@@ -145,6 +145,74 @@ class TestEmbed:
         assert faulty(client.post("/v1/embed", files=[("photographs", b"x")] * 33), 422, "at most 32 photographs")
 
 
+@pytest.fixture(scope="module")
+def group(faces):
+    """A photograph with two faces: the first person at the left, the second, larger, at the right."""
+    small, large = (decode(faces[person][0], "x") for person in (0, 1))
+    large = np.asarray(Image.fromarray(large).resize([5 * side // 4 for side in large.shape[1::-1]]))
+    canvas = np.full((large.shape[0], small.shape[1] + large.shape[1], 3), 128, np.uint8)
+    canvas[: small.shape[0], : small.shape[1]] = small
+    canvas[:, small.shape[1] :] = large
+    return jpeg(canvas)
+
+
+class TestFaces:
+    """Which face of several, as on the command line; the oracle is the Embedder."""
+
+    def test_verify(self, client, model, faces, group):
+        embedder = Embedder.load(model)
+        largest = verify(client, group, faces[1][0], faces="largest").json()
+        assert largest["score"] == pytest.approx(embedder.verify(group, faces[1][0], faces="largest").score, abs=1e-6)
+        assert (largest["seen"], largest["pairs"]) == (None, None)
+        every = verify(client, group, faces[1][0], faces="all").json()
+        expected = embedder.compare(group, faces[1][0])
+        assert len(expected) == 2
+        assert [each["score"] for each in every["pairs"]] == pytest.approx([each.score for each in expected], abs=1e-6)
+        assert every["score"] == every["pairs"][0]["score"]
+        assert [len(side) for side in every["seen"]] == [2, 1]
+        best = every["pairs"][0]
+        assert every["faces"] == [every["seen"][0][best["a"]], every["seen"][1][best["b"]]]
+        assert every["faces"][0]["box"] == largest["faces"][0]["box"]
+        assert faulty(verify(client, group, group, faces="leftmost"), 422, "faces: Input should be")
+
+    def test_verify_with_a_person(self, client, faces, group):
+        enrol(client, "Bob", faces[1][0])
+        told = client.post("/v1/verify", files={"a": group}, data={"person": "Bob", "faces": "all"}).json()
+        assert [each["b"] for each in told["pairs"]] == [None, None]
+        assert told["score"] == max(each["score"] for each in told["pairs"]) > 0.98
+
+    def test_enrol_asks(self, client, group):
+        assert faulty(enrol(client, "Ann", group), 422, "one face in photograph 1", "send faces=center")
+        told = enrol(client, "Ann", group, faces="largest")
+        assert told.status_code == 201
+        assert told.json()["faces"][0]["found"] == 2
+        assert enrol(client, "Ann", group, faces="all").status_code == 422
+
+    def test_search_of_every_face_of_many_photographs(self, client, faces, group):
+        for person, name in enumerate(("Ann", "Bob")):
+            assert enrol(client, name, faces[person][0], twin="true").status_code == 201
+        files = [("photographs", group), ("photographs", faces[0][1])]
+        told = client.post("/v1/search", files=files, data={"k": 1, "faces": "all"}).json()
+        found = {(each["photograph"], each["matches"][0]["person"]) for each in told["searches"]}
+        assert found >= {(1, "Ann"), (1, "Bob")}
+        assert [each["photograph"] for each in told["searches"]] == [1, 1, 2]
+        assert (told["face"], told["matches"]) == (told["searches"][0]["face"], told["searches"][0]["matches"])
+        single = client.post("/v1/search", files={"photograph": group}, data={"faces": "largest", "k": 1}).json()
+        assert (single["matches"][0]["person"], single["searches"]) == ("Bob", None)
+        assert faulty(client.post("/v1/search"), 422, "photograph or photographs", "neither")
+        both = [("photograph", group), ("photographs", group)]
+        assert faulty(client.post("/v1/search", files=both), 422, "photograph or photographs", "both")
+        wide = {"k": 100, "faces": "all"}
+        told = client.post("/v1/search", files=[("photographs", group)] * 17, data=wide)
+        assert faulty(told, 422, "at most 3,200 matches", "34 faces with k = 100")
+        many = [("photographs", b"x")] * 33
+        assert faulty(client.post("/v1/search", files=many), 422, "at most 32 photographs")
+
+    def test_what_computes_is_told(self, client):
+        told = client.get("/v1/about").json()
+        assert (told["device"], told["detector"], told["detector_device"]) == ("cpu", "mtcnn", "cpu")
+
+
 class TestPeople:
     def test_enrol_search_verify_forget(self, client, faces):
         for person, name in enumerate(("Ann", BAD, "Łukasz 李")):

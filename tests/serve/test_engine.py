@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import io
 import os
+import re
 import select
 import signal
 import struct
@@ -41,7 +43,9 @@ def engine(model):
 
 
 def see(engine, *photographs, **options):
-    return asyncio.run(engine.see([(f"photograph {i}", data) for i, data in enumerate(photographs)], **options))
+    """The face of each photograph."""
+    found = asyncio.run(engine.see([(f"photograph {i}", data) for i, data in enumerate(photographs)], **options))
+    return [each for (each,) in found]
 
 
 def test_equals_the_embedder(engine, faces):
@@ -76,8 +80,8 @@ def test_many_requests_share_batches(engine, faces, held):
     engine.close()
     assert sum(engine.sizes) == 16
     assert max(engine.sizes) == 4
-    for i, (seen,) in enumerate(found):
-        np.testing.assert_allclose(seen.vector, found[i % 3][0].vector, atol=1e-6)
+    for i, ((seen,),) in enumerate(found):
+        np.testing.assert_allclose(seen.vector, found[i % 3][0][0].vector, atol=1e-6)
 
 
 def test_a_fault_is_one_photographs_own(engine, faces):
@@ -86,7 +90,7 @@ def test_a_fault_is_one_photographs_own(engine, faces):
         return await asyncio.gather(*(engine.see([("it", data)]) for data in uploads), return_exceptions=True)
 
     first, second, third, fourth = asyncio.run(all_at_once())
-    assert first[0].found == fourth[0].found == 1
+    assert first[0][0].found == fourth[0][0].found == 1
     assert isinstance(second, DataError)
     assert isinstance(third, FaceError)
 
@@ -211,3 +215,25 @@ def test_a_forked_child_has_threads_of_its_own(engine, faces):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert told == see(engine, faces[0][0])[0].vector.tobytes()
+
+
+def test_a_file_that_needs_too_much_memory_is_told_how_small_to_be(model):
+    """Of a WebP each pixel may take 30 bytes: the size that is named is one that is taken, and the next is not."""
+    engine = Engine(Embedder.load(model), workers=1, batch=1, max_pixels=50_000_000, memory=24 << 20)
+    try:
+
+        def sized(width, height):
+            file = io.BytesIO()
+            Image.new("RGB", (width, height)).save(file, "WEBP")
+            return file.getvalue()
+
+        with pytest.raises(DataError, match=r"at most 24 MiB.*2000 × 1000.*pixels, or as") as told:
+            see(engine, sized(2000, 1000))
+        width, height = map(int, re.search(r"at most (\d+) × (\d+) pixels", str(told.value)).groups())
+        assert width * height < 24 * 2**20 / 30
+        with pytest.raises(FaceError):
+            see(engine, sized(width, height))
+        with pytest.raises(DataError, match="MiB"):
+            see(engine, sized(width + width // 9, height + height // 9))
+    finally:
+        engine.close()

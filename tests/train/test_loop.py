@@ -16,7 +16,7 @@ from normface.checkpoint import FOLDER, HEADER, Checkpoint, write
 from normface.data import open_reader
 from normface.embed import Embedder
 from normface.errors import ConfigError, DataError, ModelError, TrainingError
-from normface.train import TrainConfig, embedder, load_config, load_model, logs, train
+from normface.train import TrainConfig, embedder, load_config, load_model, logs, loop, train
 
 pytestmark = pytest.mark.slow
 
@@ -243,8 +243,31 @@ class TestStopping:
 
 class TestFailing:
     def test_nan_stops_with_a_clear_error(self, reader, tmp_path):
-        with pytest.raises(TrainingError, match=r"a finite loss, got (nan|inf) at step \d+ of 12; lower optim.lr"):
+        with pytest.raises(
+            TrainingError,
+            match=r"a finite loss, got (nan|inf) at step \d+ of 12( \(features .*\))?; lower optim.lr",
+        ):
             train(configure("optim.lr=1e18", "optim.warmup=0", "precision=fp32"), reader, tmp_path / "run")
+
+    def test_features_that_are_not_finite_are_named(self, reader, tmp_path, monkeypatch):
+        real = loop.learn
+
+        def learn(*args):
+            value, features = real(*args)
+            features[:3, 1] = torch.nan
+            return value * torch.nan, features
+
+        monkeypatch.setattr(loop, "learn", learn)
+        with pytest.raises(TrainingError, match=r"got nan at step 1 of 12 \(features of 3 images are not finite\)"):
+            train(configure(), reader, tmp_path / "run")
+
+    def test_a_gpu_without_enough_memory(self, reader, tmp_path, monkeypatch):
+        def learn(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4 GiB.")
+
+        monkeypatch.setattr(loop, "learn", learn)
+        with pytest.raises(TrainingError, match=r"memory for batches of 16 images in 1 parts.*optim\.accumulate to 2"):
+            train(configure(), reader, tmp_path / "run")
 
     def test_a_checkpoint_never_holds_nan(self, reader, tmp_path):
         with pytest.raises(TrainingError):
@@ -306,6 +329,7 @@ class TestFailing:
             train(configure("optim.epochs=0.2", "seed=5"), reader, tmp_path / "run", resume=True)
         with pytest.raises(DataError, match=r"\(96\), got others \(88\)"):
             train(configure("optim.epochs=0.2"), reader.select(np.arange(88)), tmp_path / "run", resume=True)
+        assert train(configure("optim.epochs=0.2", "compile=false"), reader, tmp_path / "run", resume=True).finished
 
     @pytest.mark.slow
     def test_full_disk_during_a_checkpoint(self, reader, tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def test_parts_of_a_batch_add_up():
         value, features = learn(state, tuple(map(torch.from_numpy, batch)), None, 0)
         found.append((value, features, {name: p.grad for name, p in state.parameters.items()}))
     (one, features, gradients), (four, *others) = found
-    assert one == pytest.approx(four, rel=1e-6)
+    torch.testing.assert_close(one, four, rtol=1e-6, atol=0)
     torch.testing.assert_close(features, others[0])
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, others[1][name], rtol=1e-4, atol=1e-5)

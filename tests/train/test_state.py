@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,8 +11,11 @@ from normface import models
 from normface.checkpoint import Checkpoint
 from normface.errors import ConfigError
 from normface.models.caffe import CaffeModel
+from normface.train import RowSGD
 from normface.train import state as state_module
+from normface.train.augment import draw
 from normface.train.config import TrainConfig
+from normface.train.loop import learn
 from normface.train.state import State
 from normface.types import InputSpec
 
@@ -135,7 +139,7 @@ def test_compiled_computes_the_same(monkeypatch):
     monkeypatch.setenv("CXX", sys.executable)  # which is never called
     asked = []
 
-    def compiled_by_nobody(net, options):
+    def compiled_by_nobody(net, options, dynamic):
         asked.append(options)
         return real(net, backend="eager")
 
@@ -149,6 +153,56 @@ def test_compiled_computes_the_same(monkeypatch):
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient)
+
+
+def test_by_itself_nothing_is_compiled_on_a_cpu():
+    assert TrainConfig().compile == "auto"
+    state = State(TrainConfig.model_validate({"model": SMALL}), 4)
+    assert state.compiled == (state.device.type == "cuda")
+
+
+def test_cuda_graphs_need_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"one GPU.*compile=reduce-overhead, got 1 ranks on cpu.*set compile=auto"):
+        State(TrainConfig.model_validate({"model": SMALL, "compile": "reduce-overhead"}), 4)
+
+
+def test_the_loss_is_computed_under_autocast_too(monkeypatch):
+    """So its products are in half precision, and what it must not round it keeps."""
+    seen = []
+
+    class Looking(torch.nn.Module):
+        def forward(self, features, labels):
+            seen.append((features.dtype, torch.is_autocast_enabled(features.device.type)))
+            return features.square().mean()
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 112, 96, 3), np.uint8)
+    batch = tuple(map(torch.from_numpy, (images, rng.integers(4, size=4), draw(4, rng), np.arange(4))))
+    for precision in ("bf16", "fp32"):
+        state = State(TrainConfig.model_validate({"model": SMALL, "precision": precision, "compile": False}), 4)
+        state.loss = Looking()
+        value, features = learn(state, tuple(part.to(state.device) for part in batch), None, 0)
+        assert value.shape == ()
+        assert features.shape == (4, state.model.dim)
+        assert not value.requires_grad
+    assert seen == [(torch.float32, True), (torch.float32, False)]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_fused_step_is_the_plain_one(nesterov):
+    """Of dense gradients, and of sparse ones beside them."""
+    g = torch.Generator().manual_seed(0)
+    found = []
+    gradients = [torch.randn(2, 5, 3, generator=g) for _ in range(3)]
+    for fused in (False, True):
+        dense, sparse = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
+        optimizer = RowSGD([dense, sparse], lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=nesterov, fused=fused)
+        for one, other in gradients:
+            dense.grad, sparse.grad = one.clone(), other.to_sparse(1)
+            optimizer.step()
+        found.append(torch.stack([dense.detach(), sparse.detach()]))
+    torch.testing.assert_close(*found)
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch):

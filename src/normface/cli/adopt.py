@@ -1,3 +1,5 @@
+"""The command `normface adopt`: convert weights of others to an ONNX model with its input specification."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface align`: cut aligned faces out of photographs."""
+
 from __future__ import annotations
 
 import hashlib

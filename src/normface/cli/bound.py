@@ -1,3 +1,5 @@
+"""The command `normface bound`: say what the scale of a softmax allows."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface calibrate`: choose a threshold and write its certificate."""
+
 from __future__ import annotations
 
 import logging
@@ -12,7 +14,8 @@ from ..conditions import Conditions
 from ..data import Reader, open_reader
 from ..embed import Embedder, certificate, keep_certificate
 from ..embed.conditions import learn
-from ..errors import ConfigError, require
+from ..errors import ConfigError, counted, require
+from ..inference import Device
 from ..protocols import (
     PROTOCOLS,
     Inputs,
@@ -28,9 +31,10 @@ from ..protocols import (
 from ..protocols.failures import calibrated, require_others
 from ..protocols.named_pairs import people
 from ..protocols.open_set import listed
+from ..report.wording import protocol_title
 from ..types import Embeddings, OperatingPoint
 from .score_tables import Scores, calibrate_scores, scores_of
-from .terminal import Json, Model, StrictRates, open_checked, out, progress
+from .terminal import Computer, Json, Model, StrictRates, open_checked, out, progress
 from .vectors import (
     CountFailures,
     Crops,
@@ -95,6 +99,7 @@ def calibrate(
             "--confident", help="Hold the upper end of the 95 % interval of FAR or FPIR to the rate, not its value."
         ),
     ] = False,
+    device: Computer = "auto",
     replicates: Annotated[int | None, typer.Option(hidden=True)] = None,  # deprecated: no bootstrap is needed
     strict: StrictRates = False,
     as_json: Json = False,
@@ -121,7 +126,7 @@ def calibrate(
     if protocol == "identification":
         _for_searches(
             named or [], data=data, model=model, embeddings=embeddings, crops=crops, partial=partial, fpir=fpir,
-            enrolled=enrolled, confident=confident, strict=strict, folder=folder, as_json=as_json,
+            enrolled=enrolled, confident=confident, strict=strict, folder=folder, device=device, as_json=as_json,
             unused={
                 "--scores": scores, "--far": far, "--groups": groups, "--conditions": conditions,
                 "--photographs": photographs, "--failures": failures,
@@ -148,7 +153,7 @@ def calibrate(
     pairs = reads.read_pairs(lists)
     system = judged_system(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, strict=strict,
-        photographs=photographs, failures=failures,
+        photographs=photographs, failures=failures, device=device,
     )  # fmt: skip
     if pairs and system.failures and not partial:
         require_others(system.failures, pairs[0], system.vectors)
@@ -165,16 +170,17 @@ def calibrate(
         model_sha256=system.sha256, data_sha256=digest, confident=confident,
     )  # fmt: skip
     if faces:
-        point = replace(point, conditions=_learn(system, model, point.threshold, faces, outside))
+        point = replace(point, conditions=_learn(system, model, device, point.threshold, faces, outside))
     by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
     by_pair = few_groups(pairs[1]) if pairs and not told else {}
-    result = certified(point, comparisons, by_image, by_pair, conditions={"system": system.name, **told})
+    facts = {"system": system.name, **system.tools, **told}
+    result = certified(point, comparisons, by_image, by_pair, conditions=facts)
     if system.failures:
         result = calibrated(result, point, comparisons, pairs[0] if pairs else None, system.failures)
     refuse_few_errors(result, strict)
     kept = certificate(model) if model is not None else Path(str(folder)) / "operating_point.json"
     keep_certificate(kept, point)
-    title = f"{system.name}, calibrated by {protocol}"
+    title = f"{system.name}, calibrated by {protocol_title(protocol)}"
     show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
     if not as_json:
         show_certificate(point, kept)
@@ -200,7 +206,7 @@ def _fitting(
 def _for_searches(
     lists: list[Path], *, data: Path | None, model: Path | None, embeddings: Path | None, crops: Path | None,
     partial: bool, fpir: float | None, enrolled: str | None, confident: bool, strict: bool, folder: Path | None,
-    as_json: bool, unused: dict[str, Any],
+    device: Device, as_json: bool, unused: dict[str, Any],
 ) -> None:  # fmt: skip
     """Add a table of thresholds for searches to the certificate of a model, or to that in `folder`."""
     if strange := [option for option, given in unused.items() if given]:
@@ -228,7 +234,7 @@ def _for_searches(
     lists = lists or (inputs_of("identification").find_lists(data) if data is not None else [])
     system = judged_system(
         "identification" if lists else "all_pairs", lists, data=data, model=model, embeddings=embeddings, crops=crops,
-        strict=strict,
+        strict=strict, device=device,
     )  # fmt: skip
     vectors = system.vectors
     told: dict[str, Any] = {}
@@ -244,7 +250,7 @@ def _for_searches(
         vectors, subjects, fpir=fpir, enrolled=sizes, protocol=", ".join(how), data_sha256=digest, confident=confident
     )
     point = replace(point, search=table)
-    result = searched(point, {"system": system.name, **told})
+    result = searched(point, {"system": system.name, **system.tools, **told})
     refuse_few_errors(result, strict)
     keep_certificate(kept, point)
     title = f"{system.name}, thresholds for searches"
@@ -254,8 +260,8 @@ def _for_searches(
     out.print()
     for each in table.points:
         out.print(
-            f"up to {each.enrolled:,} templates: accept from cosine {each.threshold:.4f} on; expected false matches of "
-            f"a search for a stranger: {each.false_matches:.2g}", soft_wrap=True,
+            f"up to {counted(each.enrolled, 'template')}: accept from cosine {each.threshold:.4f} on; expected false "
+            f"matches of a search for a stranger: {each.false_matches:.2g}", soft_wrap=True,
         )  # fmt: skip
     out.print(f"certificate: {kept}", soft_wrap=True)
 
@@ -285,11 +291,12 @@ def _condition_faces(given: list[str], strict: bool) -> tuple[list[Reader], dict
 
 
 def _learn(
-    system: System, model: Path | None, threshold: float, faces: list[Reader], outside: dict[str, Reader]
-) -> Conditions:
+    system: System, model: Path | None, device: Device, threshold: float, faces: list[Reader],
+    outside: dict[str, Reader],
+) -> Conditions:  # fmt: skip
     """The conditions of the model that was calibrated, with a progress bar."""
     assert system.crops
-    embedder = Embedder.load(model, certified=False)
+    embedder = Embedder.load(model, certified=False, device=device)
     with progress("learning conditions", "images") as bar:
         return learn(
             embedder, open_reader(system.crops), faces, outside, vectors=system.vectors, threshold=threshold,

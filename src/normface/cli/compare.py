@@ -1,3 +1,5 @@
+"""The command `normface compare`: compare the reports of several systems."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,12 +12,14 @@ import typer
 from .. import report
 from ..embed import Embedder
 from ..errors import ConfigError, DataError, reason, require
+from ..inference import Device
 from ..protocols import compare as compare_systems
 from ..protocols import compare_scores, detailed, lfw, of_list, read_lfw_pairs, score_file, score_set
 from ..protocols.score_table import ScoreTable
+from ..report.wording import protocol_title
 from ..types import Embeddings, Estimate, Result
 from .score_tables import read_table
-from .terminal import Json, command, out
+from .terminal import Computer, Json, command, out
 from .vectors import embed_pairs
 
 
@@ -45,6 +49,7 @@ def compare(
     ] = None,
     far: Annotated[float, typer.Option(help="False accept rate at which TAR is compared.")] = 0.01,
     replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people, for accuracy.")] = 1000,
+    device: Computer = "auto",
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write report.html with all curves, report.md, comparison.json.")
     ] = None,
@@ -66,7 +71,10 @@ def compare(
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     pairs = listed or (data and data / "lfw" / "pairs.txt")
-    named = {name: _system(path, data, pairs is not None) for name, path in zip(_names(systems), systems, strict=True)}
+    named = {
+        name: _system(path, data, pairs is not None, device)
+        for name, path in zip(_names(systems), systems, strict=True)
+    }
     results = {name: system.result for name, system in named.items() if system.result}
     _comparable(results)
     differences: dict[str, Result] = {}
@@ -109,7 +117,7 @@ def _tables(
     return compare_scores(scores, others, people=people, far=far, replicates=replicates, conditions=conditions)
 
 
-def _system(path: Path, data: Path | None, paired: bool) -> Compared:
+def _system(path: Path, data: Path | None, paired: bool, device: Device) -> Compared:
     """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
     file = path / "result.json" if path.is_dir() else path
     if file.suffix == ".json" and file.exists():
@@ -120,11 +128,14 @@ def _system(path: Path, data: Path | None, paired: bool) -> Compared:
         return Compared(score_file(table, conditions={"system": path.name}), table=table)
     if data is None:
         raise ConfigError("--data for models and vectors", f"{path} without it", "name it, or give a report's folder")
+    tools: dict[str, str] = {}
     if path.suffix == ".npz":
         vectors = Embeddings.load(path)
     else:
-        vectors = embed_pairs(Embedder.load(path, certified=False), data)
-    result, pairs = lfw(vectors, data / "lfw" / "pairs.txt"), read_lfw_pairs(data / "lfw" / "pairs.txt")
+        embedder = Embedder.load(path, certified=False, device=device)
+        vectors, tools = embed_pairs(embedder, data), embedder.tools()
+    listed = data / "lfw" / "pairs.txt"
+    result, pairs = lfw(vectors, listed, conditions=tools), read_lfw_pairs(listed)
     return Compared(detailed(result, of_list(vectors, pairs), float(result.facts["threshold"])), vectors)
 
 
@@ -150,18 +161,23 @@ def _names(paths: list[Path]) -> list[str]:
     return [f"{i}: {path}" for i, path in enumerate(whole, start=1)]
 
 
+LISTS = ("pairs_sha256", "config_sha256", "data_sha256")  # of the comparisons
+
+
 def _comparable(results: Mapping[str, Result]) -> None:
+    """Raise DataError for results of several protocols, or of several lists of comparisons."""
     (first, one), *others = results.items()
     for name, other in others:
-        for what, a, b in (
-            ("protocol", one.protocol, other.protocol),
-            *((key, one.facts[key], other.facts.get(key)) for key in one.facts if key in LISTS),
-        ):
-            if a != b:
-                raise DataError(f"one {what} of all results", f"{a} of {first}, {b} of {name}", "evaluate them alike")
-
-
-LISTS = ("pairs_sha256", "config_sha256", "data_sha256")  # of the comparisons
+        if one.protocol != other.protocol:
+            titles = f"{protocol_title(one.protocol)} ({first}) and {protocol_title(other.protocol)} ({name})"
+            raise DataError("results of one protocol", titles, "evaluate all systems by the same one")
+        if any(one.facts[key] != other.facts.get(key) for key in one.facts if key in LISTS):
+            counts = [f"{each.facts['pairs']:,} pairs" if "pairs" in each.facts else "one" for each in (one, other)]
+            raise DataError(
+                "results on the same comparisons in the same order",
+                f"different lists: {counts[0]} ({first}), {counts[1]} ({name})",
+                "evaluate all systems on one list",
+            )  # fmt: skip
 
 
 def _verdict(result: Result) -> str:

@@ -1,3 +1,5 @@
+"""The command `normface data`: check a data set before it is used."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface demo`: run everything once on drawn faces."""
+
 from __future__ import annotations
 
 import json

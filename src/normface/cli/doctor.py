@@ -1,3 +1,5 @@
+"""The command `normface doctor`: examine a run or this machine."""
+
 from __future__ import annotations
 
 import json

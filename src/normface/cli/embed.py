@@ -1,3 +1,5 @@
+"""The command `normface embed`: compute the embeddings of many images."""
+
 from __future__ import annotations
 
 import json
@@ -21,7 +23,7 @@ from ..embed.loading import RunPrecision, model_path
 from ..embed.source import open_source
 from ..errors import ConfigError, DataError, FaceError
 from ..faces.video import RATE, is_video
-from .photographs import as_dict
+from .photographs import as_dict, warn_of_videos
 from .terminal import Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
@@ -79,6 +81,7 @@ def embed(
     embedder = load()
     chosen = {"auto": None, "crops": False, "photographs": True}[images]
     found = open_source(source, embedder.spec.template, chosen, strict=strict, detector=detector, device=device)
+    warn_of_videos(found.unread, source)
     done: list[int] = []
     began = time.perf_counter()
     with progress(f"embedding with {embedder.name}", "images") as bar:

@@ -1,3 +1,5 @@
+"""The command `normface enrol`: add people to a gallery."""
+
 from __future__ import annotations
 
 import hashlib
@@ -14,7 +16,7 @@ from ..conditions import Assessment
 from ..data import Reader
 from ..embed import Embedder, FaceRecord
 from ..embed.people import Keep, enrollable, templates
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, counted
 from ..gallery import Enrolments, Gallery, open_gallery, settle
 from ..gallery.archive import load_archive
 from ..gallery.names import checked_name
@@ -41,7 +43,7 @@ PART = 1000  # templates in one transaction: what an interrupted run may have to
 
 def enrol(
     person: Annotated[str | None, typer.Argument(help="Name of the person in the photographs.")] = None,
-    images: Annotated[list[Path] | None, typer.Argument(metavar="IMG…", help="Photographs.")] = None,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMG…", help="Photographs, or videos.")] = None,
     source: Annotated[
         Path | None,
         typer.Option("--from", metavar="SRC", help="Aligned crops: one folder per person, a zip of that, or a pack."),
@@ -83,7 +85,10 @@ def enrol(
     Stores one template per image: the embedding of the face plus its mirror image, and its norm; from several
     photographs of a person, also their mean. The images are not stored.
 
-    A photograph with two faces that may be meant is refused without `--faces`. Photographs that the model's certificate
+    A video (mp4, mov, avi, mkv, webm) gives one template: the mean of the frames in which a face is followed.
+
+    A photograph or video with two faces that may be meant is refused without `--faces`; with it, of a video the face
+    seen longest is taken. Photographs that the model's certificate
     does not cover are refused, for strangers would match them; crops of `--from` are skipped, or refused with
     `--strict`. `--anyway` enrols them. Embeddings are not checked.
 
@@ -144,7 +149,7 @@ def enrol(
         out.print_json(json.dumps(told))
         return
     whom = next(iter(names)) if len(names) == 1 else f"{len(names):,} people"
-    count = "1 template" if answers.templates == 1 else f"{answers.templates:,} templates"
+    count = counted(answers.templates, "template")
     if answers.templates and len(seen) > 1 and keep != "each":
         count += f" (the mean of {len(seen)} photographs)" if keep == "fused" else " (one is the mean of the others)"
     more = f", {answers.duplicates:,} enrolled already" if answers.duplicates else ""
@@ -198,7 +203,7 @@ def _from_photographs(
     rows = rows[-1:] if keep == "fused" and len(files) > 1 else rows[: len(vectors)]
     some = Enrolments(
         [person] * len(rows), vectors, norms, consent=[consent] * len(rows),
-        source=[_hash(file.read_bytes()) if file else None for file in rows],
+        source=[_hash_file(file) if file else None for file in rows],
     )  # fmt: skip
     answers.enrol(gallery, some, [str(file or "their mean") for file in rows])
 
@@ -242,6 +247,11 @@ def _later(bar: Callable[[int, int], object], start: int, total: int, done: int,
 
 def _hash(photograph: bytes) -> str:
     return hashlib.sha256(photograph).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:  # a video may be large
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _enrolments(path: Path) -> Enrolments:

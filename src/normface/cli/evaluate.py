@@ -1,3 +1,5 @@
+"""The command `normface evaluate`: judge a model by a protocol."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -26,10 +28,11 @@ from ..protocols import (
 )  # fmt: skip
 from ..protocols.failures import evaluated, require_others
 from ..protocols.named_pairs import Ids, rows_of
+from ..report.wording import protocol_title
 from ..types import Embeddings, Result
 from .score_tables import Scores, evaluate_scores, scores_of
 from .snapshots import evaluate_snapshots
-from .terminal import Json, Model, StrictRates, progress
+from .terminal import Computer, Json, Model, StrictRates, progress
 from .vectors import (
     CountFailures,
     Crops,
@@ -79,6 +82,7 @@ def evaluate(
         ),
     ] = None,
     scores: Scores = None,
+    device: Computer = "auto",
     snapshots: Annotated[
         bool, typer.Option("--snapshots", help="Evaluate every snapshot of the run --model: mean ± deviation.")
     ] = False,
@@ -122,7 +126,16 @@ def evaluate(
     lists = named or reads.find_lists(data)
     if snapshots:
         evaluate_snapshots(
-            protocol, lists, model, options, data=data, crops=crops, mirror=mirror, strict=strict, as_json=as_json
+            protocol,
+            lists,
+            model,
+            options,
+            data=data,
+            crops=crops,
+            mirror=mirror,
+            strict=strict,
+            device=device,
+            as_json=as_json,
         )
         return
     pairs = reads.read_pairs(lists)
@@ -132,7 +145,7 @@ def evaluate(
         raise ConfigError("--quality with a protocol of pairs", protocol, "drop it, or use lfw, pairs_csv or all_pairs")
     system = judged_system(
         protocol, lists, data=data, model=model, embeddings=embeddings, crops=crops, mirror=mirror, strict=strict,
-        photographs=photographs, failures=failures, certified=True,
+        photographs=photographs, failures=failures, certified=True, device=device,
     )  # fmt: skip
     if system.failures and pairs and not partial:
         require_others(system.failures, pairs[0], system.vectors)
@@ -145,14 +158,15 @@ def evaluate(
     if pairs and "threshold" in result.facts:
         result = _with_details(result, system.vectors, *pairs, groups)
     if quality:
-        result = _with_discard(result, system, reads, lists, pairs, quality, model=model, data=data)
+        result = _with_discard(result, system, reads, lists, pairs, quality, model=model)
     if certified:
         assert model is not None
         point = certify(result, system.vectors, lists[-1], far=far, model_sha256=system.sha256)
         keep_certificate(certificate(model), point)
     if folder is not None:
         system.vectors.save(folder / "embeddings.npz")
-    show(system.name, result, folder, title=f"{system.name} on {protocol.upper()}", crops=system.crops, as_json=as_json)
+    title = f"{system.name} on {protocol_title(protocol)}"
+    show(system.name, result, folder, title=title, crops=system.crops, as_json=as_json)
 
 
 def _can_certify(asked: bool, far: float | None, protocol: str, *, model: Path | None, as_verify: bool) -> None:
@@ -190,7 +204,7 @@ def _with_details(
 
 def _with_discard(
     result: Result, system: System, reads: Inputs, lists: list[Path], pairs: Pairs, names: list[str], *,
-    model: Path | None, data: Path | None,
+    model: Path | None,
 ) -> Result:  # fmt: skip
     """Add error-versus-discard curves at the protocol's threshold; if it has none, at that of FAR 1 %, or of 0.1 % over
     every pair of images.
@@ -209,7 +223,5 @@ def _with_discard(
     qualities = {}
     for name in dict.fromkeys(names):
         with progress(f"measuring {name.partition('=')[0]}", "images") as bar:
-            qualities[name.partition("=")[0]] = image_quality(
-                name, chosen, system.crops, model=model, folders=[data or Path("data"), Path("data")], progress=bar
-            )
+            qualities[name.partition("=")[0]] = image_quality(name, chosen, system.crops, model=model, progress=bar)
     return with_discard(result, comparisons, float(threshold), qualities)

@@ -1,3 +1,5 @@
+"""The command `normface export`: write a trained model as ONNX."""
+
 from __future__ import annotations
 
 import json

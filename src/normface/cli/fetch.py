@@ -1,3 +1,5 @@
+"""The command `normface fetch`: download models and data sets by name."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface figures`: draw the paper's figures."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""The command `normface forget`: erase a person from a gallery."""
+
 from __future__ import annotations
 
 import json
@@ -5,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import counted
 from ..gallery import open_gallery
 from .gallery import whom
 from .terminal import GALLERY, GalleryUrl, Json, out
@@ -30,7 +33,7 @@ def forget(
     if as_json:
         out.print_json(json.dumps({"person": person, "templates": count, "wiped": count.wiped, "templates_left": left}))
         return
-    erased = "1 template" if count == 1 else f"{count:,} templates"
+    erased = counted(count, "template")
     out.print(f"{gallery}: {person} forgotten, {erased} erased, {left:,} left", soft_wrap=True, markup=False)
     if not count.wiped:
         later = "another process still reads an older state: open the gallery again after it has ended"

@@ -1,3 +1,5 @@
+"""The command `normface gallery`: manage a gallery: its log, backups and people."""
+
 from __future__ import annotations
 
 import json

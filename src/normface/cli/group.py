@@ -1,3 +1,5 @@
+"""The command `normface group`: group the faces in photographs by person."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,9 @@ from ..embed import Embedder, FaceGallery
 from ..embed.pile import CROPS, FILE, SINGLES, UNCOVERED, Pile, crop_name, faces_in, write_crop, write_people
 from ..errors import ConfigError, DataError, FaceError
 from ..faces.photographs import Photographs, open_photographs
+from ..gallery import GALLERIES
 from ..types import Floats
+from .photographs import warn_of_videos
 from .terminal import Anyway, Computer, FaceDetector, Json, Model, Strict, out, progress
 
 _log = logging.getLogger("normface")
@@ -29,7 +33,8 @@ def group(
     into: Annotated[
         str | None,
         typer.Option(
-            metavar="EARLIER", help="Known people: the DIR of an earlier run, or a gallery (file:… or milvus:…)."
+            metavar="EARLIER",
+            help="Known people: the DIR of an earlier run, or a gallery (file:…, postgres://… and others).",
         ),
     ] = None,
     threshold: Annotated[
@@ -60,9 +65,10 @@ def group(
     began = time.perf_counter()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("a new folder for --out", f"{folder}, which exists", "give another, or remove it")
-    gallery = into if into and into.partition(":")[0] in ("file", "milvus") else None
+    gallery = into if into and into.partition(":")[0] in GALLERIES else None
     earlier = Path(into) if into and not gallery else None
     photographs = open_photographs(source)
+    warn_of_videos(photographs.unread, source)
     embedder = Embedder.load(model, detector=detector, device=device)
     if threshold is None and embedder.operating_point is None:
         raise ConfigError("a model with a certificate", f"{embedder.name} without one", "give --threshold")

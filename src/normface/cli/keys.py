@@ -1,3 +1,5 @@
+"""The command `normface keys`: manage the keys of the service."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The command `normface models`: list the networks that can be trained."""
+
 from __future__ import annotations
 
 import json
@@ -16,6 +18,7 @@ from ..registry import meant
 from .terminal import Json, err, out, progress
 
 BATCH, SECONDS = 16, 1.0
+OPTIONS = {"recognizer": "--model", "detector": "--detector", "quality": "--quality"}
 
 
 def models(
@@ -95,7 +98,7 @@ def _show_fetchable(listed: list[Listed]) -> None:
     table = Table("fetchable", "option", "MB", "commercial use", "fetched", "what, published accuracy", box=SIMPLE_HEAD)
     for each in listed:
         table.add_row(
-            each.name, "--model" if each.kind == "recognizer" else "--detector",
+            each.name, OPTIONS[each.kind],
             f"{each.bytes / 1e6:.1f}" if each.bytes else "?", each.commercial, "yes" if each.path.is_file() else "no",
             each.about + (f"; {each.accuracy}" if each.accuracy else ""),
         )  # fmt: skip

@@ -1,3 +1,5 @@
+"""The command `normface pack`: convert a data set to another format."""
+
 from __future__ import annotations
 
 import json

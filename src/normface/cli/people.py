@@ -1,3 +1,5 @@
+"""The command `normface people`: list who is enrolled."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from ..embed import Embedder
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, counted
 from ..faces import Choice, eye_distance
+from ..faces.video import is_video
 from ..types import Face
 
 _log = logging.getLogger("normface")
@@ -33,6 +34,16 @@ def warn_without_conditions(embedder: Embedder) -> None:
         )  # fmt: skip
 
 
+def warn_of_videos(unread: Mapping[str, int], source: Path) -> None:
+    """Warn if a folder of photographs holds videos: they are not read with them."""
+    kinds = {kind: count for kind, count in unread.items() if is_video(f"x{kind.partition(' ')[0]}")}
+    if kinds:
+        _log.warning(
+            "%s holds %s, which are not read with photographs; embed each by itself: normface embed CLIP --out F.npz",
+            source, counted(sum(kinds.values()), "video"),
+        )  # fmt: skip
+
+
 def chosen(faces: str) -> Choice:
     """The choice that an option names. Raises ConfigError for another word."""
     for choice in get_args(Choice):
@@ -47,9 +58,9 @@ def told(name: str, face: Face | None, found: int) -> str:
         return f"{name}: an aligned crop"
     box = " ".join(f"{side:.0f}" for side in face.box)
     turned = f", photograph turned by {face.turn}°" if face.turn else ""
-    seen = "1 face" if found == 1 else f"{found} faces"
+    seen = "followed, used one that in its best frame is at" if is_video(name) else "seen, used the one at"
     return (
-        f"{name}: {seen} seen, used the one at {box}: score {face.score:.3f}, "
+        f"{name}: {counted(found, 'face')} {seen} {box}: score {face.score:.3f}, "
         f"eyes {eye_distance(face.landmarks):.0f} px apart{turned}"
     )
 
@@ -73,6 +84,8 @@ def draw(embedder: Embedder, to: Path, photographs: Sequence[Path], used: Sequen
     from ..faces.finding import find_faces
     from ..faces.photographs import Photograph
 
+    if videos := [str(path) for path in photographs if is_video(path)]:
+        raise ConfigError("photographs for --draw", f"the video {videos[0]}", "drop --draw")
     if to.suffix.lower() != ".png":
         raise ConfigError("a file OUT.png for --draw", str(to), "give it the ending .png")
     opened = [Photograph.open(open_picture(path), str(path)) for path in photographs]

@@ -22,6 +22,7 @@ from ..protocols import (
     score_comparisons,
 )  # fmt: skip
 from ..protocols.score_table import ScoreTable
+from ..report.wording import protocol_title
 from .terminal import progress
 from .vectors import refuse_few_errors, show, show_certificate
 
@@ -62,7 +63,7 @@ def evaluate_scores(
         by_image = read_groups(groups, comparisons.ids) if groups is not None else {}
         by_pair = few_groups(group_columns(table))
         result = detailed(result, comparisons, float(result.facts["threshold"]), by_image, by_pair)
-    show(path.name, result, folder, title=f"{path.name} on {protocol.upper()}", as_json=as_json)
+    show(path.name, result, folder, title=f"{path.name} on {protocol_title(protocol)}", as_json=as_json)
 
 
 def calibrate_scores(

@@ -1,3 +1,5 @@
+"""The command `normface search`: find the enrolled people most like a face."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +18,7 @@ from .terminal import GALLERY, UNDECIDED, Anyway, Computer, FaceDetector, Galler
 
 
 def search(
-    image: Annotated[Path, typer.Argument(metavar="IMG", help="A photograph.")],
+    image: Annotated[Path, typer.Argument(metavar="IMG", help="A photograph, or a video.")],
     gallery: GalleryUrl = GALLERY,
     k: Annotated[
         int | None, typer.Option("-k", min=1, help="Number of people to return. Default: 10; with --faces all 1 each.")
@@ -38,6 +40,7 @@ def search(
     one that the model's certificate has for a gallery of as many templates (`normface calibrate identification`); a
     certificate without such thresholds decides by that of verification, with a warning. Treat a match that is not
     accepted as a different person, whatever its rank. With `--faces all`, every face in a group photograph is searched.
+    Of a video, the face that is seen longest is searched, or with `--faces all` every one.
     A photograph that the certificate does not cover is undecided: the exit code is 3; `--anyway` decides, with a
     warning.
 

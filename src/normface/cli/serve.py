@@ -1,3 +1,5 @@
+"""The command `normface serve`: start the HTTP service."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +10,7 @@ import typer
 from ..errors import ConfigError
 from ..serve import Settings, run
 from .keys import add
-from .terminal import Json
+from .terminal import Computer, FaceDetector, Json
 
 DEFAULT = Settings()
 
@@ -22,7 +24,7 @@ def serve(
         str | None,
         typer.Option(
             envvar="NORMFACE_GALLERY",
-            help="Gallery URL: file:people.db or milvus:URI. "
+            help="Gallery URL: file:people.db, postgres://… and others. "
             "If omitted, the service has no gallery and people cannot be enrolled.",
         ),
     ] = None,
@@ -62,6 +64,8 @@ def serve(
     queue: Annotated[int, typer.Option(help="Concurrent requests; others get 503 and Retry-After.")] = DEFAULT.queue,
     workers: Annotated[int, typer.Option(help="Photographs processed in parallel.")] = DEFAULT.workers,
     batch: Annotated[int, typer.Option(help="Largest batch of photographs per worker.")] = DEFAULT.batch,
+    device: Computer = "auto",
+    detector: FaceDetector = "mtcnn",
     ort_web: Annotated[
         Path | None, typer.Option(help="Folder `dist` of onnxruntime-web; lets the page embed in the browser.")
     ] = None,
@@ -83,5 +87,5 @@ def serve(
         model=model, gallery=gallery, host=host, port=port, keys=keys, hosts=tuple(allow_host or ()),
         proxy=behind_proxy, root_path=root_path,
         memory=memory, rate=rate, max_upload=max_upload, max_pixels=max_pixels, timeout=timeout, queue=queue,
-        workers=workers, batch=batch, ort_web=ort_web,
+        workers=workers, batch=batch, device=device, detector=detector, ort_web=ort_web,
     ))  # fmt: skip

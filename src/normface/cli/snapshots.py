@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ConfigError, require
 from ..protocols import PROTOCOLS
+from ..report.wording import label
 from .terminal import out
 from .vectors import judged_system
 
@@ -43,4 +44,4 @@ def evaluate_snapshots(
         return
     out.print(f"{model}: {len(found)} snapshots, steps {', '.join(map(str, steps))}", soft_wrap=True, markup=False)
     for name, figures in metrics.items():
-        out.print(f"  {name}: {figures['mean']:.4f} ± {figures['deviation']:.4f}", soft_wrap=True, markup=False)
+        out.print(f"  {label(name)}: {figures['mean']:.4f} ± {figures['deviation']:.4f}", soft_wrap=True, markup=False)

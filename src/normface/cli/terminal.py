@@ -59,7 +59,8 @@ GalleryUrl = Annotated[
     str,
     typer.Option(
         "--gallery", metavar="URL", envvar="NORMFACE_GALLERY",
-        help="file:PATH, milvus:PATH or milvus:http://HOST:PORT. Set NORMFACE_GALLERY_KEY if it is encrypted.",
+        help="file:PATH, postgres://USER@HOST/DATABASE, qdrant://HOST, qdrant:FOLDER, milvus:http://HOST:PORT or "
+        "milvus:PATH. Set NORMFACE_GALLERY_KEY if it is encrypted.",
     ),
 ]  # fmt: skip
 Anyway = Annotated[

@@ -1,3 +1,5 @@
+"""The command `normface train`: train a model by a recipe."""
+
 from __future__ import annotations
 
 import json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from .. import embed, report
 from ..embed import Embedder
 from ..embed.embedder import Mirror
 from ..errors import ConfigError, DataError
+from ..inference import Device
 from ..protocols import Comparisons, Failures, Inputs, every_pair, inputs_of
 from ..protocols.named_pairs import partly, people, present, rows_of
 from ..report.wording import label, measure
@@ -35,7 +36,8 @@ Crops = Annotated[Path | None, typer.Option("--crops", help="Aligned crops for -
 Photographs = Annotated[
     Path | None,
     typer.Option(
-        help="Photographs for --model instead of crops: folder, zip or list. Those that give no template are counted."
+        help="Photographs for --model instead of crops: folder, zip or list. Those that give no template are counted. "
+        "For ytf also a folder of videos, Name/video.mp4."
     ),
 ]
 CountFailures = Annotated[
@@ -50,6 +52,10 @@ Partial = Annotated[
     bool, typer.Option("--partial", help="Skip and report images without an embedding instead of failing.")
 ]
 
+ASK_FOR = {  # a rate with more errors, by the protocol of a Result
+    "calibrate": "ask for a higher --far, ", "identification_thresholds": "ask for a higher --fpir, "
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class System:
@@ -62,6 +68,7 @@ class System:
         crops: the images embedded; None for a file of embeddings and for photographs.
         conditions: facts for the Result.
         failures: of photographs; None for crops and embeddings.
+        tools: what computed the embeddings, such as the device that was really used; nothing for a file of them.
     """
 
     vectors: Embeddings
@@ -70,12 +77,13 @@ class System:
     crops: Path | None
     conditions: dict[str, Any]
     failures: Failures | None = None
+    tools: dict[str, str] = field(default_factory=dict)
 
 
 def judged_system(
     protocol: str, lists: Sequence[Path], *, data: Path | None, model: Path | None, embeddings: Path | None,
     crops: Path | None, mirror: Mirror = "sum", strict: bool = False, photographs: Path | None = None,
-    failures: Literal["count", "leave-out"] | None = None, certified: bool = False,
+    failures: Literal["count", "leave-out"] | None = None, certified: bool = False, device: Device = "auto",
 ) -> System:  # fmt: skip
     """Load `embeddings`, or embed the images in a protocol's lists: `crops`, those under `data`, or photographs.
 
@@ -90,19 +98,28 @@ def judged_system(
     if embeddings is not None:
         name = embeddings.name
         return System(Embeddings.load(embeddings), name, "unknown", crops, {"embeddings": name})
-    embedder = Embedder.load(model, certified=certified and photographs is not None)
+    embedder = Embedder.load(model, certified=certified and photographs is not None, device=device)
     conditions = {"model": embedder.name, "weights_sha256": embedder.sha256, "mirror": mirror}
+    if photographs is not None and inputs_of(protocol).videos and embed.has_videos(photographs):
+        if failures is not None:
+            raise ConfigError("--failures with photographs", "videos", "drop it; videos without a face are left out")
+        with progress(f"embedding with {embedder.name}", "videos") as bar:
+            vectors = embed.embed_videos(embedder, protocol, lists, photographs, mirror=mirror, progress=bar)
+        tools = embedder.tools()
+        return System(vectors, embedder.name, embedder.sha256, None, conditions | tools, tools=tools)
     if photographs is not None:
         with progress(f"finding faces for {embedder.name}", "photographs") as bar:
             vectors, failed = embed.embed_photographs(
                 embedder, protocol, lists, photographs, mirror=mirror, counted=failures != "leave-out", progress=bar
             )
-        return System(vectors, embedder.name, embedder.sha256, None, conditions, failed)
+        tools = embedder.tools()
+        return System(vectors, embedder.name, embedder.sha256, None, conditions | tools, failed, tools)
     images = lists[0] if lists and lists[0].suffix == ".bin" else None  # the list itself has them
     crops = crops or images or inputs_of(protocol).find_crops(data)
     with progress(f"embedding with {embedder.name}", "images") as bar:
         vectors = embed.embed_listed(embedder, protocol, lists, crops, mirror=mirror, strict=strict, progress=bar)
-    return System(vectors, embedder.name, embedder.sha256, crops, conditions)
+    tools = embedder.tools()
+    return System(vectors, embedder.name, embedder.sha256, crops, conditions | tools, tools=tools)
 
 
 def show(
@@ -145,7 +162,7 @@ def refuse_few_errors(result: Result, strict: bool) -> None:
         told = ", ".join(f"{count} behind {label(name)}" for name, count in few.items())
         raise DataError(
             f"at least {RULE_OF_30} errors behind every rate (Rule of 30, ISO/IEC 19795-1)", told,
-            "evaluate more comparisons, ask for a higher FAR, or drop --strict",
+            f"give images of more people, {ASK_FOR.get(result.protocol, '')}or drop --strict",
         )  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+"""The command `normface verify`: decide whether two photographs show the same person."""
+
 from __future__ import annotations
 
 import json
@@ -16,8 +18,8 @@ from .terminal import UNDECIDED, Anyway, Computer, FaceDetector, Json, Model
 
 
 def verify(
-    a: Annotated[Path, typer.Argument(help="A photograph.")],
-    b: Annotated[Path, typer.Argument(help="Another photograph.")],
+    a: Annotated[Path, typer.Argument(help="A photograph, or a video.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
     model: Model = None,
     faces: Faces = "center",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
@@ -33,6 +35,9 @@ def verify(
     compares the cosine with the threshold of the model's operating point, which has measured error rates. Also prints
     the likelihood ratio: how much more likely this cosine is for the same person than for different people. With
     `--faces all`, compares every face with every face and decides the best pair.
+
+    A video (mp4, mov, avi, mkv, webm) stands for the face that is seen longest in it; with `--faces all`, for every
+    face.
 
     Photographs that the model's certificate does not cover, such as blurred or covered faces, are undecided: the exit
     code is 3. `--anyway` decides, with a warning.

@@ -34,9 +34,11 @@ class Bin:
         self.labels: Ints = np.arange(len(images))
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"image {row} of {self.path}"
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         return self._images[row]
 
 
@@ -134,4 +136,5 @@ class bin(Format):
     suffix = ".bin"
 
     def open(self, path: Path, strict: bool = False) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_bin(path, strict)

@@ -1,4 +1,4 @@
-"""The catalogue of other projects' models and detectors: what they are, where they lie, and their hashes."""
+"""The catalogue of other projects' networks: what they are, where they lie, and their hashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Listed:
 
     Attributes:
         project: that published it.
-        kind: of model; `detector` is the name in `faces.DETECTORS` of what reads a detector's output.
+        kind: of model; a "quality" network judges faces, for `evaluate --quality`.
+        detector: name in `faces.DETECTORS` of what reads a detector's output.
         bytes: size of the file; 0 if no public source states it.
         license: of the weights, in words. commercial: whether it allows commercial use.
         accuracy, accuracy_source: as published, or empty.
@@ -36,7 +37,7 @@ class Listed:
     name: str
     about: str
     project: str
-    kind: Literal["recognizer", "detector"]
+    kind: Literal["recognizer", "detector", "quality"]
     url: str
     sha256: str
     license: str
@@ -78,7 +79,7 @@ def catalogue() -> Mapping[str, Listed]:
 
 
 def find(name: str, kind: str) -> Listed:
-    """Return the recognizer or detector called `name`. Raises ConfigError for another name."""
+    """Return the model of a kind called `name`. Raises ConfigError for another name."""
     known = [each for each, listed in catalogue().items() if listed.kind == kind]
     if name not in known:
         raise ConfigError(f"a {kind} among {', '.join(known)}", repr(name), meant(name, known))

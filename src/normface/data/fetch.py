@@ -98,18 +98,6 @@ ENTRIES: dict[str, Entry] = {
         size=4_135_271,
         model="mobilefacenet_relu6",
     ),
-    # The hash is the one that the repository itself keeps for its large files.
-    "ediffiqa": Entry(
-        "eDifFIQA(T), a network that judges the quality of faces, for evaluate --quality (7.3 MB)",
-        {
-            "ediffiqa_tiny_jun2024.onnx": File(
-                "https://github.com/opencv/opencv_zoo/raw/main/models/face_image_quality_assessment_ediffiqa/"
-                "ediffiqa_tiny_jun2024.onnx",
-                "9426c899cc0f01665240cb7d9e7f98e18e24e456c178326c771a43da289bfc6a",
-                "CC-BY-4.0 (eDifFIQA(T): Babnik, Peer, Štruc 2024; from OpenCV Zoo)",
-            )
-        },
-    ),
 }
 
 

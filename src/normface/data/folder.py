@@ -35,9 +35,11 @@ class Folder:
         self.people, self.labels = by_name([id.partition("/")[0] for id in ids.tolist()])
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"{self.path}/{self._root}{self.ids[row]}"
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         return self._source.read(f"{self._root}{self.ids[row]}")
 
 
@@ -144,9 +146,11 @@ class folder(Format):
     """One folder of images per person, or images with a label.txt beside them."""
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_folder(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_folder(records, path, **options)
 
 
@@ -157,7 +161,9 @@ class zip(Format):
     suffix = ".zip"
 
     def open(self, path: Path, strict: bool = False) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_folder(path, strict)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_zip(records, path, **options)

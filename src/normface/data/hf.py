@@ -90,6 +90,7 @@ class HuggingFace(_Columns):
         self.people, self.labels = by_name(people)
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         start, length = self._spans[row].tolist()
         return read_at(self._files[int(np.searchsorted(self._ends, row, side="right"))].fileno(), length, start)
 
@@ -131,6 +132,7 @@ class Parquet(_Columns):
         self._group = lru_cache(maxsize=2)(self._read)
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         group = int(np.searchsorted(self._ends, row, side="right"))
         with self._lock:
             images = self._group(group)
@@ -261,12 +263,15 @@ class hf(Format):
     """A Hugging Face dataset of `save_to_disk`, or the training split of several."""
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return (path / STATE).is_file() or (path / SPLITS).is_file()
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_huggingface(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_huggingface(records, path, **options)
 
 
@@ -277,7 +282,9 @@ class parquet(Format):
     suffix = ".parquet"
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return super().owns(path) or any(holds(folder, r".*\.parquet") for folder in (path, path / "data"))
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return Images(Parquet(path, label), strict=strict)

@@ -50,9 +50,11 @@ class ImageList:
         return ImageList, (self.path, self._label)
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return str(self._folder / str(self.ids[row]))
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         file = self._folder / str(self.ids[row])
         try:
             return file.read_bytes()
@@ -130,7 +132,9 @@ class listed(Format):
     """A CSV, TSV or im2rec list of images with labels; paths are relative to the list."""
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return not path.is_dir() and (path.suffix.lower() in SUFFIXES or path.name in LIST_NAMES)
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return Images(ImageList(path, label), strict=strict)

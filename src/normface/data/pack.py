@@ -86,12 +86,15 @@ class Pack:
 
     @cached_property
     def ids(self) -> NDArray[Any]:
+        """Names of the images [N], read when they are first asked for."""
         return np.array(self._id.to_pylist(), np.str_)
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"{self._id[row].as_py()} in {self._shards[self._shard(row)]}"
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         # Views give Python's own integers at once, which counts here.
         data = read_at(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
         if zlib.crc32(data) != self._crcs[row]:
@@ -263,10 +266,13 @@ class arrow(Format):
     """A pack: Arrow IPC files and `pack.json`."""
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return (path / MANIFEST).is_file() or holds(path, r"part-\d+\.arrow")  # without its manifest: told so
 
     def open(self, path: Path, strict: bool = False) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_pack(path, strict)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_pack(records, path, **options)

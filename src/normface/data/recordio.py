@@ -81,9 +81,11 @@ class RecordIO:
         return np.array([f"{person}/{key:08d}" for person, key in pairs])
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"record {self._keys[row]} of {self.path}"
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         start, end = self._spans[row].tolist()
         data = _unframed(read_at(self._file.fileno(), end - start, start), self.name(row))
         (flag,) = struct.unpack_from("<I", data)
@@ -242,10 +244,13 @@ class rec(Format):
     suffix = ".rec"
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return super().owns(path) or holds(path, r".*\.rec")
 
     def open(self, path: Path, strict: bool = False) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_recordio(path, strict)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_recordio(records, path, **options)

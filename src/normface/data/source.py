@@ -67,6 +67,7 @@ class Directory:
             self.names += files if inner == "." else [f"{inner}/{file}" for file in files]
 
     def read(self, name: str) -> bytes:
+        """Read a file. Raises DataError if it cannot be read completely."""
         return read_file(self.path / name)
 
     def _refuse(self, error: OSError) -> None:
@@ -104,6 +105,7 @@ class Zip:
         return Zip, (self.path,)  # a worker process maps the archive itself
 
     def read(self, name: str) -> bytes:
+        """Read a file. Raises DataError if it is damaged or compressed by another method than deflate."""
         entry = self._entries[name]
         try:
             signature, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._map, entry.header_offset)

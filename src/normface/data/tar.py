@@ -73,9 +73,11 @@ class Tar:
         return identity(given, f"{key} in {self.path}")
 
     def name(self, row: int) -> str:
+        """Return the name of image `row`, for messages."""
         return f"{self.ids[row]} in {self._shards[self._spans[row][0]]}"
 
     def encoded(self, row: int) -> bytes:
+        """Return the encoded bytes of image `row`."""
         number, start, length = self._spans[row]
         return read_at(self._files[number].fileno(), length, start)
 
@@ -186,10 +188,13 @@ class tar(Format):
     suffix = ".tar"
 
     def owns(self, path: Path) -> bool:
+        """Return True if `path` is of this format."""
         return super().owns(path) or bool(_BRACES.fullmatch(path.name)) or holds(path, r".*\.tar")
 
     def open(self, path: Path, strict: bool = False, label: str | None = None) -> Images:
+        """Open the images at `path`; see `Format.open`."""
         return open_tar(path, strict, label)
 
     def write(self, records: Iterable[Record], path: Path, **options: Any) -> int:
+        """Write records to `path`; see `Format.write`."""
         return write_tar(records, path, **options)

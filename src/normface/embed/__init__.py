@@ -12,13 +12,21 @@ from .seen import FaceRecord, covered, refuse_outside
 
 if TYPE_CHECKING:
     from .grouping import assign_vectors, group_vectors
-    from .listed import certify, embed_listed, embed_pairs, embed_photographs, keep_certificate
+    from .listed import (
+        certify,
+        embed_listed,
+        embed_pairs,
+        embed_photographs,
+        embed_videos,
+        has_videos,
+        keep_certificate,
+    )
     from .tracks import Track
 
 __all__ = [
     "Embedder", "FaceGallery", "FaceRecord", "Network", "Portrait", "Track", "assign_vectors", "certificate", "certify",
-    "covered", "embed_listed", "embed_pairs", "embed_photographs", "group_vectors", "keep_certificate",
-    "refuse_outside",
+    "covered", "embed_listed", "embed_pairs", "embed_photographs", "embed_videos", "group_vectors", "has_videos",
+    "keep_certificate", "refuse_outside",
 ]  # fmt: skip
 
 # These need protocols or SciPy, or are seldom needed.
@@ -26,7 +34,7 @@ _later = attach(
     __name__,
     grouping="assign_vectors group_vectors",
     tracks="Track",
-    listed="certify embed_listed embed_pairs embed_photographs keep_certificate",
+    listed="certify embed_listed embed_pairs embed_photographs embed_videos has_videos keep_certificate",
 )
 
 

@@ -153,9 +153,10 @@ def fit(
     Raises DataError for fewer than FEWEST photographs of a kind.
     """
     sets = [inside, *ordinary, *kinds.values()]
-    for name, each in zip(["inside", *["faces"] * len(ordinary), *kinds], sets, strict=True):
+    names = ["calibration", *["--conditions FACES"] * len(ordinary), *(f"the condition {kind}" for kind in kinds)]
+    for name, each in zip(names, sets, strict=True):
         if len(each) < FEWEST:
-            raise DataError(f"at least {FEWEST} photographs {name}", str(len(each)), "give more")
+            raise DataError(f"at least {FEWEST} photographs for {name}", str(len(each)), "give more")
     target = np.repeat(np.array([0] * (1 + len(ordinary)) + list(range(1, len(kinds) + 1))), [len(x) for x in sets])
     x = np.concatenate([each.inputs() for each in sets])
     people = np.concatenate([each.people for each in sets])

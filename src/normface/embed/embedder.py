@@ -23,7 +23,7 @@ from ..errors import ConfigError, InputError
 from ..faces import Choice, Detector, Template, find_template, open_detector, retarget, signals
 from ..faces.finding import Portrait, find_portraits, likely
 from ..faces.photographs import Photograph
-from ..faces.video import RATE, read_frames
+from ..faces.video import RATE, is_video, read_frames
 from ..inference import Device
 from ..prefetch import map_ahead
 from ..types import Embeddings, Floats, Image, InputSpec, Match
@@ -161,6 +161,8 @@ class Embedder:
         photograph: a path, bytes, file, Pillow image, array or tensor, see `read_image`. Large ones are looked at
         reduced; the other ways up are tried where the photograph may not be upright.
         A `FaceRecord` or `Track` stands for itself, here and wherever photographs are compared, enrolled or searched.
+        The path of a video stands for its tracks (`track`), the face that is seen longest first, or with another choice
+        than "all" for that face alone.
         faces: "all", or the one nearest the "center" (among plausible ones, see `Detector`), the "largest", or the one
         scored "best". aligned: the picture is an aligned crop of a known template's size. order: of an array.
         """
@@ -176,13 +178,26 @@ class Embedder:
         order: Order = "RGB",
     ) -> list[list[FaceRecord]]:
         """Find and embed the faces in several photographs together, each as `faces` does; `names` are for messages."""
-        unseen = [row for row, each in enumerate(photographs) if not isinstance(each, FaceRecord)]
+        unseen = [row for row, each in enumerate(photographs) if not (isinstance(each, FaceRecord) or is_video(each))]
         pictures, called = [photographs[row] for row in unseen], [names[row] for row in unseen]
         found = self.portraits(pictures, called, faces=faces, aligned=aligned, order=order) if unseen else []
         portraits = [portrait for each in found for portrait in each]
         records = iter(self.see(portraits) if portraits else [])
         seen = iter([[next(records) for _ in each] for each in found])
-        return [[each] if isinstance(each, FaceRecord) else next(seen) for each in photographs]
+        return [
+            [each] if isinstance(each, FaceRecord)
+            else self._followed(each, faces, aligned) if is_video(each)
+            else next(seen)
+            for each in photographs
+        ]  # fmt: skip
+
+    def _followed(self, video: str | Path, faces: Choice, aligned: bool) -> list[FaceRecord]:
+        """The faces in a video, the one seen longest first; that one alone unless all are wanted."""
+        if aligned:
+            raise InputError("aligned crops", f"the video {video}", "drop --aligned (in Python: aligned=True)")
+        tracks = sorted(self.track(video), key=lambda track: -len(track.times))
+        count = len(tracks)
+        return [replace(each, found=count, likely=count) for each in tracks[: None if faces == "all" else 1]]
 
     def track(
         self,
@@ -202,7 +217,10 @@ class Embedder:
 
         if threshold is None:
             if self.operating_point is None:
-                raise ConfigError("a model with an operating point", "none", "give a threshold")
+                raise ConfigError(
+                    "a model with an operating point, to link the faces of a video", f"{self.name} without one",
+                    "make one: normface calibrate (in Python, threshold= stands in)",
+                )  # fmt: skip
             threshold = self.operating_point.threshold
         tracker, frames = Tracker(threshold), read_frames(video, rate=rate)
         while block := list(islice(frames, FOUND_AT_ONCE)):
@@ -323,9 +341,11 @@ class Embedder:
         if mirror != "sum" and self.operating_point:
             known = [replace(each, outside=(*each.outside, ONE_ORIENTATION)) for each in known]
         return [
-            FaceRecord(each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found, known[row])
+            FaceRecord(
+                each.crop, found.vectors[row], float(found.norms[row]), each.face, each.found, known[row], each.likely
+            )
             for row, each in enumerate(portraits)
-        ]
+        ]  # fmt: skip
 
     def assess(self, vectors: Floats, portraits: Sequence[Portrait]) -> list[Assessment]:
         """What the certificate's conditions say of portraits with these unit vectors [N, D]; without any, nothing."""

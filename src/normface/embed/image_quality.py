@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..conditions import scores
 from ..data import open_reader
-from ..data.fetch import ENTRIES
+from ..data.catalogue import fetched, find
 from ..errors import ConfigError, DataError
 from ..faces import retarget, sharpness, signals
 from ..faces.ediffiqa import EDifFIQA
@@ -17,7 +17,6 @@ from ..types import Embeddings, Floats, Image
 from .embedder import Embedder
 
 QUALITIES = ("sharpness", "norm", "risk", "ediffiqa")
-FILE = next(iter(ENTRIES["ediffiqa"].files))
 
 
 def image_quality(
@@ -26,22 +25,22 @@ def image_quality(
     crops: Path | None,
     *,
     model: Path | None = None,
-    folders: Sequence[Path] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Floats:
     """Measure the quality of each image that has a vector [N].
 
     Args:
         name: `sharpness` of the crop (`faces.sharpness`); `norm` of the feature; `risk`, the negative log-odds by which
-            the model's certificate sees the image outside its conditions; `ediffiqa`, a network that is looked for in
-            `folders`, or `ediffiqa=FILE`.
+            the model's certificate sees the image outside its conditions; `ediffiqa`, a network that was fetched, or
+            `ediffiqa=FILE`.
         vectors: of both orientations summed, for `risk`.
         crops: the aligned images; `norm` needs none.
         model: as for `Embedder.load`, for `risk`.
         progress: called with images done and in total.
 
     Raises:
-        ConfigError: another name, no crops, a model without conditions, no file of eDifFIQA.
+        ConfigError: another name, no crops, a model without conditions.
+        ModelError: eDifFIQA was not fetched, or is another file.
         DataError: norms that are all equal, images without a crop.
     """
     kind, _, file = name.partition("=")
@@ -57,7 +56,7 @@ def image_quality(
     if kind == "sharpness":
         return np.array([sharpness(crop) for crop in images])
     if kind == "ediffiqa":
-        network = EDifFIQA(_find(file, folders))
+        network = EDifFIQA(Path(file) if file else fetched(find(kind, "quality")))
         return np.array([network(crop[None]) for crop in images])
     embedder = Embedder.load(model)
     conditions = embedder.operating_point.conditions if embedder.operating_point else None
@@ -81,15 +80,3 @@ def _crops(vectors: Embeddings, crops: Path, progress: Callable[[int, int], obje
         yield reader.read(rows[id])
         if progress:
             progress(done, len(vectors))
-
-
-def _find(file: str, folders: Sequence[Path]) -> Path:
-    """The file of eDifFIQA: the one named, or the first that was fetched."""
-    places = [Path(file)] if file else list(dict.fromkeys(folder / FILE for folder in folders))
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise ConfigError(
-            "the network eDifFIQA", f"nothing at {' or '.join(map(str, places))}",
-            f"fetch it: normface fetch ediffiqa --out DIR --accept-terms; then --quality ediffiqa=DIR/{FILE}",
-        )  # fmt: skip
-    return found

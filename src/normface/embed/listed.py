@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +18,12 @@ from ..faces import size_fault
 from ..faces.batch import Work, align_all, kind_of
 from ..faces.finding import Portrait
 from ..faces.photographs import Photographs, open_photographs
+from ..faces.video import RATE, is_video, read_frames
 from ..protocols import Failures, Inputs, inputs_of, of_list, operating_point, read_lfw_pairs
 from ..protocols.named_pairs import Ids
 from ..system_facts import usable_cores
-from ..types import Embeddings, Face, OperatingPoint, Result
-from .embedder import Embedder, Mirror
+from ..types import Embeddings, Face, Floats, OperatingPoint, Result
+from .embedder import FOUND_AT_ONCE, Embedder, Mirror
 
 ASSESSED = 256  # crops held at once
 
@@ -108,6 +110,50 @@ def embed_photographs(
     if not kept.any():
         raise DataError("a photograph inside the conditions", f"none of {len(ids)}", "give others")
     return Embeddings(made.vectors[kept], ids[kept], made.norms[kept]), Failures(names, reasons, counted)
+
+
+def embed_videos(
+    embedder: Embedder,
+    protocol: str,
+    lists: Sequence[Path],
+    folder: Path,
+    *,
+    mirror: Mirror = "sum",
+    rate: float = RATE,
+    progress: Callable[[int, int], object] | None = None,
+) -> Embeddings:
+    """Embed the central face of the frames of a protocol's videos: `folder`/Name/video.mp4 is the video Name/video.
+
+    rate: frames of a second. The ids are Name/video/0.jpg, …, in order; frames without a face are left out, and
+    progress is called with videos done and in total. Raises DataError if the lists name none of the videos, or no frame
+    has a face.
+    """
+    files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*"))}
+    files = {name: path for name, path in files.items() if is_video(path)}
+    frames = np.array([f"{name}/0.jpg" for name in files])
+    wanted = [name for name, listed in zip(files, inputs_of(protocol).named(lists, frames), strict=True) if listed]
+    if not wanted:
+        told = f"{len(files)} others" + (f", such as {next(iter(files))}" if files else "")
+        raise DataError(f"videos in {folder} that {lists[0]} names", told, "name them Name/video.mp4 as in the list")
+    ids, parts = list[str](), list[Floats]()
+    for done, name in enumerate(wanted, 1):
+        read = enumerate(read_frames(files[name], rate=rate))
+        while block := {f"{name}/{number}.jpg": frame.image for number, frame in islice(read, FOUND_AT_ONCE)}:
+            portraits = embedder.portraits(list(block.values()), list(block), faces="center")
+            seen = {id: found[0].crop for id, found in zip(block, portraits, strict=True) if found}
+            if seen:
+                ids += seen
+                parts.append(embedder.features(np.stack(list(seen.values())), mirror))
+        if progress:
+            progress(done, len(wanted))
+    if not ids:
+        raise DataError("a face in a frame of a listed video", f"none in {len(wanted)} videos", "check the folder")
+    return Embeddings(np.concatenate(parts), np.array(ids))
+
+
+def has_videos(folder: Path) -> bool:
+    """Return whether there are videos in a folder, at any depth."""
+    return folder.is_dir() and any(is_video(path) for path in folder.rglob("*"))
 
 
 def _face(told: dict[str, Any]) -> Face:

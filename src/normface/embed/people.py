@@ -13,6 +13,7 @@ from ..data import Order, Picture
 from ..data.pictures import name_of
 from ..errors import ConfigError, FaceError, InputError
 from ..faces import Choice
+from ..faces.video import is_video
 from ..types import Floats, Match
 from .seen import FaceRecord, covered, no_face, refuse_outside
 
@@ -173,26 +174,33 @@ def enrollable(
 ) -> list[FaceRecord]:
     """Return the face of each photograph of one person.
 
-    faces: None refuses a photograph with two plausible faces; "center", "largest" or "best" chooses. Photographs that
-    the model's certificate does not cover are refused, unless `anyway`.
+    faces: None refuses a photograph with two plausible faces, or a video in which two are followed; "center",
+    "largest" or "best" chooses, in a video the face seen longest. Photographs that the model's certificate does not
+    cover are refused, unless `anyway`.
     Raises FaceError for what is refused, and for a photograph without a face.
     """
     if faces == "all":
         raise ConfigError("one face of each photograph: center, largest or best", "all", "give another choice")
     names = [name_of(each) for each in photographs]
-    unseen = [each for each in photographs if not isinstance(each, FaceRecord)]
-    called = [name_of(each) for each in unseen]
-    found = embedder.portraits(unseen, called, faces=faces or "center", aligned=aligned, order=order) if unseen else []
-    for portraits, name in zip(found, called, strict=True):
-        if not portraits:
+    known = [
+        [each] if isinstance(each, FaceRecord) else embedder.faces(each, aligned=aligned) if is_video(each) else None
+        for each in photographs
+    ]
+    unseen = [row for row, each in enumerate(known) if each is None]
+    pictures, called, choice = [photographs[row] for row in unseen], [names[row] for row in unseen], faces or "center"
+    found = embedder.portraits(pictures, called, faces=choice, aligned=aligned, order=order) if unseen else []
+    likely = {row: portraits[0].likely for row, portraits in zip(unseen, found, strict=True) if portraits}
+    likely |= {row: len(each) for row, each in enumerate(known) if each}
+    for row, name in enumerate(names):
+        if row not in likely:
             raise no_face(name)
-        if faces is None and portraits[0].likely > 1:
+        if faces is None and likely[row] > 1:
             raise FaceError(
-                f"one face in {name}", f"{portraits[0].likely} that may be meant",
+                f"one face in {name}", f"{likely[row]} that may be meant",
                 "choose one by --faces center, largest or best (in Python: faces=), or cut the photograph",
             )  # fmt: skip
     records = iter(embedder.see([portraits[0] for portraits in found]) if found else [])
-    seen = [each if isinstance(each, FaceRecord) else next(records) for each in photographs]
+    seen = [each[0] if each else next(records) for each in known]
     if not anyway:
         refuse_outside(seen, names)
     return seen

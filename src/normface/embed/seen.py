@@ -22,6 +22,7 @@ class FaceRecord:
         face: in the photograph's pixels; None for an image that came aligned.
         found: how many faces the photograph has.
         assessment: what the certificate's conditions say of the photograph.
+        likely: how many of the faces found may be meant (`Portrait`).
     """
 
     crop: Image
@@ -30,6 +31,7 @@ class FaceRecord:
     face: Face | None
     found: int
     assessment: Assessment = field(default_factory=Assessment)
+    likely: int = 1
 
     @property
     def box(self) -> tuple[float, float, float, float] | None:

@@ -37,17 +37,24 @@ class Portrait(NamedTuple):
 
 
 def find_portraits(
-    detector: Detector, photographs: Sequence[Photograph], template: Template, choice: Choice = "center"
+    detector: Detector,
+    photographs: Sequence[Photograph],
+    template: Template,
+    choice: Choice | Sequence[Choice] = "center",
+    *,
+    most: int | None = None,
 ) -> list[list[Portrait] | FaceError | DataError]:
     """Cut the chosen faces out of each photograph, most certain first; an empty list where there is no face.
 
+    choice: for all photographs, or one for each. most: faces of a photograph that are cut out; others are counted.
     In place of the list of a photograph stands the error for degenerate landmarks, or for a file damaged behind the
     part that detection needs.
     """
     plausible = getattr(detector, "plausible", 0.0)
+    choices = [choice] * len(photographs) if isinstance(choice, str) else choice
 
-    def cut(photograph: Photograph, faces: list[Face]) -> list[Portrait] | FaceError | DataError:
-        chosen = choose(faces, photograph.reduced.size, choice, plausible)
+    def cut(photograph: Photograph, faces: list[Face], choice: Choice) -> list[Portrait] | FaceError | DataError:
+        chosen = choose(faces, photograph.reduced.size, choice, plausible)[:most]
         likely = sum(face.score >= plausible for face in faces)
         try:
             crops = photograph.crops(chosen, template)
@@ -55,7 +62,7 @@ def find_portraits(
             return error
         return [Portrait(crop, face, len(faces), likely) for crop, face in zip(crops, chosen, strict=True)]
 
-    return [cut(*each) for each in zip(photographs, find_faces(detector, photographs), strict=True)]
+    return [cut(*each) for each in zip(photographs, find_faces(detector, photographs), choices, strict=True)]
 
 
 def likely(detector: Detector, portraits: Sequence[Portrait]) -> list[Portrait]:

@@ -34,9 +34,9 @@ class Frame(NamedTuple):
     length: float
 
 
-def is_video(path: str | Path) -> bool:
-    """Return whether a file's name is that of a video."""
-    return Path(path).suffix.lower() in SUFFIXES
+def is_video(picture: object) -> bool:
+    """Return whether this is the path of a video, by its name."""
+    return isinstance(picture, str | os.PathLike) and Path(os.fspath(picture)).suffix.lower() in SUFFIXES
 
 
 def read_frames(path: str | Path, *, rate: float = RATE) -> Iterator[Frame]:

@@ -28,10 +28,12 @@ class Softmax(nn.Module):
         self.bias, self.bias_rate = nn.Parameter(torch.zeros(mnist.CLASSES)), bias_rate
 
     def logits(self, features: Tensor) -> Tensor:
+        """Return the logits [B, classes] of features [B, 2]."""
         scores: Tensor = self.weight(features)
         return scores + self.bias_rate * self.bias
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of features [B, 2] with labels [B]."""
         return functional.cross_entropy(self.logits(features), labels)
 
 

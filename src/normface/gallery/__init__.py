@@ -47,7 +47,9 @@ def open_gallery(
 
     Args:
         url: `file:people.db` or a path: one SQLite file on this machine, searched in memory;
-            `milvus:people.milvus.db` (Milvus Lite, a file) or `milvus:http://host:19530` (a cluster).
+            `postgres://user@host/database` (with pgvector); `qdrant://host:6333` (a server), `qdrant:https://host:6333`
+            or `qdrant:FOLDER` (Qdrant's local mode); `milvus:http://host:19530` (a cluster) or
+            `milvus:people.milvus.db` (Milvus Lite).
         model: SHA-256 of the weights that compute the vectors (`Embedder.sha256`). A new gallery is bound to it; None
             disables the check.
         operating_point: decides matches; without one, decisions are None.
@@ -68,7 +70,10 @@ def open_gallery(
         kind, place = "file", str(url)
     if kind not in GALLERIES or not place:
         raise ConfigError(
-            "file:PATH, a path, milvus:PATH or milvus:http://HOST:PORT", repr(str(url)), "correct the gallery's URL"
+            "file:PATH, a path, postgres://USER@HOST/DATABASE, qdrant://HOST, qdrant:FOLDER, milvus:http://HOST:PORT "
+            "or milvus:PATH",
+            repr(f"{kind}:…"),
+            "correct the gallery's URL",
         )
     # What is not the default is passed only then: a plug-in's gallery may not know it.
     options = {"read_only": True} if read_only else {}

@@ -22,15 +22,20 @@ class Damaged(Exception):
 class Seal(Protocol):
     """`place` says where the bytes belong; they open nowhere else. `key` is a person's, as `new_key` made it."""
 
-    def new_key(self, place: bytes) -> bytes: ...
+    def new_key(self, place: bytes) -> bytes:
+        """Return a new key for a person, sealed."""
 
-    def unwrap(self, place: bytes, wrapped: bytes) -> Any: ...
+    def unwrap(self, place: bytes, wrapped: bytes) -> Any:
+        """Open a sealed key, for `close` and `open`. Raises Damaged."""
 
-    def rewrap(self, place: bytes, new: bytes, wrapped: bytes) -> bytes: ...
+    def rewrap(self, place: bytes, new: bytes, wrapped: bytes) -> bytes:
+        """Seal a key again for another place. Raises Damaged."""
 
-    def close(self, key: Any, place: bytes, data: bytes) -> bytes: ...
+    def close(self, key: Any, place: bytes, data: bytes) -> bytes:
+        """Seal data with a key."""
 
-    def open(self, key: Any, place: bytes, data: bytes) -> bytes | memoryview: ...
+    def open(self, key: Any, place: bytes, data: bytes) -> bytes | memoryview:
+        """Open sealed data. Raises Damaged if it was changed or belongs elsewhere."""
 
 
 class Locked:

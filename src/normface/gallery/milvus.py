@@ -1,235 +1,234 @@
 """A gallery in Milvus: Milvus Lite (a folder, one process), or a cluster for galleries too large for one machine.
 
-Templates are not encrypted here, and Milvus decides when deleted data leave its files (docs/gallery.md).
+`normface_templates_N` holds version N of the gallery, its model in the collection's properties; the alias
+`normface_current` names the one that searches see, `normface_next` the one to come; `normface_audit` is the log.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
+import hashlib
+import logging
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from .. import cosine
-from ..errors import ConfigError, DataError, InputError, ModelError
-from ..types import Match, OperatingPoint
+from ..errors import DataError, InputError, NormfaceError, require
+from ..types import Floats, OperatingPoint
 from . import GALLERIES
-from .base import (
-    Decider,
-    Enrolments,
-    Erased,
-    Event,
-    Gallery,
-    Person,
-    checked_dim,
-    checked_model,
-    unit_query,
-    unknown,
-)  # fmt: skip
-from .encryption import KEY_VARIABLE
-from .milvus_migration import MilvusMigration
-from .milvus_store import CURRENT, NEXT, QUERY_LIMIT, TEMPLATES, MilvusStore, subject, whose
-from .names import PersonId, checked_name, folded
+from .audit import Note
+from .base import Event
+from .database import Database, DatabaseGallery, Row, State, Version, lock_holder, no_key, subject
+
+TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
+MODEL, TEXT = "normface.model", 2000
+QUERY_LIMIT, SEARCH_LIMIT = 1000, 16_384  # rows of a page; the greatest number of results that Milvus allows
 
 
-class MilvusGallery(Gallery):
-    """See `gallery.Gallery`. Collections are created at the first enrolment, because Milvus needs the dimension."""
+class Milvus(Database):
+    """See `Database`. `uri`: a path for Milvus Lite, or where a server is."""
 
-    def __init__(self, uri: str, *, model: str | None, operating_point: OperatingPoint | None, create: bool) -> None:
-        self._decider = Decider(model, operating_point)
-        remote = "://" in uri
-        if not remote:
-            if not create and not Path(uri).exists():
-                raise InputError(f"a gallery at {uri}", "nothing there", "correct the path, or enrol people first")
-            Path(uri).parent.mkdir(parents=True, exist_ok=True)
-        self._store = MilvusStore(uri)
+    kind = "Milvus"
+    backup = "use milvus-backup, copy the folder of Milvus Lite while it is closed"
+
+    def __init__(self, uri: str) -> None:
+        self._milvus: Any = require("pymilvus", "milvus")
+        # They log tracebacks of what is raised anyway; importing pymilvus sets its own level.
+        for name in ("pymilvus", "milvus_lite"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self.place, self._lock = uri, threading.RLock()
+        self._loaded: set[str] = set()
+        with self._in_words():
+            try:
+                self._client: Any = self._milvus.MilvusClient(uri)
+            except Exception as error:
+                if holder := lock_holder(Path(uri) / "LOCK"):
+                    raise DataError(
+                        f"no other process to use {uri}, because Milvus Lite serves one process", holder,
+                        "end that process, or use file:PATH, which serves many",
+                    ) from error  # fmt: skip
+                raise
+
+    def writing(self) -> threading.RLock:
+        """See `Database`."""
+        return self._lock
+
+    # Versions.
+
+    def version(self, state: State) -> Version | None:
+        """See `Database`. Its collection is loaded: Milvus Lite opens collections released."""
+        with self._in_words():
+            for name in self._client.list_collections():
+                if name.startswith(TEMPLATES) and _alias(state) in self._client.list_aliases(name)["aliases"]:
+                    told = self._client.describe_collection(self._load(name))
+                    fields = {field["name"]: field for field in told["fields"]}
+                    dim = int(fields["vector"]["params"]["dim"])
+                    return Version(name, told["properties"].get(MODEL) or None, dim)
+        return None
+
+    def _load(self, collection: str) -> str:
+        if collection not in self._loaded:
+            self._client.load_collection(collection)
+            self._loaded.add(collection)
+        return collection
+
+    def make(self, state: State, model: str | None, dim: int) -> Version:
+        """See `Database`. With an exact index."""
+        types, client = self._milvus.DataType, self._client
+        with self._in_words():
+            numbers = [int(n.removeprefix(TEMPLATES)) for n in client.list_collections() if n.startswith(TEMPLATES)]
+            name = f"{TEMPLATES}{max(numbers, default=0) + 1}"
+            fields = {
+                "subject": (types.VARCHAR, {"max_length": 64}), "person": (types.VARCHAR, {"max_length": TEXT}),
+                "quality": (types.DOUBLE, {"nullable": True}), "time": (types.DOUBLE, {}),
+                "consent": (types.VARCHAR, {"max_length": TEXT, "nullable": True}),
+                "vector": (types.FLOAT_VECTOR, {"dim": dim}),
+            }  # fmt: skip
+            self._create(name, fields, {MODEL: model or ""}, metric="IP")
+            client.create_alias(name, _alias(state))
+        return Version(name, model, dim)
+
+    def _create(self, name: str, fields: dict[str, Any], properties: dict[str, str], metric: str) -> None:
+        schema = self._client.create_schema(auto_id=True, enable_dynamic_field=False)
+        schema.add_field("id", self._milvus.DataType.INT64, is_primary=True)
+        for field, (kind, options) in fields.items():
+            schema.add_field(field, kind, **options)
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type=metric)
+        self._client.create_collection(
+            name, schema=schema, index_params=index, properties=properties, consistency_level="Strong"
+        )
+
+    def replace(self, old: Version, coming: Version) -> None:
+        """See `Database`."""
+        with self._in_words():
+            self._client.alter_alias(coming.name, _alias("current"))
+            self._client.drop_alias(_alias("next"))
+            self._client.drop_collection(old.name)
+
+    def drop(self, version: Version) -> None:
+        """See `Database`."""
+        with self._in_words():
+            for alias in self._client.list_aliases(version.name)["aliases"]:
+                self._client.drop_alias(alias)
+            self._client.drop_collection(version.name)
+
+    # Templates.
+
+    def insert(self, version: Version, rows: list[Row]) -> list[int]:
+        """See `Database`."""
+        with self._in_words():
+            told = self._client.insert(version.name, [{**row, "subject": subject(row["person"])} for row in rows])
+        return [int(number) for number in told["ids"]]
+
+    def rows(self, version: Version, columns: Iterable[str], person: str | None = None) -> Iterator[Row]:
+        """See `Database`."""
+        return self._rows(version.name, columns, _whose(person))
+
+    def _rows(self, collection: str, columns: Iterable[str], where: str) -> Iterator[Row]:
+        with self._in_words():
+            pages = self._client.query_iterator(
+                collection, batch_size=QUERY_LIMIT, filter=where, output_fields=["id", *columns]
+            )
         try:
-            self._current()
-        except BaseException:
-            self.close()
-            raise
+            while True:
+                with self._in_words():
+                    rows = pages.next()
+                if not rows:
+                    return
+                yield from rows
+        finally:
+            pages.close()
 
-    def _current(self) -> tuple[str | None, str | None, int | None]:
-        """Collection, model and length of what searches see. Raises ModelError for another model than was asked for."""
-        collection = self._store.alias(CURRENT)
-        if collection is None:
-            return None, self._decider.model, None
-        model, dim = self._store.bound(collection)
-        checked_model(self._decider.model, model)
-        return collection, model, dim
+    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
+        """See `Database`: one of each person."""
+        with self._in_words():
+            found = self._client.search(
+                version.name, [query], limit=min(count, SEARCH_LIMIT), output_fields=["person", "vector"],
+                group_by_field="subject",
+            )  # fmt: skip
+        return [hit["entity"] for hit in found[0]]
 
-    # What a gallery does.
+    def count(self, version: Version, person: str | None = None) -> int:
+        """See `Database`."""
+        with self._in_words():
+            told = self._client.query(version.name, filter=_whose(person), output_fields=["count(*)"])
+        return int(told[0]["count(*)"])
 
-    @property
-    def model(self) -> str | None:
-        """See `Gallery`."""
-        return self._current()[1]
-
-    @property
-    def dim(self) -> int | None:
-        """See `Gallery`."""
-        return self._current()[2]
-
-    def __len__(self) -> int:
-        collection, _, _ = self._current()
-        return self._store.count(collection) if collection else 0
-
-    def enrol_many(self, enrolments: Enrolments) -> list[int]:
-        """See `Gallery`."""
-        with self._store.lock:
-            collection, model, dim = self._current()
-            checked_dim(enrolments.vectors.shape[1], dim)
-            collection = collection or self._store.make(CURRENT, model, enrolments.vectors.shape[1])
-            return self._store.insert(collection, enrolments)
-
-    def search(
-        self,
-        vector: ArrayLike,
-        k: int = 10,
-        *,
-        exact: bool | None = None,
-        tag: str | None = None,
-        threshold: float | None = None,
-    ) -> list[Match]:
-        """See `Gallery`. Milvus's own index decides how exact: the one made here is exact (FLAT)."""
-        if k < 1:
-            raise InputError("k ≥ 1", str(k), "increase k")
-        if tag is not None:
-            raise self._not_offered("tags")
-        collection, _, dim = self._current()
-        query, found = unit_query(vector, dim), []
-        if collection:
-            with self._store.in_words():
-                found = self._store.client.search(
-                    collection, [query.astype(np.float32)], limit=k, output_fields=["person", "vector"],
-                    group_by_field="subject",
-                )[0]  # fmt: skip
-        entities = [hit["entity"] for hit in found]
-        # Milvus's own scores may differ in the last bit from `verify`'s, and so may a decision at the threshold.
-        rows = cosine.exact([each["vector"] for each in entities]).reshape(len(entities), len(query))
-        scores = cosine.paired(rows, cosine.exact(query))
-        named = [(float(score), each["person"]) for score, each in zip(scores, entities, strict=True)]
-        matches = self._decider.ranked(named, self._store.count(collection) if collection else 0)
-        matches.sort(key=lambda match: -match.score)
-        if threshold is not None:
-            matches = [match for match in matches if match.score >= threshold]
-        best = matches[0] if matches else None
-        told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
-        self._store.note("search", best.person if best and best.decision is not False else None, told)
-        return matches
-
-    def verify(self, person: str, vector: ArrayLike) -> Match:
-        """See `Gallery`."""
-        name = self._name(person)
-        collection, _, dim = self._current()
-        query = cosine.exact(unit_query(vector, dim))
-        rows = list(self._store.rows(collection, ["vector"], whose(name)))
-        if not rows:
-            raise unknown(name)
-        score = float(cosine.paired(cosine.exact([row["vector"] for row in rows]), query).max())
-        self._store.note("verify", name, f"cosine {score:.4f}")
-        return self._decider.decided(score, name)
-
-    def forget(self, person: str) -> Erased:
-        """See `Gallery`. Old versions and one to come lose her too."""
-        name = self._name(person)
-        where = whose(name)
-        with self._store.lock:
-            current, coming = self._current()[0], self._store.alias(NEXT)
-            count = self._store.count(current, where) if current else 0
-            if not count:
-                raise unknown(name)
-            for collection in filter(None, (current, coming)):
-                self._store.erase(collection, where)
-            self._store.note("forget", name, f"{count} templates")
-        return Erased(count)
-
-    def people(
-        self, *, prefix: str = "", after: PersonId | None = None, limit: int | None = None, tag: str | None = None
-    ) -> list[Person]:
-        """See `Gallery`. Reads everybody's rows, whatever is asked for."""
-        if tag is not None:
-            raise self._not_offered("tags")
-        found: dict[str, tuple[str, int, float, str | None]] = {}
-        for row in self._store.rows(self._current()[0], ["person", "time", "consent"]):
-            key = folded(row["person"])
-            name, count, first, note = found.get(key, (row["person"], 0, row["time"], None))
-            name = row["person"] if row["time"] < first else name
-            found[key] = name, count + 1, min(first, row["time"]), row["consent"] or note
-        listed = [
-            Person(name, n, datetime.fromtimestamp(t, UTC), note, PersonId(subject(name)[:16]))
-            for key, (name, n, t, note) in sorted(found.items())
-            if key.startswith(folded(prefix))
-        ]  # fmt: skip
-        if after is not None:
-            ids = [person.id for person in listed]
-            if after not in ids:
-                raise unknown(after)
-            listed = listed[ids.index(after) + 1 :]
-        return listed[:limit]
-
-    def _name(self, person: str) -> str:
-        """A checked name; of an id, whose it is."""
-        return self.person(person).name if isinstance(person, PersonId) else checked_name(person)
-
-    def export(self) -> Iterator[Enrolments]:
-        """See `Gallery`."""
-        self._store.note("export", None, "all templates")
-        part: list[dict[str, Any]] = []
-        for row in self._store.rows(self._current()[0], ["person", "quality", "time", "consent", "vector"]):
-            part.append(row)
-            if len(part) == QUERY_LIMIT:
-                yield _gathered(part)
-                part = []
-        if part:
-            yield _gathered(part)
+    def erase(self, version: Version, person: str) -> None:
+        """See `Database`."""
+        with self._in_words():
+            self._client.delete(version.name, filter=_whose(person))
+        self._compact(version.name)
 
     def compact(self) -> None:
-        """See `Gallery`."""
-        with self._store.in_words():
-            names = self._store.client.list_collections()
+        """See `Database`."""
+        with self._in_words():
+            names = [name for name in self._client.list_collections() if name.startswith(TEMPLATES)]
         for name in names:
-            if name.startswith(TEMPLATES):
-                self._store.compact(name)
+            self._compact(name)
 
-    def backup(self, path: str | Path) -> None:
-        """Raise DataError: use milvus-backup for a cluster, or copy the closed folder of Milvus Lite."""
-        raise DataError(
-            "a gallery with a backup function", f"Milvus at {self._store.uri}",
-            "use milvus-backup, copy the folder of Milvus Lite while it is closed, or export into an embedded gallery",
-        )  # fmt: skip
+    def _compact(self, collection: str) -> None:
+        with self._in_words():
+            self._client.flush(collection)
+            self._client.compact(collection)
 
-    def audit(self) -> Iterator[Event]:
-        """See `Gallery`. This log is not chained: anyone with write access to Milvus can change it."""
-        rows = self._store.rows(self._store.audit(), ["time", "action", "person", "detail"])
-        for number, row in enumerate(sorted(rows, key=lambda row: row["id"]), 1):
+    # The log.
+
+    def note(self, *notes: Note) -> None:
+        """See `Database`. Milvus wants a vector in every collection: this one's has no meaning."""
+        types = self._milvus.DataType
+        with self._lock, self._in_words():
+            if not self._client.has_collection(AUDIT):
+                texts = {name: (types.VARCHAR, {"max_length": TEXT, "nullable": True}) for name in ("person", "detail")}
+                fields = {"time": (types.DOUBLE, {}), "action": (types.VARCHAR, {"max_length": 20}), **texts}
+                self._create(AUDIT, {**fields, "vector": (types.FLOAT_VECTOR, {"dim": 2})}, {}, metric="L2")
+            lines = [
+                {"time": note.time, "action": note.action, "person": note.person, "detail": note.detail,
+                 "vector": [0.0, 0.0]}
+                for note in notes
+            ]  # fmt: skip
+            self._client.insert(self._load(AUDIT), lines)
+
+    def events(self) -> Iterator[Event]:
+        """See `Database`. The log does not tell who did it."""
+        with self._in_words():
+            if not self._client.has_collection(AUDIT):
+                return
+            self._load(AUDIT)
+        rows = self._rows(AUDIT, ["time", "action", "person", "detail"], _whose(None))
+        for number, row in enumerate(sorted(rows, key=lambda row: int(row["id"])), 1):
             told = datetime.fromtimestamp(row["time"], UTC)
             yield Event(number, told, row["action"], row["person"], row["detail"] or "")
 
-    def migrate(self, model: str) -> MilvusMigration:
-        """See `Gallery`."""
-        coming = self._store.alias(NEXT)
-        if coming:
-            checked_model(model, self._store.bound(coming)[0])
-        elif model == self.model:
-            raise ModelError("another model than the gallery's", model, "pass the hash of the new model")
-        return MilvusMigration(self._store, model, self.people, self._decider.follow)
-
     def close(self) -> None:
-        """See `Gallery`."""
-        with suppress(Exception):
-            self._store.client.close()
+        """See `Database`."""
+        self._client.close()
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Raise Milvus's errors as a DataError of one line."""
+        try:
+            yield
+        except NormfaceError:
+            raise
+        except Exception as error:  # pymilvus raises its own, gRPC's and plain ones
+            raise DataError(
+                f"Milvus to answer at {self.place}", f"'{error}'", "check that Milvus is running, and the path or URI"
+            ) from error
 
 
-def _gathered(rows: list[dict[str, Any]]) -> Enrolments:
-    columns = {name: [row[name] for row in rows] for name in ("person", "vector", "quality", "time", "consent")}
-    quality, time = (np.array(columns[name], np.float64) for name in ("quality", "time"))
-    return Enrolments(columns["person"], np.array(columns["vector"], np.float32), quality, time, columns["consent"])
+def _alias(state: State) -> str:
+    return f"normface_{state}"
+
+
+def _whose(name: str | None) -> str:
+    """The filter of a person's rows, or of all; older collections filter by the name as it was spelled."""
+    if name is None:
+        return "id >= 0"
+    return f'subject in ["{subject(name)}", "{hashlib.sha256(name.encode()).hexdigest()}"]'
 
 
 @GALLERIES.register
@@ -241,11 +240,11 @@ def milvus(
     key: bytes | str | None,
     create: bool,
     templates: bool = True,  # it reads none when it opens
-) -> MilvusGallery:
+) -> DatabaseGallery:
     """Milvus Lite or a cluster: `milvus:people.milvus.db`, `milvus:http://host:19530`."""
-    if key is not None or os.environ.get(KEY_VARIABLE):
-        raise ConfigError(
-            "no key, because Milvus cannot search encrypted templates", "a key",
-            f"encrypt the disks of Milvus and unset {KEY_VARIABLE}, or use file:PATH",
-        )  # fmt: skip
-    return MilvusGallery(place, model=model, operating_point=operating_point, create=create)
+    no_key(key, "Milvus")
+    if "://" not in place:
+        if not create and not Path(place).exists():
+            raise InputError(f"a gallery at {place}", "nothing there", "correct the path, or enrol people first")
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+    return DatabaseGallery(Milvus(place), model=model, operating_point=operating_point)

@@ -27,6 +27,7 @@ from ..errors import ConfigError, DataError, InputError
 from . import audit
 from .audit import Counter, Log, Note
 from .base import Event
+from .turns import in_turn
 from .upgrade import upgrade
 
 APPLICATION = 0x4E464743  # "NFGC", in the header of the file
@@ -268,16 +269,17 @@ class Store:
         over each index find pages that took another one's place.
         """
         tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'templates'"
-        for (table,) in self._read.execute(tables).fetchall():
-            if self._read.execute(f"PRAGMA quick_check('{table}')").fetchone() != ("ok",):
-                raise self.damaged("pages that do not fit together")
-        for index, column in PEOPLE_INDEXES.items():
-            sums = f"SELECT count(*), total(id), total(length({column})) FROM people"
-            table, listed = (
-                self._read.execute(f"{sums} {way}").fetchone() for way in ("NOT INDEXED", f"INDEXED BY {index}")
-            )
-            if table != listed:
-                raise self.damaged(f"the index {index} does not list the people as they are")
+        with self.reading() as db:  # one view: others may write meanwhile
+            for (table,) in db.execute(tables).fetchall():
+                if db.execute(f"PRAGMA quick_check('{table}')").fetchone() != ("ok",):
+                    raise self.damaged("pages that do not fit together")
+            for index, column in PEOPLE_INDEXES.items():
+                sums = f"SELECT count(*), total(id), total(length({column})) FROM people"
+                table, listed = (
+                    db.execute(f"{sums} {way}").fetchone() for way in ("NOT INDEXED", f"INDEXED BY {index}")
+                )
+                if table != listed:
+                    raise self.damaged(f"the index {index} does not list the people as they are")
 
     # Transactions.
 
@@ -301,14 +303,15 @@ class Store:
         with self._writer, self._in_words():
             db = self._write
             self._check_place()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                self._commit(db)
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with in_turn(self._reserve(), WAIT):
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    self._commit(db)
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
             self._merge()
             if self._counter:
                 with suppress(sqlite3.OperationalError):  # the transaction is done

@@ -49,6 +49,7 @@ class Fixed(MarginRule):
         self.margin = margin
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Return the margin, whatever the batch."""
         return self.margin
 
     def extra_repr(self) -> str:
@@ -107,6 +108,7 @@ class SphereFace(MarginRule):
         Margin(multiply=multiply)  # raises where it makes no sense
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Return the step's margin; λ falls with each step in training."""
         if self.training:
             self.of_step(cosines)
             self.steps += 1
@@ -152,6 +154,7 @@ class CurricularFace(MarginRule):
         Margin(angle=angle)  # raises where it makes no sense
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Return the margin with the moving average t, which takes in the batch in training."""
         if self.training:
             _average(self.t, self.of_step(cosines).mean(), self.momentum)
         return Margin(angle=self.angle, curriculum=self.t.clone())
@@ -184,6 +187,7 @@ class AdaFace(MarginRule):
         self.register_buffer("deviation", torch.tensor(100.0))
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Return each sample's margin by its norm; μ and σ take in the batch in training."""
         norms = norms.detach().clamp(1e-3, 100)
         if self.training:
             whole = self.of_step(norms)
@@ -229,9 +233,11 @@ class MagFace(MarginRule):
         self.slope = (most_angle - least_angle) / (most - least)
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Return each sample's margin by its norm."""
         return Margin(angle=self.least_angle + self.slope * (norms.clamp(self.least, self.most) - self.least))
 
     def penalty(self, norms: Tensor) -> Tensor:
+        """Return weight·mean(a/most² + 1/a), a scalar."""
         a = norms.clamp(self.least, self.most)
         return self.weight * (a / self.most**2 + 1 / a).mean()
 
@@ -274,11 +280,13 @@ class Gradual(MarginRule):
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
     def begin_step(self, progress: float) -> None:
+        """Set the margin's share by the progress of the run, 0 to 1."""
         if self.steps is None:
             self.share.fill_(min(1.0, progress / self.until))
         super().begin_step(progress)
 
     def forward(self, norms: Tensor, cosines: Tensor) -> Margin:
+        """Return the final margin, blended with none by its share."""
         if self.steps is None:
             if self.training:
                 self.need_progress("Gradual")
@@ -293,9 +301,11 @@ class Gradual(MarginRule):
 
     @property
     def grown(self) -> float:
+        """The share t of the final margin, 0 to 1."""
         return min(1.0, float(self.share) if self.steps is None else int(self.seen) / self.steps)
 
     def penalty(self, norms: Tensor) -> Tensor | float:
+        """Return the final margin's penalty."""
         return self.rule.penalty(norms)
 
 

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from .. import dist
+from ..errors import ConfigError
 from ..ops.once import once_differentiable
 from ..types import ClassShard
-from .weights import BLOCK
+
+# Of splitmix64 (Steele, Lea & Flood 2014), as signed numbers.
+_STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 def sampled(
-    weight: Tensor, labels: Tensor, fraction: float, draw: tuple[int, int], *, subcenters: int = 1,
+    weight: Tensor, labels: Tensor, fraction: float, draw: Tensor | tuple[int, int], *, subcenters: int = 1,
     shard: ClassShard | None = None,
 ) -> tuple[Tensor, Tensor, ClassShard | None]:  # fmt: skip
     """Sample the classes of one step and renumber them.
@@ -31,12 +34,14 @@ def sampled(
     Returns:
         Weights [s·K, D] of the sample, whose gradient reaches `weight` as a sparse one of these rows; labels renumbered
         within the sample; the sample's shard, if ranks share the classes.
+
+    Raises ConfigError on all ranks if one of them has no class in the sample.
     """
     group = None if shard is None else shard.group
     start, stop = (0, len(weight) // subcenters) if shard is None else (shard.start, shard.stop)
     labels_B = dist.gather(labels, group) if shard is not None else labels
     here_B = (labels_B >= start) & (labels_B < stop)
-    chosen = _drawn(start, stop, fraction, draw).to(weight.device)
+    chosen = _drawn(start, stop, fraction, torch.as_tensor(draw, device=weight.device))
     chosen[labels_B[here_B] - start] = True
     places = chosen.cumsum(0) - 1
     classes = chosen.nonzero()[:, 0]
@@ -44,21 +49,36 @@ def sampled(
     few: Tensor = _Rows.apply(weight, rows)  # type: ignore[no-untyped-call]
     if shard is None:
         return few, places[labels], None
-    counts = dist.gather(torch.tensor([len(classes)]), group)
-    before, me = int(counts[: dist.rank(group)].sum()), dist.rank(group)
+    counts = dist.gather(torch.tensor([len(classes)], device=weight.device), group).tolist()
+    if not all(counts):
+        raise ConfigError(
+            f"a class drawn on each of {len(counts)} ranks", f"{counts}", "raise sample, or use fewer ranks"
+        )
+    before, me = sum(counts[: dist.rank(group)]), dist.rank(group)
     own_B = torch.where(here_B, before + places[(labels_B - start).clamp(0, stop - start - 1)], 0)
     own_B = dist.total(own_B, group)
-    part = ClassShard(before, before + len(classes), int(counts.sum()), group)
+    part = ClassShard(before, before + len(classes), sum(counts), group)
     return few, own_B[me * len(labels) : (me + 1) * len(labels)], part
 
 
-def _drawn(start: int, stop: int, fraction: float, draw: tuple[int, int]) -> Tensor:
-    """Return a mask of the classes [start, stop) that are drawn, by blocks with one generator each."""
-    blocks = []
-    for at in range(start // BLOCK * BLOCK, stop, BLOCK):
-        generator = torch.Generator().manual_seed(hash((*draw, at)) % 2**63)
-        blocks.append(torch.rand(BLOCK, generator=generator)[max(start - at, 0) : stop - at] < fraction)
-    return torch.cat(blocks)
+def _drawn(start: int, stop: int, fraction: float, draw: Tensor) -> Tensor:
+    """Return a mask of the classes [start, stop) that are drawn: by a hash of seed, step and class, on every device."""
+    seed, step = draw
+    random = _mixed(torch.arange(start, stop, device=draw.device), _mixed(step, _mixed(seed, 0)))
+    return _shifted(random, 2) < int(fraction * 2**62)
+
+
+def _mixed(number: Tensor, state: Tensor | int) -> Tensor:
+    """Mix integers [n] into a state by splitmix64. Returns random bits, int64 [n]."""
+    z = (number * _STEP).add_(state)
+    z.bitwise_xor_(_shifted(z, 30)).mul_(_FIRST)
+    z.bitwise_xor_(_shifted(z, 27)).mul_(_SECOND)
+    return z.bitwise_xor_(_shifted(z, 31))
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """Shift to the right and fill with zeros, not with the sign."""
+    return (z >> bits).bitwise_and_((1 << 64 - bits) - 1)
 
 
 class _Rows(torch.autograd.Function):

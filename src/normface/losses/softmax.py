@@ -156,9 +156,8 @@ class CosineSoftmax(Stepwise):
         shard = self.shard
         if self.training and self.sample < 1:
             ops.check(features, weight, labels, self.subcenters, shard)
-            seed, step = self.draw.tolist()
             weight, labels, shard = sampled(
-                weight, labels, self.sample, (seed, step), subcenters=self.subcenters, shard=shard
+                weight, labels, self.sample, self.draw, subcenters=self.subcenters, shard=shard
             )
             self.draw[1] += 1
         if self.training and self.counts_steps:
@@ -225,11 +224,13 @@ class CosineSoftmax(Stepwise):
         return nn.functional.linear(x, w.to(x.dtype)).view(len(x), self.num_classes, self.subcenters)
 
     def begin_step(self, progress: float) -> None:
+        """Set the scale by the progress of the run, 0 to 1, where it grows."""
         if self.growth and not self.counts_steps:
             self._grow(progress)
         super().begin_step(progress)
 
     def once_a_step(self) -> dict[str, Tensor]:
+        """Return the buffers that change once a step, however many batches it has."""
         return super().once_a_step() | ({"scale": self.scale} if self.dynamic else {})
 
     @torch.no_grad()
@@ -240,6 +241,7 @@ class CosineSoftmax(Stepwise):
 
     @property
     def grown(self) -> float | None:
+        """The share of the scale's growth that is done, 0 to 1; None if it does not grow."""
         if not self.growth or self.growth[0] == self.growth[2]:
             return None
         first, _, last = self.growth

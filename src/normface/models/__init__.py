@@ -1,15 +1,16 @@
 """Networks: images [B, C, H, W] float32 → features [B, dim], each with `.spec` (InputSpec) and `.dim`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..registry import Registry
 from ..types import InputSpec
 
-__all__ = ["MODELS", "Model", "Origin", "build"]
+__all__ = ["MODELS", "Model", "Origin", "build", "in_float32"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Model(nn.Module):
         Default: one learning rate for all, and weight decay for filters and matrices only.
         """
         return {name: (1.0, float(p.ndim > 1)) for name, p in self.named_parameters()}
+
+
+def in_float32(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply layers in float32 where autocast is on; elsewhere in the dtype of `x`."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return layers(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return layers(x.float())
 
 
 MODELS: Registry[Model] = Registry("model", __name__)

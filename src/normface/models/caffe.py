@@ -37,6 +37,7 @@ class Unit(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add the two convolutions to their input [B, C, H, W]."""
         return x + cast(Tensor, self.body(x))
 
 

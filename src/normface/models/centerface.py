@@ -32,6 +32,7 @@ class CenterFace(CaffeModel):
         self.head = linear(512 * 5 * 4, dim)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         return cast(Tensor, self.head(self.body(images)))
 
 

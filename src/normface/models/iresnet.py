@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ..types import InputSpec
-from . import MODELS, Model, Origin
+from . import MODELS, Model, Origin, in_float32
 from .caffe import check_dim
 
 _LICENCE = "for non-commercial research only, as InsightFace says of its model zoo; its code is MIT"
@@ -37,7 +37,10 @@ class _Unit(nn.Module):
 
 
 class IResNet(Model):
-    """RGB images [B, 3, 112, 112] in [-1, 1] → features [B, dim], by a fully connected layer on the last 7×7 maps."""
+    """RGB images [B, 3, 112, 112] in [-1, 1] → features [B, dim], by a fully connected layer on the last 7×7 maps.
+
+    That layer and its batch norm compute in float32 under autocast too, as arcface_torch has them.
+    """
 
     def __init__(self, dim: int, units: tuple[int, int, int, int]) -> None:
         super().__init__(InputSpec(112, 112, std=(127.5,) * 3, template="112x112"), dim)
@@ -64,7 +67,10 @@ class IResNet(Model):
         self.origin = Origin("arcface_torch", "github.com/deepinsight/insightface", _LICENCE, modules)
 
     def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.head(self.body(self.stem(images))))
+        """Map images [B, C, H, W] to features [B, dim]."""
+        norm, flatten, linear, last = self.head
+        maps = flatten(norm(self.body(self.stem(images))))
+        return in_float32(lambda x: cast(Tensor, last(linear(x))), maps)
 
 
 @MODELS.register

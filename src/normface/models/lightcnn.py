@@ -53,6 +53,7 @@ class LightCNN(CaffeModel):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         return cast(Tensor, self.dropout(self.head(self.body(images))))
 
 

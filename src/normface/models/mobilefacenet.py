@@ -75,6 +75,7 @@ class MobileFaceNet(Model):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         return cast(Tensor, self.body(images))
 
 

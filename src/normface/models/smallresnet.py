@@ -55,6 +55,7 @@ class SmallResNet(Model):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         return cast(Tensor, self.dropout(self.head(self.body(images))))
 
 

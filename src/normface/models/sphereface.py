@@ -26,6 +26,7 @@ class SphereFace(CaffeModel):
         self.head = linear(512 * 7 * 6, dim)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to features [B, dim]."""
         return cast(Tensor, self.head(self.body(images)))
 
 

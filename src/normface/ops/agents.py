@@ -50,6 +50,7 @@ class Dense:
         self.own_B = d_BC.detach().gather(1, y_B[:, None])[:, 0]
 
     def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+        """Reduce over the active negatives of the matrix; see `Agents`."""
         own_B = self.d_BC.gather(1, self.y_B[:, None])[:, 0]
         level_B1 = level_B[:, None]
         active_BC = (self.d_BC < level_B1) & ~self.own_BC
@@ -71,6 +72,7 @@ class Streamed:
         self.own_B = 2 - 2 * cosines_B
 
     def negatives(self, level_B: Tensor, *, exponential: bool = False, hardest: bool = False) -> Negatives:
+        """Reduce over the active negatives tile by tile; see `Agents`."""
         head, x_BD = self.head, l2_normalize(self.head.x_BD)
         if not hardest:
             reduce = Hinge(level_B, exponential=exponential)

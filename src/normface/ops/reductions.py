@@ -68,6 +68,7 @@ class LogSumExp:
         return (values_BT if self.bounded else values_BT.sub_(self.top[:, None].to(values_BT.dtype))).exp_()
 
     def take(self, z_BT: Tensor, own: Own) -> Tensor:
+        """Add a tile z [B, T] to the sums, and return exp(v - top)·dv/dz."""
         values_BT, change_BT = self._values(z_BT, own)
         if not self.bounded:
             largest_B = values_BT.amax(1).to(self.top.dtype)
@@ -86,16 +87,19 @@ class LogSumExp:
         return exp_BT.mul_(change_BT)
 
     def slopes(self, z_BT: Tensor, own: Own) -> Tensor:
+        """Return exp(v - top)·dv/dz of a tile that was added before."""
         values_BT, change_BT = self._values(z_BT, own)
         exp_BT = self._exp(values_BT)
         return exp_BT if change_BT is None else exp_BT.mul_(change_BT)
 
     def result(self) -> Tensor:
+        """Return the logarithm of the sum [B]; -∞ where nothing was added."""
         self.value = self.top + self.total.log()
         self.mean = (self.moment / self.total).masked_fill_(self.total == 0, 0)
         return self.value
 
     def factor(self, top_B: Tensor) -> Tensor:
+        """Return exp(top - result) [B]; 0 where nothing was added."""
         return (top_B - self.value).exp_().masked_fill_(self.total == 0, 0)
 
 
@@ -117,6 +121,7 @@ class Hinge:
         return d_BT, active_BT * torch.exp(-d_BT) if self.exponential else active_BT.to(d_BT.dtype)
 
     def take(self, z_BT: Tensor, own: Own) -> Tensor:
+        """Add a tile of cosines z [B, T], and return the slopes: 2 or 2·exp(-d) where active, else 0."""
         d_BT, weights_BT = self._weights(z_BT, own)
         weights_B = weights_BT.sum(1)
         self.weights += weights_B
@@ -124,10 +129,13 @@ class Hinge:
         return weights_BT.mul_(2)
 
     def slopes(self, z_BT: Tensor, own: Own) -> Tensor:
+        """Return the slopes of a tile that was added before."""
         return self._weights(z_BT, own)[1].mul_(2)
 
     def result(self) -> Tensor:
+        """Return the sum [B]."""
         return self.total
 
     def factor(self, top_B: Tensor) -> Tensor:
+        """Return ones [B]: the slopes need no factor."""
         return torch.ones_like(top_B)

@@ -58,16 +58,20 @@ class Sharded(Head):
         self.group = shard.group
 
     def total(self, part: Tensor) -> Tensor:
+        """Sum the ranks' parts."""
         return dist.total(part, self.group)
 
     def shared(self, x: Tensor) -> Tensor:
+        """Mark a value as replicated; see `dist.shared`."""
         return dist.shared(x, self.group)
 
     def log_total(self, part_B: Tensor) -> Tensor:
+        """Return log Σ exp over the ranks' parts [B]."""
         top_B = dist.maximum(part_B, self.group).clamp(min=torch.finfo(part_B.dtype).min)
         return top_B + self.total((part_B - top_B).exp()).log()
 
     def owner(self, best_B: Tensor) -> Tensor:
+        """Return whether this rank has the largest value [B]; of equal ones, the first rank has it."""
         # Where ranks find the same number, the first one counts.
         me, ranks = dist.rank(self.group), dist.world(self.group)
         place_B = torch.where(best_B == dist.maximum(best_B, self.group), me, ranks)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Bools, Embeddings, Floats, Ints, ScoreSet
-from .metrics import Roc, roc
+from .metrics import Roc, refuse_equal, roc
 from .named_pairs import NamedPairs, people
 from .pairs import joined, scores
 from .rates import STEADY, Between, Listed, Rate, Trials, commonest, rate
@@ -150,8 +150,9 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     """Every pair of the images, of which so many impostors are listed that a false accept rate `far` lies among them.
 
     N² cosines are computed twice, by tiles, and never held together.
-    Raises DataError where no two images show one person, or two.
+    Raises DataError where no two images show one person, or two, and for equal embeddings.
     """
+    refuse_equal(embeddings.vectors)
     order = np.argsort(subjects, kind="stable")
     vectors, whose = embeddings.vectors[order], subjects[order]
     first = np.searchsorted(whose, whose)  # of each image's person: impostors lie before

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..types import Bools, Embeddings, Estimate, Ints, OperatingPoint, Result, ScoreSet
+from ..types import WITHOUT, Bools, Embeddings, Estimate, Ints, OperatingPoint, Result, ScoreSet
 from .comparisons import Comparisons, of_list, persons
 from .intervals import over_folds, proportion, standard_error
 from .named_pairs import Ids, NamedPairs, people, rows_of
 from .rates import Listed, rate
 from .tally import of_pairs
 
-WITHOUT = "_without_failures"  # follows the name of a rate that leaves them out
 LOWEST = -1.0  # the score of a comparison with a failure: below any threshold
 
 

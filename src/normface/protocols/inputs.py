@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..registry import Registry
-from ..types import Bools, Result
+from ..types import Bools, Embeddings, Result
+from .metrics import refuse_equal
 from .named_pairs import Ids, NamedPairs
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,6 +36,7 @@ class Inputs:
         every: (paths of the lists, ids [N] that have a vector) → the images of which every pair is compared, and the
             SHA-256 of what names them; None where not every pair is.
         vectors: whether it takes embeddings; False for one that judges scores.
+        videos: whether the lists name videos, whose frames are the images: id `VIDEO/frame`.
     """
 
     lists: tuple[str, ...] = ()
@@ -42,6 +45,7 @@ class Inputs:
     images: Callable[[Sequence[Path], Ids], Bools] | None = None
     every: Callable[[Sequence[Path], Ids], tuple[Ids, str]] | None = None
     vectors: bool = True
+    videos: bool = False
 
     def find_lists(self, data: Path | None) -> list[Path]:
         """The lists below `data`. Raises ConfigError without it, DataError for a pattern that nothing matches."""
@@ -102,12 +106,20 @@ def reads(
     images: Callable[[Sequence[Path], Ids], Bools] | None = None,
     every: Callable[[Sequence[Path], Ids], tuple[Ids, str]] | None = None,
     vectors: bool = True,
+    videos: bool = False,
 ) -> Callable[[F], F]:
-    """Decorate a protocol, below `@PROTOCOLS.register`, with its `Inputs`."""
+    """Decorate a protocol, below `@PROTOCOLS.register`, with its `Inputs`. It then refuses equal embeddings."""
 
     def declare(protocol: F) -> F:
-        protocol.inputs = Inputs(lists, ids, pairs, images, every, vectors)  # type: ignore[attr-defined]
-        return protocol
+        @wraps(protocol)
+        def judge(embeddings: Embeddings, *args: Any, **options: Any) -> Result:
+            refuse_equal(embeddings.vectors)
+            found: Result = protocol(embeddings, *args, **options)
+            return found
+
+        declared = cast(F, judge) if vectors else protocol
+        declared.inputs = Inputs(lists, ids, pairs, images, every, vectors, videos)  # type: ignore[attr-defined]
+        return declared
 
     return declare
 

@@ -138,6 +138,15 @@ def resolve(far: float, impostors: int) -> None:
         )  # fmt: skip
 
 
+def refuse_equal(values: Floats) -> None:
+    """Raise DataError where all of several scores [M], or of several embeddings [N, D], are equal: they tell nobody
+    apart.
+    """
+    if len(values) > 1 and (values == values[0]).all():
+        what = "scores" if values.ndim == 1 else "embeddings"
+        raise DataError(f"{what} that differ", f"{len(values):,} equal ones", "check the model, and embed again")
+
+
 def d_prime(scores: ScoreSet) -> float:
     """How far apart genuine and impostor scores lie: difference of means over the root of their mean variance.
 

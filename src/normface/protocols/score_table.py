@@ -106,6 +106,7 @@ class Encoded(NamedTuple):
 
     @classmethod
     def of(cls, column: Sequence[Any] | Encoded) -> Encoded:
+        """Encode a column of texts; one that is encoded is returned as it is."""
         if isinstance(column, Encoded):
             return column
         distinct = {text: number for number, text in enumerate(dict.fromkeys(column))}

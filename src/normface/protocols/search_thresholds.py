@@ -22,6 +22,7 @@ import numpy as np
 from .. import cosine
 from ..errors import ConfigError, DataError
 from ..types import Embeddings, Estimate, Floats, Ints, OperatingPoint, Result, SearchPoint, SearchTable
+from .metrics import refuse_equal
 from .rates import STEADY, Listed, Rate, rate
 from .tally import Highest
 
@@ -54,9 +55,10 @@ def search_table(
 
     Raises:
         ConfigError: a rate outside 0 to 1, sizes that are no positive integers.
-        DataError: fewer than three people, nobody with two images, or a size for which so few people cannot resolve the
-            rate; it names the largest size or the lowest rate that they can.
+        DataError: fewer than three people, nobody with two images, equal embeddings, or a size for which so few people
+            cannot resolve the rate; it names the largest size or the lowest rate that they can.
     """
+    refuse_equal(embeddings.vectors)
     if not 0 < fpir < 1:
         raise ConfigError("a false positive identification rate between 0 and 1", f"{fpir:g}", "correct --fpir")
     sizes = sorted(set(enrolled))

@@ -9,7 +9,7 @@ from ..types import Estimate, OperatingPoint, ScoreSet
 from .calibration import calibrate
 from .comparisons import Comparisons
 from .intervals import proportion, unused
-from .metrics import Roc, accuracy_threshold, at_count, at_far, resolve, roc
+from .metrics import Roc, accuracy_threshold, at_count, at_far, refuse_equal, resolve, roc
 
 
 def operating_point(
@@ -28,10 +28,12 @@ def operating_point(
     Comparisons are those of `rates`, over people; of a ScoreSet, which knows no people, Clopper and Pearson's.
     `replicates` is deprecated and without effect.
 
-    Raises DataError where the impostor comparisons cannot resolve `target_far`, or (`confident`) cannot promise it,
-    naming the least rate that they can; ConfigError for best accuracy over every pair of images, or where `confident`.
+    Raises DataError where all scores are equal, and where the impostor comparisons cannot resolve `target_far`, or
+    (`confident`) cannot promise it, naming the least rate that they can; ConfigError for best accuracy over every pair
+    of images, or where `confident`.
     """
     unused(replicates)
+    refuse_equal(comparisons.scores)
     if target_far is None:
         if isinstance(comparisons, Comparisons) and comparisons.below is not None:
             raise ConfigError("a false accept rate for every pair of images", "none", "give one: --far 0.001")

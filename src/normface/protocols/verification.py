@@ -106,13 +106,16 @@ def folded(
 def rates(
     pooled: ScoreSet, people: tuple[Ints, Ints] | None, fars: Sequence[float] = PAIR_FARS
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
-    """TAR at each FAR that the pairs resolve, and facts: `false_accepts` at each, `commonest_five`, and `notes`.
+    """TAR at each FAR that the pairs resolve, and facts: `genuine_pairs`, `impostor_pairs`, `false_accepts` at each,
+    `commonest_five`, and `notes`.
 
     `people`: who is on either side of each pair; None where that is unknown: then pairs pass as independent, and
     there is no TAR per person.
     """
     able, notes = metrics.resolvable(fars, len(pooled.impostor))
-    facts: dict[str, Any] = {"notes": notes}
+    facts: dict[str, Any] = {
+        "genuine_pairs": len(pooled.genuine), "impostor_pairs": len(pooled.impostor), "notes": notes
+    }  # fmt: skip
     if not able:
         return {}, facts
     nobody = np.zeros(len(pooled.scores), np.int64)

@@ -59,7 +59,7 @@ def _frames(lists: Sequence[Path], ids: Ids) -> Bools:
 
 
 @PROTOCOLS.register
-@reads("ytf/splits.txt", ids="Name/video/frame.jpg", images=_frames)
+@reads("ytf/splits.txt", ids="Name/video/frame.jpg", images=_frames, videos=True)
 def ytf(
     embeddings: Embeddings,
     splits_file: str | Path,
@@ -125,12 +125,12 @@ def ytf(
     }
     found["eer"] = over_folds(metrics.eer(curve), np.array([metrics.eer(each) for each in by_fold]), count)
     found["auc"] = over_folds(metrics.auc(curve), np.array([metrics.auc(each) for each in by_fold]), count)
-    tars, notes = rates(scores, named.people)
+    tars, of_tars = rates(scores, named.people)
     facts |= {
         "pairs": count, "folds": folds, "videos": len(np.unique([*left, *right])), "frames": len(embeddings),
         "standard_error": standard_error(accuracies[1]), "fold_accuracy": accuracies[1].tolist(),
         "fold_accuracy_mean": accuracies[0].tolist(), "d_prime": separation(scores), "pairs_sha256": named.sha256,
-        "notes": notes, **(conditions or {}),
+        **of_tars, **(conditions or {}),
     }  # fmt: skip
     return Result("ytf", found | tars, curves(scores), facts)
 

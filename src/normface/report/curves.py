@@ -10,9 +10,8 @@ import numpy as np
 
 from ..types import Floats, Result
 from .plots import COLOURS, GREY, STYLES, literal, single, svg
-from .wording import label, measure, uneven
+from .wording import DISCARD, label, measure, uneven
 
-DISCARD = "discard_"  # curves of that name and a quality's: `protocols.with_discard`
 POINTS = 600  # of a drawn curve at most
 PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
 

@@ -18,11 +18,13 @@ Photographs = Callable[[str], bytes | None]  # id → a small JPEG
 def render_markdown(results: Mapping[str, Result]) -> str:
     """Render summary, metrics of each named system with 95 % intervals and counts, groups, and notes as Markdown."""
     parts = [wording.summary(results), markdown_table(wording.metrics(results))]
+    if len(discards := wording.discards(results)) > 1:
+        parts += ["Error rates of the images left, by what was left out:", markdown_table(discards)]
     for name, result in results.items():
         if found := result.facts.get("slices"):
             title = "Groups" if len(results) == 1 else f"Groups, {name}"
             parts += [f"{title}, at threshold {found['threshold']:.4f}:", markdown_table(wording.slices(found))]
-            parts += wording.ratios(found)
+            parts += [*wording.crosses(found), *wording.ratios(found)]
     return "\n\n".join([*parts, *wording.notes(results)])
 
 
@@ -52,13 +54,14 @@ def render_html(
         notes=wording.notes(results),
         errors=_drawn(curves.roc(results), curves.det(results)),
         discard=_drawn(curves.discard(results, "frr"), curves.discard(results, "far")),
+        discards=wording.discards(results),
         discard_threshold=next((f for each in results.values() if (f := each.facts.get("discard_threshold"))), None),
         identification=_drawn(curves.cmc(results), curves.identification(results)),
         scores=_drawn(*scores),
         calibrated=any(calibrations.values()),
         groups=[
             {"of": "" if alone else f": {name}", "threshold": found["threshold"], "rows": wording.slices(found),
-             "ratios": wording.ratios(found)}
+             "ratios": [*wording.crosses(found), *wording.ratios(found)]}
             for name, result in results.items() if (found := result.facts.get("slices"))
         ],
         hardest=[

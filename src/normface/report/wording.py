@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..types import RULE_OF_30, Calibration, Estimate, Match, OperatingPoint, Result
+from ..errors import counted
+from ..types import PER_PERSON, RULE_OF_30, WITHOUT, Calibration, Estimate, Match, OperatingPoint, Result
 
 Rows = list[list[str]]
 
 ACRONYMS = ("auc", "cmc", "dir", "eer", "far", "fnir", "fpir", "frr", "fta", "fte", "tar", "tpir", "vr")
-PER_PERSON, WITHOUT = "_per_person", "_without_failures"
 FEW_HOLD = 1 / 3  # of the genuine comparisons, from which rates per person are told first
+METRICS = {"d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "rank1": "rank 1"}
 PLAIN = ("d_prime", "cllr", "min_cllr")  # metrics that are no shares of a whole
+PROTOCOL_TITLES = {
+    "all_pairs": "all pairs", "pairs_csv": "listed pairs", "scores": "its scores", "identification": "identification",
+    "distractors": "distractors", "lfw_view1": "LFW View 1", "lfw_bin": "LFW (lfw.bin)", "bin": "listed pairs (.bin)",
+}  # fmt: skip
+DISCARD = "discard_"  # begins the names of curves of `protocols.with_discard`, and a quality ends them
+DISCARDED = (0, 0.05, 0.1, 0.2, 0.5)  # shares of images told of such a curve
+CROSS = " × "  # between the names of two groups
+CROSSED = 3  # groups of a column of which every cross is a row; of more only the extremes are told
 FACTS = {
-    "d_prime": "d′", "cllr": "Cllr (bits)", "min_cllr": "least Cllr (bits)", "pca": "PCA (share of variance)",
+    **METRICS, "pca": "PCA (share of variance)",
     "target_far": "FAR asked for", "discard_threshold": "threshold of error versus discard",
     "commonest_five": "the five commonest people's share of genuine comparisons",
     "model_sha256": "SHA-256 of the weights", "weights_sha256": "SHA-256 of the weights",
@@ -51,9 +61,9 @@ def _found(result: Result) -> str:
 def _failed(failures: Mapping[str, Any]) -> str:
     """How many photographs gave no template, why, and what became of them."""
     why = ", ".join(f"{count:,} {reason}" for reason, count in failures["reasons"].items())
-    count = "counted as false non-matches" if failures["counted"] else "left out of the rates"
-    told = f"{failures['failed']:,} of {failures['photographs']:,} photographs gave no template"
-    return f"{told} ({why}), {count}." if failures["failed"] else f"{told}."
+    become = "counted as false non-matches" if failures["counted"] else "left out of the rates"
+    told = f"{failures['failed']:,} of {counted(failures['photographs'], 'photograph')} gave no template"
+    return f"{told} ({why}), {become}." if failures["failed"] else f"{told}."
 
 
 def _certified(metrics: Mapping[str, Estimate], facts: Mapping[str, Any]) -> str:
@@ -92,14 +102,20 @@ def label(name: str) -> str:
     kind, _, condition = name.partition("@")
     kind, without, _ = kind.partition(WITHOUT)
     kind, each, _ = kind.partition(PER_PERSON)
-    kind = (kind.upper() if kind in ACRONYMS else kind) + (" per person" if each else "")
-    kind += " without failures" if without else ""
-    return f"{kind} at {', '.join(map(_condition, condition.split(',')))}" if condition else kind
+    words = kind.upper() if kind in ACRONYMS else METRICS.get(kind) or kind.replace("_", " ")
+    words += (" per person" if each else "") + (" without failures" if without else "")
+    return f"{words} at {_at(condition)}" if condition else words
+
+
+def protocol_title(name: str) -> str:
+    """A protocol's name in titles: LFW, all pairs."""
+    return PROTOCOL_TITLES.get(name, name.upper().replace("_", " "))
 
 
 def _sentence(name: str, found: Estimate) -> str:
+    """What a system does, by one of its metrics."""
     kind, _, condition = name.partition("@")
-    at = ", ".join(_condition(each) for each in condition.split(",") if each)
+    kind, without, _ = kind.partition(WITHOUT)
     what = {
         "vr": "accepts {} of genuine pairs", "tar": "accepts {} of genuine comparisons",
         "dir": "detects and identifies {} of enrolled probes", "tpir": "detects and identifies {} of enrolled probes",
@@ -107,14 +123,23 @@ def _sentence(name: str, found: Estimate) -> str:
         "tar_per_person": "accepts {} of a person's genuine comparisons, in the mean",
         "fpir": "accepts anybody in {} of searches for a stranger", "fnir": "misses the person in {} of searches",
         "cmc": "finds the right person of {} of probes", "eer": "has an equal error rate of {}",
-    }.get(kind, f"reaches {{}} in {name}" if not at else f"reaches {{}} in {kind}")  # fmt: skip
-    return what.format(show(name, found)) + (f" at {at}" if at else "")
+        "fta": "gives no template from {} of photographs", "fte": "cannot enrol {} of people",
+    }.get(kind, f"reaches {{}} in {label(kind)}")  # fmt: skip
+    at = f" at {_at(condition)}" if condition else ""
+    return what.format(show(name, found)) + at + (" (without failures)" if without else "")
+
+
+def _at(condition: str) -> str:
+    """The conditions of a metric: far=0.001,rank=1 is FAR 0.1 %, rank 1."""
+    return ", ".join(map(_condition, condition.split(",")))
 
 
 def _condition(text: str) -> str:
     name, _, value = text.partition("=")
     try:
-        return f"{name.upper()} {short_percent(float(value))}" if name in ("far", "fpir", "fnir") else f"{name} {value}"
+        if name in ("far", "fpir", "fnir"):
+            return f"{name.upper()} {short_percent(float(value))}"
+        return f"{int(value):,} {name}" if name in ("distractors", "enrolled") else f"{name} {value}"
     except ValueError:
         return text
 
@@ -206,18 +231,44 @@ def trials(results: Mapping[str, Result]) -> Rows:
 
 
 def slices(found: Mapping[str, Any]) -> Rows:
-    """Error rates by group, the whole first, with what is too small to say."""
+    """Error rates by group, the whole first, with what is too small to say.
+
+    Comparisons of one group with another are rows of their own where a column has CROSSED groups or fewer; of more,
+    see `crosses`.
+    """
+    many = _many_groups(found)
     per_person = any("frr_per_person" in row for row in found["rows"])  # not in older results
     names = ("far", "frr", *("far_per_person", "frr_per_person") * per_person)
     rows = [["", "group", *(cell for name in names for cell in (f"{label(name)} (95 % interval)", "of")), ""]]
     whole = {"column": "all", "group": "", "warning": None, **found["overall"]}
     for row in (whole, *found["rows"]):
+        if row["column"] in many and CROSS in row["group"]:
+            continue
         cells = [row["column"], row["group"]]
         for name in names:
             rate = row.get(name)
             cells += [estimate(Estimate(**rate)), f"{rate['n']:,}"] if rate else ["–", "0"]
         rows.append([*cells, row["warning"] or ""])
     return rows
+
+
+def crosses(found: Mapping[str, Any]) -> list[str]:
+    """What `slices` leaves out: of each column with many groups the lowest and the highest FAR across groups."""
+    told = []
+    for column, groups in _many_groups(found).items():
+        rows = [row for row in found["rows"] if row["column"] == column and CROSS in row["group"] and row["far"]]
+        if not rows:
+            continue
+        rows.sort(key=lambda row: float(row["far"]["value"]))
+        ends = " to ".join(f"{estimate(Estimate(**row['far']))} ({row['group']})" for row in (rows[0], rows[-1]))
+        told.append(f"{column}: FAR between groups ({len(rows)} pairs of {groups} groups): {ends}.")
+    return told
+
+
+def _many_groups(found: Mapping[str, Any]) -> dict[str, int]:
+    """The columns with more than CROSSED groups, and how many they have."""
+    own = Counter(row["column"] for row in found["rows"] if CROSS not in row["group"])
+    return {column: count for column, count in own.items() if count > CROSSED}
 
 
 def ratios(found: Mapping[str, Any]) -> list[str]:
@@ -240,6 +291,27 @@ def ratios(found: Mapping[str, Any]) -> list[str]:
             told.append(f"{column}: {rate.upper()}s cannot be compared ({rows[0]['note']}).")
     unknown = [f"{count:,} images have no {column}" for column, count in found["unknown"].items() if count]
     return told + ([f"{'; '.join(unknown)}."] if unknown else [])
+
+
+def discards(results: Mapping[str, Result]) -> Rows:
+    """Error rates with the worst images left out, a row for each quality of each system; only a head without any."""
+    rows = [["images left out by", *(f"the worst {short_percent(share)}" if share else "none" for share in DISCARDED)]]
+    for name, result in results.items():
+        ends = (PER_PERSON, " per person") if uneven(result.facts) else ("", "")
+        for kind, curve in result.curves.items():
+            if not kind.startswith(DISCARD):
+                continue
+            cells = []
+            for share in DISCARDED:  # the last point that leaves out no more: images of one quality go together
+                if share > curve["discarded"][-1] + 0.03:  # nothing of one kind was left
+                    cells.append("–")
+                    continue
+                at = max((i for i, each in enumerate(curve["discarded"]) if each <= share + 1e-9), default=0)
+                rates = (f"{rate.upper()} {short_percent(curve[f'{rate}{ends[0]}'][at])}" for rate in ("frr", "far"))
+                cells.append(", ".join(rates))
+            quality = kind.removeprefix(DISCARD) + ends[1]
+            rows.append([quality if len(results) == 1 else f"{name}: {quality}", *cells])
+    return rows
 
 
 def conditions(results: Mapping[str, Result]) -> Rows:

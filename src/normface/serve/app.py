@@ -52,7 +52,7 @@ def build(settings: Settings) -> FastAPI:
             "--model with an ONNX file", f"the folder {settings.model}", "export it: normface export RUN FILE.onnx"
         )
     keys = KeyFile(settings.keys) if settings.keys else None  # a service that can let nobody in does not start
-    embedder = Embedder.load(settings.model)
+    embedder = Embedder.load(settings.model, device=settings.device, detector=settings.detector)
     embedder.threads = 1  # the engine's workers are the threads
     metrics = Metrics()
     gallery = None

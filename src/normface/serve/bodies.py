@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
@@ -42,6 +42,10 @@ Mirror = Annotated[
 Anyway = Annotated[
     bool, Field(description="Go on with photographs that the certificate does not cover, instead of not deciding.")
 ]
+Which = Annotated[
+    Literal["center", "largest", "best", "all"],
+    Field(description="Which face of several: that nearest the center, the largest, the best scored, or all."),
+]
 Crops = Annotated[bool, Field(description="Also send the aligned crops back.")]
 
 
@@ -61,6 +65,7 @@ class VerifyBody(BaseModel):
     b: Photo | None = Field(None, description="Another photograph, unless `person` is given.")
     person: str | None = Field(None, description="An enrolled person, instead of `b`.", examples=["Ann"])
     prior: float = Field(0.5, gt=0, lt=1, description="Prior probability of the same person.")
+    faces: Which = "center"
     aligned: Aligned = False
     mirror: Mirror = True
     anyway: Anyway = False
@@ -79,16 +84,23 @@ class EnrolBody(BaseModel):
         False, description="It is one person: enrol also what is unlike, and a known face under its known name."
     )
     twin: bool = Field(False, description="They are two people: enrol a face that is known by another name.")
+    faces: Literal["center", "largest", "best"] | None = Field(
+        None, description="Which face of several; without it a photograph with several that may be meant is refused."
+    )
     aligned: Aligned = False
     anyway: Anyway = False
     crops: Crops = False
 
 
 class SearchBody(BaseModel):
-    """A photograph to search for."""
+    """A photograph to search for, or several."""
 
-    photograph: Photo = Field(description="A photograph.")
-    k: int = Field(5, ge=1, le=100, description="Number of people to return.")
+    photograph: Photo | None = Field(None, description="A photograph, unless `photographs` are given.")
+    photographs: list[Photo] | None = Field(
+        None, min_length=1, description=f"1 to {MOST} photographs, instead of `photograph`."
+    )
+    k: int = Field(5, ge=1, le=100, description="Number of people to return for each face.")
+    faces: Which = "center"
     tag: str | None = Field(None, max_length=100, description="Search only people with this tag.")
     threshold: float | None = Field(None, ge=-1, le=1, description="Leave out people with a lower cosine.")
     aligned: Aligned = False

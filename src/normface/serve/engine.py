@@ -19,6 +19,7 @@ from ..embed import Embedder, FaceRecord, Portrait
 from ..embed.embedder import Mirror
 from ..embed.seen import no_face
 from ..errors import DataError, NormfaceError
+from ..faces import Choice
 from ..faces.alignment import retarget
 from ..faces.finding import find_portraits
 from ..faces.photographs import DETAIL, Photograph
@@ -28,6 +29,7 @@ from .limits import Budget
 LOOKED_AT = 2_000_000  # pixels at most of what is left
 DETECTION = 40  # bytes that detection needs a pixel
 BYTES = 3  # of a pixel
+MOST_FACES = 32  # of a photograph whose faces are all wanted: the most certain ones
 SCANS = 64  # of a JPEG: each costs a pass over all pixels, and a hundred bytes; cameras write 1, the web some 10
 
 
@@ -37,7 +39,8 @@ class _Job:
     name: str
     aligned: bool
     mirror: Mirror
-    done: Future[FaceRecord] = field(default_factory=Future)
+    faces: Choice
+    done: Future[list[FaceRecord]] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,17 @@ class Engine:
             self._start()
 
     async def see(
-        self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False, mirror: Mirror = "sum"
-    ) -> list[FaceRecord]:
-        """Find and embed the central face of each (name for messages, bytes). Cancelling drops what is not begun.
+        self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False, mirror: Mirror = "sum",
+        faces: Choice = "center",
+    ) -> list[list[FaceRecord]]:  # fmt: skip
+        """Find and embed the chosen faces of each (name for messages, bytes). Cancelling drops what is not begun.
 
-        mirror: "sum" embeds both orientations, "none" one.
+        mirror: "sum" embeds both orientations, "none" one. faces: of "all" at most MOST_FACES.
 
         Raises the error of the first photograph that has one: DataError for an unreadable or too large image,
         FaceError if no face is found, InputError for an aligned image of no known template's size.
         """
-        jobs = [_Job(data, name, aligned, mirror) for name, data in photographs]
+        jobs = [_Job(data, name, aligned, mirror, faces) for name, data in photographs]
         with self._ready:
             if self._closed:
                 raise RuntimeError("closed")
@@ -123,7 +127,7 @@ class Engine:
                 raise error
             finally:
                 del error
-        return [each for each in found if isinstance(each, FaceRecord)]
+        return [each for each in found if not isinstance(each, BaseException)]
 
     @property
     def waiting(self) -> int:
@@ -198,31 +202,41 @@ class Engine:
             shape = np.broadcast_to(np.uint8(0), (1, height, width, 3))
             retarget(shape, self.embedder.spec.template)  # refuses other sizes, before they are decoded
             return _Plan(0, 1, beside + 2 * BYTES * pixels)
+        several = job.faces == "all"
+        plan = self._plan_for(height, width, beside, several)
+        if plan.bytes <= self.memory:
+            return plan
+        shares = (share / 100 for share in range(95, 0, -5))
+        sizes = ((round(height * each), round(width * each), int(beside * each**2)) for each in shares)
+        fits = (f"{w} × {h}" for h, w, b in sizes if self._plan_for(h, w, b, several).bytes <= self.memory)
+        raise DataError(
+            f"{job.name} to need at most {self.memory >> 20:,} MiB to decode",
+            f"{plan.bytes >> 20:,} MiB for {width} × {height} pixels of this kind of file",
+            f"send it with at most {next(fits, '1 × 1')} pixels, or as a baseline JPEG, which needs least",
+        )
+
+    def _plan_for(self, height: int, width: int, beside: int, several: bool) -> _Plan:
+        """The plan for a photograph of a size whose decoder needs so many bytes beside the pixels."""
+        pixels = height * width
         factors = (1, 2, 4, 8)
         enough = [f for f in factors if f == 1 or min(height, width) // f >= DETAIL]
         look = next((f for f in factors if f >= enough[-1] and pixels <= LOOKED_AT * f * f), 8)
         looking = beside + (2 * BYTES + DETECTION) * pixels // look**2
-        # Of the crop: the pixels, turned upright, and blurred.
+        # Of the crop: the pixels, turned upright, and blurred; of several also at coarser sizes, a third as much.
         kept = beside + 2 * BYTES * pixels // look**2
-        cutting = {f: kept + 3 * BYTES * pixels // f**2 for f in factors if f < look}
+        cutting = {f: kept + (3 + several) * BYTES * pixels // f**2 for f in factors if f < look}
         finest = next((f for f, needed in cutting.items() if needed <= self.memory), look)
-        needed = max(looking, cutting.get(finest, 0))
-        if needed > self.memory:
-            raise DataError(
-                f"{job.name} to need at most {self.memory >> 20:,} MiB to decode", f"{needed >> 20:,} MiB",
-                "send it smaller, or as a baseline JPEG",
-            )  # fmt: skip
-        return _Plan(min(height, width) // look, finest, needed)
+        return _Plan(min(height, width) // look, finest, max(looking, cutting.get(finest, 0)))
 
     def _see(self, jobs: list[tuple[_Job, _Plan]]) -> None:
         """Answer every job, with what was seen or with its error."""
-        cut: list[tuple[_Job, Portrait]] = []
+        cut: list[tuple[_Job, list[Portrait]]] = []
         opened: list[tuple[_Job, Photograph]] = []
         for job, plan in jobs:
             try:
                 if job.aligned:
                     crop = retarget(self._decode(job)[None], self.embedder.spec.template)[0]
-                    cut.append((job, Portrait(crop)))
+                    cut.append((job, [Portrait(crop)]))
                 else:
                     photograph = Photograph.open(
                         job.data, job.name, detail=plan.shorter, finest=plan.finest, max_pixels=self.max_pixels,
@@ -235,9 +249,11 @@ class Engine:
             cut += self._find(opened)
             for mirror in {job.mirror for job, _ in cut}:
                 alike = [each for each in cut if each[0].mirror == mirror]
-                found = self.embedder.see([portrait for _, portrait in alike], mirror=mirror)
-                for (job, _), seen in zip(alike, found, strict=True):
-                    job.done.set_result(seen)
+                portraits = [portrait for _, found in alike for portrait in found]
+                parts = (portraits[start : start + self.batch] for start in range(0, len(portraits), self.batch))
+                records = iter([each for part in parts for each in self.embedder.see(part, mirror=mirror)])
+                for job, found in alike:
+                    job.done.set_result([next(records) for _ in found])
         except Exception as error:  # one photograph must not spoil the others': each alone
             left = [each for each in jobs if not each[0].done.done()]
             for each in left:
@@ -249,17 +265,20 @@ class Engine:
     def _decode(self, job: _Job) -> Image:
         return decode(job.data, job.name, strict=True, max_pixels=self.max_pixels)
 
-    def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, Portrait]]:
+    def _find(self, opened: list[tuple[_Job, Photograph]]) -> list[tuple[_Job, list[Portrait]]]:
         """Detect and align; photographs without a face are answered here."""
         cut = []
-        found = find_portraits(self.embedder.detector, [photograph for _, photograph in opened], self.template)
+        found = find_portraits(
+            self.embedder.detector, [photograph for _, photograph in opened], self.template,
+            [job.faces for job, _ in opened], most=MOST_FACES,
+        )  # fmt: skip
         for (job, _), portraits in zip(opened, found, strict=True):
             if isinstance(portraits, Exception):
                 _fail(job, portraits)
             elif not portraits:
                 _fail(job, no_face(job.name))
             else:
-                cut.append((job, portraits[0]))
+                cut.append((job, portraits))
         return cut
 
 

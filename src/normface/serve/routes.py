@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import product
 from typing import Annotated, Any, TypeVar
 
 import cv2
@@ -18,12 +19,14 @@ from fastapi import Path as InPath
 
 from .. import cosine
 from ..embed import Embedder, FaceRecord, covered, refuse_outside
-from ..errors import ConfigError, DataError, InputError, ModelError
+from ..embed.embedder import Mirror
+from ..errors import ConfigError, DataError, FaceError, InputError, ModelError
+from ..faces import Choice
 from ..gallery import Enrolments, Erased, Gallery, PersonId, Unknown, settle
 from ..gallery import Person as EnrolledPerson
 from ..gallery.names import checked_name
 from ..report import llr
-from ..types import Match, OperatingPoint
+from ..types import Match, OperatingPoint, SearchRule
 from .bodies import MOST, EmbedBody, EnrolBody, SearchBody, VerifyBody, described, sent
 from .engine import Engine
 from .gate import Refused
@@ -36,10 +39,12 @@ from .schemas import (
     Face,
     Forgotten,
     Found,
+    Pair,
     People,
     Person,
     Problem,
     Ranked,
+    Searched,
     SearchThreshold,
     Template,
     Templates,
@@ -68,6 +73,8 @@ LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": Forgotten, "description": "Erased; the bytes go when another process has ended reading"}
 }
 MOST_PEOPLE = 1000  # people in one answer
+MOST_PAIRS = 100  # pairs of faces in one answer
+MOST_RANKED = 3200  # matches in one answer: of 32 faces with the largest k
 Id = Annotated[str, InPath(description="A person's id; not a name.", examples=["5c1f6c1b5f0e4b0f"])]
 T = TypeVar("T")
 
@@ -83,12 +90,13 @@ class Service:
     faults: dict[str, str] = field(default_factory=dict)
 
     async def see(
-        self, photographs: Sequence[tuple[str, bytes]], aligned: bool, *, mirror: bool = True
-    ) -> list[FaceRecord]:
-        """Find and embed the faces in photographs, given with their names for messages."""
+        self, photographs: Sequence[tuple[str, bytes]], aligned: bool, *, mirror: bool = True, faces: Choice = "center"
+    ) -> list[list[FaceRecord]]:
+        """Find and embed the chosen faces in photographs, given with their names for messages."""
         if len(photographs) > MOST:
             raise InputError(f"at most {MOST} photographs", str(len(photographs)), "send the rest in another request")
-        return await self.engine.see(photographs, aligned=aligned, mirror="sum" if mirror else "none")
+        how: Mirror = "sum" if mirror else "none"
+        return await self.engine.see(photographs, aligned=aligned, mirror=how, faces=faces)
 
     async def keep(self, use: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call the gallery in a thread. Raises Refused (503) if the store fails."""
@@ -135,17 +143,20 @@ def about(router: APIRouter, service: Service) -> None:
 
     @router.get("/about", summary="Model, operating point and requirements", responses={401: {}, 403: {}})
     async def about() -> About:
+        tools = embedder.tools()
         return About(
             version=version("normface"), model=embedder.name, model_sha256=embedder.sha256,
             operating_point=Certificate.of(point), calibrated=bool(point and point.calibration),
             conditions=bool(point and point.conditions),
             gallery=service.gallery is not None, keys=settings.keys is not None, max_upload=settings.max_upload,
-            spec=asdict(embedder.spec), browser=settings.ort_web is not None,
+            spec=asdict(embedder.spec), device=tools["device"], detector=tools["detector"],
+            detector_device=tools["detector_device"], browser=settings.ort_web is not None,
         )  # fmt: skip
 
     @router.post("/embed", summary="Embed the central face of each photograph", openapi_extra=described(EmbedBody))
     async def embed(asked: Annotated[EmbedBody, sent(EmbedBody)]) -> Embedded:
-        found = await service.see(_numbered(asked.photographs), asked.aligned, mirror=asked.mirror)
+        seen = await service.see(_numbered(asked.photographs), asked.aligned, mirror=asked.mirror)
+        found = [faces[0] for faces in seen]
         return Embedded(
             vectors=[each.vector.tolist() for each in found], dim=len(found[0].vector), model_sha256=embedder.sha256,
             faces=[service.face(each, asked.crops) for each in found],
@@ -168,18 +179,28 @@ def compare(router: APIRouter, service: Service) -> None:
         if person is not None and gallery is None:
             raise InputError("photograph b", "person, on a service without a gallery", "send b instead of person")
         files = [("photograph a", asked.a), *([("photograph b", asked.b)] if asked.b is not None else [])]
-        found = await service.see(files, asked.aligned, mirror=asked.mirror)
-        if person is not None and gallery is not None:
-            match = await _of_somebody(service, "verify", gallery.verify, checked_name(person), found[0].vector)
-        else:
-            score = float(cosine.paired(*(cosine.exact(face.vector) for face in found)))
-            match = Match(score, point.accepts(score) if point else None)
-        match = covered(match, found, [name for name, _ in files], anyway=asked.anyway)
+        names = [name for name, _ in files]
+        seen = await service.see(files, asked.aligned, mirror=asked.mirror, faces=asked.faces)
+        exact = [[cosine.exact(face.vector) for face in faces] for faces in seen]
+        compared: list[tuple[Match, tuple[int, ...]]] = []
+        for rows in product(*(range(len(faces)) for faces in seen)):
+            chosen = [faces[row] for faces, row in zip(seen, rows, strict=True)]
+            if person is not None and gallery is not None:
+                match = await _of_somebody(service, "verify", gallery.verify, checked_name(person), chosen[0].vector)
+            else:
+                score = float(cosine.paired(*(faces[row] for faces, row in zip(exact, rows, strict=True))))
+                match = Match(score, point.accepts(score) if point else None)
+            compared.append((covered(match, chosen, names, anyway=asked.anyway), rows))
+        compared.sort(key=lambda each: -each[0].score)
+        match, best = compared[0]
         calibration = point.calibration if point and not match.outside else None
+        shown = [[service.face(each, asked.crops) for each in faces] for faces in seen]
+        every = asked.faces == "all"
         return Verification(
             **decision(match, point).model_dump(), operating_point=Certificate.of(point), prior=asked.prior,
             probability=calibration.probability(match.score, asked.prior) if calibration else None,
-            faces=[service.face(each, asked.crops) for each in found],
+            faces=[faces[row] for faces, row in zip(shown, best, strict=True)], seen=shown if every else None,
+            pairs=[_pair(each, rows, point) for each, rows in compared[:MOST_PAIRS]] if every else None,
         )  # fmt: skip
 
 
@@ -211,7 +232,10 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
     async def enrol(asked: Annotated[EnrolBody, sent(EnrolBody)]) -> Enrolled:
         name = checked_name(asked.person)
         photographs = _numbered(asked.photographs)
-        found = await service.see(photographs, asked.aligned)
+        seen = await service.see(photographs, asked.aligned, faces=asked.faces or "center")
+        found = [faces[0] for faces in seen]
+        if asked.faces is None:
+            _refuse_several(found, photographs)
         if not asked.anyway:
             refuse_outside(found, [number for number, _ in photographs], "the field anyway=true")
         vectors, norms = np.stack([each.vector for each in found]), np.array([each.norm for each in found])
@@ -235,19 +259,36 @@ def people(router: APIRouter, service: Service, gallery: Gallery) -> None:
 
     @router.post("/search", summary="Search for the people most similar to a face", openapi_extra=described(SearchBody))
     async def search(asked: Annotated[SearchBody, sent(SearchBody)]) -> Found:
-        (seen,) = await service.see([("the photograph", asked.photograph)], asked.aligned)
+        if (asked.photograph is None) == (asked.photographs is None):
+            got = "neither" if asked.photograph is None else "both"
+            raise InputError("photograph or photographs", got, "give one of them")
+        given = [each for each in (asked.photograph, *(asked.photographs or ())) if each is not None]
+        one = asked.photographs is None
+        files = [("the photograph", given[0])] if one else _numbered(given)
+        seen = await service.see(files, asked.aligned, faces=asked.faces)
+        if (count := sum(map(len, seen))) * asked.k > MOST_RANKED:
+            got = f"{count} faces with k = {asked.k}"
+            raise InputError(
+                f"at most {MOST_RANKED:,} matches in one answer", got, "lower k, or send fewer photographs"
+            )
         limits = {"tag": asked.tag, "threshold": asked.threshold}
-        found = await service.keep("search", gallery.search, seen.vector, asked.k, **limits)
-        matches = [covered(match, [seen], ["the photograph"], anyway=asked.anyway) for match in found]
-        rule = matches[0].rule if matches else None
+        searches = list[Searched]()
+        rule: SearchRule | None = None
+        for number, ((name, _), faces) in enumerate(zip(files, seen, strict=True), 1):
+            for face in faces:
+                found = await service.keep("search", gallery.search, face.vector, asked.k, **limits)
+                matches = [covered(match, [face], [name], anyway=asked.anyway) for match in found]
+                rule = rule or next((match.rule for match in matches), None)
+                ranked = [
+                    Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
+                    for rank, match in enumerate(matches, 1)
+                ]
+                searches.append(Searched(photograph=number, face=service.face(face, asked.crops), matches=ranked))
         return Found(
-            matches=[
-                Ranked(rank=rank, person=str(match.person), **decision(match, point).model_dump())
-                for rank, match in enumerate(matches, 1)
-            ],
+            matches=searches[0].matches, face=searches[0].face,
             templates=rule.templates if rule else await service.keep("search", len, gallery),
             operating_point=Certificate.of(point), search=SearchThreshold.of(rule, point),
-            face=service.face(seen, asked.crops), note=rule.words if rule else "no decision",
+            searches=None if one and asked.faces != "all" else searches, note=rule.words if rule else "no decision",
         )  # fmt: skip
 
 
@@ -315,6 +356,21 @@ async def _of_somebody(
         raise Refused(
             404, f"the {what} of an enrolled person", "another", "list them: GET /v1/people; addresses take ids"
         ) from error
+
+
+def _pair(match: Match, rows: tuple[int, ...], point: OperatingPoint | None) -> Pair:
+    """A comparison of two faces, or of a face with a person."""
+    return Pair(a=rows[0], b=rows[1] if len(rows) > 1 else None, **decision(match, point).model_dump())
+
+
+def _refuse_several(found: Sequence[FaceRecord], photographs: Sequence[tuple[str, bytes]]) -> None:
+    """Raise FaceError for the first photograph with several faces that may be meant."""
+    for seen, (name, _) in zip(found, photographs, strict=True):
+        if seen.likely > 1:
+            raise FaceError(
+                f"one face in {name}", f"{seen.likely} that may be meant",
+                "send faces=center, largest or best, or cut the photograph",
+            )  # fmt: skip
 
 
 def _person(found: EnrolledPerson) -> Person:

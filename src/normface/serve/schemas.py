@@ -131,7 +131,7 @@ class SearchThreshold(BaseModel):
 
 
 class Face(BaseModel):
-    """The face used: the one nearest the center among the certain ones. Coordinates are in the photograph's pixels."""
+    """A face; by default the one nearest the center among the certain ones. Coordinates: the photograph's pixels."""
 
     model_config = _shown(_FACE)
     box: list[float] | None = Field(description="x0, y0, x1, y1; null for an aligned image.")
@@ -164,16 +164,30 @@ class Decision(BaseModel):
     note: str
 
 
+class Pair(Decision):
+    """A face of photograph a compared with one of photograph b, or with the person."""
+
+    model_config = _shown({**_DECISION, "a": 0, "b": 1})
+    a: int = Field(description="Which of `seen[0]`, from 0.")
+    b: int | None = Field(description="Which of `seen[1]`; null for a person.")
+
+
 class Verification(Decision):
-    """Whether two faces are of the same person, with the evidence."""
+    """Whether two faces are of the same person, with the evidence; with `faces=all`, of the best pair of faces."""
 
     model_config = _shown(
-        {**_DECISION, "probability": 0.999, "prior": 0.5, "operating_point": _POINT, "faces": [_FACE, _FACE]}
-    )
+        {**_DECISION, "probability": 0.999, "prior": 0.5, "operating_point": _POINT, "faces": [_FACE, _FACE],
+         "seen": None, "pairs": None}
+    )  # fmt: skip
     probability: float | None = Field(description="Posterior of the same person, given `prior`; null if uncalibrated.")
     prior: float
     operating_point: Certificate | None
-    faces: list[Face]
+    faces: list[Face] = Field(description="The face used of each photograph.")
+    seen: list[list[Face]] | None = Field(description="With `faces=all`, all faces of each photograph; else null.")
+    pairs: list[Pair] | None = Field(
+        description="With `faces=all`, the pairs of faces, best first, at most 100; else null. The more pairs, the "
+        "likelier a false match among them."
+    )
 
 
 class Ranked(Decision):
@@ -184,12 +198,22 @@ class Ranked(Decision):
     person: str
 
 
+class Searched(BaseModel):
+    """A face that was searched for."""
+
+    model_config = _shown({"photograph": 1, "face": _FACE, "matches": [{"rank": 1, "person": "Ann", **_DECISION}]})
+    photograph: int = Field(description="Number of the photograph, from 1.")
+    face: Face
+    matches: list[Ranked]
+
+
 class Found(BaseModel):
-    """The people most similar to a face, best first."""
+    """The people most similar to a face, best first; of several faces those of the first one, and all in `searches`."""
 
     model_config = _shown({
         "matches": [{"rank": 1, "person": "Ann", **_DECISION}], "templates": 120, "operating_point": _POINT,
-        "search": _SEARCH, "face": _FACE, "note": "threshold 0.4715 for up to 1,000 templates, …",
+        "search": _SEARCH, "face": _FACE, "searches": None,
+        "note": "threshold 0.4715 for up to 1,000 templates, …",
     })  # fmt: skip
     matches: list[Ranked]
     templates: int = Field(description="Number of templates compared; a person has one per photograph.")
@@ -198,6 +222,9 @@ class Found(BaseModel):
         description="What the decisions are made by; null without an operating point, and if nobody is enrolled."
     )
     face: Face
+    searches: list[Searched] | None = Field(
+        description="With `faces=all` or `photographs`, each face; else null. The more, the likelier a false match."
+    )
     note: str
 
 
@@ -289,6 +316,9 @@ class About(BaseModel):
     keys: bool = Field(description="Whether API keys are required.")
     max_upload: int
     spec: dict[str, Any] = Field(description="The model's InputSpec.")
+    device: str = Field(description="What really runs the network: cpu, cuda, …")
+    detector: str = Field(description="Name of what finds faces.")
+    detector_device: str = Field(description="What really runs it.")
     browser: bool = Field(description="Whether the page may embed in the browser (onnxruntime-web is served).")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..inference import Device
 from ..system_facts import usable_cores
 
 
@@ -31,6 +32,8 @@ class Settings:
         queue: concurrent requests; further ones get 503.
         workers: photographs processed in parallel.
         batch: largest batch of photographs per worker.
+        device: what runs the networks, as for `Embedder.load`; `/v1/about` says what is really used.
+        detector: name of what finds faces.
         ort_web: folder with the files of onnxruntime-web; lets the page embed in the browser.
     """
 
@@ -50,6 +53,8 @@ class Settings:
     queue: int = 128
     workers: int = field(default_factory=usable_cores)
     batch: int = 8
+    device: Device = "auto"
+    detector: str = "mtcnn"
     ort_web: Path | None = None
 
     def __post_init__(self) -> None:

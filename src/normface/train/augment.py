@@ -108,15 +108,13 @@ def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
     """
     height, width = pixels.shape[2:]
     if (height, width) != (spec.height, spec.width):  # where each pixel comes from: cut or padded as `retarget` does
-        grid = np.indices((height, width)).transpose(1, 2, 0).astype(np.uint8)
-        places = retarget(grid[None], spec.template)[0].astype(np.int64)
-        rows, columns = (torch.from_numpy(at).to(pixels.device) for at in (places[:, 0, 0], places[0, :, 1]))
+        rows, columns = _fitting(height, width, spec.template, pixels.device)
         pixels = pixels[:, :, rows][:, :, :, columns]
     if spec.channels == 1:
         pixels = _grey(pixels)
     elif spec.order == "BGR":
         pixels = pixels.flip(1)
-    mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = (_constant(tuple(values), pixels.device) for values in (spec.mean, spec.std))
     if len({*spec.mean}) == len({*spec.std}) == 1:  # one number is subtracted from all: much quicker on CPUs
         mean, std = mean[0], std[0]
     return (pixels - mean).div_(std)
@@ -130,12 +128,21 @@ def _moved(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
     """Mirrored, shifted, turned, zoomed and cut out by one interpolation; the border is repeated outwards."""
     height, width = x.shape[2:]
     places = _places(config, by, height, width)
-    size = places.new_tensor([[width - 1, 0, width - 1], [0, height - 1, height - 1], [0, 0, 2]]) / 2
-    # grid_sample counts from -1 to 1 on both sides, from the middle of a corner's pixel to that of the other's.
-    theta = torch.linalg.inv(size)[:2, :2] @ (
-        places @ size - places.new_tensor([[0, 0, width - 1], [0, 0, height - 1]]) / 2
-    )
+    size, middle, inverse = _units(height, width, x.device)
+    theta = inverse @ (places @ size - middle)
     return F.grid_sample(x, F.affine_grid(theta, list(x.shape), True), padding_mode="border", align_corners=True)
+
+
+@lru_cache(maxsize=4)
+def _units(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """From grid_sample's units, -1 to 1 between the middles of the outermost pixels, to pixels.
+
+    Returns the map [3, 3] of homogeneous places, the middle in its last column [2, 3], and the map back of
+    directions [2, 2].
+    """
+    size = torch.tensor([[width - 1, 0, width - 1], [0, height - 1, height - 1], [0, 0, 2]], dtype=torch.float32) / 2
+    middle = torch.tensor([[0, 0, width - 1], [0, 0, height - 1]], dtype=torch.float32) / 2
+    return size.to(device), middle.to(device), torch.linalg.inv(size)[:2, :2].to(device)
 
 
 def _places(config: DataConfig, by: dict[str, Tensor], height: int, width: int) -> Tensor:
@@ -225,7 +232,21 @@ def _sides(by: dict[str, Tensor], name: str, area: tuple[float, float]) -> tuple
 
 
 def _grey(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    return (x * _constant(_LUMA, x.device)).sum(1, keepdim=True)
+
+
+@lru_cache(maxsize=16)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers [n, 1, 1] on a device: copied there once, not in each step, where the host would wait for the copy."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+
+
+@lru_cache(maxsize=4)
+def _fitting(height: int, width: int, template: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and columns of a crop that make up one of another template. Raises InputError as `retarget` does."""
+    grid = np.indices((height, width)).transpose(1, 2, 0).astype(np.uint8)
+    places = retarget(grid[None], template)[0].astype(np.int64)
+    return torch.from_numpy(places[:, 0, 0]).to(device), torch.from_numpy(places[0, :, 1]).to(device)
 
 
 def _both(number: Tensor) -> Tensor:

@@ -105,6 +105,9 @@ class OptimConfig(_Frozen):
         default="torch",
         description="of momentum. torch: times the current rate; caffe: no Nesterov, each gradient times its own rate",
     )
+    compress: Literal["none", "bf16"] = Field(
+        default="none", description="bf16: halve the traffic of the network's gradients between ranks by rounding them"
+    )
     clip: float | None = Field(default=None, gt=0, description="longest gradient, over all parameters together")
     clip_network: float | None = Field(
         default=None, gt=0, description="longest gradient of the network alone, without class weights and scale"
@@ -178,7 +181,14 @@ class TrainConfig(_Frozen):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
-    compile: bool = Field(default=False, description="torch.compile the network; takes a minute or two at the start")
+    compile: bool | Literal["auto", "reduce-overhead"] = Field(
+        default="auto",
+        description="torch.compile the network, which takes a minute or two at the start. auto: on GPUs; "
+        "reduce-overhead: with CUDA graphs too, on one GPU without optim.accumulate",
+    )
+    sync_batch_norm: bool = Field(
+        default=False, description="of several ranks: batch statistics over all ranks instead of each rank's own"
+    )
     save_every: int = Field(default=200, ge=1, description="steps between checkpoints")
     keep: int = Field(default=1, ge=1, description="checkpoints kept, as snapshots for evaluate --snapshots")
 

@@ -1,9 +1,11 @@
-"""Data parallelism with the same gradient and batch statistics as on one rank."""
+"""Data parallelism: gradients, and batch norm's statistics, over ranks that each process a part of the batch."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.distributed as td
@@ -13,29 +15,63 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .. import dist
 
+Compression = Literal["none", "bf16"]
 
-def data_parallel(model: nn.Module) -> nn.Module:
-    """Wrap a network for this rank's part of each batch; returns the model itself on a single rank.
 
-    Gradients are summed over ranks during the backward pass (the losses give each rank its own part of them); batch
-    norm uses statistics of the whole batch, so that a run does not depend on the number of ranks.
+def data_parallel(model: nn.Module, *, compress: Compression = "none") -> DistributedDataParallel:
+    """Wrap a network for this rank's part of each batch.
+
+    Gradients are summed over ranks during the backward pass (the losses give each rank its own part of them).
+
+    Args:
+        compress: "bf16" sends them in bfloat16.
     """
-    if dist.world() == 1:
-        return model
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.forward = partial(_batch_norm, module)  # type: ignore[method-assign]
     device = next(model.parameters()).device
     ids = [device.index or 0] if device.type == "cuda" else None
     with warnings.catch_warnings():  # that the argument will once be called otherwise
         warnings.simplefilter("ignore", FutureWarning)
-        parallel = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
-    parallel.register_comm_hook(None, _summed)
+        parallel = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    parallel.register_comm_hook(None, _summed if compress == "none" else _summed_in_bf16)
     return parallel
 
 
 def _summed(_, bucket):  # type: ignore[no-untyped-def] # torch looks at annotations, and takes none or its own class
     return td.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])
+
+
+def _summed_in_bf16(_, bucket):  # type: ignore[no-untyped-def]
+    whole = bucket.buffer()
+    sent = td.all_reduce(whole.to(torch.bfloat16), async_op=True)
+    return sent.get_future().then(lambda done: whole.copy_(done.value()[0]))
+
+
+def synchronize_batch_norm(model: nn.Module) -> None:
+    """Let batch norm use statistics of the whole batch, so that a run does not depend on the number of ranks.
+
+    On GPUs by PyTorch's own SyncBatchNorm. That one refuses CPU tensors, for which plain operations compute the same.
+    """
+    if next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.forward = partial(_batch_norm, module)  # type: ignore[method-assign]
+
+
+@torch.no_grad()
+def average_buffers(modules: Iterable[nn.Module]) -> None:
+    """Replace floating-point buffers by their mean over ranks.
+
+    Running statistics are means over steps, so it does not matter how often this is done, only that it is done before
+    they are used.
+    """
+    buffers = [buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    sums = dist.total(torch.cat([buffer.flatten() for buffer in buffers]))
+    means = torch.split(sums / dist.world(), [buffer.numel() for buffer in buffers])
+    for buffer, mean in zip(buffers, means, strict=True):
+        buffer.copy_(mean.view_as(buffer))
 
 
 def _batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:

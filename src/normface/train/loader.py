@@ -143,7 +143,8 @@ class Batches:
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
         def load(step: int) -> tuple[list[Tensor], torch.cuda.Event]:
-            with torch.cuda.stream(stream):
+            # The current device is each thread's own: without it, pinned memory would open a context on the first GPU.
+            with torch.cuda.device(device), torch.cuda.stream(stream):
                 copies = [torch.from_numpy(part).pin_memory().to(device, non_blocking=True) for part in self[step]]
                 return copies, stream.record_event()
 

@@ -70,6 +70,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
+        """Whether all steps are done."""
         return self.step == self.total
 
 
@@ -104,7 +105,7 @@ def train(
             are given without a teacher or on several ranks.
         DataError: too few people or images, other images than before, or a folder that cannot be written.
         InputError: a crop of no known template.
-        TrainingError: the loss or a weight is not finite, or the loss has diverged.
+        TrainingError: the loss or a weight is not finite, the loss has diverged, or memory is exhausted.
     """
     memory.keep()
     config = _with_network(config, run if resume else None)
@@ -135,17 +136,20 @@ def train(
         for batch in batches.run(start, start if enough else total, state.device):
             state.set_rate(rates[done], rates[done - 1] if done else None)
             torch.manual_seed(hash((config.seed, done, dist.rank())) % 2**63)  # dropout, after a stop as without one
-            loss, features = learn(state, batch, teacher, batches.view(done), (done + 1) / total)
-            state.step(done / total)
+            with _enough_memory(config):
+                value, features = learn(state, batch, teacher, batches.view(done), (done + 1) / total)
+                state.step(done / total)
 
             done += 1
+            # The host waits for the GPU here, once a step.
+            loss, scalars = _numbers(value, {name: p for name, p in state.loss.named_parameters() if p.ndim == 0})
             recent.append(loss)
             if done == start + 1:  # of a resumed run small: no less than what guessing costs
                 limit = WORSE * (1 + max(abs(loss), math.log(len(reader.identities))))
             measured = {
                 "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
-                **{name: p.item() for name, p in state.loss.named_parameters() if p.ndim == 0},
+                **scalars,
                 **({} if (share := grown(state.loss)) is None else {"grown": share}),
             }  # fmt: skip
             if done % EVERY == 0:
@@ -167,10 +171,15 @@ def train(
             if progress and logs:
                 progress(done, total, measured)
             # What one rank decides, all do: a rank that stopped alone would leave the others waiting.
-            asked, ended = dist.maximum(torch.tensor([stop.is_set(), lost is not None], dtype=torch.float32)).tolist()
+            decisions = torch.tensor([stop.is_set(), lost is not None], dtype=torch.float32)
+            if dist.world() > 1:
+                decisions = decisions.to(state.device)  # over NCCL, as everything else in a step
+            asked, ended = dist.maximum(decisions).tolist()
             if ended:  # the last checkpoint stands
+                bad = int((~features.isfinite().all(1)).sum())
                 raise TrainingError(
-                    lost or "a finite loss on every rank", f"{loss:.4g} at step {done} of {total}",
+                    lost or "a finite loss on every rank",
+                    f"{loss:.4g} at step {done} of {total}" + f" (features of {bad} images are not finite)" * (bad > 0),
                     f"lower optim.lr (now {config.optim.lr}) or lengthen optim.warmup, and train again",
                 )  # fmt: skip
             if due or asked or enough:
@@ -185,12 +194,17 @@ def train(
 
 def learn(
     state: State, batch: tuple[Tensor, ...], teacher: Distillation | None, view: int, progress: float = 0.0
-) -> tuple[float, Tensor]:
-    """Compute the gradients of a batch at a fraction of the run. Returns its loss and its features [b, D]."""
+) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of a batch at a fraction of the run, without waiting for a GPU.
+
+    Returns the loss, a scalar, and the features [b, D]; both without gradient.
+    """
+    if state.graphs:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     state.optimizer.zero_grad()
     losses.progress(state.loss, progress)
     parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
-    value, found = 0.0, []
+    values, found = [], []
     for number, (crops, labels, numbers, rows) in enumerate(parts, 1):
         moved = state.device.type != "cuda"
         pixels = augment(crops, numbers, state.config.data, moved=moved)
@@ -198,16 +212,34 @@ def learn(
         with state.not_yet_summed() if number < len(parts) else nullcontext():
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
                 features = widened(state.net(x))
-            if teacher:
-                shown = teacher.shown(crops, numbers, pixels, moved=moved)
-                loss = teacher(state.loss, features, labels, shown, rows, view)
-            else:
-                loss = state.loss(features, labels)
+                if teacher:
+                    shown = teacher.shown(crops, numbers, pixels, moved=moved)
+                    loss = teacher(state.loss, features, labels, shown, rows, view)
+                else:
+                    loss = state.loss(features, labels)
             loss = loss * (len(labels) / len(batch[1]))
             loss.backward()  # type: ignore[no-untyped-call]
-        value += loss.item()
+        values.append(loss.detach())
         found.append(features.detach())
-    return value, torch.cat(found)
+    return torch.stack(values).sum(), torch.cat(found)
+
+
+def _numbers(loss: Tensor, scalars: Mapping[str, Tensor]) -> tuple[float, dict[str, float]]:
+    """Copy the loss and named scalars from the device, all at once."""
+    first, *others = torch.stack([loss, *(each.detach().to(loss.dtype) for each in scalars.values())]).tolist()
+    return first, dict(zip(scalars, others, strict=True))
+
+
+@contextmanager
+def _enough_memory(config: TrainConfig) -> Iterator[None]:
+    """Raise TrainingError where a GPU's memory is exhausted, with the settings that lower it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"memory for batches of {config.optim.batch} images in {config.optim.accumulate} parts", "too little of it",
+            f"raise optim.accumulate to {2 * config.optim.accumulate}, lower optim.batch, or use more ranks",
+        ) from error  # fmt: skip
 
 
 def _diverged(recent: Sequence[float], limit: float, lately: int) -> str | None:
@@ -350,7 +382,7 @@ def _environment(state: State) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version(), **packages,
         "machine": platform.machine(), "system": platform.system(), "ranks": dist.world(),
-        "threads": torch.get_num_threads(), "precision": "bf16" if state.half else "fp32",
+        "threads": torch.get_num_threads(), "precision": "bf16" if state.half else "fp32", "compiled": state.compiled,
         "device": torch.cuda.get_device_name() if cuda else torch.cpu.get_capabilities().get("cpu_name", "cpu"),
         "parameters": sum(p.numel() for p in state.model.parameters()),
     }  # fmt: skip
@@ -360,6 +392,8 @@ def _restore(run: Path, state: State, facts: dict[str, Any]) -> tuple[int, dict[
     checkpoint = Checkpoint.read(run)
     old = parse_config(dict(checkpoint.config), str(checkpoint.folder)).model_dump(mode="json")
     new = state.config.model_dump(mode="json")
+    for each in (old, new):
+        each.pop("compile")  # how it is computed, not what
     old, new = _flat(old), _flat(new)
     different = [
         f"{key} was {old.get(key)}, now {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)

@@ -11,7 +11,8 @@ class RowSGD(torch.optim.SGD):
     """torch.optim.SGD that updates only the rows of sparse gradients (`CosineSoftmax(sample=…)`).
 
     Weights and momentum of other rows are unchanged, without decay. (torch.optim.SGD does not support weight decay
-    with sparse gradients, and decays all of the momentum.)
+    with sparse gradients, and decays all of the momentum.) Takes the options of torch.optim.SGD; `fused` concerns
+    dense gradients.
     """
 
     @torch.no_grad()

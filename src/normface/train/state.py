@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from inspect import signature
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import dist, models
@@ -25,7 +25,7 @@ from ..models import Model
 from ..ops import l2_normalize
 from ..types import ClassShard
 from .config import OptimConfig, TrainConfig
-from .data_parallel import data_parallel
+from .data_parallel import average_buffers, data_parallel, synchronize_batch_norm
 from .sgd import RowSGD
 
 # Of an optimizer's state → in checkpoints.
@@ -34,11 +34,22 @@ CLASS_ROWS = "weight", "centers"  # parameters of losses with rows for each clas
 
 
 class State:
-    """Model, loss and optimizer of a run on one device; `parameters` maps names to everything that is trained."""
+    """Model, loss and optimizer of a run on one device.
+
+    Attributes:
+        parameters: everything that is trained, by name.
+        net: the model as it is trained: compiled, and over ranks.
+        half: compute the network and the loss under autocast in bfloat16. Losses cast back what must not be rounded.
+        beside: modules that are trained with the network and are no part of it, by name (`add`).
+        compiled, graphs: whether the network is compiled, and runs as CUDA graphs.
+    """
 
     def __init__(self, config: TrainConfig, num_classes: int) -> None:
         torch.manual_seed(config.seed)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", torch.cuda.current_device())
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
         self.config = config
         self.model = models.build(config.model.name, **config.model.options)
         shares = {"shard": dist.class_shard(num_classes)} if dist.world() > 1 else {}
@@ -50,13 +61,20 @@ class State:
         self.layout = torch.channels_last if last else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.loss.to(self.device)
-        self.net: nn.Module = data_parallel(self.model)
-        if config.compile:
-            if dist.world() > 1:
-                raise ConfigError("one rank with compile=true", f"{dist.world()} ranks", "set compile=false")
-            _check_compiler(self.device)
+        self.parallel = None
+        if dist.world() > 1:
+            if config.sync_batch_norm:
+                synchronize_batch_norm(self.model)
+            self.parallel = data_parallel(self.model, compress=config.optim.compress)
+        self.net: nn.Module = self.parallel or self.model
+        self.graphs = config.compile == "reduce-overhead"
+        self.compiled = _compiles(config, self.device)
+        if self.compiled:
             # Left to itself it lays out all convolutions channels last on CPUs, in float32 too.
-            self.net = cast(nn.Module, torch.compile(self.net, options={"layout_optimization": last}))
+            options: dict[str, Any] = {"layout_optimization": last}
+            if self.graphs:
+                options["triton.cudagraphs"] = True
+            self.net = cast(nn.Module, torch.compile(self.net, dynamic=False, options=options))
         self.beside: dict[str, nn.Module] = {}
         self.average: AveragedModel | None = None
         if config.optim.average:
@@ -79,7 +97,7 @@ class State:
             for part, module in self.loss.named_modules()
             for name, options in getattr(module, "group_options", {}).items()
         }
-        self.optimizer = _optimizer(self.parameters, optim, own)
+        self.optimizer = _optimizer(self.parameters, optim, own, fused=self.device.type == "cuda")
         if optim.algorithm == "adamw" and any(getattr(part, "sample", 1) < 1 for part in self.loss.modules()):
             raise ConfigError("optim.algorithm=sgd with a loss that samples classes", "adamw", "change one of them")
         self.frozen = [p for name, p in self.parameters.items() if name.startswith(config.start.freeze or "\0")]
@@ -107,9 +125,8 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         if self.config.optim.convention == "caffe" and before is not None and before != rate:
-            for held in self.optimizer.state.values():
-                if held.get("momentum_buffer") is not None:
-                    held["momentum_buffer"].mul_(before / rate)
+            momenta = [held["momentum_buffer"] for held in self.optimizer.state.values() if "momentum_buffer" in held]
+            _multiply([each for each in momenta if each is not None], before / rate)
 
     @property
     def best(self) -> Model:
@@ -131,23 +148,23 @@ class State:
 
     def not_yet_summed(self) -> AbstractContextManager[None]:
         """Delay summing gradients over ranks to a later part of the batch."""
-        return self.net.no_sync() if isinstance(self.net, DistributedDataParallel) else nullcontext()
+        return self.parallel.no_sync() if self.parallel else nullcontext()
+
+    def agree_on_buffers(self) -> None:
+        """Average batch norm's running statistics over ranks, so that all have one network; call it on every rank."""
+        if self.parallel and not self.config.sync_batch_norm:
+            average_buffers([self.model, *([self.average] if self.average else [])])
 
     def _clip(self, limit: float, prefix: str = "") -> None:
         """Clip the norm of the gradient of parameters with a prefix, including the classes of all ranks, to `limit`."""
-        whole, shared = (torch.zeros((), device=self.device) for _ in range(2))
         sharded = {name for name, t in self.tensors().items() if isinstance(t, RowShard)}
         chosen = {name: p for name, p in self.parameters.items() if name.startswith(prefix)}
         found = {name: p.grad for name, p in chosen.items() if p.grad is not None}
-        for name, gradient in found.items():
-            square = (gradient.coalesce().values() if gradient.is_sparse else gradient).float().square().sum()
-            if name in sharded:
-                shared += square
-            else:
-                whole += square
+        whole = _sum_of_squares([gradient for name, gradient in found.items() if name not in sharded], self.device)
+        shared = _sum_of_squares([gradient for name, gradient in found.items() if name in sharded], self.device)
         length = (whole + (dist.total(shared) if sharded else shared)).sqrt()
-        for gradient in found.values():
-            gradient.mul_((limit / length).clamp(max=1))
+        factor = (limit / length).clamp(max=1)
+        _multiply(list(found.values()), factor)
 
     def tensors(self) -> dict[str, Tensor | RowShard]:
         """Return all tensors of a checkpoint: "model.…", "loss.…", and the optimizer's, such as "momentum.…"."""
@@ -175,6 +192,7 @@ class State:
 
     def save(self, run: Path, step: int, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint. Raises TrainingError if a weight is not finite."""
+        self.agree_on_buffers()
         tensors = self.tensors()
         with dist.together():
             for name, t in tensors.items():
@@ -226,7 +244,7 @@ class State:
         for (name, parameter), (slot, prefix) in product(self.parameters.items(), SLOTS.items()):
             if f"{prefix}.{name}" in checkpoint.layout:
                 # The strides follow the parameter (channels last), or the next step sums in another order.
-                empty = torch.zeros(()) if slot == "step" else torch.empty_like(parameter)
+                empty = torch.zeros((), device=self.device) if slot == "step" else torch.empty_like(parameter)
                 self.optimizer.state[parameter][slot] = empty
         tensors = self.tensors()
         for part, what in (("model", f"model {self.config.model.name!r}"), ("loss", f"loss {self.config.loss.name!r}")):
@@ -240,7 +258,7 @@ def _bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return processor().has_bf16
 
 
@@ -255,20 +273,51 @@ def _wide(model: nn.Module) -> bool:
     return all(part.groups == 1 for part in convolutions) and all(count % 16 == 0 for count in counts)
 
 
-def _check_compiler(device: torch.device) -> None:
-    """Raise ConfigError if torch.compile would find no C++ compiler (a GPU needs none)."""
+def _compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Return True to compile the network: as configured, or with "auto" on GPUs that Triton supports.
+
+    On CPUs it gains on some networks and costs on others (docs/training.md). Raises ConfigError if it cannot be done.
+    """
+    gpu = device.type == "cuda"
+    if config.compile == "auto":
+        return gpu and find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+    if config.compile == "reduce-overhead" and (not gpu or dist.world() > 1 or config.optim.accumulate > 1):
+        raise ConfigError(
+            "one GPU and optim.accumulate=1 with compile=reduce-overhead",
+            f"{dist.world()} ranks on {device.type} and optim.accumulate={config.optim.accumulate}",
+            "set compile=auto",
+        )  # fmt: skip
     compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
+    if config.compile and not gpu and shutil.which(compiler) is None:  # a GPU needs none
         raise ConfigError("a C++ compiler for compile=true", f"no {compiler}", "install it, or set compile=false")
+    return bool(config.compile)
+
+
+def _multiply(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
+    """Multiply tensors in place, on a GPU by few kernels."""
+    if dense := [each for each in tensors if not each.is_sparse]:
+        torch._foreach_mul_(dense, factor)
+    for each in tensors:
+        if each.is_sparse:
+            each.mul_(factor)
+
+
+def _sum_of_squares(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Sum over all numbers of some gradients, in float32; a scalar."""
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    if not dense:
+        return torch.zeros((), device=device)
+    return torch.stack(torch._foreach_norm([each.float() for each in dense])).square().sum()
 
 
 def _optimizer(
-    parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]]
+    parameters: Mapping[str, nn.Parameter], config: OptimConfig, own: Mapping[str, Mapping[str, float]], *, fused: bool
 ) -> torch.optim.Optimizer:
     """Build parameter groups by learning rate and weight decay; class weights and scale each have their own decay.
 
     Args:
         own: name of a parameter → options required by its network or loss.
+        fused: update all parameters by a few kernels.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
@@ -280,6 +329,6 @@ def _optimizer(
         for (decay, factor), members in groups.items()
     ]
     if config.algorithm == "adamw":
-        return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, config.beta))
+        return torch.optim.AdamW(settings, lr=config.lr, betas=(config.momentum, config.beta), fused=fused)
     nesterov = config.momentum > 0 and config.nesterov and config.convention == "torch"
-    return RowSGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    return RowSGD(settings, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)

@@ -70,6 +70,7 @@ class Validation:
 
     def __call__(self, state: State, done: int, facts: Mapping[str, Any]) -> dict[str, float]:
         """Validate after `done` steps; store the network if it is the best so far. Returns the figures."""
+        state.agree_on_buffers()
         model = state.best
         training = model.training
         model.eval()
