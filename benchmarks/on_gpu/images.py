@@ -90,7 +90,7 @@ def _default(setting: Setting) -> dict[str, float]:
     from normface.embed.session import open_onnx
     from normface.embed.torch_graph import TorchGraph
 
-    graph = TorchGraph(DEFAULT, dtype=torch.bfloat16, device=setting.device)
+    graph = TorchGraph(DEFAULT, dtype=torch.bfloat16, device=torch.device(setting.device))
     x = _pixels(setting, open_onnx(DEFAULT, certified=False).spec).bfloat16()
     return _rate(setting, lambda: graph(x))
 

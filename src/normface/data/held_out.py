@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-PART = 10
+ONE_IN = 10
 
 
 def held_out(id: str) -> bool:
@@ -12,4 +12,4 @@ def held_out(id: str) -> bool:
 
     The id is that of the image in its Reader, such as `utk/1_0_0_20161219.jpg`.
     """
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") % PART == 0
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") % ONE_IN == 0

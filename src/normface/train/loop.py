@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -81,6 +81,7 @@ def train(
     *,
     unlabelled: Reader | None = None,
     resume: bool = False,
+    plan: Callable[[TrainConfig, Reader | Mixed], TrainConfig] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Train a model into the run folder `run`.
@@ -96,6 +97,8 @@ def train(
         unlabelled: additional crops for distillation only (`config.distill`).
         resume: continue from the checkpoint in `run`, on any number of ranks; the result is the same as without the
             interruption.
+        plan: called with the configuration and the images of a new run; returns the one to train, such as with as many
+            epochs as fit into a time (`speed.within`). A resumed run keeps the epochs that were planned.
 
     Returns:
         The Outcome; not finished if SIGINT or SIGTERM asked to stop (after saving a checkpoint).
@@ -111,8 +114,10 @@ def train(
     config = _with_network(config, run if resume else None)
     reader, left_out = _enough_images(reader, config.data.min_images)
     reader, apart = hold_out(reader, config)
-    state = State(config, len(reader.identities))
     images = mixed(config, reader, unlabelled)
+    if plan is not None:
+        config = _with_epochs_of(run, config) if resume else plan(config, images)
+    state = State(config, len(reader.identities))
     teacher = distillation_of(config, state.model, run, images.ids.tolist(), state.device)
     if teacher:
         state.add("distill", teacher.matching)
@@ -355,6 +360,12 @@ def _with_network(config: TrainConfig, resumed: Path | None) -> TrainConfig:
         return config
     assert source is not None
     return config.model_copy(update={"model": ModelConfig(**Checkpoint.read(source).config["model"])})
+
+
+def _with_epochs_of(run: Path, config: TrainConfig) -> TrainConfig:
+    """Take the number of epochs of a run that is resumed."""
+    epochs = Checkpoint.read(run).config["optim"]["epochs"]
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": epochs})})
 
 
 def _people(origin: Checkpoint, people: list[str], facts: Mapping[str, Any]) -> list[str]:
