@@ -176,7 +176,11 @@ class TestCompare:
         other = json.loads(kept.to_json())
         other["facts"]["pairs_sha256"] = "other"
         (tmp_path / "poor" / "result.json").write_text(json.dumps(other))
-        assert one_line(run("compare", tmp_path / "good", tmp_path / "poor")[2], "results on the same comparisons", "different lists: ")
+        assert one_line(
+            run("compare", tmp_path / "good", tmp_path / "poor")[2],
+            "results on the same comparisons",
+            "different lists: ",
+        )
         (tmp_path / "poor" / "result.json").write_text("[]")
         assert one_line(run("compare", tmp_path / "good", tmp_path / "poor")[2], "a result.json")
 

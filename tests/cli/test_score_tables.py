@@ -91,7 +91,11 @@ def test_compare(run, tables, tmp_path):
     out = run("compare", tmp_path / "poor.csv", tmp_path / "good.csv")[1]
     assert "good.csv is more often right about one person at FAR 1 % than poor.csv" in out
     (tmp_path / "other.csv").write_text("\n".join((tmp_path / "good.csv").read_text().splitlines()[:-1]))
-    assert one_line(run("compare", tmp_path / "good.csv", tmp_path / "other.csv")[2], "results on the same comparisons", "different lists: ")
+    assert one_line(
+        run("compare", tmp_path / "good.csv", tmp_path / "other.csv")[2],
+        "results on the same comparisons",
+        "different lists: ",
+    )
 
 
 def test_mistakes(run, tables, tmp_path):
