@@ -29,7 +29,7 @@ def test_two_teachers_in_a_time(run, drawn, tmp_path, monkeypatch):
     """The default model twice, by its path: no other is at hand everywhere."""
     from normface.embed.loading import DEFAULT
 
-    monkeypatch.setattr(speed, "images_per_second", lambda config, images: len(images) / 1e4)
+    monkeypatch.setattr(speed, "images_per_second", lambda config, images, limit: len(images) / 1e4)
     faces = drawn / "train" / "faces-112.zip"
     words = ["train", "ensemble", "--crops", faces, "--unlabelled", faces, "--teacher", DEFAULT, "--teacher", DEFAULT]
     words += ["--out", tmp_path / "run", "--time-budget", "1h30m", "--json", *(f"--set={each}" for each in TINY)]

@@ -22,6 +22,15 @@ def test_speed_is_images_over_the_time_of_later_steps(drawn, monkeypatch):
     assert speed.images_per_second(load_config("normface", SMALL), reader) == pytest.approx(16 * 16 / 64)
 
 
+def test_a_slow_machine_is_measured_by_fewer_steps(drawn, monkeypatch):
+    """Steps of 10 s each: over after the third and 15 s, of which the first is left out."""
+    ends = iter(np.cumsum([100.0, 10.0, 10.0, 10.0]))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ends))
+    reader = open_reader(drawn / "train" / "faces-112.zip")
+    assert speed.images_per_second(load_config("normface", SMALL), reader, limit=15.0) == pytest.approx(1.6)
+    assert next(ends) == 130.0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_freed_memory_is_kept_by_the_process():
@@ -60,7 +69,7 @@ def test_a_plan_is_kept_by_the_run(drawn, tmp_path, monkeypatch):
     """Half of the budget is spent when the first steps are over; the resumed run asks no clock."""
     reader = open_reader(drawn / "train" / "faces-112.zip")
     config = load_config("normface", [*SMALL, "save_every=2"])
-    monkeypatch.setattr(speed, "images_per_second", lambda config, images: len(images) / 10)
+    monkeypatch.setattr(speed, "images_per_second", lambda config, images, limit: len(images) / 10)
     clock = iter([0.0, 10.0])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(clock))
     plan = speed.within(20.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +22,17 @@ from .state import State
 
 STEPS, FIRST = 24, 8
 SPARE = 0.95  # of a time budget: the rest goes into checkpoints and the start
+PART = 0.1  # of a time budget that the first steps may take
 _log = logging.getLogger("normface")
 
 
 def images_per_second(
-    config: TrainConfig, images: Reader | Mixed, *, steps: int = STEPS, first: int = FIRST
-) -> float:  # fmt: skip
+    config: TrainConfig, images: Reader | Mixed, *, steps: int = STEPS, first: int = FIRST, limit: float = math.inf
+) -> float:
     """Measure the training speed of one process in images/s, without checkpoints and logs; writes nothing.
 
     Excludes the `first` steps, in which memory is allocated and the loader runs ahead of the network. Teachers are
-    asked for every view.
+    asked for every view. Ends early, after three steps or more, when `limit` seconds are over.
     """
     memory.keep()
     state = State(config, len(images.identities))
@@ -43,7 +45,10 @@ def images_per_second(
         state.step(0.0)
         loss.item()  # a GPU is still at work until then
         ends.append(time.perf_counter())
-    return config.optim.batch * (steps - first) / (ends[-1] - ends[first - 1])
+        if len(ends) > 2 and ends[-1] - ends[0] > limit:
+            break
+    first = min(first, len(ends) // 3)
+    return config.optim.batch * (len(ends) - first) / (ends[-1] - ends[first - 1])
 
 
 def seconds_to_ask(config: TrainConfig, images: Reader | Mixed, *, rounds: int = 4) -> float:
@@ -84,7 +89,7 @@ def within(seconds: float) -> Callable[[TrainConfig, Reader | Mixed], TrainConfi
     def plan(config: TrainConfig, images: Reader | Mixed) -> TrainConfig:
         if dist.world() > 1:
             raise ConfigError("one rank with a time budget", f"{dist.world()} ranks", "set optim.epochs instead")
-        speed, kept, views = images_per_second(config, images), 0.0, config.distill.views or 0
+        speed, kept, views = images_per_second(config, images, limit=PART * seconds), 0.0, config.distill.views or 0
         if views:
             kept = 1 / max(1 / speed - seconds_to_ask(config, images), 0.05 / speed)
         spent = time.perf_counter() - began
