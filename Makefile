@@ -10,7 +10,7 @@ SEED ?= 1
 # Bytecode is kept whatever the environment says: the tests start hundreds of processes that would each compile the package.
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q --durations=10 -n $(WORKERS) --dist loadfile
 
-.PHONY: help setup demo test test-fast test-slow check mutate fmt dist bench docs notebooks clean
+.PHONY: help setup demo test test-fast test-slow test-lowest check mutate fmt dist bench docs notebooks clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -36,9 +36,14 @@ test-fast: setup ## the tests that take no training and no photographs
 test-slow: setup ## the simulations of minutes, such as coverage of intervals; run them every night
 	@$(PYTEST) -m nightly
 
-check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers, docstrings, the words of the pages
+test-lowest:     ## the fast tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	@LOWEST=1 PYTHON=$(PYTHON) .ci/install build/lowest dev
+	@OMP_NUM_THREADS=$(THREADS) build/lowest/bin/python -m pytest -q -m "not slow and not real and not nightly"
+
+check: setup     ## ruff, mypy strict (also for Windows and macOS), import layers, docstrings, the words of the pages, spelling
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(BIN)/interrogate src/normface && $(BIN)/python -m tests.house.prose
+	@$(BIN)/codespell src tests benchmarks docs examples deploy *.md Makefile pyproject.toml
 	@for platform in win32 darwin; do \
 	  $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform src/normface || exit 1; done
 	@find src -name '*.py' | xargs wc -l | awk '$$2 != "total" && $$1 > 400 {print "advice: " $$2 " has " $$1 " lines: does it hold one idea?"}'

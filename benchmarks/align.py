@@ -3,7 +3,7 @@
 Medians of interleaved rounds on the same LFW photographs, 250×250, faces of 20 pixels and more. Decoding and alignment
 are ours for both: the peer has neither. The peer runs a photograph at a time and in batches on all cores and, arranged
 here, in one process of one thread for each core. Distances are between each system's landmarks and those that the
-authors' Caffe MTCNN found, of the face nearest the centre, over all 807 photographs.
+authors' Caffe MTCNN found, of the face nearest the center, over all 807 photographs.
 """
 
 import multiprocessing

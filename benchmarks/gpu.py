@@ -1,9 +1,8 @@
 """A GPU in at most 6 minutes: correctness, softmax head, training, loading and embedding, beside their peers.
 
 `PYTHONPATH=src python -m benchmarks gpu` needs PyTorch 2.11 or newer with its Triton, and NumPy; no installation and
-no network. What else a part needs is named where it is missing, with the command that installs it: for training and
-images mostly pydantic, simplejpeg, opencv-python-headless, safetensors, tensorboard and scipy. A call measures what is
-missing in the record, as long as code and device are the same.
+no network. What else training, images, tests and the picture need (WHEELS) is named where it is missing, and the parts
+that need it are left out. A call measures what is missing in the record, as long as code and device are the same.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ from normface.errors import require
 from normface.system_facts import or_unknown, output_of
 
 QUICK = None
+WHEELS = {
+    "pydantic": "pydantic", "simplejpeg": "simplejpeg", "cv2": "opencv-python-headless", "safetensors": "safetensors",
+    "tensorboard": "tensorboard", "scipy": "scipy", "PIL": "pillow", "onnx": "onnx", "onnxruntime": "onnxruntime",
+    "matplotlib": "matplotlib", "pytest": "pytest", "hypothesis": "hypothesis",
+}  # fmt: skip
 PLACE = "benchmarks.on_gpu"
 PARTS = {  # seconds are limits: most parts take a third of theirs
     "correctness": Part(60, f"{PLACE}.head:correctness"),
@@ -73,6 +78,8 @@ def main(words: list[str]) -> int:
     name = re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
     sheet = Sheet("gpu", out / f"{name}.json", facts=facts, quick=given.tiny)
     sheet.resume(f"{facts['device']}, {fingerprint()}")
+    if missing := [wheel for module, wheel in WHEELS.items() if find_spec(module) is None]:
+        print(f"for all parts install: pip install {' '.join(missing)}", file=sys.stderr)
     parts = {part: PARTS[part] for part in given.only or PARTS}
     measure_parts(sheet, parts, Setting(given.device, given.tiny, given.arcface), 60 * given.minutes)
     sheet.attempt("picture", picture, sheet.figures, facts, sheet.path.with_suffix(".png"))
@@ -139,7 +146,7 @@ def picture(figures: Mapping[str, Any], facts: Mapping[str, Any], path: Path) ->
 
 
 def _bars(axes: Any, groups: Mapping[str, Mapping[str, Mapping[str, float]]], name: str, title: str) -> None:
-    """One bar a method, groups in different colors, on a logarithmic scale."""
+    """One bar a method, groups in different colors; times and memory on a logarithmic scale."""
     labels: list[str] = []
     for number, (group, methods) in enumerate(groups.items()):
         for method, found in methods.items():
@@ -149,5 +156,5 @@ def _bars(axes: Any, groups: Mapping[str, Mapping[str, Mapping[str, float]]], na
                 labels.append(f"{method} ({group})")
     axes.set_yticks(range(len(labels)), labels, fontsize=6)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    axes.set_xscale("linear" if name == "images_per_second" else "log")
     axes.set_title(title, fontsize=9)

@@ -31,7 +31,7 @@ from normface import dist, ops
 from normface.figures.drawing import panels, title
 from normface.losses import CosineSoftmax
 from normface.ops import reference
-from normface.report.plots import COLOURS, save
+from normface.report.plots import COLORS, save
 from normface.train import RowSGD
 
 QUICK = 60
@@ -286,8 +286,8 @@ def picture(figures: dict[str, Any]) -> None:
             points = [(int(c), found[method] * scale) for c, found in figures[names].items() if found.get(method)]
             own = method.startswith("by blocks")
             style = "--" if "bf16" in method else ":" if "products" in method else "-"
-            colour = COLOURS[0] if own else "#999999" if "products" in method else COLOURS[1 + i % 5]
-            one.plot(*zip(*points, strict=True), marker=".", color=colour, linestyle=style, label=method,
+            color = COLORS[0] if own else "#999999" if "products" in method else COLORS[1 + i % 5]
+            one.plot(*zip(*points, strict=True), marker=".", color=color, linestyle=style, label=method,
                      linewidth=2.2 if own else 1.2)  # fmt: skip
         sampled = [(int(c), found[names if names == "extra_memory_mb" else "seconds"])
                    for c, found in figures["sampled"].items() if c != "dim"]  # fmt: skip

@@ -27,7 +27,7 @@ from normface.embed import Embedder, embed_pairs
 from normface.figures.drawing import panels, title
 from normface.protocols import blufr, lfw, read_lfw_pairs, scores
 from normface.protocols.intervals import percentiles, resampled_pairs
-from normface.report.plots import COLOURS, save
+from normface.report.plots import COLORS, save
 from normface.report.render import markdown_table
 from normface.types import Embeddings, Floats
 
@@ -280,11 +280,11 @@ def _signed(found: dict[str, Any] | None) -> str:
 def picture(figures: dict[str, Any]) -> None:
     """Figure 8: accuracy against the weight of the second loss, into docs/figures/paper.png."""
     canvas, ((axes,),) = panels(1, 1, 6.0, 4.2)
-    for colour, aside, (line, rows) in zip(COLOURS, (0.94, 1.06), FIGURE8.items(), strict=False):
+    for color, aside, (line, rows) in zip(COLORS, (0.94, 1.06), FIGURE8.items(), strict=False):
         means, deviations = zip(*(figures["rows"][name]["mirror sum"] for name in rows.values()), strict=True)
         axes.errorbar(
             [aside * weight for weight in rows], [100 * m for m in means], [100 * d for d in deviations], marker=".",
-            capsize=3, color=colour, label=f"softmax + {line}",
+            capsize=3, color=color, label=f"softmax + {line}",
         )  # fmt: skip
     axes.axhline(100 * figures["rows"][BOTH]["mirror sum"][0], color="#999999", linestyle=":", label="softmax alone")
     bars = f"bars: deviation of {SNAPSHOTS} snapshots of {len(SEEDS)} seeds"

@@ -42,9 +42,9 @@ def lfw(sheet: Sheet) -> dict[str, Any]:
     """6,000 pairs of 512-d vectors and whether they are genuine → all figures; and `lfw_bin`, which reads the file."""
     rng = np.random.default_rng(0)
     same = np.arange(6000) // 300 % 2 == 0
-    centres = rng.normal(size=(12_000, DIM)).astype(np.float32)
-    centres[1::2][same] = centres[::2][same]
-    x = centres + 2.8 * rng.normal(size=centres.shape).astype(np.float32)
+    centers = rng.normal(size=(12_000, DIM)).astype(np.float32)
+    centers[1::2][same] = centers[::2][same]
+    x = centers + 2.8 * rng.normal(size=centers.shape).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "lfw.bin")
@@ -73,8 +73,8 @@ def ijb(sheet: Sheet) -> None:
     subject = np.concatenate([np.arange(SUBJECTS), rng.integers(0, SUBJECTS, TEMPLATES - SUBJECTS)])
     template = np.concatenate([np.arange(TEMPLATES), rng.integers(0, TEMPLATES, IMAGES - TEMPLATES)])
     medium = template * 10 + rng.integers(0, 10, IMAGES)
-    centres = rng.normal(size=(SUBJECTS, DIM)).astype(np.float32)
-    x = centres[subject[template]] + rng.normal(scale=6, size=(IMAGES, DIM)).astype(np.float32)
+    centers = rng.normal(size=(SUBJECTS, DIM)).astype(np.float32)
+    x = centers[subject[template]] + rng.normal(scale=6, size=(IMAGES, DIM)).astype(np.float32)
     # As in IJB-B: galleries of one template a subject (the first ones) against all other templates
     probes = np.arange(SUBJECTS, TEMPLATES)
     for name, count in (("images", IMAGES), ("templates", TEMPLATES), ("pairs", PAIRS)):
@@ -129,8 +129,8 @@ def blufr() -> dict[str, Any]:
     if not official.exists():
         raise LeftOut("BLUFR's configuration is not there; lay blufr_lfw_config.mat into the folder lfw of --data DIR")
     config, rng = read_blufr(official), np.random.default_rng(0)
-    centres = rng.normal(size=(int(config.subjects.max()) + 1, 256))
-    x = (centres[config.subjects] + 1.5 * rng.normal(size=(len(config.ids), 256))).astype(np.float32)
+    centers = rng.normal(size=(int(config.subjects.max()) + 1, 256))
+    x = (centers[config.subjects] + 1.5 * rng.normal(size=(len(config.ids), 256))).astype(np.float32)
     embeddings = Embeddings(x, config.ids)
 
     def products() -> None:
@@ -153,8 +153,8 @@ def stream() -> dict[str, Any]:
     """10⁹ comparisons of 256-d vectors, and TAR at FAR 0.1 % to 1e-6 from their tally."""
     rng, people = np.random.default_rng(0), 11_181
     subjects = np.repeat(np.arange(people), 4)
-    centres = rng.standard_normal((people, 256), np.float32)
-    x = centres[subjects] + 1.5 * rng.standard_normal((len(subjects), 256), np.float32)
+    centers = rng.standard_normal((people, 256), np.float32)
+    x = centers[subjects] + 1.5 * rng.standard_normal((len(subjects), 256), np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     before = peak()
     tally, spent = timed(lambda: tally_all_pairs(x, subjects, 1e-3), 1)

@@ -4,7 +4,7 @@ Each server is a process (deepface: also two) on loopback, all of them in one ru
 LFW from 1, 2 or 8 clients, each waiting for its answer before it asks again. Medians of the turns' pairs/s; percentiles
 of all their requests; processor time of server and workers; their memory (PSS) after everything.
 
-The network is the third-party MobileFaceNet with its normalisation written into the graph, since deepface's SFace
+The network is the third-party MobileFaceNet with its normalization written into the graph, since deepface's SFace
 client feeds pixels as they are: both read that one file. Everything else is as either does it by default. deepface:
 multipart, its default detector (opencv: Haar cascades for face and eyes) or YuNet, alignment by the eyes, every face
 of a photograph embedded, one orientation, ONNX Runtime with its own threads, a request at a time in each process.
@@ -111,8 +111,8 @@ def raw_pixels(model: Path, to: Path) -> Path:
         node.input[:] = ["normal" if each == name else each for each in node.input]
     for key, values in (("mean", SPEC.mean), ("std", SPEC.std)):
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32)[:, None, None], key))
-    graph.node.insert(0, helper.make_node("Sub", [name, "mean"], ["centred"]))
-    graph.node.insert(1, helper.make_node("Div", ["centred", "std"], ["normal"]))
+    graph.node.insert(0, helper.make_node("Sub", [name, "mean"], ["centered"]))
+    graph.node.insert(1, helper.make_node("Div", ["centered", "std"], ["normal"]))
     onnx.save(proto, to)
     spec = InputSpec(112, 112, mean=(0, 0, 0), std=(1, 1, 1), template="112x112")
     to.with_suffix(".spec.json").write_text(spec.to_json())

@@ -10,18 +10,18 @@ from normface.losses import CosineSoftmax
 # Your data: any (input, int64 label) pairs with labels from 0. Here 50 noisy classes in 64 dimensions.
 torch.manual_seed(0)
 classes, dim = 50, 32
-centres = torch.randn(classes, 64)
+centers = torch.randn(classes, 64)
 labels = torch.randint(classes, (4000,))
-data = TensorDataset(centres[labels] + 0.7 * torch.randn(4000, 64), labels)
+data = TensorDataset(centers[labels] + 0.7 * torch.randn(4000, 64), labels)
 loader = DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
 
-# Your encoder: the loss wants its last linear output as it is. No activation after it, and do not normalise it.
+# Your encoder: the loss wants its last linear output as it is. No activation after it, and do not normalize it.
 encoder = nn.Sequential(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, dim))
 
 # The scale starts where the class count demands (Proposition 2) and is learned.
 loss = CosineSoftmax(classes, dim)
 
-# The loss has parameters too. What is normalised needs weight decay, or its norm only grows.
+# The loss has parameters too. What is normalized needs weight decay, or its norm only grows.
 optimizer = torch.optim.SGD([*encoder.parameters(), *loss.parameters()], lr=0.1, momentum=0.9, weight_decay=5e-4)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10 * len(loader))
 for epoch in range(10):

@@ -35,8 +35,8 @@ for axes, (a, b) in zip(figure.subplots(1, len(PAIRS)), PAIRS, strict=True):
     verdict = ("same person" if match.decision else "different people") + ("" if match.decision == same else ": wrong")
     words = dict(transform=axes.transAxes, ha="center", va="top", fontsize=9)
     axes.text(0.5, -0.04, f"cosine {match.score:.2f}", color="#333333", **words)
-    colour = RIGHT if match.decision == same else WRONG
-    axes.text(0.5, -0.22, verdict, color=colour, weight="bold", **words)
+    color = RIGHT if match.decision == same else WRONG
+    axes.text(0.5, -0.22, verdict, color=color, weight="bold", **words)
 
 raster = BytesIO()
 figure.savefig(raster, format="png", dpi=130, bbox_inches="tight", pad_inches=0.06)

@@ -189,6 +189,16 @@ def with_sgd(setting: Setting, data: Batch) -> Callable[[], object]:
     return whole
 
 
+def fused_sgd(setting: Setting, data: Batch) -> Callable[[], object]:
+    """Forward and backward with the weights' step of SGD in it: their gradient is never stored."""
+    if not setting.cuda:
+        raise LeftOut("its kernels need a GPU")
+    from normface.ops.triton import FusedSGD, Kernels
+
+    update = FusedSGD(lr=1e-6, momentum=0.9, weight_decay=5e-4)
+    return under_autocast(partial(softmax, impl=Kernels(update=update)))(setting, data)
+
+
 def products(setting: Setting, data: Batch) -> Callable[[], object]:
     """Three bare products of these shapes in bfloat16."""
     x, w, _ = (t.detach().bfloat16() for t in data)
@@ -242,7 +252,8 @@ METHODS: dict[str, Make] = {
     "ours": under_autocast(softmax), "ours, forward": forward, "ours, CUDA graph": graph,
     "ours, ArcFace": under_autocast(partial(softmax, margin=Margin(angle=0.5))),
     "ours, CurricularFace": under_autocast(partial(softmax, margin=Margin(angle=0.5, curriculum=0.3))),
-    "ours, with SGD": with_sgd, "three bare products": products, "torch.compile of plain": compiled,
+    "ours, with SGD": with_sgd, "ours, fused SGD": fused_sgd, "three bare products": products,
+    "torch.compile of plain": compiled,
     "plain": under_autocast(plain), "cut-cross-entropy": for_language(heads.cut_cross_entropy),
     "partial FC": partial_fc, "Liger": for_language(heads.liger),  # the last: 4.9 s a step of a million classes
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 From a checkout whose folder recognition/arcface_torch the environment variable ARCFACE_TORCH names. On a GPU as it
 comes: float16 under autocast with its GradScaler. On a CPU what wants a GPU is turned round: `.cuda()` does nothing,
-one process is a gloo group of one, float16 is off. Left out, in its favour: DistributedDataParallel and the data
+one process is a gloo group of one, float16 is off. Left out, in its favor: DistributedDataParallel and the data
 loader; images come as the float tensors that the loader gives.
 """
 
@@ -48,18 +48,12 @@ def trainer(
     return step
 
 
-def head(weight: Tensor, folder: str | None, device: str) -> Callable[[Tensor, Tensor], None]:
-    """Forward and backward of its PartialFC_V2 at rate 1 with ArcFace, on features [B, D] and our weights [C, D]."""
+def head(weight: nn.Parameter, folder: str | None, device: str) -> Callable[[Tensor, Tensor], None]:
+    """Forward and backward of its PartialFC_V2 at rate 1 with ArcFace, on features [B, D] and given weights [C, D]."""
     _, classifier = _parts(folder, device)
     part = classifier(weight.shape[1], 2, device == "cuda").train().to(device)
-    part.weight = nn.Parameter(weight.detach())
-    part.num_local = part.num_classes = len(weight)
-
-    def step(features: Tensor, labels: Tensor) -> None:
-        part.weight.grad = None
-        part(features, labels.clone()).backward()
-
-    return step
+    part.weight, part.num_local = weight, len(weight)
+    return lambda features, labels: part(features, labels.clone()).backward()
 
 
 def _parts(folder: str | None, device: str) -> tuple[Any, Callable[[int, int, bool], Any]]:

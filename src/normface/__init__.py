@@ -14,7 +14,7 @@ True
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # type checkers take it for typing's, which takes longer to import than all of this
+TYPE_CHECKING = False  # same name as typing's, whose import would take longer than this module
 if TYPE_CHECKING:
     from . import errors, theory, types
     from .data import read_image
@@ -30,7 +30,7 @@ __all__ = [
     "theory", "types", "verify",
 ]  # fmt: skip
 
-_PLACES = {  # of each name; modules stand for themselves
+_PLACES = {  # module of each name; modules are listed as themselves
     "Embedder": "embed", "verify": "embed.embedder", "open_gallery": "gallery", "read_image": "data",
     **dict.fromkeys(("Embeddings", "InputSpec", "OperatingPoint", "Result"), "types"),
 }  # fmt: skip
@@ -38,7 +38,7 @@ _PLACES = {  # of each name; modules stand for themselves
 
 def __getattr__(name: str) -> object:
     """Load a public name at its first use: NumPy alone takes longer than a command line may take to start."""
-    if name == "__version__":  # pyproject.toml's, as it was installed
+    if name == "__version__":  # the version in pyproject.toml at installation
         found: object = import_module("importlib.metadata").version(__name__)
     elif name in _PLACES:
         found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

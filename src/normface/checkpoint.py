@@ -37,7 +37,7 @@ from .errors import DataError, ModelError
 
 FOLDER, HEADER = "checkpoint", "run.json"
 FORMAT = "normface-checkpoint-2"
-ORIGIN = "origin"  # among the facts: who trained the weights that a run goes back to, and under which licence
+ORIGIN = "origin"  # key in the facts: origin and license of the weights that a run started from
 
 
 class RowShard:
@@ -71,10 +71,10 @@ class _Save(DefaultSavePlanner):
 
 
 class _Load(DefaultLoadPlanner):
-    """Into the tensors as they are given."""
+    """Loads into the given tensors."""
 
     def set_up_planner(self, state_dict: Any, metadata: Any = None, is_coordinator: bool = False) -> None:
-        super().set_up_planner({}, metadata, is_coordinator)  # which drops all but tensors
+        super().set_up_planner({}, metadata, is_coordinator)  # which would drop everything but tensors
         self.state_dict = self.original_state_dict = state_dict
 
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
@@ -166,7 +166,7 @@ def write(
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with dist.together(), _written(folder):
         if dist.rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)  # of a try that was killed
+            shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
             folder.mkdir(parents=True)
     with _written(folder), _alone():
         plain = {n: t if isinstance(t, RowShard) else t.detach().contiguous() for n, t in tensors.items()}

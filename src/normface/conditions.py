@@ -1,8 +1,8 @@
-"""Conditions of a certificate: which photographs it holds for, and how any other is told.
+"""Conditions of a certificate: which photographs it covers, and reasons for others.
 
-A threshold's error rates hold for photographs like those it was measured on. Blurred, dark or covered faces, and
-children's, look alike to most networks: strangers among them are accepted far more often. `embed.learn` makes
-conditions of a set of faces; a certificate holds them, and what lies outside is *undecided*.
+A threshold's error rates are valid only for photographs like those it was measured on. To most networks, blurred, dark
+or covered faces look alike, and so do children's: they accept strangers among them far more often. `embed.learn` makes
+conditions from sets of faces. A certificate contains them, and a photograph outside them is *undecided*.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .errors import ConfigError, ModelError
 Numbers = NDArray[np.floating[Any]]
 Rows = tuple[tuple[float, ...], ...]
 
-# Signal → what is wrong below its range, above it, and what to do, if need be for each. `faces.signals` measures them.
-# Light comes first: in the dark sharpness and contrast fall too.
+# Signal → fault below its range, fault above it, and remedies. `faces.signals` measures the signals.
+# Light comes first, because sharpness and contrast also fall in the dark.
 SIGNALS = {
     "light": ("too dark", "too bright", "light the face evenly"),
     "sharpness": ("blurred", "too sharp or too noisy", "hold still and focus", "take it in better light, unsharpened"),
@@ -40,8 +40,8 @@ class Assessment:
     """What conditions say of one photograph.
 
     Attributes:
-        risk: estimated share of strangers, photographed likewise, whom the photograph would match; None where unknown.
-        outside: what lies outside the conditions and how to mend it, a sentence each; empty inside.
+        risk: estimated share of strangers in such photographs that the photograph would match; None if unknown.
+        outside: sentences with each fault and its remedy; empty if the photograph is inside the conditions.
         signals: measured values by name.
     """
 
@@ -73,13 +73,13 @@ class Conditions:
 
     Attributes:
         ranges: signal → lowest and highest value inside.
-        kinds: [K] what can be outside, such as "blurred" or "children".
-        signals: [S] the signals that the weights take, from the crop.
+        kinds: [K] kinds of photographs outside, such as "blurred" or "children".
+        signals: [S] the crop's signals that the weights use.
         weights: [K, D + S + 1].
         cut: the highest score inside.
         risk_scores, risk_shares: rising steps: from `risk_scores[i]` on, the share `risk_shares[i]` of impostor pairs
             was accepted.
-        facts: how they were made and what they do to photographs that took no part, JSON values.
+        facts: how they were made, and their effect on other photographs, JSON values.
     """
 
     ranges: Mapping[str, tuple[float, float]]
@@ -117,9 +117,9 @@ class Conditions:
         return len(self.weights[0]) - len(self.signals) - 1
 
     def log_odds(self, vectors: Numbers, signals: Mapping[str, Numbers]) -> NDArray[np.float64]:
-        """[N, K]: of each kind against an ordinary photograph, for unit `vectors` [N, D] and `signals`, [N] each.
+        """Compute log-odds [N, K] of each kind against an ordinary photograph.
 
-        Raises ModelError for embeddings of another length.
+        Takes unit `vectors` [N, D] and `signals`, [N] each. Raises ModelError for embeddings of another length.
         """
         rows = np.asarray(vectors, np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.dim:
@@ -131,7 +131,7 @@ class Conditions:
         return odds
 
     def assess(self, vectors: Numbers, signals: Sequence[Mapping[str, float]]) -> list[Assessment]:
-        """Assess photographs: unit `vectors` [N, D], and of each its signals (those of a detection may be absent)."""
+        """Assess photographs: unit `vectors` [N, D], and the signals of each (those of a detection may be missing)."""
         if not len(signals):
             return []
         columns = {name: np.array([each[name] for each in signals]) for name in self.signals}
@@ -140,7 +140,7 @@ class Conditions:
         return [self._one(*each) for each in zip(odds, totals, signals, strict=True)]
 
     def risk(self, score: float) -> float:
-        """Estimated share of strangers, photographed likewise, whom a photograph of this score would match."""
+        """Estimated share of strangers in such photographs that a photograph with this score would match."""
         step = int(np.searchsorted(self.risk_scores, score, side="right"))
         return self.risk_shares[max(step - 1, 0)]
 
@@ -160,7 +160,7 @@ class Conditions:
 
 
 def inputs(vectors: Numbers, signals: Mapping[str, Numbers], names: Sequence[str]) -> NDArray[np.float64]:
-    """[N, D + S + 1]: what the weights of `Conditions` are applied to."""
+    """Inputs of the weights of `Conditions` [N, D + S + 1]."""
     columns = [np.log1p(np.maximum(np.asarray(signals[name], np.float64), 0)) for name in names]
     return np.column_stack([np.asarray(vectors, np.float64), *columns, np.ones(len(vectors))])
 
@@ -173,6 +173,6 @@ def scores(odds: Numbers) -> NDArray[np.float64]:
 
 
 def _round(number: float) -> int:
-    """To two digits."""
+    """Round to two digits."""
     size: int = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return round(number / size) * size

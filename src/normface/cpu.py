@@ -18,18 +18,18 @@ import numpy as np
 
 from .system_facts import UNKNOWN, or_unknown, output_of
 
-PROCESSOR_KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each can do what those before it can
+PROCESSOR_KINDS = ("x86-64", "avx2", "avx512", "avx512-bf16", "avx512-amx")  # each includes the previous ones
 ABILITIES = (
     "avx2 fma avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_int8 amx_bf16 neon sve bf16 i8mm".split()
 )  # fmt: skip
-# Variables that keep a library from using all the processor has, or all its cores.
+# Variables that prevent a library from using all abilities or cores of the processor.
 RESTRICTIONS = (
     "ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA DNNL_MAX_CPU_ISA OPENBLAS_CORETYPE MKL_ENABLE_INSTRUCTIONS "
     "MKL_DEBUG_CPU_TYPE NPY_DISABLE_CPU_FEATURES OMP_NUM_THREADS OMP_THREAD_LIMIT OMP_PROC_BIND OMP_WAIT_POLICY "
     "KMP_AFFINITY GOMP_CPU_AFFINITY OPENBLAS_NUM_THREADS MKL_NUM_THREADS VECLIB_MAXIMUM_THREADS RAYON_NUM_THREADS "
     "CUDA_VISIBLE_DEVICES MALLOC_ARENA_MAX PYTORCH_CUDA_ALLOC_CONF TORCH_LOGS"
 ).split()
-_CEILINGS = {  # variable → beginning of its value in capitals → the most that the library then uses
+_CEILINGS = {  # variable → prefix of its value in capitals → the best instructions that the library then uses
     "ATEN_CPU_CAPABILITY": {"DEFAULT": "x86-64", "AVX2": "avx2"},
     "ONEDNN_MAX_CPU_ISA": {
         "SSE": "x86-64", "AVX2": "avx2", "AVX512_CORE_AMX": "avx512-amx", "AVX512_CORE_BF16": "avx512-bf16",
@@ -38,7 +38,7 @@ _CEILINGS = {  # variable → beginning of its value in capitals → the most th
     },
 }  # fmt: skip
 _CEILINGS["DNNL_MAX_CPU_ISA"] = _CEILINGS["ONEDNN_MAX_CPU_ISA"]
-_CPUINFO = {"asimd": "neon", "avx512_bf16": "avx512_bf16"}  # names of /proc/cpuinfo → ours, where they differ
+_CPUINFO = {"asimd": "neon", "avx512_bf16": "avx512_bf16"}  # names in /proc/cpuinfo → ours, if they differ
 _NUMPY = {"X86_V3": ("avx2", "fma"), "X86_V4": ("avx512f",), "AVX512F": ("avx512f",), "AVX2": ("avx2",),
           "FMA3": ("fma",), "AVX512_SPR": ("avx512_fp16", "avx512_bf16"), "ASIMD": ("neon",), "NEON": ("neon",),
           "SVE": ("sve",)}  # fmt: skip
@@ -123,7 +123,7 @@ def _name() -> str | None:
 
 
 def _abilities() -> set[str]:
-    """From every source that there is; a source that fails adds nothing."""
+    """Combine all available sources; a source that fails adds nothing."""
     found: set[str] = set()
     for source in (_of_the_system, _of_numpy):
         more = or_unknown(source)
@@ -145,7 +145,7 @@ def _of_the_system() -> set[str]:
 
 
 def _of_numpy() -> set[str]:
-    """NumPy asks the processor on every system. Of bfloat16 it tells only through AVX512-FP16, which implies it."""
+    """Ask NumPy, which knows on every system. It reports bfloat16 only through AVX512-FP16, which implies it."""
     config: Any = np.show_config("dicts")
     names = [*config["SIMD Extensions"]["baseline"], *config["SIMD Extensions"]["found"]]
     return {ability for name in names for ability in _NUMPY.get(name, ())}
@@ -176,7 +176,7 @@ def _torch_blas() -> str | None:
 
 
 def _onednn() -> str | None:
-    """What oneDNN says of itself when it computes: only its log tells."""
+    """Read the instruction set from oneDNN's log while it computes, because nothing else reports it."""
     code = "import torch; torch.ones(4, 4).to_mkldnn()"
     told = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "ONEDNN_VERBOSE": "1"}, capture_output=True, text=True,
@@ -187,5 +187,5 @@ def _onednn() -> str | None:
 
 
 def _harmless(value: str) -> str:
-    """A value as it is, unless it may name a folder."""
+    """Return a value, unless it may name a folder."""
     return "(set)" if re.search(r"[/\\~]", value) else value

@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import ConfigError, TrainingError
 from .types import ClassShard
 
-TIMEOUT = timedelta(minutes=5)  # a rank that has said nothing for so long is taken for dead
+TIMEOUT = timedelta(minutes=5)  # a rank without a message for this long counts as dead
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def gather(x: Tensor, group: Any = None) -> Tensor:
 
 
 def total(x: Tensor, group: Any = None) -> Tensor:
-    """Sum over ranks. The gradient goes back to every summand unchanged."""
+    """Sum over ranks. The gradient is passed to every summand unchanged."""
     return x if world(group) == 1 else _Total.apply(x, group)  # type: ignore[no-untyped-call]
 
 
@@ -100,7 +100,7 @@ def maximum(x: Tensor, group: Any = None) -> Tensor:
 
 
 def first(x: Tensor, group: Any = None) -> Tensor:
-    """The first rank's tensor, on all ranks; without gradient. Decisions of all ranks then are the same."""
+    """The first rank's tensor, on all ranks; without gradient. It makes the decisions of all ranks equal."""
     x = x.detach()
     if world(group) > 1:
         x = x.clone()
@@ -122,7 +122,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """Sum over ranks, of which each takes its part: the adjoint of `_Gather`."""
+    """Sum over ranks, of which each rank gets its part: the adjoint of `_Gather`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:

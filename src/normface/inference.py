@@ -1,4 +1,4 @@
-"""Runs ONNX files by ONNX Runtime on a processor, a GPU or another accelerator."""
+"""Run ONNX files with ONNX Runtime on the CPU, a GPU or another accelerator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROVIDERS = {
     "openvino": _Provider("OpenVINOExecutionProvider", "onnxruntime-openvino"),
     "directml": _Provider("DmlExecutionProvider", "onnxruntime-directml, on Windows"),
 }
-_BEHIND = {"tensorrt": ("cuda",)}  # who runs what a provider leaves over, before the processor
+_BEHIND = {"tensorrt": ("cuda",)}  # runs the operators that a provider does not support, before the CPU
 
 
 class Session:
@@ -39,17 +39,17 @@ class Session:
 
     Args:
         model: path of the file, or its bytes.
-        device: "auto" uses an NVIDIA GPU if the GPU build of ONNX Runtime is installed, otherwise the processor.
-        sha256: of the file, if it must be the one that was opened before.
+        device: "auto" uses an NVIDIA GPU if the GPU build of ONNX Runtime is installed, otherwise the CPU.
+        sha256: required hash of the file, such as that of an earlier session.
 
     Inputs that no node uses and inputs that are constants are removed first: some published models have hundreds.
 
-    Where an execution provider cannot run the model, now or later, the processor does, and a warning says so.
+    If an execution provider cannot run the model, now or later, the CPU runs it, and a warning says so.
 
     Raises:
         ConfigError: an unknown device.
         MissingDependency: the installed ONNX Runtime does not have the device's execution provider.
-        ModelError: the file is missing, is no ONNX model, or has another hash.
+        ModelError: the file is missing, is not an ONNX model, or has another hash.
     """
 
     def __init__(self, model: Path | bytes, device: Device = "auto", sha256: str | None = None) -> None:
@@ -68,14 +68,14 @@ class Session:
 
     @property
     def session(self) -> Any:
-        """ONNX Runtime's own, of this process."""
+        """ONNX Runtime's session of this process."""
         if self._opened[0] != os.getpid():  # forked
             self._lock, self._opened = threading.Lock(), (os.getpid(), self._open())
         return self._opened[1]
 
     @property
     def device(self) -> str:
-        """Name of the device that is really used."""
+        """Name of the device in use."""
         used = self.session.get_providers()[0]
         return next((name for name, provider in PROVIDERS.items() if provider.name == used), used)
 
@@ -84,7 +84,7 @@ class Session:
         session = self.session
         try:
             return list(session.run(None, feeds))
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             if session.get_providers()[0] == CPU:
                 raise
             self._fall_back(session, error)
@@ -112,7 +112,7 @@ class Session:
         # Threads of ours take a few images each: never slower here than threads inside an operator, and other work on
         # the machine, for which those wait at every layer, costs its share only.
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3  # not its advice on how the model might be exported better
+        options.log_severity_level = 3  # without its advice on exporting the model
         model = self.model
         data = model if isinstance(model, bytes) else _read(model)
         if count_inputs(data) > 1:
@@ -132,7 +132,7 @@ class Session:
 
 
 def _providers(device: str) -> list[str]:
-    """ONNX Runtime's names for a device and those that stand in for it."""
+    """ONNX Runtime's names for a device and its fallbacks."""
     import onnxruntime
 
     there = onnxruntime.get_available_providers()

@@ -39,7 +39,7 @@ def count_inputs(model: bytes) -> int:
 
 
 def without_spare_inputs(model: bytes) -> bytes:
-    """Remove the inputs of a graph that no node reads, and those that are constants with a value of their own.
+    """Remove the inputs of a graph that no node reads, and inputs that are constants with their own value.
 
     Raises ValueError or IndexError for bytes that are not a protocol buffer.
     """
@@ -61,7 +61,7 @@ def _graphs(model: bytes) -> Iterator[bytes]:
 
 
 def _read_by(graph: bytes) -> set[bytes]:
-    """Names that a graph's nodes read, in graphs inside them too."""
+    """Names that a graph's nodes read, including those of nested graphs."""
     names: set[bytes] = set()
     for number, _, node in _fields(graph):
         if number == _NODE:
@@ -78,7 +78,7 @@ def _inner(message: bytes, wanted: int) -> bytes:
 
 
 def _rewritten(node: bytes) -> bytes:
-    """A node as a field of its graph; a PRelu as the four that replace it."""
+    """A node as a field of its graph; a PRelu becomes the four nodes that replace it."""
     fields = [(number, content) for number, _, content in _fields(node)]
     if (_OPERATOR, b"PRelu") not in fields:
         return _field(_NODE, node)
@@ -125,7 +125,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at an offset, seven bits a byte, least first; and the offset behind it."""
+    """The number at an offset, seven bits per byte, lowest first; and the offset after it."""
     value = shift = 0
     while True:
         byte = message[at]

@@ -22,7 +22,7 @@ from .errors import ConfigError
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 GROUP = "normface.plugins"
-NEAR = 0.65  # difflib's likeness of a name and what may be meant by it
+NEAR = 0.65  # difflib's similarity from which a name may be a typing error
 REGISTRY_KINDS = ("detector", "figure", "gallery", "loss", "margin", "model", "protocol", "reader")
 _log = logging.getLogger("normface")
 
@@ -34,7 +34,7 @@ class Registry(Generic[T]):
         self.kind, self.package = kind, package
         self._entries: dict[str, Callable[..., T]] = {}
         self._pending: Iterator[Callable[[], object]] = chain([self._modules], [self._plugins])
-        self._loading = RLock()  # a second thread waits for the first one's look-up
+        self._loading = RLock()  # a second thread waits for the first thread's look-up
 
     def register(self, factory: F) -> F:
         """Register a factory under its `__name__` (a decorator). Raises ConfigError if the name is taken."""
@@ -78,13 +78,16 @@ class Registry(Generic[T]):
         return factory(*args, **kwargs)
 
     def _import(self, enough: Callable[[], bool]) -> None:
-        """Import what may hold entries until there are `enough`: plug-ins only for names that the package lacks."""
+        """Import modules that may have entries until there are `enough`.
+
+        Plug-ins are imported only for names that the package lacks.
+        """
         with self._loading:
             while not enough() and (step := next(self._pending, None)):
                 step()
 
     def _modules(self) -> None:
-        """Put the package's modules, one at a time, before what is pending."""
+        """Put the package's modules, one at a time, before the pending ones."""
         modules = iter_modules(import_module(self.package).__path__, self.package + ".")
         self._pending = chain([partial(import_module, module.name) for module in modules], self._pending)
 
@@ -93,7 +96,7 @@ class Registry(Generic[T]):
             if point.name.partition(".")[0] == self.kind:
                 try:
                     point.load()
-                except Exception as error:  # another's code may raise anything; ours goes on without it
+                except Exception as error:  # foreign code may raise any error; continue without it
                     _log.warning("plug-in %s (%s) skipped: %r", point.name, point.value, error)
 
 
@@ -105,7 +108,7 @@ def meant(name: str, known: Any) -> str:
 
 @cache
 def _entry_points() -> tuple[Any, ...]:
-    """The plug-ins that are installed."""
+    """The installed plug-ins."""
     from importlib.metadata import entry_points
 
     found = tuple(entry_points(group=GROUP))

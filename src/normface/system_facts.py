@@ -14,7 +14,7 @@ def or_unknown(ask: Callable[[], Any]) -> Any:
     """Return what `ask` returns, or "unknown" if it raises an error or finds nothing."""
     try:
         found = ask()
-    except Exception:  # whatever a foreign library or system raises: a report with a gap is better than none
+    except Exception:  # any error of a library or the system: a report with a gap is better than none
         return UNKNOWN
     return UNKNOWN if found in (None, "") else found
 

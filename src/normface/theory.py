@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-# The kissing numbers that are known: the most unit vectors with all cosines ≤ 1/2 (Cohn's table; Musin 2008 for 4).
+# Known kissing numbers: the maximum number of unit vectors with all cosines ≤ 1/2 (Cohn's table; Musin 2008 for 4).
 KISSING = {3: 12, 4: 24, 8: 240, 24: 196_560}
 
 
@@ -144,7 +144,7 @@ def expected_active_negatives(num_classes: int, dim: int, margin: float, *, own_
 
 
 def _near(dim: int, distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.special import betainc  # slow to load, so only where it is used
+    from scipy.special import betainc  # imported here, because it loads slowly
 
     return np.asarray(betainc((dim - 1) / 2, (dim - 1) / 2, np.clip(distances / 4, 0, 1)))
 
@@ -152,8 +152,8 @@ def _near(dim: int, distances: NDArray[np.float64]) -> NDArray[np.float64]:
 def _cosines(dim: int, count: int, spacing: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quadrature nodes and weights for the cosine of two random unit vectors: density ∝ sin^(dim-2) of the angle.
 
-    Nodes are at most `spacing` apart (Gauss-Legendre, 16 a panel); what fewer than one in 1e18 · `count` vectors reach
-    is left out.
+    Nodes are at most `spacing` apart (Gauss-Legendre, 16 per panel). The ends that fewer than one in 1e18 · `count`
+    vectors reach are left out.
     """
     _check_dim(dim)
     reach = math.acos(math.sqrt(-math.expm1(-2 * (math.log(count) + 41) / (dim - 2)))) if dim > 2 else 0.0

@@ -22,11 +22,11 @@ Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
-RULE_OF_30 = 30  # errors below which a rate is poorly known (ISO/IEC 19795-1; Doddington et al. 2000)
-RATES = (  # whose errors can be counted
+RULE_OF_30 = 30  # number of errors below which a rate is uncertain (ISO/IEC 19795-1; Doddington et al. 2000)
+RATES = (  # rates with countable errors
     "accuracy", "far", "frr", "tar", "vr", "dir", "tpir", "cmc", "rank1", "fpir", "fnir", "eer", "fta", "fte",
 )  # fmt: skip
-PER_PERSON, WITHOUT = "_per_person", "_without_failures"  # ends of names of metrics, in this order
+PER_PERSON, WITHOUT = "_per_person", "_without_failures"  # suffixes of names of metrics, in this order
 
 
 @dataclass(frozen=True)
@@ -272,10 +272,10 @@ class Result:
 
     @property
     def few_errors(self) -> dict[str, int]:
-        """Rates measured on fewer than 30 errors, and on how many: too few by the Rule of 30 of ISO/IEC 19795-1.
+        """Rates measured on fewer than 30 errors, with their number: too few by the Rule of 30 of ISO/IEC 19795-1.
 
-        A TAR at a FAR needs both false rejects and false accepts, an EER as many of the rarer kind of comparison. A
-        mean over people rests on the errors of the comparisons that it is the mean of.
+        A TAR at a FAR needs both false rejects and false accepts, and an EER as many of the rarer kind of comparison. A
+        mean over people is judged by the errors of its comparisons.
         """
         found = {}
         for name, each in self.metrics.items():
@@ -313,8 +313,7 @@ class Calibration:
     Attributes:
         slope, intercept: of the logistic map with the lowest `cllr`; the slope is never negative.
         pav_scores, pav_llrs: the best monotonic map (pool adjacent violators), a step function: from `pav_scores[i]`
-            on it is `pav_llrs[i]`. One additional error at either end keeps it finite; its ends bound what the data
-            support.
+            on it is `pav_llrs[i]`. One additional error at each end keeps it finite; its ends limit the ratios.
         cllr, min_cllr: cost of the logistic and of the best monotonic map, in bits (Brümmer and du Preez 2006); 0 is
             perfect, 1 is uninformative. Measured on the comparisons that the maps were fitted to.
     """
@@ -334,7 +333,7 @@ class Calibration:
             raise ConfigError("rising pav_scores and as many rising pav_llrs", "others", "run normface calibrate again")
 
     def llr(self, score: float) -> float:
-        """Log-likelihood ratio by the logistic map, clipped to what the data support (the ends of the PAV map)."""
+        """Log-likelihood ratio by the logistic map, limited to the range of the PAV map."""
         line = self.slope * score + self.intercept
         return min(max(line, self.pav_llrs[0]), self.pav_llrs[-1]) if self.pav_llrs else line
 
@@ -355,11 +354,11 @@ class SearchPoint:
     Attributes:
         enrolled: templates in the gallery.
         threshold: accept if cosine ≥ threshold.
-        fpir: false positive identification rate, the share of searches for strangers that accept anybody; `n` people.
-        fnir: false negative identification rate, the share of searches for enrolled people that do not accept them, by
-            one template each; mean over `n` people.
-        false_matches: mean number of people whom a search for a stranger accepts.
-        extrapolated: True if there are more enrolled than people were measured; `fpir` is then an upper bound.
+        fpir: false positive identification rate: share of searches for strangers that accept somebody; `n` people.
+        fnir: false negative identification rate: share of searches for enrolled people that do not accept them, with
+            one template per person; mean over `n` people.
+        false_matches: mean number of people that a search for a stranger accepts.
+        extrapolated: True if `enrolled` exceeds the number of measured people; `fpir` is then an upper bound.
     """
 
     enrolled: int
@@ -377,8 +376,8 @@ class SearchTable:
     Attributes:
         target_fpir: the rate requested.
         points: one for each size, rising.
-        people, images: that were searched for.
-        protocol, data_sha256: of the images.
+        people, images: numbers of people and images searched for.
+        protocol, data_sha256: name and hash of the set of images.
         confident: True if the upper limit of `fpir`, not its value, was kept at or below `target_fpir`.
     """
 
@@ -400,7 +399,7 @@ class SearchTable:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> SearchTable:
-        """Convert what `asdict` made."""
+        """Convert the output of `asdict`."""
         points = [
             {**each, "fpir": Estimate(**each["fpir"]), "fnir": Estimate(**each["fnir"])} for each in raw["points"]
         ]
@@ -409,13 +408,13 @@ class SearchTable:
 
 @dataclass(frozen=True)
 class SearchRule:
-    """How a search in a gallery is decided.
+    """The rule that decides a search in a gallery.
 
     Attributes:
-        templates: in the gallery.
+        templates: number in the gallery.
         threshold: accept if cosine ≥ threshold.
-        false_matches: how many enrolled people a search for a stranger is expected to accept.
-        point: the row of the certificate's search table; None if it has none, so that `threshold` is of verification.
+        false_matches: expected number of enrolled people that a search for a stranger accepts.
+        point: the row of the certificate's search table; None without a table: then `threshold` is for verification.
     """
 
     templates: int
@@ -425,7 +424,7 @@ class SearchRule:
 
     @property
     def warning(self) -> str | None:
-        """Why the threshold is not that of such a search; None if it is."""
+        """Warning if the threshold is not for such a search; None if it is."""
         told = (
             f"among {counted(self.templates, 'template')} a search for a stranger is expected to accept "
             f"{self.false_matches:.2g} people"
@@ -494,9 +493,9 @@ class OperatingPoint:
         return bool(score >= self.threshold)
 
     def for_search(self, templates: int) -> SearchRule:
-        """How to decide a search among so many templates: by the smallest row that holds as many, or the last one.
+        """Return the rule for a search among this number of templates: the smallest sufficient row, or the last one.
 
-        Without a table the threshold is that of verification, and the rule says so.
+        Without a table the threshold is for verification, and the rule says so.
         """
         if self.search is None:
             return SearchRule(templates, self.threshold, templates * self.far.value)
@@ -550,13 +549,13 @@ class Match:
 
     Attributes:
         score: the cosine.
-        decision: the operating point's; None without one, and None where it is undecided.
-        person: who it was.
-        outside: why the operating point does not cover this comparison, a sentence each. The comparison is undecided,
-            unless a decision was asked for anyway.
+        decision: of the operating point; None without one, and None if undecided.
+        person: the matched person.
+        outside: reasons, as sentences, why the operating point does not cover this comparison. It is undecided, unless
+            a decision was requested anyway.
         risk: the estimated false match risk of the worse photograph; None without conditions.
-        rule: how a search was decided; None outside searches, and without an operating point.
-        faces: the face used of each photograph that was compared, in its pixels; None for an aligned crop.
+        rule: the rule of a search; None outside searches, and without an operating point.
+        faces: the face used in each compared photograph, in its pixels; None for an aligned crop.
         found: number of faces in each of these photographs.
     """
 
@@ -576,7 +575,7 @@ class Match:
 
     @property
     def verdict(self) -> Literal["same", "different", "undecided"] | None:
-        """The decision in a word; None without an operating point."""
+        """The decision as a word; None without an operating point."""
         if self.undecided:
             return "undecided"
         return None if self.decision is None else "same" if self.decision else "different"

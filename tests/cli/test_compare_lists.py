@@ -14,7 +14,7 @@ def test_on_pairs_of_ones_own(run, tmp_path):
     rng = np.random.default_rng(0)
     people = [f"P{k}" for k in range(40)]
     ids = [f"{name}/{i}.jpg" for name in people for i in range(2)]
-    centres = np.repeat(rng.normal(size=(40, 64)), 2, axis=0)
+    centers = np.repeat(rng.normal(size=(40, 64)), 2, axis=0)
     with (tmp_path / "pairs.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["a", "b", "same", "fold"])
@@ -22,7 +22,7 @@ def test_on_pairs_of_ones_own(run, tmp_path):
             rows.writerow([f"{name}/0.jpg", f"{name}/1.jpg", 1, k % 4])
             rows.writerow([f"{name}/0.jpg", f"{people[k - 1]}/1.jpg", 0, k % 4])
     for name, noise in (("good", 0.3), ("bad", 3.0)):
-        Embeddings(centres + noise * rng.normal(size=centres.shape), np.array(ids)).save(tmp_path / f"{name}.npz")
+        Embeddings(centers + noise * rng.normal(size=centers.shape), np.array(ids)).save(tmp_path / f"{name}.npz")
         words = ["--list", tmp_path / "pairs.csv", "--embeddings", tmp_path / f"{name}.npz", "--out", tmp_path / name]
         assert run("evaluate", "pairs_csv", *words)[0] == 0
     words = [

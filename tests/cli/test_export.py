@@ -14,7 +14,7 @@ SPEC = InputSpec(112, 96, template="112x96")
 
 
 def embedder(noise, sha256, target=0.25, far=0.1):
-    """A network that sees colours by position, and errs."""
+    """A network that sees colors by position, and errs."""
     point = OperatingPoint(0.5, target, Estimate(far, 0, 1, 12), Estimate(1, 0, 1, 12), "lfw", "full", "d")
 
     def network(pixels):

@@ -45,14 +45,14 @@ def exif(orientation: int, endian: str = "<") -> bytes:
     return b"Exif\0\0" + mark + struct.pack(f"{endian}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
-def png16(levels: np.ndarray, colour: int) -> bytes:
-    """A 16-bit PNG written by hand, as Pillow writes no colour ones."""
+def png16(levels: np.ndarray, color: int) -> bytes:
+    """A 16-bit PNG written by hand, as Pillow writes no color ones."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    return png(levels.shape[1], levels.shape[0], 16, colour, rows)
+    return png(levels.shape[1], levels.shape[0], 16, color, rows)
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+def png(width: int, height: int, depth: int, color: int, rows: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
     return b"\x89PNG\r\n\x1a\n" + body
@@ -92,8 +92,8 @@ def test_lossless_formats_are_exact(format):
 
 def test_jpeg_colours():
     close(decode(encode(RGB, "JPEG", quality=98, subsampling=0), "a"), RGB, 6)
-    grey = RGB[..., 0]
-    close(decode(encode(grey, "JPEG", quality=98), "a"), np.stack([grey] * 3, -1), 6)
+    gray = RGB[..., 0]
+    close(decode(encode(gray, "JPEG", quality=98), "a"), np.stack([gray] * 3, -1), 6)
     close(decode(encode(RGB, "JPEG", quality=98, progressive=True, subsampling=0), "a"), RGB, 6)
     inks = pillow.fromarray(RGB).convert("CMYK")  # written inverted with an Adobe marker, as Photoshop does
     cmyk = encode(inks, "JPEG", quality=98)
@@ -112,8 +112,8 @@ def test_jpeg_whose_scan_header_is_odd_but_harmless():
 
 
 def test_grey_palette_and_one_bit():
-    grey, bits = RGB[..., 1], RGB[..., 0] > 99
-    np.testing.assert_array_equal(decode(encode(grey), "a"), np.stack([grey] * 3, -1))
+    gray, bits = RGB[..., 1], RGB[..., 0] > 99
+    np.testing.assert_array_equal(decode(encode(gray), "a"), np.stack([gray] * 3, -1))
     np.testing.assert_array_equal(decode(encode(bits), "a"), np.stack([bits * np.uint8(255)] * 3, -1))
     palette = pillow.fromarray(RGB).quantize(16)
     for format in ("PNG", "GIF", "BMP"):
@@ -214,20 +214,20 @@ def test_transparency_is_laid_on_white():
     alpha = (X * 6).astype(np.uint8)
     weight = alpha[..., None] / 255
     close(decode(encode(np.dstack([RGB, alpha])), "a"), np.rint(RGB * weight + 255 * (1 - weight)), 1)
-    grey = RGB[..., 0]
-    wanted = np.rint(grey * weight[..., 0] + 255 * (1 - weight[..., 0]))
-    both = pillow.merge("LA", [pillow.fromarray(grey), pillow.fromarray(alpha)])
+    gray = RGB[..., 0]
+    wanted = np.rint(gray * weight[..., 0] + 255 * (1 - weight[..., 0]))
+    both = pillow.merge("LA", [pillow.fromarray(gray), pillow.fromarray(alpha)])
     close(decode(encode(both), "a"), np.stack([wanted] * 3, -1), 1)
-    colours = pillow.fromarray(RGB).quantize(8)
-    index = np.asarray(colours)[0, 0]
+    colors = pillow.fromarray(RGB).quantize(8)
+    index = np.asarray(colors)[0, 0]
     for format, clear in (("PNG", bytes([*[255] * index, 0])), ("GIF", int(index))):
-        image = decode(encode(colours, format, transparency=clear), "a")
-        assert (image[np.asarray(colours) == index] == 255).all()
+        image = decode(encode(colors, format, transparency=clear), "a")
+        assert (image[np.asarray(colors) == index] == 255).all()
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
 def test_animations_give_the_first_frame(format):
-    frames = [pillow.new("RGB", (9, 7), colour) for colour in ("red", "blue")]
+    frames = [pillow.new("RGB", (9, 7), color) for color in ("red", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
     close(decode(data, "a"), np.asarray(frames[0]), 3 if format == "AVIF" else 0)
@@ -377,12 +377,12 @@ def test_reduced_is_a_known_part_of_the_whole(format, orientation):
             reduced = decode_reduced(data, "a", shorter)
             assert (reduced.factor, reduced.size) == (factor, whole.shape[:2])
             assert reduced.image.shape == (whole.shape[0] // factor, whole.shape[1] // factor, 3)
-            found = reduced.to_whole(centre(reduced.image)[None])
-            np.testing.assert_allclose(found[0], centre(whole), atol=0.3)
-            np.testing.assert_allclose(reduced.to_reduced(found)[0], centre(reduced.image), atol=1e-9)
+            found = reduced.to_whole(center(reduced.image)[None])
+            np.testing.assert_allclose(found[0], center(whole), atol=0.3)
+            np.testing.assert_allclose(reduced.to_reduced(found)[0], center(reduced.image), atol=1e-9)
 
 
-def centre(image):
+def center(image):
     light = image[..., 0].astype(float) ** 2
     rows, columns = np.mgrid[: light.shape[0], : light.shape[1]]
     return np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
@@ -392,3 +392,27 @@ def test_reduced_refuses_what_decode_refuses():
     for data in (b"", b"text", encode(RGB, "JPEG")[:-30]):
         with pytest.raises(DataError, match="a to be an image"):
             decode_reduced(data, "a", 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_part_is_cut_from_the_whole(mode):
+    """At every factor, aligned to it, and never empty; a JPEG and a turned file come whole."""
+    image = np.random.default_rng(0).integers(0, 256, (403, 530, 4), np.uint8)
+    data = encode(pillow.fromarray(image).convert(mode))
+    boxes = (100, 33, 301, 250), (-50, -9, 120, 90), (500, 390, 900, 900), (0, 0, 530, 403), (600, 500, 700, 600)
+    for shorter, factor in ((404, 1), (201, 2), (50, 8)):
+        whole = decode_reduced(data, "a", shorter)
+        for box in boxes:
+            part = decode_reduced(data, "a", shorter, box=box)
+            assert (part.factor, part.size) == (factor, whole.size)
+            x, y = part.offset[0] // factor, part.offset[1] // factor
+            height, width = part.image.shape[:2]
+            assert (part.image == whole.image[y : y + height, x : x + width]).all()
+            inner = [min(max(each, 0), most // factor * factor) for each, most in zip(box, (530, 403) * 2, strict=True)]
+            assert x * factor <= inner[0] or inner[0] >= 530 // factor * factor
+            assert (x + width) * factor >= inner[2]
+            assert (y + height) * factor >= inner[3]
+            corner = whole.to_reduced(part.to_whole(np.zeros((1, 2))))
+            np.testing.assert_allclose(corner, [[x, y]], atol=1e-9)
+    for kept in (encode(RGB, "JPEG"), encode(RGB, exif=exif(6))):
+        assert (decode_reduced(kept, "a", 9, box=(3, 3, 9, 9)).image == decode_reduced(kept, "a", 9).image).all()

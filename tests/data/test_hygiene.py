@@ -72,8 +72,8 @@ def test_unreadable_images_are_named_and_no_duplicates_of_each_other(faces, tmp_
 
 def test_mirroring_leaves_the_fingerprint(faces):
     for face in faces:
-        grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-        assert fingerprint(grey) == fingerprint(np.ascontiguousarray(grey[:, ::-1]))
+        gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+        assert fingerprint(gray) == fingerprint(np.ascontiguousarray(gray[:, ::-1]))
     assert len({fingerprint(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)) for face in faces}) == len(faces)
 
 

@@ -54,9 +54,9 @@ def test_eyes_lie_where_landmarks_say():
         who = Identity.draw(np.random.default_rng(person))
         points = who.landmarks()
         assert np.abs(points - TEMPLATE).max() < 6
-        grey = render(who, studio).astype(float).mean(2)
+        gray = render(who, studio).astype(float).mean(2)
         for x, y in np.rint(points[:2]).astype(int):
-            pupil, white = grey[y - 1 : y + 2, x - 1 : x + 2], grey[y, x - 6 : x + 7]
+            pupil, white = gray[y - 1 : y + 2, x - 1 : x + 2], gray[y, x - 6 : x + 7]
             assert pupil.mean() < 80
             assert white.max() > 150
 

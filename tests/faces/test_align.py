@@ -76,8 +76,8 @@ def test_landmarks_land_on_the_template(template, scale):
         crop = align(np.repeat(blob.astype(np.uint8)[..., None], 3, 2), landmarks, template)[..., 0].astype(float)
         assert crop.shape == (goal.height, goal.width)
         rows, columns = np.mgrid[0 : goal.height, 0 : goal.width]
-        centre = np.array([(columns * crop).sum(), (rows * crop).sum()]) / crop.sum()
-        assert np.abs(centre - goal.points[k]).max() < 0.3
+        center = np.array([(columns * crop).sum(), (rows * crop).sum()]) / crop.sum()
+        assert np.abs(center - goal.points[k]).max() < 0.3
 
 
 def test_the_fit_counts_errors_in_the_photograph():
@@ -115,7 +115,7 @@ def test_retarget_cuts_and_pads():
     np.testing.assert_array_equal(back[:, :, :8], np.repeat(narrow[:, :, :1], 8, 2))
     assert retarget(crops, "112x112") is crops
     large = RNG.integers(0, 256, (2, 144, 144, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(retarget(large, "128x128"), large[:, 8:136, 8:136])  # Light CNN's centre crop
+    np.testing.assert_array_equal(retarget(large, "128x128"), large[:, 8:136, 8:136])  # Light CNN's center crop
     np.testing.assert_array_equal(retarget(large[:, 8:136, 8:136], "144x144")[:, 8:136, 8:136], large[:, 8:136, 8:136])
 
 

@@ -7,7 +7,7 @@ import simplejpeg
 
 from normface.data.synthetic import photograph
 from normface.errors import DataError, FaceError
-from normface.faces import DETECTORS, align, alignment, choose, shape, signals
+from normface.faces import DETECTORS, align, alignment, choose, photographs, shape, signals
 from normface.faces.draw import USED, draw_faces, side_by_side
 from normface.faces.finding import find_faces, find_portraits
 from normface.faces.photographs import Photograph
@@ -146,6 +146,25 @@ class TestSize:
         points = POINTS * 1.2 + (600, 300)
         (crop,) = it.crops([Face((0, 0, 1, 1), points, 1.0)], GOAL)
         np.testing.assert_array_equal(crop, align(image, points))
+
+    def test_small_faces_are_cut_from_the_part_of_a_png_that_they_need(self, monkeypatch):
+        """As from the whole; two faces from the part that holds both, and one at the border with black beyond it."""
+        image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (1100, 1300, 3), np.uint8), (0, 0), 2)
+        png = Photograph.open(cv2.imencode(".png", image[..., ::-1])[1].tobytes(), "it")
+        shapes, decode = [], photographs.decode_reduced
+
+        def kept(*words, **named):
+            found = decode(*words, **named)
+            shapes.append(found.image.shape[:2])
+            return found
+
+        monkeypatch.setattr(photographs, "decode_reduced", kept)
+        for scale, places in ((0.6, [(500, 300)]), (1.2, [(500, 300), (640, 420)]), (1.0, [(-30, -20)])):
+            faces = [Face((0, 0, 1, 1), scale * POINTS + place, 1.0) for place in places]
+            for crop, face in zip(png.crops(faces, GOAL), faces, strict=True):
+                assert np.abs(crop.astype(int) - align(image, face.landmarks)).max() <= 1
+        assert len(shapes) == 3
+        assert max(max(shape) for shape in shapes) < 400
 
     def test_filtering_a_part_of_a_large_photograph_is_as_filtering_all(self, monkeypatch):
         image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8), (0, 0), 2)

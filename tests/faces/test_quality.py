@@ -47,9 +47,9 @@ def test_signals():
     crop = RNG.integers(0, 200, (112, 96, 3), dtype=np.uint8)
     found = signals(crop)
     assert found["sharpness"] == pytest.approx(sharpness(crop), rel=1e-4)
-    grey = crop @ [0.299, 0.587, 0.114]
-    assert found["light"] == pytest.approx(grey.mean(), abs=0.1)
-    assert found["contrast"] == pytest.approx(grey.std(), abs=0.1)
+    gray = crop @ [0.299, 0.587, 0.114]
+    assert found["light"] == pytest.approx(gray.mean(), abs=0.1)
+    assert found["contrast"] == pytest.approx(gray.std(), abs=0.1)
     assert found.keys() == {"sharpness", "light", "contrast", "detail"}
     template = TEMPLATES["112x96"]
     open_ = signals(crop, template=template)
@@ -71,10 +71,10 @@ def test_eye_distance():
 
 
 def test_sharpness_is_the_laplacians_variance():
-    grey = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
-    inner = grey.astype(float)
+    gray = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
+    inner = gray.astype(float)
     laplacian = -4 * inner[1:-1, 1:-1] + inner[:-2, 1:-1] + inner[2:, 1:-1] + inner[1:-1, :-2] + inner[1:-1, 2:]
-    found = sharpness(np.repeat(grey[..., None], 3, 2))
+    found = sharpness(np.repeat(gray[..., None], 3, 2))
     assert found == pytest.approx(laplacian.var(), rel=0.1)  # the border, taken as reflected, makes the rest
     smooth = np.repeat(np.linspace(0, 255, 40, dtype=np.uint8)[:, None], 30, 1)
     assert sharpness(np.repeat(smooth[..., None], 3, 2)) < 10

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from normface import theory
-from normface.figures import FIGURES, digits, mnist, plain_softmax
+from normface.figures import FIGURES, digits, loss_weight, mnist, norms, plain_softmax, videos
+from normface.losses import LOSSES
 
 
 def silent(*_):
@@ -47,9 +48,15 @@ class TestMeasures:
         assert found["mean_genuine_angle"] == pytest.approx(45 / 4, abs=0.01)
         assert found["smallest_angle_between_agents"] == pytest.approx(90)
 
-    def test_every_variant_is_a_loss(self):
-        from normface.losses import LOSSES
+    def test_pairs_of_videos_by_hand(self):
+        """Two digits, two videos of two frames each, all frames of a digit equal: cosines are 1 and -1."""
+        vectors = np.repeat([[1.0, 0], [0, 1]], 4, axis=0)
+        found = videos.pairs(vectors, np.repeat([0, 1], 4), frames=2)
+        assert found["same"].tolist() == [True, True, False, False]
+        assert found["means"] == pytest.approx([1, 1, -1, -1])
+        assert found["histograms"][:, [0, -1]].tolist() == [[0, 1], [0, 1], [1, 0], [1, 0]]
 
+    def test_every_variant_is_a_loss(self):
         for name, options in (v for family in digits.FAMILIES.values() for v in family.values()):
             assert LOSSES.build(name, 10, 3, **options)(torch.randn(4, 3), torch.arange(4)).isfinite()
 
@@ -103,6 +110,32 @@ class TestTrained:
             assert found["loss_lower_bound"] == theory.loss_lower_bound(10, float(scale))
             assert found["loss_on_training_digits"] > found["loss_lower_bound"]
             assert found["accuracy"]["n"] == 1000
+
+    def test_the_norm_that_is_left_becomes_the_scale(self):
+        """It grows towards what Proposition 2 asks for, and the loss stays above the bound at that norm."""
+        paths = {normalize: norms.path(normalize, silent, epochs=1) for normalize in norms.SIDES}
+        for each in paths.values():
+            assert all(loss > least for loss, least in zip(each["loss"], each["bound"], strict=True))
+        assert set(paths["both"]["norm"]) == {1.0}
+        assert paths["both"]["loss"][-1] > theory.loss_lower_bound(10, 1) > paths["weights"]["loss"][-1]
+        assert paths["weights"]["norm"][-1] > theory.scale_for_probability(10, 0.9) > paths["weights"]["norm"][0]
+        assert paths["features"]["norm"][-1] > 1.1 > paths["features"]["norm"][0]
+
+    def test_the_second_losss_weight(self):
+        torch.manual_seed(0)
+        model, softmax = mnist.network(loss_weight.DIM), LOSSES.build("CosineSoftmax", 10, loss_weight.DIM)
+        mnist.fit(model, softmax, epochs=1, seed=0, progress=silent)
+        start = loss_weight.accuracy(model)
+        for margin in loss_weight.LINES.values():
+            fit = {"epochs": 1, "seed": 0, "progress": silent}
+            assert loss_weight.tuned(model, softmax.weight.detach(), 0.1, margin, **fit) > start - 0.02 > 0.7
+        assert loss_weight.accuracy(model) == start
+
+    def test_videos_of_one_digit_are_more_alike(self):
+        numbers = FIGURES.build("videos", silent, epochs=1).numbers
+        assert numbers["mean_cosine"]["same"] > numbers["mean_cosine"]["different"] + 0.2
+        assert sum(numbers["mean_histogram"]["same"]) == pytest.approx(1)
+        assert numbers["pairs"] == 2 * 10 * 45
 
     def test_agents_separate_what_a_softmax_began(self):
         start = digits.train_on_sphere(digits.SOFTMAX["both"], epochs=2, rate=mnist.RATE, progress=silent)

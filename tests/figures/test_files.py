@@ -28,7 +28,10 @@ def run(monkeypatch, capfd):
 
 
 def test_all_figures_are_registered():
-    assert list(FIGURES) == ["agents", "bias", "bound", "gradient", "marginal", "radial", "scales", "spheres"]
+    assert list(FIGURES) == [
+        "agents", "bias", "bound", "gradient", "loss_weight", "marginal", "norms", "radial", "scales", "spheres",
+        "videos",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ class TestMarginal:
         assert numbers["triplets"] == [0, 0, None]
 
     def test_circle_lies_at_its_distance(self):
-        centre = np.array([0.6, 0.0, 0.8])
-        ring = sphere_geometry.circle(centre, 0.5)
+        center = np.array([0.6, 0.0, 0.8])
+        ring = sphere_geometry.circle(center, 0.5)
         np.testing.assert_allclose(np.linalg.norm(ring, axis=1), 1)
-        np.testing.assert_allclose(np.square(ring - centre).sum(1), 0.5)
+        np.testing.assert_allclose(np.square(ring - center).sum(1), 0.5)

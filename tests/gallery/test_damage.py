@@ -49,7 +49,7 @@ def test_a_corrupted_page_is_named_and_a_backup_restored(place, key):
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
 def test_no_page_is_damaged_unnoticed(place, key):
-    """Each page in turn lost (zeros), or overwritten by its neighbour: named at opening, or nothing is amiss."""
+    """Each page in turn lost (zeros), or overwritten by its neighbor: named at opening, or nothing is amiss."""
     rows = drawn(0, 90, 256)
     with open_gallery(place, key=key) as gallery:
         gallery.enrol_many(Enrolments([f"p{i}" for i in range(90)], rows))

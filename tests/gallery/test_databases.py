@@ -1,4 +1,4 @@
-"""Galleries in PostgreSQL and Qdrant: what the laws of galleries do not say."""
+"""Galleries in PostgreSQL, Qdrant and Milvus: what the laws of galleries do not say."""
 
 import os
 import subprocess
@@ -11,17 +11,23 @@ from tests.gallery import postgres
 from tests.gallery.conftest import KEY, brute_force, drawn, unit
 
 from normface.errors import ConfigError, DataError, InputError
-from normface.gallery import Enrolments, acting, open_gallery
+from normface.gallery import Enrolments, acting, milvus, open_gallery
+from normface.types import Estimate, OperatingPoint
 
 pytestmark = pytest.mark.slow
 
-KINDS = {"postgres": lambda folder: postgres.new_url(), "qdrant": lambda folder: f"qdrant:{folder / 'people'}"}
+KINDS = {
+    "postgres": lambda folder: postgres.new_url(),
+    "qdrant": lambda folder: f"qdrant:{folder / 'people'}",
+    "milvus": lambda folder: f"milvus:{folder / 'people.db'}",
+}
 
 
 @pytest.fixture(params=KINDS)
 def url(request, tmp_path):
-    if request.param == "qdrant":
-        pytest.importorskip("qdrant_client")
+    for kind, module in (("qdrant", "qdrant_client"), ("milvus", "pymilvus")):
+        if request.param == kind:
+            pytest.importorskip(module)
     return KINDS[request.param](tmp_path)
 
 
@@ -36,7 +42,7 @@ def test_what_is_kept_is_what_was_given(url):
     some = Enrolments(["Bo", "Ann", "Ann", "ann", "Cy"], rows, [0.5, np.nan, 2, 3, 4], times, consent)
     with open_gallery(url, model="m") as gallery, acting("key 12"):
         numbers = gallery.enrol_many(some)
-        assert len(set(numbers)) == 5
+        assert numbers == sorted(set(numbers))
         assert [(p.name, p.templates, p.enrolled.timestamp()) for p in gallery.people()] == [
             ("Ann", 3, 1.1e9), ("Bo", 1, 1e9), ("Cy", 1, 1.4e9),
         ]  # fmt: skip
@@ -58,7 +64,40 @@ def test_what_is_kept_is_what_was_given(url):
         *[("enrol", name) for name in ("Bo", "Ann", "ann", "Cy")], ("export", None), ("forget", "Ann"),
     ]  # fmt: skip
     assert [event.number for event in events] == list(range(1, 7))
-    assert {event.actor for event in events} == {"key 12"}
+    assert {event.actor for event in events} == {None if url.startswith("milvus") else "key 12"}
+
+
+def test_questions_before_an_enrolment(url):
+    """As an embedded gallery asks them; the cosines are made: 1, 0.8, 0.6 and 0."""
+    far = Estimate(0.001, 0, 0.002, 3000)
+    point = OperatingPoint(0.7, 0.001, far, Estimate(0.9, 0.8, 1.0, 3000), "lfw", "m", "d")
+    axes = np.eye(4)
+    ann, like_ann, unlike_ann = axes[0], 0.8 * axes[0] + 0.6 * axes[1], 0.6 * axes[0] + 0.8 * axes[2]
+    hashes = ["a" * 64, "b" * 64]
+    with open_gallery(url, operating_point=point) as gallery:
+        assert gallery.search(ann) == []
+        assert gallery.doubts(Enrolments(["Ann"], ann[None])) == []
+        gallery.enrol("Ann", ann, source=hashes[:1])
+        gallery.enrol("Bo", axes[3], source=hashes[1:])
+        assert gallery.sources([*hashes, "c" * 64, "' or 1 = 1"]) == {hashes[0]: {"Ann"}, hashes[1]: {"Bo"}}
+        assert gallery.templates("Ann")[0].source == hashes[0]
+        assert sorted(source for part in gallery.export() for source in part.source) == hashes
+        for name, row, source, kind, other, score in [
+            ("ann", ann, None, "duplicate", None, 1.0), ("Ann", like_ann, hashes[0], "duplicate", None, 0.8),
+            ("Cy", like_ann, None, "known", "Ann", 0.8), ("Ann", unlike_ann, None, "unlike", None, 0.6),
+            ("Ann", like_ann, None, None, None, None), ("Cy", unlike_ann, None, None, None, None),
+            ("Cy", axes[1], hashes[1], "known", "Bo", 1.0),
+        ]:  # fmt: skip
+            found = gallery.doubts(Enrolments([name], row[None], source=[source]))
+            assert [(each.kind, each.other) for each in found] == ([(kind, other)] if kind else [])
+            if kind:
+                assert found[0].score == pytest.approx(score, abs=1e-6)
+        assert [match.decision for match in gallery.search(like_ann)] == [True, False]
+        assert gallery.search(axes[1])[0].decision is False
+        searches = [(event.person, event.detail) for event in gallery.audit() if event.action == "search"]
+    assert searches == [
+        (None, "empty"), ("Ann", "best of 2: cosine 0.8000"), (None, "best of 2: cosine 0.0000, rejected"),
+    ]  # fmt: skip
 
 
 def test_one_person_with_more_templates_than_are_asked_for_hides_nobody(url):
@@ -202,6 +241,10 @@ def test_an_index_that_the_docs_name_is_used_and_exact_searches_do_without(datab
         assert scans() == 0
         assert len(gallery.search(query, 5)) == 5
         assert scans() == 1
+        assert len(gallery.search(query, 60)) == 40  # as many as the index gives by itself
+        with gallery._database._connection() as db:
+            db.execute("SET hnsw.iterative_scan = strict_order")
+        assert len(gallery.search(query, 60)) == 60
 
 
 def test_a_server_that_is_not_there_is_one_line_without_the_password():
@@ -242,3 +285,25 @@ def test_a_write_that_fails_midway_leaves_nothing(tmp_path, monkeypatch):
         with pytest.raises(DataError, match="disk full"):
             gallery.enrol("Bo", drawn(1, 5))
         assert [p.name for p in gallery.people()] == ["Ann"]
+
+
+# Milvus.
+
+
+def test_a_collection_without_hashes_of_photographs_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("pymilvus")
+    url, create = f"milvus:{tmp_path / 'people.db'}", milvus.Milvus._create
+
+    def as_before(self, name, fields, *others, **options):
+        create(self, name, {field: kind for field, kind in fields.items() if field != "source"}, *others, **options)
+
+    monkeypatch.setattr(milvus.Milvus, "_create", as_before)
+    monkeypatch.setattr(milvus.Milvus, "_has", lambda self, version, column: column != "source")
+    with open_gallery(url) as gallery:
+        gallery.enrol("Ann", drawn(0, 1))
+    monkeypatch.undo()
+    with open_gallery(url) as gallery:
+        gallery.enrol("Bo", drawn(1, 1), source=["a" * 64])
+        assert gallery.sources(["a" * 64]) == {}
+        assert gallery.templates("Bo")[0].source is None
+        assert [part.people for part in gallery.export()] == [["Ann", "Bo"]]

@@ -4,9 +4,11 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import typer
 from tests.conftest import ROOT
 
 from benchmarks import losses, paper
-from normface.cli import app, main
+from normface.cli import RENAMED, app, main
 from normface.protocols import PROTOCOLS, inputs_of
 from normface.train import load_config
 from normface.types import InputSpec
@@ -24,6 +26,8 @@ PAGES = sorted(
     {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")}
     - set(GENERATED)
 )
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+OTHERS = [page for page in PAGES if page not in TUTORIALS]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\s*^```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)  # and its output
 # Which commands are parsed and not run, and why.
@@ -32,7 +36,8 @@ LEFT_OUT = {
     r".*(--model sface|--detector (yunet|scrfd))": "need downloaded files",
     r"serve ": "ends when it is told to",
     r"demo|figures": "train for minutes",
-    r"train (distill|ensemble|millions|casia)": "need a teacher, or sets that are not at hand",
+    r"train (distill|ensemble|millions|casia|vit)": "need a teacher, or sets that are not at hand",
+    r"train .*validate_on.protocol": "need published lists; tests/train/test_scale.py",
     r"(calibrate|evaluate) blufr": "BLUFR's list is its authors'",
     r"adopt |.*runs/theirs": "weights of others",
     r".*--engine ray": "a cluster",
@@ -43,6 +48,8 @@ LEFT_OUT = {
     r"models|export": "take ten seconds each, as tests/cli/test_models.py and test_export.py do",
 }
 SHORT = ["--set", "optim.epochs=1", "--set", "optim.batch=8", "--set", "validate_on.people=0"]  # of training
+SHORTER = ["--set", "optim.epochs=0.1", *SHORT[2:]]  # where the page draws more faces than the workshop has
+SERVICE = "http://127.0.0.1:8000"
 
 
 def name(page: Path) -> str:
@@ -149,7 +156,10 @@ def told(monkeypatch, capfd):
 
 
 def alike(found: str, shown: str) -> bool:
-    """The same words in the same order; numbers may differ by a hundredth, as processors round them."""
+    """The same words in the same order, but for lines left out at a line `…`.
+
+    Numbers may differ by a hundredth, as processors round them.
+    """
 
     def split(text):
         return [line.split() for line in text.strip().splitlines()]
@@ -161,14 +171,35 @@ def alike(found: str, shown: str) -> bool:
         except ValueError:
             return a == b
 
-    lines = [split(found), split(shown)]
-    return [len(line) for line in lines[0]] == [len(line) for line in lines[1]] and all(
-        same(a, b) for one, other in zip(*lines, strict=True) for a, b in zip(one, other, strict=True)
-    )
+    def equal(one, other):
+        return len(one) == len(other) and all(map(same, one, other))
+
+    def match(lines, wanted):
+        if not wanted or not lines:
+            return all(line == ["…"] for line in wanted) and not lines
+        if wanted[0] == ["…"]:
+            return any(match(lines[start:], wanted[1:]) for start in range(len(lines) + 1))
+        return equal(lines[0], wanted[0]) and match(lines[1:], wanted[1:])
+
+    return match(split(found), split(shown))
+
+
+def performed(code: str, told, monkeypatch, short=SHORT) -> str:
+    """Run a block of shell, but for what is LEFT_OUT, and return what it printed."""
+    printed = ""
+    if into := re.match(r"cd (\S+)\n", code):
+        monkeypatch.chdir(into[1])
+    for setting, words in commands(code):
+        if runs(words):
+            if words[0] == "align":  # it makes what the workshop has for the other pages
+                shutil.rmtree(words[2], ignore_errors=True)
+                Path(words[2]).unlink(missing_ok=True)
+            printed += told(setting, words + (short if words[0] == "train" else []))
+    return printed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+@pytest.mark.parametrize("page", [page for page in OTHERS if blocks(page, "python")], ids=name)
 def test_python_blocks_run(page, here, capsys):
     """Every Python block; the blocks of a page share their names, and print what is shown below them."""
     names = {}
@@ -214,19 +245,44 @@ def test_named_commands_exist(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(runs(w) for _, w in shell(page))], ids=name)
+@pytest.mark.parametrize("page", [page for page in OTHERS if any(runs(w) for _, w in shell(page))], ids=name)
 def test_commands_run(page, here, told, monkeypatch):
     """All but those LEFT_OUT, in the page's order, on drawn data; they print what is shown below them."""
     for code, shown in blocks(page, "sh"):
-        printed = ""
-        if into := re.match(r"cd (\S+)\n", code):
-            monkeypatch.chdir(into[1])
-        for setting, words in commands(code):
-            if runs(words):
-                if words[0] == "align":  # it makes what the workshop has for the other pages
-                    shutil.rmtree(words[2], ignore_errors=True)
-                    Path(words[2]).unlink(missing_ok=True)
-                printed += told(setting, words + (SHORT if words[0] == "train" else []))
+        printed = performed(code, told, monkeypatch)
+        assert not shown or alike(printed, shown), f"{page.name} shows\n{shown}\nbut this was printed:\n{printed}"
+
+
+@pytest.fixture
+def serve():
+    """Start the service by the words of a command line: its address."""
+    with ExitStack() as stack:
+
+        def start(words):
+            program = [sys.executable, "-c", "from normface.cli import main; main()", *words, "--port", "0"]
+            process = stack.enter_context(subprocess.Popen(program, stderr=subprocess.PIPE, text=True))
+            stack.callback(process.terminate)
+            return json.loads(process.stderr.readline())["url"]
+
+        yield start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=name)
+def test_tutorials_run(page, here, told, serve, capfd, monkeypatch):
+    """Every block in the page's order: Python, commands, and curl and Python against the service that it starts."""
+    names, address = {}, SERVICE
+    for language, code, shown in BLOCK.findall(page.read_text("utf-8")):
+        code = code.replace(SERVICE, address)
+        if language == "python":
+            exec(compile(code, page.name, "exec"), names)
+            printed = capfd.readouterr().out
+        elif code.startswith("curl "):
+            printed = subprocess.run(["sh", "-ec", code], check=True, capture_output=True, text=True).stdout
+        elif code.startswith("normface serve "):
+            address, printed = serve(commands(code)[0][1]), ""
+        elif language == "sh":
+            printed = performed(code, told, monkeypatch, SHORTER)
         assert not shown or alike(printed, shown), f"{page.name} shows\n{shown}\nbut this was printed:\n{printed}"
 
 
@@ -275,6 +331,14 @@ def test_every_extra_is_explained():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     page = (ROOT / "docs" / "install.md").read_text("utf-8")
     assert all(f"`{extra}`" in page or f"[{extra}]'" in page for extra in extras)
+
+
+def test_old_spellings_of_options_are_listed_as_deprecated():
+    page = (ROOT / "docs" / "stability.md").read_text("utf-8")
+    for verb, options in RENAMED.items():
+        for old, new in options.items():
+            assert re.search(rf"`{verb} {old}`", page), old
+            assert re.search(rf"`{verb} {new}`", page), new
 
 
 def test_the_specification_shown_is_one():

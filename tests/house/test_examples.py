@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NEEDS = {"lightning_loop": ["lightning"], "transformers_trainer": ["transformers", "accelerate"]}  # in no extra: large
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 
@@ -21,6 +22,8 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
 def test_examples_run(example):
     assert len(example.read_text("utf-8").splitlines()) < 60
+    for package in NEEDS.get(example.stem, ()):
+        pytest.importorskip(package)
     process = multiprocessing.get_context("forkserver").Process(target=run_example, args=(str(example),))
     process.start()
     process.join()

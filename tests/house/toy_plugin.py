@@ -54,7 +54,7 @@ def toy(place, *, model, operating_point, key, create):
 
 @MODELS.register
 class toy_model(Model):
-    """Mean colours of tiles, and one matrix."""
+    """Mean colors of tiles, and one matrix."""
 
     def __init__(self, dim=8):
         super().__init__(InputSpec(112, 96, template="112x96"), dim)

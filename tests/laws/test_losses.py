@@ -16,7 +16,8 @@ WITH = "CosineSoftmax with "
 MARGINED = [WITH + name for name in MARGINS]
 NAMES = list(LOSSES) + MARGINED
 NOT_THE_GRADIENT = [WITH + "SphereFaceR", WITH + "AdaFace"]  # straight-through; ‖x‖ taken as constant
-STREAMED = ["CContrastive", "CosineSoftmax", "Joint", *MARGINED]  # with products by tiles, which differentiate once
+# With products by tiles, which differentiate once.
+STREAMED = ["CContrastive", "CosineSoftmax", "Joint", "UnifiedThreshold", *MARGINED]
 OWNING = [name for name in NAMES if name not in ("Contrastive", "Triplet")]  # those with class weights
 
 
@@ -34,6 +35,8 @@ def make(name, dtype=torch.float64):
     progress(loss, 0.5)
     if name == "Center":
         torch.nn.init.normal_(loss.centers)
+    if name == "UnifiedThreshold":
+        torch.nn.init.normal_(loss.memory)
     return loss, torch.randn(6, DIM, dtype=dtype, requires_grad=True)
 
 
@@ -103,7 +106,7 @@ class TestEveryLoss:
 
 
 def as_it_is(name, impl, monkeypatch):
-    monkeypatch.setattr(blockwise, "TILE", 2)
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 2)
     loss, x = make(name)
     for module in loss.modules():
         if hasattr(module, "impl"):
@@ -225,7 +228,7 @@ def test_length_of_features_does_not_matter_on_the_sphere(name):
 @pytest.mark.parametrize("name", [n for n in OWNING if n != "Center"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_by_blocks_it_is_the_same(name, dtype, monkeypatch):
-    monkeypatch.setattr(blockwise, "TILE", 2)
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 2)
     loss, x = make(name, dtype)
     learned = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     found = []

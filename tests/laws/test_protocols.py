@@ -197,8 +197,8 @@ def write_scores(path, embeddings):
 
 def vectors(set_up, noise, seed=0):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(set_up.people.max() + 1, DIM))
-    return centres[set_up.people] + noise * rng.normal(size=(len(set_up.people), DIM))
+    centers = rng.normal(size=(set_up.people.max() + 1, DIM))
+    return centers[set_up.people] + noise * rng.normal(size=(len(set_up.people), DIM))
 
 
 def values(result):

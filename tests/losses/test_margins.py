@@ -103,6 +103,14 @@ class TestPublishedFormulas:
         x, y = draw(loss, 1, 9)
         self.agree(loss(x, y), by_loops(loss, x, y, lambda theta, norm: math.cos(min(1.5 * theta, math.pi))))
 
+    @pytest.mark.parametrize("gradient", ["exact", "straight-through"])
+    def test_x2_softmax(self, gradient):
+        loss = make("X2Softmax", gradient=gradient)
+        x, y = draw(loss, 1, 9)
+        self.agree(loss(x, y), by_loops(loss, x, y, lambda theta, norm: -0.9 * theta**2 + 0.65))
+        loss = make("X2Softmax", curve=-0.5, vertex=-0.3, top=0.9)
+        self.agree(loss(x, y), by_loops(loss, x, y, lambda theta, norm: -0.5 * (theta + 0.3) ** 2 + 0.9))
+
     def test_curricularface(self):
         loss = make("CurricularFace")
         loss.margin.t.fill_(0.6)
@@ -145,6 +153,15 @@ class TestPublishedFormulas:
 
         penalty = np.mean([n / 110**2 + 1 / n for n in np.clip(np.linspace(2, 130, 14), 10, 110)])
         self.agree(loss(x, y), by_loops(loss, x, y, value) + 35 * penalty)
+
+
+def test_x2_softmaxs_margin_grows_with_the_angle():
+    """What it is named for: cos θ - ψ(θ) grows from 1 - top on; the vertex being 0, so do both curves part."""
+    angles = torch.linspace(0.01, 3.1, 60, dtype=DOUBLE)
+    margin = torch.cos(angles) - MARGINS.build("X2Softmax").margin(torch.cos(angles))
+    assert margin[0].item() == pytest.approx(0.35, abs=1e-3)
+    assert (margin.diff() > 0).all()
+    assert margin[0] + 5 < margin[-1]
 
 
 class TestGradients:
@@ -278,6 +295,8 @@ class TestErrors:
             ({"name": "ArcFace", "angle": -0.1}, "angle"),
             ({"name": "SphereFace", "least": -1}, "least ≥ 0"),
             ({"name": "MagFace", "least": 200.0}, "least < most"),
+            ({"name": "X2Softmax", "curve": 0.9}, "curve < 0"),
+            ({"name": "X2Softmax", "vertex": 0.1}, "vertex ≤ 0"),
             ({"name": "AdaFace", "momentum": 0.0}, "momentum"),
             ({"name": "AdaFace", "margin": math.nan}, "margin ≥ 0"),
             ({"name": "CurricularFace", "angle": math.inf}, "angle"),

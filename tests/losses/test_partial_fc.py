@@ -46,6 +46,12 @@ def test_draws_differ_by_step_and_seed_and_repeat(batch):
     assert torch.equal(drawn[0, 0], sampled(w, batch[1], 0.3, (0, 0))[0].flatten())
 
 
+def test_a_rank_without_a_class_is_told():
+    w, y = torch.randn(4, D), torch.tensor([999])
+    with pytest.raises(ConfigError, match=r"a class drawn on each of 1 ranks, got \[0\]; raise sample"):
+        sampled(w, y, 1e-9, (0, 0), shard=ClassShard(0, 4, C))
+
+
 def test_draws_are_those_of_splitmix64():
     """Vigna's splitmix64.c, prng.di.unimi.it, seeded with 1234567: its outputs as unsigned numbers."""
     first = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
@@ -66,7 +72,7 @@ def test_draws_do_not_depend_on_the_shares(batch):
     whole = sampled(w, batch[1], 0.3, (3, 4))[0].flatten()
     parts = [
         sampled(w[a:b], batch[1], 0.3, (3, 4), shard=ClassShard(a, b, C))[0].flatten()
-        for a, b in ((0, 100), (100, 101), (101, C))
+        for a, b in ((0, 100), (100, 130), (130, C))
     ]
     assert torch.equal(whole, torch.cat(parts))
 

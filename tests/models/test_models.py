@@ -24,22 +24,25 @@ PARAMETERS = {
     "centerface": 27_536_800, "lightcnn_a": 4_098_048, "lightcnn_b": 5_480_864, "lightcnn_29": 12_573_280,
     "sphereface20": 22_666_944, "sphereface64": 48_186_816, "iresnet18": 24_025_600, "iresnet34": 34_139_328,
     "iresnet50": 43_590_848, "iresnet100": 65_156_160, "mobilefacenet": 1_003_136, "mobilefacenet_relu6": 999_936,
-    "smallresnet": 3_754_320,
+    "smallresnet": 3_754_320, "vit_t": 19_137_792, "vit_s": 76_023_296, "vit_b": 113_833_472,
 }  # fmt: skip
-BIG = ("lightcnn_29", "sphereface64", "iresnet34", "iresnet50", "iresnet100")
+BIG = ("lightcnn_29", "sphereface64", "iresnet34", "iresnet50", "iresnet100", "vit_s", "vit_b")
+TRANSFORMERS = {"vit_t": (12, 256), "vit_s": (12, 512), "vit_b": (24, 512)}  # blocks, width
 # SHA-256 of all names and shapes: a checkpoint of today must be read tomorrow.
 FROZEN = {
     "centerface": "10f2b13834e1a4ad", "iresnet100": "c966b11948d33be2", "iresnet18": "5274ade6a349b9d9",
     "iresnet34": "1da03faad7e6027d", "iresnet50": "fd18d6df46373af2", "lightcnn_29": "424b90d361274484",
     "lightcnn_a": "d6325d8036c7c095", "lightcnn_b": "bf889dc5ecf6e08a", "mobilefacenet": "57548202b65950e7",
     "smallresnet": "3fd058e96803b8b1", "sphereface20": "cca79b793e233748", "sphereface64": "aebe572393245dea",
-    "mobilefacenet_relu6": "a7e456d141acc6c6",
+    "mobilefacenet_relu6": "a7e456d141acc6c6", "vit_t": "36ae4da9ac8b5046", "vit_s": "3c3a4c01c70434fb",
+    "vit_b": "61f3411a6e9ad8e8",
 }  # fmt: skip
 
 
 def test_the_last_layers_of_iresnet_compute_in_float32():
     """As in arcface_torch: `x = self.fc(x.float() if self.fp16 else x)`, outside of its autocast."""
     model, seen = IResNet(8, (1, 1, 1, 1)), {}
+    model.stem, model.body = nn.Identity(), nn.Conv2d(3, 512, 16, 16)  # all of it takes a while where bf16 is emulated
     for name, layer in (("fc", model.head[2]), ("last", model.head[3]), ("before", model.head[0])):
         layer.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0].dtype, out.dtype)}))
     images = torch.randn(2, 3, 112, 112)
@@ -103,13 +106,14 @@ class TestEveryModel:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in BIG)) for n in PARAMETERS])
 def test_flops_are_those_of_its_layers(name):
-    """Two for each weight and place that it is used at."""
+    """Two for each weight and place that it is used at; in attention for each pair of patches, twice."""
     model, found = on_meta(name).eval(), []
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda m, _, y: found.append(2 * m.weight[0].numel() * y.numel()))
     model(random_input(model, 1).to("meta"))
-    assert cost(name).flops == sum(found)
+    depth, width = TRANSFORMERS.get(name, (0, 0))
+    assert cost(name).flops == sum(found) + depth * 2 * 2 * 144 * 144 * width
 
 
 FAST = ("lightcnn_a", "mobilefacenet", "smallresnet")
@@ -140,7 +144,7 @@ def test_features_are_finite(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "centerface", "lightcnn_a", "sphereface20", "mobilefacenet_relu6",
+        "centerface", "lightcnn_a", "sphereface20", "mobilefacenet_relu6", "vit_t",
         *(pytest.param(deep, marks=pytest.mark.nightly) for deep in ("lightcnn_29", "iresnet18")),
     ],
 )  # fmt: skip
@@ -191,7 +195,14 @@ class TestPublished:
 
     @pytest.mark.parametrize(
         ("name", "macs"),
-        [("iresnet18", 2.6), ("iresnet50", 6.3), pytest.param("iresnet100", 12.1, marks=pytest.mark.slow)],
+        [
+            ("iresnet18", 2.6),
+            ("iresnet50", 6.3),
+            pytest.param("iresnet100", 12.1, marks=pytest.mark.slow),
+            ("vit_t", 1.5),
+            ("vit_s", 5.7),
+            ("vit_b", 11.4),
+        ],
     )
     def test_multiplications(self, name, macs):
         """arcface_torch's README, in 10⁹ multiplications with their additions."""
@@ -280,3 +291,53 @@ class TestSizesOnTheWay:
         kept = dropped != 0
         assert kept.float().mean().item() == pytest.approx(0.3, abs=0.05)
         torch.testing.assert_close(dropped[kept], whole[kept] / 0.3)
+
+
+class TestTransformers:
+    def build(self, **options):
+        torch.manual_seed(0)
+        return models.build("vit_t", **{"dim": 8, "width": 16, "depth": 2, "heads": 2} | options)
+
+    def test_hidden_patches_do_not_reach_the_blocks(self):
+        """15 of 144 are hidden; where the blocks saw nothing, the head reads the hidden patch."""
+        model, seen, read = self.build(mask=0.1, drop_path=0.0), [], []
+        model.body.register_forward_hook(lambda m, x, y: seen.append(x[0].shape[1]))
+        model.head.register_forward_hook(lambda m, x, y: read.append(x[0].view(3, 144, 16)))
+        x = random_input(model, 3)
+        model(x)
+        model.eval()(x)
+        assert seen == [129, 144]
+        assert ((read[0] == model.hidden[0]).all(2).sum(1) == 15).all()
+
+    def test_left_out_sums_keep_their_mean(self):
+        """With probability 0.4 in the last block, 0 in the first."""
+        model = self.build(mask=0.0, drop_path=0.4)
+        first, last = model.body
+        x = torch.ones(20_000, 1, 1)
+        assert torch.equal(first._kept(x), x)
+        kept = last._kept(x)
+        assert kept.unique().tolist() == pytest.approx([0, 1 / 0.6])
+        assert kept.mean().item() == pytest.approx(1, abs=0.02)
+        assert torch.equal(last.eval()._kept(x), x)
+
+    def test_what_is_not_used_is_not_trained(self):
+        """DistributedDataParallel waits for every parameter's gradient."""
+        model = self.build(mask=0.0)
+        model(random_input(model, 2)).square().mean().backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+    def test_the_place_of_a_patch_counts(self):
+        model = self.build().eval()
+        x = random_input(model, 1)
+        moved = torch.roll(x, 9, dims=3)
+        assert (model(x) - model(moved)).abs().max() > 1e-3
+
+    def test_positions_do_not_decay(self):
+        decays = {name: decay for name, (_, decay) in self.build().multipliers().items()}
+        assert decays["positions"] == decays["hidden"] == decays["body.0.norm1.weight"] == 0
+        assert decays["body.0.qkv.weight"] == decays["patches.weight"] == 1
+
+    @pytest.mark.parametrize("options", [{"heads": 3}, {"depth": 0}, {"mask": 1.0}, {"drop_path": -0.1}])
+    def test_mistakes(self, options):
+        with pytest.raises(ConfigError, match="a width that heads divides"):
+            self.build(**options)

@@ -81,7 +81,7 @@ SWITCHES = ["exponential", "hardest_negative", "hardest_positive", "positive_fir
     "numbers",
     [{}, dict(margin=2.5, positive_margin=0.5, positive_weight=0.7, negative_weight=0.3), dict(cap=1.5),
      dict(normalize_negatives=0.2), dict(margin=3.0, normalize_negatives=5.0)],
-    ids=["default", "weights", "cap", "normalised", "not normalised"],
+    ids=["default", "weights", "cap", "normalized", "not normalized"],
 )  # fmt: skip
 def test_c_contrastive_against_loops(switches, numbers):
     options = dict(zip(SWITCHES, switches, strict=True)) | numbers
@@ -130,7 +130,7 @@ def test_c_triplet_against_loops(hardest, pull, weights):
 
 
 def test_caffes_hardest_with_pull_is_the_loss_paper_md_names():
-    """Hardest + centre is the gradient of d_iy + max(0, m + stopgrad(d_iy) - min d_ij)."""
+    """Hardest + center is the gradient of d_iy + max(0, m + stopgrad(d_iy) - min d_ij)."""
     d, y = draw(1)
     own = d.gather(1, y[:, None])[:, 0]
     nearest = d.masked_fill(torch.nn.functional.one_hot(y, C).bool(), torch.inf).amin(1)
@@ -187,7 +187,7 @@ def test_adaptive_margin_follows_the_mean_distance():
 
 
 def test_center_is_wens():
-    """½‖x - c‖²/B for the features; Σ(c - x)/(1 + count) for the centres."""
+    """½‖x - c‖²/B for the features; Σ(c - x)/(1 + count) for the centers."""
     torch.manual_seed(0)
     loss = Center(4, 3, weight=0.5)
     torch.nn.init.normal_(loss.centers)

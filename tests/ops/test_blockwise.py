@@ -10,8 +10,8 @@ from normface.errors import InputError
 from normface.ops import Margin, blockwise, reference, softmax
 from normface.ops.agents import Dense, Streamed, c_contrastive, c_triplet
 from normface.ops.head import Head
-from normface.ops.products import RowRule
 from normface.ops.reference import agent_distances
+from normface.ops.steps import RowRule
 from normface.types import ClassShard
 
 B, C, D = 9, 40, 6
@@ -19,9 +19,9 @@ B, C, D = 9, 40, 6
 
 @pytest.fixture(params=[(1, 0), (7, 3 * 7 * 9 * 8), (40, 0), (2048, 1 << 20)], autouse=True)
 def tile(request, monkeypatch):
-    """Tiles of one class, of several (three of whose products are kept) and of all."""
-    for name, value in zip(("TILE", "KEEP"), request.param, strict=True):
-        monkeypatch.setattr(blockwise, name, value)
+    """Blocks of one class, of several (three of which are kept) and of all."""
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: request.param[0])
+    monkeypatch.setattr(blockwise, "KEEP", request.param[1])
 
 
 def draw(classes=C, seed=0, dtype=torch.float64):

@@ -19,7 +19,7 @@ def gradients(x, w, y, scale, impl, half=None):
 @pytest.mark.parametrize("scale", [16.0, 64.0, 200.0])  # below, at and above REACH
 @pytest.mark.parametrize("size", [0.01, 1000.0])  # of the weights, which does not matter
 def test_half_precision_errs_no_more_than_the_whole_head(half, most, scale, size, monkeypatch):
-    monkeypatch.setattr(blockwise, "TILE", 128)
+    monkeypatch.setattr(blockwise, "block_rows", lambda *_: 128)
     errors = []
     for seed in range(3):
         g = torch.Generator().manual_seed(seed)

@@ -133,7 +133,7 @@ def test_coverage_of_the_bootstrap():
     rng, hits, rounds = np.random.default_rng(4), 0, 1200
     for seed in range(rounds):
         sizes = rng.integers(1, 6, 150)
-        truth = rng.normal(0.5, 1.0, 150)  # how well each person is recognised
+        truth = rng.normal(0.5, 1.0, 150)  # how well each person is recognized
         of = np.repeat(np.arange(150), sizes)
         accepted = rng.normal(truth[of], 0.5) > 0
 

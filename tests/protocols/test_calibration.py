@@ -122,7 +122,7 @@ def test_one_kind_alone():
 
 
 def test_pools_that_rounding_puts_in_the_wrong_order():
-    """These scores gave two neighbouring pools whose ratios fell by a rounding error, and no calibration."""
+    """These scores gave two neighboring pools whose ratios fell by a rounding error, and no calibration."""
     rng = np.random.default_rng(1179)
     same = np.arange(6000) < 3000
     made = calibrate(rng.normal(size=6000) + 3.5 * same, same, ~same)

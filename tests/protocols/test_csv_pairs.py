@@ -34,6 +34,16 @@ def test_people_are_whom_genuine_pairs_join(tmp_path):
     assert left[3] == right[3] == right[2]
 
 
+def test_people_are_the_folders_where_every_label_agrees(tmp_path):
+    """Ann's two pairs share no image: she is one person all the same, as in a calibration by the same list."""
+    text = "a,b,same\nAnn/1,Ann/2,1\nAnn/3,Ann/4,1\nAnn/1,Bob/1,0\n"
+    left, right = subjects(read_pairs_csv(written(tmp_path, text))[0])
+    assert left[0] == right[0] == left[1] == right[1] == left[2] != right[2]
+    mistaken = text.replace("Ann/3,Ann/4,1", "Ann/3,Ann/4,0")
+    left, right = subjects(read_pairs_csv(written(tmp_path, mistaken))[0])
+    assert len({left[0], left[1], right[1], right[2]}) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -26,7 +26,7 @@ def embeddings():
 
 @pytest.fixture
 def listed(tmp_path):
-    """Every genuine pair, and as many of neighbours."""
+    """Every genuine pair, and as many of neighbors."""
     lines = ["a,b,same"]
     for p in range(30):
         for one, other in ((0, 1), (0, 2), (1, 2)):

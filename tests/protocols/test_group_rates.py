@@ -66,7 +66,7 @@ def test_pairs_of_two_groups_and_unknown_ones():
     group[:4] = ""
     rows = {row["group"]: row for row in slices(pairs, 0.5, {"x": group})["rows"]}
     assert set(rows) == {"even", "odd", "even × odd"}
-    assert rows["even × odd"]["far"]["n"] == 35  # neighbours; five of 40 show one of the four images without a group
+    assert rows["even × odd"]["far"]["n"] == 35  # neighbors; five of 40 show one of the four images without a group
     assert rows["even × odd"]["frr"] is None
     assert rows["even"]["far"] is None
     assert rows["even"]["frr"]["n"] == rows["odd"]["frr"]["n"] == 18

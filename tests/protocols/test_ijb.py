@@ -26,8 +26,8 @@ def setting(tmp_path_factory):
                 rows += [(template, 1000 * person + medium)] * int(RNG.integers(1, 5))
     rows = [rows[k] for k in RNG.permutation(len(rows))]
     ids = [f"{k}.jpg" for k in range(len(rows))]
-    centres = RNG.normal(size=(PEOPLE, 24))
-    x = centres[[subject[t] for t, _ in rows]] + 2.5 * RNG.normal(size=(len(rows), 24))
+    centers = RNG.normal(size=(PEOPLE, 24))
+    x = centers[[subject[t] for t, _ in rows]] + 2.5 * RNG.normal(size=(len(rows), 24))
     x *= RNG.uniform(0.2, 3, (len(rows), 1))
     (folder / "media.txt").write_text("".join(f"{i} {t} {m}\n" for i, (t, m) in zip(ids, rows, strict=True)))
     official = [f"{t},{subject[t]},{i},{m},1,2" for i, (t, m) in zip(ids, rows, strict=True)]
@@ -70,9 +70,9 @@ def test_verification_equals_the_definition(setting, norms):
 def test_the_official_lists_say_the_same(setting):
     folder, embeddings, _, subject, _ = setting
     pairs = [(a, b) for a in subject for b in subject if a < b]
-    (folder / "labelled.txt").write_text("".join(f"{a} {b} {int(subject[a] == subject[b])}\n" for a, b in pairs))
+    (folder / "labeled.txt").write_text("".join(f"{a} {b} {int(subject[a] == subject[b])}\n" for a, b in pairs))
     (folder / "matches.csv").write_text("".join(f"{a},{b}\n" for a, b in pairs))
-    one = ijb_verification(embeddings, folder / "media.txt", folder / "labelled.txt")
+    one = ijb_verification(embeddings, folder / "media.txt", folder / "labeled.txt")
     two = ijb_verification(embeddings, folder / "media.csv", folder / "matches.csv")
     assert {k: v.value for k, v in one.metrics.items()} == {k: v.value for k, v in two.metrics.items()}
 

@@ -23,8 +23,8 @@ def listed(tmp_path_factory):
 
 
 def system(people, noise, seed=1):
-    centres = np.random.default_rng(0).standard_normal((EACH, 32))
-    vectors = np.repeat(centres, 2, axis=0) + noise * np.random.default_rng(seed).standard_normal((2 * EACH, 32))
+    centers = np.random.default_rng(0).standard_normal((EACH, 32))
+    vectors = np.repeat(centers, 2, axis=0) + noise * np.random.default_rng(seed).standard_normal((2 * EACH, 32))
     return Embeddings(vectors, np.array([f"{name}/{name}_{i:04d}.jpg" for name in people for i in (1, 2)]))
 
 

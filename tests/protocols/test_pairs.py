@@ -89,7 +89,7 @@ def test_curve_keeps_its_corners(pairs_file):
 
 
 def test_missing_vectors_are_counted_and_the_nearest_named(pairs_file):
-    # Person P00 uses image 4 nowhere else than in pairs; without P01's first, its neighbour is named
+    # Person P00 uses image 4 nowhere else than in pairs; without P01's first, its neighbor is named
     keep = [i for i, name in enumerate(IDS) if name != "P01/P01_0001.jpg"]
     with pytest.raises(DataError, match=r"none for 1 \(first: P01/P01_0001.jpg; nearest id: P0"):
         lfw(Embeddings(vectors(1)[keep], np.array(IDS)[keep]), pairs_file)

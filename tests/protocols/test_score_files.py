@@ -224,6 +224,10 @@ class TestReading:
         from pyarrow import csv, parquet
 
         parquet.write_table(csv.read_csv(system[2]), tmp_path / "s.parquet")
+        table = csv.read_csv(system[2])
+        categories = [each.dictionary_encode() if each.type == "string" else each for each in table.columns]
+        parquet.write_table(table.from_arrays(categories, table.column_names), tmp_path / "c.parquet")  # as of pandas
+        assert read_scores(tmp_path / "c.parquet").pairs_sha256 == read_scores(tmp_path / "s.parquet").pairs_sha256
         one, other = (read_scores(path) for path in (system[2], tmp_path / "s.parquet"))
         assert (one.whole()["score"] == other.whole()["score"]).all()
         assert (one.ids[one.whole()["left"]] == other.ids[other.whole()["left"]]).all()

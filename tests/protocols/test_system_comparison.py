@@ -32,8 +32,8 @@ def listed(tmp_path_factory):
 def system(names, noise, seed=0, dim=64):
     """Two images a person around her own direction."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((len(names), dim))
-    vectors = np.repeat(centres, 2, axis=0) + noise * np.random.default_rng(seed + 1).standard_normal(
+    centers = rng.standard_normal((len(names), dim))
+    vectors = np.repeat(centers, 2, axis=0) + noise * np.random.default_rng(seed + 1).standard_normal(
         (2 * len(names), dim)
     )
     ids = np.array([f"{name}/{name}_{i:04d}.jpg" for name in names for i in (1, 2)])

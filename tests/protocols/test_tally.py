@@ -144,8 +144,8 @@ def test_coverage_of_tar_at_far():
     def drawn(people):
         """Two-dimensional cosines would be too coarse: 12-d people, some of whom are harder than others."""
         hard = rng.gamma(4, 0.22, people)
-        centres = rng.normal(size=(people, 12))
-        vectors = np.repeat(centres, each, 0) + np.repeat(hard, each)[:, None] * rng.normal(size=(people * each, 12))
+        centers = rng.normal(size=(people, 12))
+        vectors = np.repeat(centers, each, 0) + np.repeat(hard, each)[:, None] * rng.normal(size=(people * each, 12))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return tally.tally_all_pairs(vectors.astype(np.float32), np.repeat(np.arange(people), each), far)
 

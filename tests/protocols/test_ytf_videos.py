@@ -21,11 +21,11 @@ def setting(tmp_path_factory):
     frames, lines = {}, ["split number, pair number, first name, second name, is same"]
     shift = RNG.normal(size=8)
     for person in range(FOLDS * EACH):
-        centre = RNG.normal(size=8)
+        center = RNG.normal(size=8)
         for video in (0, 1):
             noise = 1.1 * RNG.normal(size=8)
             for frame in range(RNG.integers(2, 6)):
-                frames[f"P{person:02d}/{video}/{frame}.jpg"] = 2 * shift + centre + noise + 0.3 * RNG.normal(size=8)
+                frames[f"P{person:02d}/{video}/{frame}.jpg"] = 2 * shift + center + noise + 0.3 * RNG.normal(size=8)
     for person in range(FOLDS * EACH):
         fold, other = person // EACH, person // EACH * EACH + (person + 1) % EACH
         lines.append(f"{fold + 1}, {2 * person}, P{person:02d}/0, P{person:02d}/1, 1")
@@ -43,19 +43,19 @@ def literal(frames, lines):
     pairs = [tuple(part.strip() for part in line.split(",")) for line in lines]
     accuracies = []
     for fold in range(1, FOLDS + 1):
-        centre, count = np.zeros(8), 0
+        center, count = np.zeros(8), 0
         for f, _, a, b, _ in pairs:
             if int(f) != fold:
                 for video in (a, b):
-                    centre += sum(videos[video]) / len(videos[video])
+                    center += sum(videos[video]) / len(videos[video])
                     count += 1
-        centre /= count
+        center /= count
         means, bars = [], []
         for _, _, a, b, _ in pairs:
             cosines = []
             for x in videos[a]:
                 for y in videos[b]:
-                    u, v = x - centre, y - centre
+                    u, v = x - center, y - center
                     cosines.append(float(u @ v / np.linalg.norm(u) / np.linalg.norm(v)))
             bar = [0.0] * 100
             for c in cosines:

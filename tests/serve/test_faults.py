@@ -100,7 +100,7 @@ def test_keeping_a_connection_between_requests_is_fine(listening, monkeypatch):
 
 
 def test_an_answer_does_not_wait_for_the_callers_acknowledgement(listening, monkeypatch):
-    """Without TCP_NODELAY its last packet leaves 40 ms later: Linux puts its acknowledgements off for so long."""
+    """Without TCP_NODELAY its last packet leaves 40 ms later: Linux puts its acknowledgments off for so long."""
     met, delays = server.Impatient.connection_made, []
 
     def look(self, transport):

@@ -14,7 +14,7 @@ from normface.checkpoint import ORIGIN, write
 from normface.data import open_reader
 from normface.errors import ConfigError, ModelError
 from normface.train import Checkpoint, adopt, load_config, load_model, train
-from normface.train.adoption import describe, translate
+from normface.train.adoption import describe, origin_of, translate
 
 pytestmark = pytest.mark.slow
 
@@ -59,10 +59,10 @@ def arcface_shapes(units):
     return shapes | norm_shapes("features", 512)
 
 
-def arcface(state, x, units):
+def arcface(state, x, units, eps=1e-5):
     def norm(x, name):
         parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *parts, eps=1e-5)
+        return F.batch_norm(x, *parts, eps=eps)
 
     def conv(x, name, stride=1, padding=1):
         return F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
@@ -78,6 +78,88 @@ def arcface(state, x, units):
             x = x + y
     x = norm(x, "bn2").flatten(1)
     return norm(F.linear(x, state["fc.weight"], state["fc.bias"]), "features")
+
+
+# github mk-minchul/AdaFace, net.py, and mk-minchul/CVLface, models/iresnet/model.py: names and shapes of their IR.
+def adaface_shapes(units):
+    shapes = {"input_layer.0.weight": (64, 3, 3, 3), **norm_shapes("input_layer.1", 64), "input_layer.2.weight": (64,)}
+    inputs, at = 64, 0
+    for n, count in zip((64, 128, 256, 512), units, strict=True):
+        for _ in range(count):
+            body = f"body.{at}.res_layer"
+            shapes |= norm_shapes(f"{body}.0", inputs) | {f"{body}.1.weight": (n, inputs, 3, 3)}
+            shapes |= norm_shapes(f"{body}.2", n) | {f"{body}.3.weight": (n,), f"{body}.4.weight": (n, n, 3, 3)}
+            shapes |= norm_shapes(f"{body}.5", n)
+            if inputs != n:
+                shapes |= {f"body.{at}.shortcut_layer.0.weight": (n, inputs, 1, 1)}
+                shapes |= norm_shapes(f"body.{at}.shortcut_layer.1", n)
+            inputs, at = n, at + 1
+    shapes |= norm_shapes("output_layer.0", 512) | matrix("output_layer.3", 512 * 7 * 7, 512)
+    last = norm_shapes("output_layer.4", 512)
+    return shapes | {key: shape for key, shape in last.items() if key.split(".")[-1] not in ("weight", "bias")}
+
+
+def adaface(state, x, units):
+    def norm(x, name):
+        parts = (state.get(f"{name}.{part}") for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts, eps=1e-5)
+
+    def conv(x, name, stride=1, padding=1):
+        return F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
+
+    x = F.prelu(norm(conv(x, "input_layer.0"), "input_layer.1"), state["input_layer.2.weight"])
+    at = 0
+    for count in units:
+        for unit in range(count):
+            body, stride = f"body.{at}.res_layer", 1 if unit else 2
+            y = norm(conv(norm(x, f"{body}.0"), f"{body}.1"), f"{body}.2")
+            y = norm(conv(F.prelu(y, state[f"{body}.3.weight"]), f"{body}.4", stride), f"{body}.5")
+            if f"body.{at}.shortcut_layer.0.weight" in state:
+                x = norm(conv(x, f"body.{at}.shortcut_layer.0", stride, 0), f"body.{at}.shortcut_layer.1")
+            else:
+                x = F.max_pool2d(x, 1, stride)
+            x, at = x + y, at + 1
+    x = norm(x, "output_layer.0").flatten(1)
+    return norm(F.linear(x, state["output_layer.3.weight"], state["output_layer.3.bias"]), "output_layer.4")
+
+
+# github deepinsight/insightface, recognition/arcface_torch/backbones/vit.py, and CVLface, models/vit/vit.py.
+def vit_shapes(width, depth, patch=9, ratio=4, dim=512):
+    count = (112 // patch) ** 2
+    shapes = {"pos_embed": (1, count, width), "mask_token": (1, 1, width)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, patch, patch), "patch_embed.proj.bias": (width,)}
+    for n in range(depth):
+        at = f"blocks.{n}"
+        shapes |= {f"{at}.{norm}.{part}": (width,) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
+        shapes |= {f"{at}.attn.qkv.weight": (3 * width, width)} | matrix(f"{at}.attn.proj", width, width)
+        shapes |= matrix(f"{at}.mlp.fc1", width, ratio * width) | matrix(f"{at}.mlp.fc2", ratio * width, width)
+    shapes |= {f"norm.{part}": (width,) for part in ("weight", "bias")}
+    shapes |= {"feature.0.weight": (width, width * count), "feature.2.weight": (dim, width)}
+    return shapes | norm_shapes("feature.1", width) | norm_shapes("feature.3", dim)
+
+
+def vit(state, x, depth, heads):
+    def linear(x, name):
+        return F.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
+
+    def layer_norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def batch_norm(x, name):
+        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts, eps=2e-5)
+
+    w = state["patch_embed.proj.weight"]
+    x = F.conv2d(x, w, state["patch_embed.proj.bias"], stride=w.shape[-1]).flatten(2).mT + state["pos_embed"]
+    for n in range(depth):
+        at, (b, tokens, width) = f"blocks.{n}", x.shape
+        qkv = linear(layer_norm(x, f"{at}.norm1"), f"{at}.attn.qkv")
+        q, k, v = qkv.reshape(b, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        weights = ((q @ k.mT) * (width // heads) ** -0.5).softmax(-1)
+        x = x + linear((weights @ v).transpose(1, 2).reshape(b, tokens, width), f"{at}.attn.proj")
+        x = x + linear(F.relu6(linear(layer_norm(x, f"{at}.norm2"), f"{at}.mlp.fc1")), f"{at}.mlp.fc2")
+    x = batch_norm(linear(layer_norm(x, "norm").flatten(1), "feature.0"), "feature.1")
+    return batch_norm(linear(x, "feature.2"), "feature.3")
 
 
 # github AlfredXiangWu/LightCNN, light_cnn.py: names and shapes of its networks of 9 and of 29 layers.
@@ -222,6 +304,74 @@ def test_deeper_ones_by_name_and_shape(name, units):
         model = models.build(name)
         state = {key: torch.empty(shape) for key, shape in arcface_shapes(units).items()}
     assert translate(model, state).keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes"),
+    [({"width": 32, "depth": 3, "heads": 4}, vit_shapes(32, 3)), ({"width": 16, "depth": 1}, vit_shapes(16, 1))],
+)
+def test_transformers_compute_what_theirs_do(options, shapes):
+    theirs, model = random_state(shapes), models.build("vit_t", **options).eval()
+    model.load_state_dict(translate(model, theirs))
+    x = torch.rand(2, 3, 112, 112) * 2 - 1
+    with torch.no_grad():
+        ours, expected = model(x), vit(theirs, x, options["depth"], options.get("heads", 8))
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+IR18 = (2, 2, 2, 2)
+OTHERS = {  # prefix in the file → names and shapes, their network, and what their weights expect of images
+    "AdaFace": ("model.", adaface_shapes(IR18), adaface, {}, ("BGR", 127.5, 127.5)),
+    "CVLface": ("net.", adaface_shapes(IR18), adaface, {"order": "RGB"}, ("RGB", 127.5, 127.5)),
+    "CVLface, from Hugging Face": (
+        "model.net.", adaface_shapes(IR18), adaface, {"order": "BGR"}, ("BGR", 127.5, 127.5)
+    ),
+    "MagFace": (
+        "features.module.", arcface_shapes(IR18), lambda *given: arcface(*given, eps=2e-5), {}, ("BGR", 0, 255)
+    ),
+    "MagFace, by DataParallel": (
+        "module.features.", arcface_shapes(IR18), lambda *given: arcface(*given, eps=2e-5), {}, ("BGR", 0, 255)
+    ),
+    "arcface_torch": ("module.", arcface_shapes(IR18), arcface, {}, ("RGB", 127.5, 127.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whose", OTHERS)
+def test_whose_weights_they_are_is_told_by_the_names(whose, tmp_path):
+    """The network computes what theirs does, on images as theirs expects them."""
+    prefix, shapes, forward, options, (order, mean, std) = OTHERS[whose]
+    state = random_state(shapes)
+    saved = {f"{prefix}{key}": t for key, t in state.items()} | {"head.kernel": torch.zeros(512, 10)}
+    torch.save({"state_dict": saved, "epoch": 25}, tmp_path / "theirs.ckpt")
+    told = adopt(tmp_path / "theirs.ckpt", tmp_path / "run", "iresnet18", **options)
+    assert told["name"] == whose.partition(",")[0]
+    model, _ = load_model(tmp_path / "run")
+    assert (model.spec.order, model.spec.mean[0], model.spec.std[0]) == (order, mean, std)
+    x = torch.rand(2, 3, 112, 112)
+    with torch.no_grad():
+        ours, expected = model(x), forward(state, x, IR18)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_cvlfaces_order_of_colors_is_asked_for(tmp_path):
+    torch.save({f"net.{key}": t for key, t in random_state(adaface_shapes(IR18)).items()}, tmp_path / "theirs.pt")
+    with pytest.raises(ConfigError, match="--order with weights of CVLface"):
+        adopt(tmp_path / "theirs.pt", tmp_path / "run", "iresnet18")
+    with pytest.raises(ConfigError, match="order RGB or BGR"):
+        adopt(tmp_path / "theirs.pt", tmp_path / "run", "iresnet18", order="GBR")
+
+
+@pytest.mark.parametrize(("name", "depth", "ratio"), [("vit_s", 12, 5), ("vit_b", 24, 3)])
+def test_cvlfaces_transformers_by_name_and_shape(name, depth, ratio):
+    shapes = vit_shapes(512, depth, 8, ratio)
+    del shapes["mask_token"]  # which theirs lack where nothing is hidden
+    with torch.device("meta"):
+        theirs = {f"net.{key}": torch.empty(shape) for key, shape in shapes.items()}
+        origin, options = origin_of(name, theirs, {"order": "RGB"})
+        model = models.build(name, **options)
+        assert translate(model, theirs, origin).keys() == model.state_dict().keys()
+    assert origin.name == "CVLface"
+    assert options["patch"] == 8
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,8 @@ def test_a_cut_is_what_torch_resizes(images):
 
 def test_light_and_colour(images):
     found = varied(images, dict(light=0.2, colour=1.0), contrast=0.75, brightness=0.25, colour=0.0)
-    grey = images @ (0.299, 0.587, 0.114)
-    expected = ((grey - 127.5) * 1.1 + 127.5 * 0.9).clip(0, 255)
+    gray = images @ (0.299, 0.587, 0.114)
+    expected = ((gray - 127.5) * 1.1 + 127.5 * 0.9).clip(0, 255)
     np.testing.assert_allclose(found, np.repeat(expected[..., None], 3, axis=3), atol=1e-2)
 
 
@@ -143,7 +143,7 @@ def test_the_host_moves_crops_as_the_device_does(images, config):
     move(moved, drawn, config)
     parts = augment(torch.from_numpy(moved), torch.from_numpy(drawn), config, moved=True)
     apart = (parts - whole).abs()
-    assert apart.max() < 4  # OpenCV counts places in 1/32 pixels, and grey levels in whole ones
+    assert apart.max() < 4  # OpenCV counts places in 1/32 pixels, and gray levels in whole ones
     assert apart.mean() < 0.5
 
 

@@ -84,7 +84,7 @@ def student(**options):
 
 
 def test_the_loss_is_what_it_says(teacher, tmp_path):
-    """labels · loss of the labelled + weight · mean(1 - cos), in float64 by hand; the teacher sees its own crop."""
+    """labels · loss of the labeled + weight · mean(1 - cos), in float64 by hand; the teacher sees its own crop."""
     config = configure(teacher, "distill.weight=3.0", "distill.labels=0.5")
     of = Distillation(config, student(), tmp_path, IDS)
     assert (of.view_spec.height, of.view_spec.width) == (112, 112)

@@ -218,7 +218,7 @@ class TestProvoked:
         assert "dead-negatives" in found
 
     def test_weights_only_at_a_large_rate(self, provoke):
-        """The paper's collapse of weight-only normalisation does not show at this size: it learns, on long weights."""
+        """The paper's collapse of weight-only normalization does not show at this size: it learns, on long weights."""
         run = provoke("loss.options={normalize='weights', scale=1.0, learn_scale=false}", "optim.lr=10")
         assert {d.name for d in diagnose(run)} <= {"norm-blow-up"}
         assert run.late("accuracy") > 0.3

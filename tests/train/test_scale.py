@@ -15,13 +15,21 @@ import pytest
 import torch
 
 from normface.data import open_reader
+from normface.data.bins import write_bin
+from normface.embed import Embedder
+from normface.embed.listed import embed_listed
 from normface.errors import ConfigError, DataError
+from normface.models import Model
+from normface.protocols import PROTOCOLS, inputs_of
 from normface.train import Checkpoint, load_config, load_model, train
 from normface.train.augment import draw
+from normface.train.config import ValidateConfig
 from normface.train.loader import Batch
 from normface.train.loop import learn, rate_factor
+from normface.train.recompute import recompute
 from normface.train.state import State
-from normface.train.validation import hold_out
+from normface.train.validation import Listed, hold_out
+from normface.types import InputSpec
 
 SMALL = [
     "model.options.channels=[4, 8, 8, 8]", "model.options.units=[1, 1, 1]", "model.options.dim=16", "optim.batch=16",
@@ -201,6 +209,42 @@ def test_parts_of_a_batch_add_up():
         torch.testing.assert_close(gradient, others[1][name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "network",
+    [(), ("model.name=vit_t", "model.options={width=16, depth=3, heads=2, dim=16}", "optim.algorithm=adamw")],
+    ids=["batch norm", "transformer"],
+)
+def test_computing_units_again_changes_nothing_but_what_is_kept(network):
+    """Neither gradients nor the statistics of batch norm nor what is drawn in training; but fewer numbers are held."""
+    rng, found = np.random.default_rng(0), []
+    width = 112 if network else 96
+    batch = Batch(
+        rng.integers(0, 256, (8, 112, width, 3), np.uint8), rng.integers(4, size=8), draw(8, rng), np.arange(8)
+    )
+    for again in (False, True):
+        options = [option for option in SMALL if not option.startswith("model.")] if network else SMALL
+        config = load_config("normface", [*options, *network, f"recompute={again}".lower()])
+        state, held = State(config, 4), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, to=held: to.append(t.numel()) or t, lambda t: t):
+            torch.manual_seed(1)
+            value, features = learn(state, tuple(map(torch.from_numpy, batch)), None, 0)
+        gradients = {name: p.grad for name, p in state.parameters.items()}
+        found.append((value, features, gradients, state.model.state_dict(), sum(held)))
+    (one, x, gradients, buffers, many), (two, y, others, same, few) = found
+    assert one == two
+    assert torch.equal(x, y)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient)
+    for name, t in buffers.items():
+        assert torch.equal(same[name], t), name
+    assert few < many
+
+
+def test_no_units_to_compute_again():
+    with pytest.raises(ConfigError, match="a network of several units"):
+        recompute(Model(InputSpec(112, 96), 4))
+
+
 @pytest.mark.slow
 def test_frozen_until(reader, tmp_path):
     options = ("start.freeze=['model.body']", "optim.epochs=1")
@@ -279,6 +323,65 @@ class TestHeldOut:
             hold_out(reader, configure("validate_on.people=12"))
         with pytest.raises(DataError, match="impostor"):
             hold_out(reader, configure("validate_on.people=2"))
+
+
+class TestByProtocol:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("protocol", ["bin", "lfw", "pairs_csv"])
+    def test_the_best_network_is_the_best_by_the_protocol(self, drawn, reader, tmp_path, protocol):
+        """And its figure is what `normface evaluate` gives for it."""
+        if protocol == "bin":
+            rows = [(8 * k % 96, (8 * k + 1 + 8 * (k % 2)) % 96) for k in range(40)]
+            write_bin(
+                tmp_path / "own.bin",
+                [reader.encoded(r) for pair in rows for r in pair],
+                [k % 2 == 0 for k in range(40)],
+            )
+            where, lists = [f"lists=['{tmp_path}/own.bin']"], [tmp_path / "own.bin"]
+        elif protocol == "lfw":
+            where, lists = [f"data='{drawn}'"], [drawn / "lfw" / "pairs.txt"]
+        else:
+            ids = reader.ids.tolist()
+            lines = [f"{ids[8 * k]},{ids[8 * k + 1]},1\n{ids[8 * k]},{ids[(8 * k + 8) % 96]},0" for k in range(12)]
+            lists = [tmp_path / "pairs.csv"]
+            lists[0].write_text("a,b,same\n" + "\n".join(lines) + "\n")
+            where = [f"lists=['{lists[0]}']", f"crops='{drawn}/train/faces-112.zip'", "metric='auc'"]
+        metric = "validation_auc" if protocol == "pairs_csv" else "validation_accuracy"
+        config = configure(
+            f"validate_on.protocol={protocol}", *(f"validate_on.{each}" for each in where), "optim.epochs=2",
+            "validate_on.every=1", "optim.batch=8", "precision=fp32",
+        )  # fmt: skip
+        train(config, reader, tmp_path / "run")
+        looks = [m for m in metrics(tmp_path / "run") if metric in m]
+        assert len(looks) == 2
+        best = max(looks, key=lambda look: look[metric])
+        kept = Checkpoint.read(tmp_path / "run" / "best")
+        assert (kept.step, kept.facts[metric]) == (best["step"], best[metric])
+        crops = inputs_of(protocol).find_crops(drawn) if protocol == "lfw" else (tmp_path / "own.bin")
+        crops = drawn / "train" / "faces-112.zip" if protocol == "pairs_csv" else crops
+        vectors = embed_listed(Embedder.load(tmp_path / "run" / "best"), protocol, lists, crops)
+        again = PROTOCOLS.build(protocol, vectors, *lists).metrics[metric.removeprefix("validation_")]
+        assert again.value == pytest.approx(best[metric], abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["validate_on.protocol=lfv"], "did you mean 'lfw'"),
+            (["validate_on.protocol=lfw"], "--data, or --list"),
+            (["validate_on.protocol=scores"], "of vectors"),
+            (["validate_on.protocol=lfw", "validate_on.people=3"], "exclude each other"),
+            (["validate_on.data=lfw"], "belong to a validate_on.protocol"),
+        ],
+    )
+    def test_mistakes_before_any_step(self, reader, tmp_path, options, message):
+        with pytest.raises(ConfigError, match=message):
+            train(configure(*options), reader, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_metric_of_which_less_is_better(self, drawn):
+        judge = Listed(ValidateConfig(protocol="lfw", data=str(drawn), metric="eer"))
+        with pytest.raises(ConfigError, match="metric among accuracy.*got eer"):
+            judge(np.random.default_rng(0).normal(size=(len(judge.images), 8)).astype(np.float32))
 
 
 @pytest.mark.slow

@@ -30,15 +30,17 @@ GROUPS = {
     "keys": ("Manage the API keys of `normface serve`.", "add list revoke"),
 }  # fmt: skip
 ALIASES = {"enroll": "enrol"}
-RENAMED = {  # options by their old spelling, which still works
+RENAMED = {  # old spellings of options, which still work
     "train": {"--data": "--crops"}, "fetch": {"--to": "--out"}, "figures": {"--list": "--names"},
 }  # fmt: skip
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
 class _Verb(TyperCommand):
-    """A command that accepts its options' old spellings, and imports pydantic only for other types than in
-    `_convert_plainly`."""
+    """A command that accepts its options' old spellings.
+
+    It imports pydantic only for types that `_convert_plainly` does not handle.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         renamed = RENAMED.get(self.name or "", {})
@@ -69,7 +71,7 @@ class _OneOf:
 
 
 def _convert_plainly(parameters: list[Any]) -> None:
-    """Convert plain arguments without typer, whose conversion imports pydantic: a fifth of the time of `verify`."""
+    """Convert plain arguments without typer, which would import pydantic: a fifth of the time of `verify`."""
     for parameter in parameters:
         kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
         if parameter.nargs != 1 or parameter.multiple:
@@ -154,7 +156,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # Windows pipes cannot encode every character: replace, don't crash
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # Threads of OpenMP that wait for work leave their core to others, here to the thread that decodes images.
+    # Waiting OpenMP threads release their core to others, here to the thread that decodes images.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("normface: warning: %(message)s"))

@@ -24,7 +24,7 @@ from ..faces.photographs import Photographs, open_photographs, read_landmarks
 from ..system_facts import usable_cores
 from .terminal import Computer, FaceDetector, Json, out, progress
 
-PICTURES, SIDE = 200, 120  # of the refused photographs in the report; their longer side, in pixels
+PICTURES, SIDE = 200, 120  # number of rejected photographs in the report; their longer side, in pixels
 
 
 def align(
@@ -53,8 +53,8 @@ def align(
 ) -> None:
     """Detect faces in photographs and write aligned crops for training and evaluation.
 
-    Writes the crops into DST, in the folder structure of SRC; `align.jsonl` with each face's position, score, eye
-    distance, pose and sharpness, or the reason why a photograph was refused; and `report.html` with the refused ones.
+    Writes the crops into DST, in the folder structure of SRC. `align.jsonl` records each face's position, score, eye
+    distance, pose and sharpness, or the reason why a photograph was rejected. `report.html` shows the rejected ones.
     To continue an interrupted run, run the same command again.
 
     Example: `normface align photographs crops`.
@@ -76,7 +76,7 @@ def align(
     with progress("aligning", "photographs") as update:
         entries = align_all(photographs, folder, work, workers=threads, progress=update)
     page = folder / "report.html"
-    summary = summarise(entries)
+    summary = summarize(entries)
     write_page(page, source, photographs, entries, summary, {**settings, "template": template})
     if as_json:
         places = {
@@ -98,8 +98,8 @@ def _sha256(path: Path | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else None
 
 
-def summarise(entries: list[Entry]) -> dict[str, Any]:
-    """Count photographs, crops, and refusals by reason, commonest first."""
+def summarize(entries: list[Entry]) -> dict[str, Any]:
+    """Count photographs, crops, and rejections by reason, most frequent first."""
     refused = Counter(kind_of(entry["refused"]) for entry in entries if "refused" in entry)
     crops = [len(entry["faces"]) for entry in entries if "faces" in entry]
     return {

@@ -75,7 +75,7 @@ def bound(
 
 def at_scale(classes: int, scale: float, dim: int) -> dict[str, float]:
     """Return the initial loss, the lower bound and the best probability at a scale."""
-    if scale == 0:  # enough for a probability of 1/n or less: all classes stay equally likely
+    if scale == 0:  # sufficient for a probability of at most 1/n: all classes stay equally likely
         least = start = math.log(classes)
     else:
         least, start = theory.loss_lower_bound(classes, scale), theory.initial_loss(classes, scale, dim)
@@ -88,7 +88,7 @@ def overview(classes: int, dim: int) -> Table:
     table.title = f"{classes:,} classes, {dim} dimensions"
     chosen = {f"{100 * p:g} %": theory.scale_for_probability(classes, p) for p in USUAL}
     chosen |= {"plain cosines": 1.0, "AM-Softmax": 30.0, "CosFace, ArcFace": 64.0}
-    if classes > 2:  # for two it is 0
+    if classes > 2:  # for two classes it is 0
         chosen["AdaCos"] = theory.adacos_scale(classes)
     for name, scale in sorted(chosen.items(), key=lambda item: item[1]):
         found = at_scale(classes, scale, dim)

@@ -72,7 +72,7 @@ def calibrate(
     failures: CountFailures = None,
     partial: Partial = False,
     far: Annotated[
-        float | None, typer.Option(help="False accept rate to stay at or below. Without it: the best accuracy.")
+        float | None, typer.Option(help="Maximum false accept rate. Default: the threshold of best accuracy.")
     ] = None,
     fpir: Annotated[
         float | None,
@@ -104,17 +104,19 @@ def calibrate(
     strict: StrictRates = False,
     as_json: Json = False,
 ) -> None:
-    """Choose the threshold for a false accept rate, and say what a score is worth.
+    """Choose the threshold for a false accept rate, and measure the evidence of scores.
 
-    Writes the certificate beside the model: the threshold, the rates measured at it with their intervals, and the map
-    from a score to a likelihood ratio. `verify` decides by it and `export` puts it into the ONNX file. A rate that
-    the comparisons cannot resolve is refused, and with `--confident` one that they cannot promise.
-    docs/operating-points.md tells what a certificate says and what not.
-    `--conditions` adds which photographs it covers: `verify`, `search` and `enrol` decide nothing on others.
+    Writes the certificate next to the model: the threshold, its measured rates with their intervals, and the map
+    from scores to likelihood ratios. `verify` uses this threshold, and `export` copies it into the ONNX file. Rejects a
+    rate that the comparisons cannot resolve and, with `--confident`, one that they cannot guarantee.
+    docs/operating-points.md explains the certificate.
+    `--conditions` adds which photographs it covers. For others, `verify` and `search` are undecided and `enrol` is an
+    error.
 
-    `identification` adds thresholds for searches to the model's certificate, one for each size of gallery: of searches
-    for people who are not enrolled, at most `--fpir` accept anybody. People are the folders of the crops, or those of
-    `--list` (`id,person,role`; roles do not matter, for who is enrolled is drawn). `search` decides by them.
+    `identification` adds thresholds for searches to the model's certificate, one for each size of gallery. At most the
+    share `--fpir` of the searches for people who are not enrolled accepts somebody. People are the folders of the
+    crops, or those in `--list` (`id,person,role`; roles are ignored, because galleries are drawn). `search` uses these
+    thresholds.
 
     Examples: `normface calibrate blufr --data DATA --model RUN --far 0.001`,
     `normface calibrate pairs_csv --list pairs.csv --crops crops.zip --model M.onnx --far 0.01 --groups people.csv`,
@@ -135,7 +137,7 @@ def calibrate(
         return
     if fpir is not None or enrolled is not None:
         raise ConfigError("--fpir and --enrolled with identification", protocol, "drop them, or use identification")
-    reads = inputs_of(protocol)  # says which protocols there are
+    reads = inputs_of(protocol)  # the error lists the protocols
     if scores is not None or not reads.vectors:
         given = {"model": model, "embeddings": embeddings, "crops": crops, "partial": partial, "conditions": conditions,
                  "photographs": photographs, "failures": failures}  # fmt: skip
@@ -189,7 +191,7 @@ def calibrate(
 def _fitting(
     protocol: str, reads: Inputs, *, model: Path | None, far: float | None, partial: bool, folder: Path | None
 ) -> None:
-    """Raise ConfigError where the protocol cannot calibrate, or options do not go together."""
+    """Raise ConfigError if the protocol cannot calibrate, or if options contradict each other."""
     if reads.pairs is None and reads.every is None:
         able = [name for name in PROTOCOLS if inputs_of(name).pairs or inputs_of(name).every] + ["identification"]
         raise ConfigError(f"a protocol among {', '.join(able)}", protocol, "choose one of them")
@@ -274,7 +276,10 @@ def _sizes(text: str | None) -> list[int]:
 
 
 def _condition_faces(given: list[str], strict: bool) -> tuple[list[Reader], dict[str, Reader]]:
-    """Open what `--conditions` names: ordinary faces, and by name those outside. Raises ConfigError for these alone."""
+    """Open the faces of `--conditions`: ordinary ones, and by name those outside.
+
+    Raises ConfigError if there are only faces outside.
+    """
     faces: list[Reader] = []
     outside: dict[str, Reader] = {}
     for each in given:
@@ -294,7 +299,7 @@ def _learn(
     system: System, model: Path | None, device: Device, threshold: float, faces: list[Reader],
     outside: dict[str, Reader],
 ) -> Conditions:  # fmt: skip
-    """The conditions of the model that was calibrated, with a progress bar."""
+    """Learn the conditions of the calibrated model, with a progress bar."""
     assert system.crops
     embedder = Embedder.load(model, certified=False, device=device)
     with progress("learning conditions", "images") as bar:

@@ -25,7 +25,7 @@ from .vectors import embed_pairs
 
 @dataclass(frozen=True)
 class Compared:
-    """What is known of a system: its result, its vectors, both, or its table of scores with the result."""
+    """Data of a system: its result, its vectors, both, or its table of scores with the result."""
 
     result: Result | None
     vectors: Embeddings | None = None
@@ -48,20 +48,20 @@ def compare(
         typer.Option("--list", help="Pairs in folds, .csv or in LFW's format, instead of LFW's."),
     ] = None,
     far: Annotated[float, typer.Option(help="False accept rate at which TAR is compared.")] = 0.01,
-    replicates: Annotated[int, typer.Option(min=100, help="Of the bootstrap over people, for accuracy.")] = 1000,
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap samples over people, for the accuracy.")] = 1000,
     device: Computer = "auto",
     folder: Annotated[
         Path | None, typer.Option("--out", help="Write report.html with all curves, report.md, comparison.json.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put several systems beside each other; say whether one is better, with interval and p.
+    """Compare several systems, and test whether one is better, with interval and p value.
 
     Results of one protocol on the same comparisons become one table, and one page with overlaid curves (`--out`).
-    With `--data` (LFW's pairs) or `--list` (yours) each system is also compared with the first on the same pairs:
-    paired differences over people, and McNemar's test. That takes vectors: a report folder holds them, a model makes
-    LFW's. Tables of scores (see `normface evaluate scores`) of the same comparisons in the same order are compared as
-    they are.
+    With `--data` (LFW's pairs) or `--list` (your own pairs) each system is also compared with the first on the same
+    pairs, by paired differences over people and McNemar's test. This needs vectors: a report folder contains them, and
+    for LFW a model computes them. Tables of scores (see `normface evaluate scores`) are compared directly; they must
+    have the same comparisons in the same order.
 
     Examples: `normface compare report-a report-b --out both`, `normface compare runs/mine other.onnx --data DATA`,
     `normface compare old.csv new.csv --far 0.001`.
@@ -118,7 +118,7 @@ def _tables(
 
 
 def _system(path: Path, data: Path | None, paired: bool, device: Device) -> Compared:
-    """A result (and vectors beside it), or vectors, which LFW's list in `data` then judges."""
+    """A result (and vectors next to it), or vectors for LFW's list in `data`."""
     file = path / "result.json" if path.is_dir() else path
     if file.suffix == ".json" and file.exists():
         kept = file.with_name("embeddings.npz")
@@ -140,7 +140,7 @@ def _system(path: Path, data: Path | None, paired: bool, device: Device) -> Comp
 
 
 def read_result(path: Path) -> Result:
-    """A result.json. Raises DataError for another file."""
+    """Read a result.json. Raises DataError for another file."""
     try:
         return Result.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -152,7 +152,7 @@ def read_result(path: Path) -> Result:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """The shortest endings of the paths that distinguish them."""
     whole = [path.parent if path.name == "result.json" else path for path in paths]
     for count in range(1, 1 + max(len(path.parts) for path in whole)):
         names = ["/".join(path.parts[-count:]) for path in whole]
@@ -181,7 +181,7 @@ def _comparable(results: Mapping[str, Result]) -> None:
 
 
 def _verdict(result: Result) -> str:
-    """Which of two is better, if the pairs can tell, with what says so."""
+    """Which of two systems is better, if the pairs can show it, with the evidence."""
     facts, change, tar = result.facts, result.metrics.get("accuracy_difference"), result.metrics["tar_difference"]
     first, second = facts["first"], facts["second"]
     tars = _points(tar)
@@ -206,5 +206,5 @@ def _verdict(result: Result) -> str:
 
 
 def _points(difference: Estimate) -> list[str]:
-    """Value and interval in points of a percentage."""
+    """Value and interval in percentage points."""
     return [f"{100 * each:+.2f}" for each in (difference.value, difference.low, difference.high)]

@@ -22,7 +22,7 @@ from ..types import Embeddings
 from .pack import alike_names, images_a_person
 from .terminal import Json, out, progress
 
-PICTURES, SIDE = 200, 120  # of doubtful images in the report; their longer side, in pixels
+PICTURES, SIDE = 200, 120  # number of doubtful images in the report; their longer side, in pixels
 KINDS = ("unreadable", "duplicate", "wrong label", "stranger", "overlap")
 
 

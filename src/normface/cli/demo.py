@@ -145,7 +145,7 @@ def train_row(config: TrainConfig, faces: Reader, run: Path, name: str) -> None:
     """Train a row into `run`."""
     from ..train import train as run_training
 
-    # The monitors warn of a loss without a scale; here it is intended.
+    # The monitors warn about a loss without a scale; here it is intended.
     quiet = logging.WARNING if name == UNSCALED else logging.NOTSET
     with training_progress(f"training {name}") as update:
         logging.disable(quiet)

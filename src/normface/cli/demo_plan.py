@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PLAIN, UNSCALED, NORMFACE, GROWING = (
     "plain softmax", "unit vectors, no scale", "NormFace", "NormFace with growing margin",
 )  # fmt: skip
-# Networks from the largest on: the first that sees the faces often enough in the time given is trained.
+# Networks, largest first: the first that can train for enough epochs in the given time is used.
 NETWORKS: tuple[dict[str, Any], ...] = (
     {"channels": (16, 64, 128, 256), "units": (1, 1, 2), "stem": 2},
     {"channels": (32, 64, 128), "units": (1, 2), "stem": 4},
@@ -32,10 +32,10 @@ class Plan:
         minutes: default duration of the whole demo.
         networks: candidates, largest first.
         batch: images per step.
-        angle, scale, growth: in the last row, ArcFace's margin, the final scale, and the share of the run during which
+        angle, scale, growth: for the last row: ArcFace's margin, the final scale, and the share of the run during which
             both grow.
-        enough, least, most: epochs that a larger network must reach, and the limits of the epochs.
-        each, rest: seconds that one row takes besides its training steps, and that everything else takes.
+        enough, least, most: minimum epochs for a larger network, and the limits of the epochs.
+        each, rest: seconds per row apart from its training steps, and seconds for everything else.
     """
 
     rows: tuple[str, ...]

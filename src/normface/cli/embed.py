@@ -33,7 +33,7 @@ def embed(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SRC", help="Crops or photographs: a folder, zip or pack, or a text file of paths. Or a video."
+            metavar="SRC", help="Crops or photographs (a folder, zip or pack, or a text file of paths), or a video."
         ),
     ],
     to: Annotated[Path, typer.Option("--out", help="FILE.npz, or a folder for one file per 1024 images.")],
@@ -52,7 +52,7 @@ def embed(
     engine: Annotated[
         Engine, typer.Option(help="local, or ray: the Ray cluster at RAY_ADDRESS, or Ray on this machine.")
     ] = "local",
-    rate: Annotated[float, typer.Option(help="Of a video: frames looked at in a second.")] = RATE,
+    rate: Annotated[float, typer.Option(help="For a video: frames used per second.")] = RATE,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
@@ -60,8 +60,8 @@ def embed(
 
     To continue an interrupted run, run the same command again. Images without a usable face are reported and skipped.
 
-    Of a video (mp4, m4v, mov, avi, mkv, webm), each face is followed while it is seen, and becomes one embedding: the
-    mean of the frames by their quality. The ids are NAME/track-1, …; times, boxes and crops are in the .npz too.
+    In a video (mp4, m4v, mov, avi, mkv, webm), follows each face and writes one embedding for it: the mean of the
+    frames, weighted by quality. The ids are NAME/track-1, …; the .npz also contains times, boxes and crops.
 
     Examples: `normface embed crops --model mine.onnx --out crops.npz`,
     `RAY_ADDRESS=head:6379 normface embed /shared/photographs --out /shared/vectors --engine ray`.
@@ -70,7 +70,7 @@ def embed(
     if one and to.is_dir():
         raise ConfigError("a file for --out", f"the folder {to}", "give another --out")
     folder = to.with_name(f"{to.name}.parts") if one else to
-    load = partial(  # Ray's workers are elsewhere
+    load = partial(  # Ray's workers run elsewhere
         Embedder.load, model_path(model).absolute(), certified=False, precision=precision, device=device
     )
     if is_video(source):
@@ -129,7 +129,7 @@ def _embed_video(
 ) -> None:
     """Write one embedding for each track of a video."""
     began = time.perf_counter()
-    embedder = load(detector=detector, certified=True)  # its threshold and conditions link and weigh the faces
+    embedder = load(detector=detector, certified=True)  # its threshold links the faces, and its conditions weigh them
     with progress(f"following faces with {embedder.name}", "seconds") as bar:
         tracks = embedder.track(source, rate=rate, progress=lambda done, total: bar(int(done), int(total)))
     if not tracks:

@@ -38,7 +38,7 @@ from .terminal import (
     progress,
 )
 
-PART = 1000  # templates in one transaction: what an interrupted run may have to do again
+PART = 1000  # templates per transaction: an interrupted run repeats at most this number
 
 
 def enrol(
@@ -55,25 +55,25 @@ def enrol(
     model: Model = None,
     faces: Annotated[
         str | None,
-        typer.Option(help="Which face of several: center, largest or best. Default: refuse such photographs."),
+        typer.Option(help="Which of several faces to enrol: center, largest or best. Default: an error."),
     ] = None,
     keep: Annotated[
         str, typer.Option(help="Templates of several photographs: each, their mean (fused), or both.")
     ] = "both",
     aligned: Annotated[bool, typer.Option("--aligned", help="Skip detection: the images are aligned crops.")] = False,
     consent: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Note on the consent given: to what, when, where it is filed.")
+        str | None, typer.Option(metavar="TEXT", help="Note about the consent: its purpose, date and location.")
     ] = None,
     anyway: Anyway = False,
     same_person: Annotated[
         bool,
         typer.Option(
             "--same-person",
-            help="It is one person: enrol a face unlike their others, and a known one under its known name.",
+            help="It is the same person: enrol an unlike face, or use the name under which the face is enrolled.",
         ),
     ] = False,
     twin: Annotated[
-        bool, typer.Option("--twin", help="They are two people: enrol a face that is known by another name.")
+        bool, typer.Option("--twin", help="They are two people: enrol a face that is enrolled under another name.")
     ] = False,
     detector: FaceDetector = "mtcnn",
     device: Computer = "auto",
@@ -82,19 +82,19 @@ def enrol(
 ) -> None:
     """Enrol one person from photographs, or many people from crops or embeddings.
 
-    Stores one template per image: the embedding of the face plus its mirror image, and its norm; from several
-    photographs of a person, also their mean. The images are not stored.
+    Stores one template per image: the embedding of the face plus its mirror image, and its norm. For several
+    photographs of a person it also stores their mean. The images are not stored.
 
     A video (mp4, mov, avi, mkv, webm) gives one template: the mean of the frames in which a face is followed.
 
-    A photograph or video with two faces that may be meant is refused without `--faces`; with it, of a video the face
-    seen longest is taken. Photographs that the model's certificate
-    does not cover are refused, for strangers would match them; crops of `--from` are skipped, or refused with
-    `--strict`. `--anyway` enrols them. Embeddings are not checked.
+    If a photograph or video shows two plausible faces, choose one with `--faces`; otherwise it is an error. In a video
+    `--faces` takes the face that is seen longest. Photographs outside the conditions of the model's certificate are an
+    error, because strangers would match them. Such crops of `--from` are skipped, or are an error with `--strict`.
+    `--anyway` enrols them. Embeddings are not checked.
 
-    What is enrolled already is not enrolled again, so a run that was interrupted can be repeated. A face that is known
-    by another name, or is unlike the person's others, is a question: `--same-person` or `--twin` answers it. In bulk
-    such images are left out and named, or refused with `--strict`.
+    Images that are already enrolled are skipped, so you can repeat an interrupted run. A face that is enrolled under
+    another name, or is unlike the person's other faces, is an error: answer with `--same-person` or `--twin`. In bulk
+    such images are skipped and named, or are an error with `--strict`.
 
     Examples: `normface enrol Ann ann1.jpg ann2.jpg --consent "form 12"`, `normface enrol --from crops`,
     `normface enrol --embeddings vectors.npz --gallery file:staff.db`.
@@ -161,7 +161,7 @@ def enrol(
 
 @dataclass
 class _Answers:
-    """What to do about doubts, and what was done. `asks`: an open question is an error; else the row is left out."""
+    """What to do about doubts, and the actions taken. `asks`: an open question is an error; otherwise skip the row."""
 
     same_person: bool
     twin: bool
@@ -212,9 +212,9 @@ def _from_crops(
     gallery: Gallery, embedder: Embedder, reader: Reader, answers: _Answers, consent: str | None, anyway: bool,
     strict: bool,
 ) -> None:  # fmt: skip
-    """Enrol crops in parts; those that are enrolled already are not embedded again."""
+    """Enrol crops in parts; crops that are already enrolled are not embedded again."""
     names = reader.identities[reader.labels].tolist()
-    # A plug-in's reader may have pixels only.
+    # A plug-in's reader may only have pixels.
     encoded = getattr(reader, "encoded", lambda row: reader.read(row).tobytes())
     sources = [_hash(encoded(row)) for row in range(len(reader))]
     enrolled = gallery.sources(sources)
@@ -241,7 +241,7 @@ def _from_crops(
 
 
 def _later(bar: Callable[[int, int], object], start: int, total: int, done: int, _: int) -> None:
-    """Show the progress of a part as that of the whole."""
+    """Show the progress of a part as progress of the whole."""
     bar(start + done, total)
 
 
@@ -268,7 +268,7 @@ def _before_slash(id: str, path: Path) -> str:
 
 
 def _covered(embedder: Embedder, reader: Reader, found: Embeddings, strict: bool) -> list[int]:
-    """Rows of the crops that the certificate covers; the others are named. Raises DataError for none, or if strict."""
+    """Rows of the crops inside the conditions; names the others. Raises DataError for none, or if strict."""
     if embedder.operating_point is None or embedder.operating_point.conditions is None:
         return list(range(len(reader)))
     told = {}

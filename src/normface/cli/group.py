@@ -39,9 +39,7 @@ def group(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(
-            help="Cosine from which groups are one person. Default: the certificate's for a search among as many faces."
-        ),
+        typer.Option(help="Cosine from which groups merge. Default: the certificate's threshold for as many faces."),
     ] = None,
     model: Model = None,
     anyway: Anyway = False,
@@ -50,15 +48,15 @@ def group(
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
-    """Group the faces in a pile of photographs by person: who is who, without names.
+    """Group the faces in photographs by person, without names.
 
     Writes DIR/index.html with a face of each person, and for each person a folder with links to the photographs and a
-    sheet of all faces (index.html). Faces of nobody else are in `singles`. Faces that the model's certificate does not
-    cover (blurred, tiny, …) are in `uncovered`, because strangers would match them; `--anyway` groups them.
-    DIR/faces.npz holds the embeddings: treat the folder as you would a gallery.
+    sheet of all faces (index.html). Faces without a match are in `singles`. Faces outside the conditions of the model's
+    certificate (blurred, tiny, …) are in `uncovered`, because strangers would match them; `--anyway` groups them.
+    DIR/faces.npz contains the embeddings: protect the folder like a gallery.
 
-    With --into, faces first go to people known already: those of an earlier result, which is carried over and keeps
-    its names, or those enrolled in a gallery. Photographs in the earlier result are not read again.
+    `--into` first assigns faces to known people: those of an earlier result, whose faces and names are kept, or those
+    in a gallery. Photographs in the earlier result are not read again.
 
     Example: `normface group photographs --out people`.
     """
@@ -80,7 +78,7 @@ def group(
     with ExitStack() as stack:
         known = stack.enter_context(embedder.open_gallery(gallery, create=False)) if gallery else None
         undo = stack.enter_context(ExitStack())
-        undo.callback(shutil.rmtree, folder, ignore_errors=True)  # what is half done is of no use
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)  # an incomplete result is useless
         _make(folder, earlier, len(pile))
         carried, files = len(pile), _files(photographs)
         unreadable, faceless = _find_faces(embedder, photographs, files, pile, folder, anyway=anyway, strict=strict)

@@ -16,8 +16,8 @@ from ..faces.video import is_video
 from ..types import Face
 
 _log = logging.getLogger("normface")
-Faces = Annotated[  # no Choice, for which typer would import pydantic
-    str, typer.Option(help="Which face of several: center (the nearest to it), largest, best (scored), or all.")
+Faces = Annotated[  # a str, because typer would import pydantic for Choice
+    str, typer.Option(help="Which of several faces: center (nearest to it), largest, best (highest score), or all.")
 ]
 Draw = Annotated[
     Path | None,
@@ -45,7 +45,7 @@ def warn_of_videos(unread: Mapping[str, int], source: Path) -> None:
 
 
 def chosen(faces: str) -> Choice:
-    """The choice that an option names. Raises ConfigError for another word."""
+    """Return the choice of an option. Raises ConfigError for another word."""
     for choice in get_args(Choice):
         if choice == faces:
             return cast(Choice, choice)
@@ -53,7 +53,7 @@ def chosen(faces: str) -> Choice:
 
 
 def told(name: str, face: Face | None, found: int) -> str:
-    """What was seen in a photograph, for people."""
+    """Describe the face used in a photograph, as text."""
     if face is None:
         return f"{name}: an aligned crop"
     box = " ".join(f"{side:.0f}" for side in face.box)
@@ -66,7 +66,7 @@ def told(name: str, face: Face | None, found: int) -> str:
 
 
 def as_dict(name: str, face: Face | None, found: int) -> dict[str, Any]:
-    """What was seen in a photograph, for JSON."""
+    """Describe the face used in a photograph, as JSON values."""
     if face is None:
         return {"photograph": name, "found": found, "box": None, "score": None, "eye_distance": None, "turn": 0}
     return {
@@ -76,7 +76,7 @@ def as_dict(name: str, face: Face | None, found: int) -> dict[str, Any]:
 
 
 def draw(embedder: Embedder, to: Path, photographs: Sequence[Path], used: Sequence[Sequence[Face | None]]) -> None:
-    """Write the photographs side by side into a PNG, with their faces. Raises DataError if it cannot be written."""
+    """Write the photographs with their faces side by side into a PNG. Raises DataError if it cannot be written."""
     import cv2
 
     from ..data.pictures import open_picture

@@ -35,7 +35,7 @@ Scores = Annotated[
 
 
 def scores_of(protocol: str, path: Path | None, lists: list[Path] | None, data: Path | None, **given: Any) -> Path:
-    """The table that is judged. Raises ConfigError for a protocol of vectors, and for options `given` beside it."""
+    """Return the table to evaluate. Raises ConfigError for a protocol of vectors, or with the options `given`."""
     reads = inputs_of(protocol)
     if reads.vectors:
         raise ConfigError("--scores with the protocol scores", protocol, "name that one, or drop --scores")
@@ -47,7 +47,7 @@ def scores_of(protocol: str, path: Path | None, lists: list[Path] | None, data: 
 def evaluate_scores(
     protocol: str, path: Path, *, groups: Path | None, folder: Path | None, strict: bool, as_json: bool
 ) -> None:
-    """Judge a table of scores, and show the Result."""
+    """Evaluate a table of scores, and show the Result."""
     if folder is not None:
         require("matplotlib", "report")  # before the long work
     table = read_table(path)

@@ -36,12 +36,12 @@ def search(
 ) -> None:
     """Search the gallery for the people most similar to the face in a photograph.
 
-    Prints cosines, highest first, each with the decision, and how many false matches to expect. The threshold is the
-    one that the model's certificate has for a gallery of as many templates (`normface calibrate identification`); a
-    certificate without such thresholds decides by that of verification, with a warning. Treat a match that is not
-    accepted as a different person, whatever its rank. With `--faces all`, every face in a group photograph is searched.
-    Of a video, the face that is seen longest is searched, or with `--faces all` every one.
-    A photograph that the certificate does not cover is undecided: the exit code is 3; `--anyway` decides, with a
+    Prints cosines, highest first, each with the decision, and the expected number of false matches. The certificate's
+    table gives the threshold for this size of gallery (`normface calibrate identification`). Without such a table the
+    threshold for verification is used, with a warning. Treat a match that is not accepted as a different person,
+    whatever its rank. `--faces all` searches for every face in a group photograph. In a video, the face that is seen
+    longest is searched for, or with `--faces all` every face.
+    A photograph outside the certificate's conditions is undecided, with exit code 3; `--anyway` decides, with a
     warning.
 
     Example: `normface search who.jpg --gallery file:people.db`.
@@ -77,7 +77,7 @@ def search(
 
 
 def _rule(found: list[tuple[FaceRecord, list[Match]]]) -> SearchRule | None:
-    """How the searches were decided: all in one gallery, so all alike."""
+    """The rule of the searches; all searches in one gallery have the same rule."""
     return next((match.rule for _, matches in found for match in matches), None)
 
 

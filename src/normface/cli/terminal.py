@@ -64,11 +64,11 @@ GalleryUrl = Annotated[
     ),
 ]  # fmt: skip
 Anyway = Annotated[
-    bool, typer.Option("--anyway", help="Go on with photographs that the model's certificate does not cover.")
+    bool, typer.Option("--anyway", help="Use photographs outside the conditions of the model's certificate too.")
 ]
 GALLERY = "file:people.db"
-UNDECIDED = 3  # exit code where the certificate does not cover a comparison
-SILENT = 8.0  # seconds between lines where there is no terminal
+UNDECIDED = 3  # exit code if the certificate does not cover a comparison
+SILENT = 8.0  # seconds between lines without a terminal
 
 
 @cache

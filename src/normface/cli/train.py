@@ -17,6 +17,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="TOML file, or a built-in recipe such as small or normface.")],
     crops: Annotated[Path, typer.Option(help="Aligned crops in any format that `normface pack` reads.")],
     run: Annotated[Path, typer.Option("--out", help="Run folder for checkpoint, configuration and logs.")],
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Run folder to start from, or `default`: the built-in model. Sets start.run."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe: --set optim.lr=0.05")
     ] = None,
@@ -54,7 +58,8 @@ def train(
     For `--time-budget 24h` over three nights, stop each night's part with `timeout -s INT 8h normface train …` and
     continue with the same command and `--resume`.
 
-    Example: `normface train small --crops crops --out runs/small`.
+    Examples: `normface train small --crops crops --out runs/small`,
+    `normface train finetune --start default --crops crops --out runs/tuned`.
     """
     require("torch", "train")
     from .. import dist
@@ -62,9 +67,10 @@ def train(
     from ..train import train as run_training
     from ..train.speed import within
 
+    began = [] if start is None else [f"start.run={json.dumps(start)}"]
     taught = [f"distill.teacher={json.dumps(teacher[0] if len(teacher) == 1 else teacher)}"] if teacher else []
     plan = None if time_budget is None else within(seconds_of(time_budget))
-    config = load_config(recipe, [*taught, *(overrides or ())])
+    config = load_config(recipe, [*began, *taught, *(overrides or ())])
     reader = open_checked(crops, strict, label=label_column)
     more = None if unlabelled is None else open_checked(unlabelled, strict)
     with dist.joined(), training_progress("training") as update:

@@ -141,7 +141,7 @@ def show(
 
 
 def show_certificate(point: OperatingPoint, kept: Path) -> None:
-    """Say in words what a new certificate decides, and where it is."""
+    """Print what a new certificate decides, and where it is."""
     assert point.calibration
     worth = report.evidence(point.calibration, point.threshold)
     out.print(
@@ -157,7 +157,7 @@ def embed_pairs(embedder: Embedder, data: Path) -> Embeddings:
 
 
 def refuse_few_errors(result: Result, strict: bool) -> None:
-    """Raise DataError where `strict` and a rate of the result has fewer than 30 errors behind it."""
+    """With `strict`, raise DataError if a rate of the result has fewer than 30 errors."""
     if strict and (few := result.few_errors):
         told = ", ".join(f"{count} behind {label(name)}" for name, count in few.items())
         raise DataError(
@@ -169,9 +169,9 @@ def refuse_few_errors(result: Result, strict: bool) -> None:
 def compare_all(
     reads: Inputs, vectors: Embeddings, lists: list[Path], far: float, partial: bool
 ) -> tuple[Comparisons, str, dict[str, Any]]:
-    """Every pair of a protocol's images; the SHA-256 of what names them; the fact `partial` where images without a
-    vector were left out.
+    """Every pair of a protocol's images.
 
+    Also returns the SHA-256 of their definition, and the fact `partial` if images without a vector were left out.
     Folders are the people.
     """
     assert reads.every

@@ -31,16 +31,15 @@ def verify(
 ) -> None:
     """Decide whether two photographs show the same person.
 
-    Detects and aligns the face nearest each image's center among the certain ones, embeds it and its mirror image, and
+    Uses the face nearest each image's center, among certain detections. Aligns it, embeds it and its mirror image, and
     compares the cosine with the threshold of the model's operating point, which has measured error rates. Also prints
     the likelihood ratio: how much more likely this cosine is for the same person than for different people. With
-    `--faces all`, compares every face with every face and decides the best pair.
+    `--faces all`, compares every face with every face and decides by the best pair.
 
-    A video (mp4, mov, avi, mkv, webm) stands for the face that is seen longest in it; with `--faces all`, for every
-    face.
+    In a video (mp4, mov, avi, mkv, webm) it uses the face that is seen longest; with `--faces all`, every face.
 
-    Photographs that the model's certificate does not cover, such as blurred or covered faces, are undecided: the exit
-    code is 3. `--anyway` decides, with a warning.
+    Photographs outside the conditions of the model's certificate, such as blurred or covered faces, are undecided, with
+    exit code 3. `--anyway` decides, with a warning.
 
     Example: `normface verify a.jpg b.jpg`.
     """
@@ -79,7 +78,7 @@ def verify(
 
 
 def _tell(match: Match, point: OperatingPoint) -> None:
-    """Print the decision and what it rests on."""
+    """Print the decision and its reasons."""
     if match.undecided:
         print(f"undecided: cosine {match.score:.4f}; the certificate does not cover these photographs")
     else:
@@ -116,7 +115,7 @@ def _faces(match: Match, *names: Path) -> list[dict[str, Any]]:
 
 
 def _short(point: OperatingPoint) -> dict[str, Any]:
-    """Return the operating point without its calibration; of its conditions, what was measured."""
+    """Return the operating point without its calibration; of its conditions, only the measurements."""
     told: dict[str, Any] = json.loads(point.to_json())
     told.pop("calibration")
     return {**told, "conditions": point.conditions and dict(point.conditions.facts)}

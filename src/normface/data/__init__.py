@@ -1,4 +1,4 @@
-"""Labeled face images on disk: one `Reader` for all formats, giving RGB pixels with ids and labels."""
+"""Labeled face images on disk: one `Reader` for all formats returns RGB pixels with ids and labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Reader(Protocol):
-    """A labeled set of images, read one at a time; thread-safe."""
+    """A labeled set of images; read one at a time; thread-safe."""
 
     @property
     def ids(self) -> NDArray[Any]:
@@ -43,7 +43,7 @@ class Reader(Protocol):
         """[N] int64, indices into `identities`."""
 
     def __len__(self) -> int:
-        """N."""
+        """Number of images N."""
 
     def read(self, index: int, out: Image | None = None) -> Image:
         """Read image `index` as RGB uint8 [H, W, 3], into `out` if its shape fits. Raises DataError if damaged."""

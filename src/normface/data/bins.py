@@ -1,6 +1,6 @@
-"""InsightFace's verification sets, such as `lfw.bin`: a pickle of encoded images and of whether pairs are genuine.
+"""InsightFace's verification sets, such as `lfw.bin`: a pickle of encoded images and of labels of pairs.
 
-Pickles can execute code: `plain_pickle` reads them as data alone.
+Pickles can execute code, so `plain_pickle` reads them as data only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .plain_pickle import Array, Foreign, binary, finished, loads
 
 
 class Bin:
-    """The images of a `.bin`, numbered: a `Store`. The format has no names, so each image counts as a person."""
+    """The images of a `.bin`, numbered: a `Store`. The format has no names, so each image counts as one person."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -57,7 +57,7 @@ def read_bin(path: str | Path, strict: bool = False) -> tuple[Images, Ints, Ints
         encoded, truth = parse(data)
     except Foreign as error:
         raise DataError(want, f"a pickle with {error}", "give a file of InsightFace") from error
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise almost any error
         raise DataError(want, "a damaged file, or one of another kind", "copy the file again") from error
     if len(encoded) != 2 * len(truth) or not encoded:
         raise DataError(f"two images per pair in {path}", f"{len(encoded)} for {len(truth)}", "copy the file again")
@@ -91,7 +91,7 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def _images(value: Any) -> list[bytes]:
-    """Encoded images, each copied once however often the file names it."""
+    """Encoded images; each is copied once, even if the file refers to it several times."""
     known: dict[int, bytes] = {}
     encoded = []
     for data in [_image(finished(each)) for each in _items(value)]:
@@ -102,7 +102,7 @@ def _images(value: Any) -> list[bytes]:
 
 
 def _image(value: Any) -> bytes | str:
-    """Encoded bytes: as such, as Python 2's text, or as an array of bytes of one dimension (or a column)."""
+    """Encoded bytes: bytes, text of Python 2, or an array of bytes with one dimension (or a column)."""
     if isinstance(value, Array):
         if not len(value.data) == value.count == max(value.shape) or value.dtype.lstrip("|") not in ("u1", "i1"):
             raise Foreign(f"an image as an array {value.dtype} of shape {value.shape!r:.40}, not as an encoded file")

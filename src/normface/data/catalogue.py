@@ -16,7 +16,7 @@ from ..errors import ConfigError, ModelError
 from ..registry import meant
 from ..types import InputSpec
 
-FOLDER = "NORMFACE_MODELS"  # environment variable: where fetched models lie
+FOLDER = "NORMFACE_MODELS"  # environment variable: the folder of fetched models
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Listed:
     """A model in the catalogue.
 
     Attributes:
-        project: that published it.
+        project: the publisher.
         kind: of model; a "quality" network judges faces, for `evaluate --quality`.
-        detector: name in `faces.DETECTORS` of what reads a detector's output.
+        detector: name in `faces.DETECTORS` of the reader of a detector's output.
         bytes: size of the file; 0 if no public source states it.
-        license: of the weights, in words. commercial: whether it allows commercial use.
+        license: of the weights, in words. commercial: whether it permits commercial use.
         accuracy, accuracy_source: as published, or empty.
         hash_sources: public sources that agree on `sha256`.
         spec: input of a recognizer.
@@ -51,12 +51,12 @@ class Listed:
 
     @property
     def file(self) -> str:
-        """Name of the file when fetched."""
+        """Name of the fetched file."""
         return f"{self.name}.onnx"
 
     @property
     def path(self) -> Path:
-        """Where the fetched file lies."""
+        """Path of the fetched file."""
         return models_folder() / self.file
 
     @property
@@ -68,7 +68,7 @@ class Listed:
 @cache
 def catalogue() -> Mapping[str, Listed]:
     """Return the catalogue by name, in its order."""
-    import tomllib  # not for models that are no part of it: `verify` starts in a fraction of a second
+    import tomllib  # imported only when needed, because `verify` starts in a fraction of a second
 
     text = (files(__package__) / "catalogue.toml").read_text("utf-8")
     found = {}
@@ -87,7 +87,7 @@ def find(name: str, kind: str) -> Listed:
 
 
 def listed_as(model: str | Path) -> Listed | None:
-    """Return the model of the catalogue called `model`, or None for a path; an existing file comes first."""
+    """Return the model of the catalogue called `model`, or None for a path; an existing file has priority."""
     return None if Path(model).exists() else catalogue().get(str(model))
 
 
@@ -125,7 +125,7 @@ def fetched(listed: Listed) -> Path:
 
 
 def set_aside(file: Path, path: Path) -> Path:
-    """Move a file that is not what belongs at `path` next to it, as `NAME.rejected`. Returns the new path."""
+    """Rename a wrong file at `path` to `NAME.rejected` in the same folder. Returns the new path."""
     return file.replace(path.with_name(f"{path.name}.rejected"))
 
 

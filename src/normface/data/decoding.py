@@ -1,6 +1,6 @@
-"""Decoding of photographs to RGB pixels. A damaged file raises an error with its name and gives no pixels.
+"""Decoding of photographs to RGB pixels. A damaged file raises an error with its name and returns no pixels.
 
-The one exception: a JPEG whose last bytes are missing, see `decode`.
+The one exception is a JPEG without its last bytes, see `decode`.
 """
 
 from __future__ import annotations
@@ -30,28 +30,31 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
-LOST = 0.05  # of a JPEG's pixels that may be missing at its end
+LOST = 0.05  # maximum share of a JPEG's pixels that may be missing at its end
 TWELVE_BITS = 0xFFF
 
 _log = logging.getLogger("normface")
 _SOI, _EOI, _SOS, _EXIF = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"Exif\0\0"
-_TURNS: dict[int, Any] = {  # Exif orientation → what to take of the image; from 5 on, of the transposed image
+_TURNS: dict[int, Any] = {  # Exif orientation → slices of the image; from 5 on, of the transposed image
     2: np.s_[:, ::-1], 3: np.s_[::-1, ::-1], 4: np.s_[::-1],
     5: np.s_[:], 6: np.s_[:, ::-1], 7: np.s_[::-1, ::-1], 8: np.s_[::-1],
 }  # fmt: skip
-_FILLERS = (b"\x5a\xa5\x3c\x96", b"\xfe", b"\xff\x00\x13\x77\xe1")  # no markers; one alone can happen to change little
-_STRIP = 1 << 20  # pixels that Pillow converts at once
+_FILLERS = (b"\x5a\xa5\x3c\x96", b"\xfe", b"\xff\x00\x13\x77\xe1")  # not markers; a single value might change little
+_STRIP = 1 << 20  # pixels that Pillow converts at a time
 _BESIDE = {
     "PNG": 5,
     "GIF": 8,
     "BMP": 8,
-}  # bytes a pixel that Pillow holds; of other formats, and of 16 bits, 30 at most
-_TEXT = 64 << 20  # bytes of text that Pillow unpacks from a PNG
-_warning_filters = threading.Lock()  # they are global; Pillow decodes outside
+}  # bytes per pixel in Pillow; for other formats and for 16 bits at most 30
+_TEXT = 64 << 20  # maximum bytes of text that Pillow unpacks from a PNG
+_warning_filters = threading.Lock()  # these settings are global; Pillow decodes outside of the lock
+
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
 class Cost(NamedTuple):
-    """Size of an image, and the bytes that decoding needs beside the pixels that it returns: an upper bound."""
+    """Size of an image, and an upper bound of the bytes that decoding needs in addition to the returned pixels."""
 
     height: int
     width: int
@@ -85,12 +88,12 @@ def decode(
 
     `str(name)` is for messages only.
 
-    Supports the kinds of files in `image_kinds`; applies the Exif orientation; keeps the upper 8 of 16 bits (or of 12,
-    where no pixel exceeds 4095); puts transparent images on white; returns the first frame of an animation.
+    Supports the kinds of files in `image_kinds` and applies the Exif orientation. Keeps the upper 8 of 16 bits (or of
+    12, if no pixel exceeds 4095), puts transparent images on white, and returns the first frame of an animation.
 
-    A JPEG that lacks its last bytes is read with a warning while at most 5 % of its pixels are missing; `strict`
-    refuses it. Raises DataError for anything else: empty, truncated or damaged files, and images of more than
-    `max_pixels`, which are refused before decoding. Its `got` is the reason alone.
+    A JPEG without its last bytes is read with a warning if at most 5 % of its pixels are missing, and is an error with
+    `strict`. Raises DataError for anything else: empty, truncated or damaged files, and, before decoding, images of
+    more than `max_pixels`. The `got` of the error is only the reason.
     """
     if out is not None and _placed(data, out):
         return out
@@ -102,13 +105,21 @@ def decode(
 
 
 def decode_reduced(
-    data: bytes, name: object, shorter: int, *, strict: bool = False, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    name: object,
+    shorter: int,
+    *,
+    box: Box | None = None,
+    strict: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Reduced:
     """Decode at a half, a quarter or an eighth of the size if the shorter side keeps `shorter` pixels.
 
-    A JPEG is decoded at that size, in a fraction of the time; other formats are decoded whole and averaged.
+    A JPEG is decoded at that size, in a fraction of the time; other formats are decoded whole and averaged. Of the
+    others `box` (x0, y0, x1, y1 in the whole image) is the part that is wanted: no more is returned if nothing has to
+    be turned, which saves memory.
     """
-    return _decoded(data, name, shorter, strict, max_pixels)
+    return _decoded(data, name, shorter, strict, max_pixels, box)
 
 
 def decoding_cost(data: bytes, name: object, *, max_pixels: int = MAX_PIXELS) -> Cost:
@@ -148,11 +159,11 @@ def as_ppm(image: Image) -> bytes:
 
 
 def _placed(data: bytes, out: Image) -> bool:
-    """The short way, for training: whether this was `as_ppm` or a JPEG of just that size, without Exif, and whole."""
+    """Decode an `as_ppm` file or a whole JPEG of this size without Exif into `out`; returns False for other files."""
     if data.startswith(b"P6"):
         head = _ppm_header(out.shape)
         if not data.startswith(head) or len(data) - len(head) != out.size:
-            return False  # comments, other depths, cut short, bytes behind: Pillow judges
+            return False  # comments, other depths, truncated, trailing bytes: leave it to Pillow
         out[:] = np.frombuffer(data, np.uint8, offset=len(head)).reshape(out.shape)
         return True
     try:
@@ -169,9 +180,15 @@ def _ppm_header(shape: tuple[int, ...]) -> bytes:
     return b"P6\n%d %d\n255\n" % (shape[1], shape[0])
 
 
-def _decoded(data: bytes, name: object, shorter: int | None, strict: bool, limit: int) -> Reduced:
+def _decoded(
+    data: bytes, name: object, shorter: int | None, strict: bool, limit: int, box: Box | None = None
+) -> Reduced:
     with _named(name):
-        return _upright(*(_jpeg(data, name, shorter, strict, limit) or _other(data, shorter, limit)))
+        if jpeg := _jpeg(data, name, shorter, strict, limit):
+            return _upright(*jpeg)
+        pixels, factor, size, exif, (x, y) = _other(data, shorter, limit, box)
+        found = _upright(pixels, factor, size, exif)
+        return found._replace(offset=(found.offset[0] + x, found.offset[1] + y))
 
 
 @contextmanager
@@ -188,14 +205,14 @@ def _named(name: object) -> Iterator[None]:
 
 
 def _factor(height: int, width: int, shorter: int | None) -> int:
-    """How many times smaller an image may be."""
+    """By which factor an image may be reduced."""
     return next((k for k in (8, 4, 2) if min(height, width) // k >= shorter), 1) if shorter else 1
 
 
 def _jpeg(
     data: bytes, name: object, shorter: int | None, strict: bool, limit: int
 ) -> tuple[Image, int, tuple[int, int], bytes] | None:
-    """Pixels, factor, whole size and Exif of a JPEG; None for what simplejpeg cannot do and Pillow may."""
+    """Pixels, factor, whole size and Exif of a JPEG; None if simplejpeg cannot decode it but Pillow may."""
     if not data.startswith(_SOI):
         return None
     try:
@@ -207,21 +224,21 @@ def _jpeg(
     try:
         image: Image = simplejpeg.decode_jpeg(data, strict=True, **size)
     except ValueError as error:
-        if "Invalid SOS" in str(error):  # harmless, some phones write it: Pillow passes over it
+        if "Invalid SOS" in str(error):  # harmless, some phones write it; Pillow skips it
             return None
         if strict or "Premature end" not in str(error) or (lost := _lost(data)) > LOST:
             raise
         _warn_of_lost(str(name), f"{lost:.1%}")
         image = simplejpeg.decode_jpeg(data, strict=False, **size)
-    # Exif stands in the header: behind it may be a second picture with its own
+    # Exif is in the header; a second picture with its own may follow
     start = data.find(_EXIF, 0, data.find(_SOS))
-    # libjpeg rounds the sides up: a pixel that stands for part of a block is cut off
+    # libjpeg rounds the sides up: cut off pixels that stand for part of a block
     image = image[: height // factor, : width // factor]
     return image, factor, (height, width), data[start : start + 0xFFFF] if start >= 0 else b""
 
 
 class _Undecided(Exception):
-    """simplejpeg does not read this JPEG; Pillow may."""
+    """simplejpeg cannot read this JPEG, but Pillow may."""
 
 
 def _jpeg_size(data: bytes, limit: int) -> tuple[int, int]:
@@ -235,7 +252,7 @@ def _jpeg_size(data: bytes, limit: int) -> tuple[int, int]:
 
 
 def _beside_jpeg(data: bytes, pixels: int) -> int:
-    """Bytes that decoding a JPEG needs beside its output: the coefficients, unless it comes in one plain scan."""
+    """Bytes that decoding a JPEG needs in addition to its output: the coefficients, unless it has one baseline scan."""
     at, frame = 2, 0
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
@@ -249,17 +266,17 @@ def _beside_jpeg(data: bytes, pixels: int) -> int:
         return coefficients
     behind = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     several = data.find(_SOS, behind, max(behind, data.find(_EOI, behind))) >= 0
-    if several or data[behind - 3 : behind] != b"\0\x3f\0":  # Pillow decodes what simplejpeg finds odd
+    if several or data[behind - 3 : behind] != b"\0\x3f\0":  # Pillow decodes what simplejpeg rejects
         return coefficients + 4 * pixels
     return 0
 
 
 def _lost(data: bytes) -> float:
-    """Share of the pixels of a JPEG that its missing bytes would have decided.
+    """Share of a JPEG's pixels that depend on its missing bytes.
 
-    The decoder fills them with gray; bytes put in place of the missing ones change them, and no others.
+    The decoder fills them with gray. Other bytes in place of the missing ones change exactly these pixels.
     """
-    whole = data + b"\0" if data.endswith(b"\xff") else data  # or the next byte would become a marker
+    whole = data + b"\0" if data.endswith(b"\xff") else data  # otherwise the next byte would become a marker
     filled = simplejpeg.decode_jpeg(data, strict=False)
     changed = [simplejpeg.decode_jpeg(whole + each * (len(data) // len(each) + 64), strict=False) for each in _FILLERS]
     return max(float((filled != each).any(axis=2).mean()) for each in changed)
@@ -267,28 +284,32 @@ def _lost(data: bytes) -> float:
 
 @lru_cache(1024)
 def _warn_of_lost(name: str, share: str) -> None:
-    """Warn once of each file: training reads it in every epoch."""
+    """Warn once per file, because training reads it in every epoch."""
     _log.warning("%s lacks its last bytes; %s of its pixels are missing", name, share)
 
 
-def _other(data: bytes, shorter: int | None, limit: int) -> tuple[Image, int, tuple[int, int], bytes]:
-    """Pixels, factor, whole size and Exif by Pillow."""
+def _other(
+    data: bytes, shorter: int | None, limit: int, box: Box | None
+) -> tuple[Image, int, tuple[int, int], bytes, tuple[int, int]]:
+    """Pixels, factor, whole size and Exif by Pillow, and the place (x, y) of the first pixel."""
     from PIL import Image as pillow
 
     image = _opened(data, limit)
     image.load()
-    exif = image.info.get("exif", b"")  # after load: PNG may have it behind the pixels
+    exif = image.info.get("exif", b"")  # after load: PNG may have it after the pixels
     color = image.format == "PNG" and data[24:25] == b"\x10" and not image.mode.startswith("I")
     if color and np.asarray(image).max() <= TWELVE_BITS >> 8:
         image = pillow.fromarray(_eight_bits(_wide_png(data)))
     image = _narrow(image)
     factor = _factor(image.height, image.width, shorter)
-    return _on_white(image, factor), factor, (image.height, image.width), exif
+    part = (0, 0, image.width, image.height) if box is None or _orientation(exif) != 1 else box
+    pixels, corner = _on_white(image, factor, part)
+    return pixels, factor, (image.height, image.width), exif, corner
 
 
 def _opened(data: bytes, limit: int) -> Any:
-    """Pillow's image, not yet decoded."""
-    from PIL import Image as pillow  # not for JPEG: its import takes as long as decoding one
+    """Pillow's image, before decoding."""
+    from PIL import Image as pillow  # not needed for JPEG: importing it takes as long as decoding one
     from PIL import UnidentifiedImageError
 
     kind = image_kinds.kind_of(data)
@@ -298,7 +319,7 @@ def _opened(data: bytes, limit: int) -> Any:
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # Only the kind that was recognized: others of Pillow's, such as EPS, would start other programs.
+            # Only the recognized kind, because others of Pillow's, such as EPS, would start other programs.
             image = pillow.open(io.BytesIO(data), formats=(kind.format,))
         except pillow.DecompressionBombError as error:
             raise ValueError(f"more than {MAX_PIXELS:,} pixels") from error
@@ -313,12 +334,12 @@ def from_pillow(image: Any) -> Image:
     _check_size(image.width, image.height, MAX_PIXELS)
     image.load()
     exif = image.info.get("exif", b"")
-    pixels = _on_white(_narrow(image), 1)
+    pixels, _ = _on_white(_narrow(image), 1, (0, 0, image.width, image.height))
     return _upright(pixels, 1, pixels.shape[:2], exif).image
 
 
 def _narrow(image: Any) -> Any:
-    """One of Pillow's images with 8 bits a channel."""
+    """Convert one of Pillow's images to 8 bits per channel."""
     from PIL import Image as pillow
 
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip
@@ -331,28 +352,34 @@ def _narrow(image: Any) -> Any:
     return image
 
 
-def _on_white(image: Any, factor: int) -> Image:
-    """RGB pixels of one of Pillow's images, transparent ones laid on white, averaged over `factor`² pixels.
+def _on_white(image: Any, factor: int, box: Box) -> tuple[Image, tuple[int, int]]:
+    """RGB pixels of the part `box` of one of Pillow's images, transparent ones laid on white, averaged over `factor`²
+    pixels; and the place (x, y) of the first one.
 
     Strip by strip: Pillow's images take four bytes a pixel, and every step makes another.
     """
     from PIL import Image as pillow
 
-    pixels = np.empty((image.height // factor, image.width // factor, 3), np.uint8)
+    # In averaged pixels, and at least one of them
+    width, height = image.width // factor, image.height // factor
+    x, y = (min(max(low // factor, 0), size - 1) for low, size in ((box[0], width), (box[1], height)))
+    right, below = (min(max(-(-high // factor), low + 1), size)
+                    for low, high, size in ((x, box[2], width), (y, box[3], height)))  # fmt: skip
+    pixels = np.empty((below - y, right - x, 3), np.uint8)
     rows = max(1, _STRIP // (image.width * factor))
     for top in range(0, len(pixels), rows):
         bottom = min(top + rows, len(pixels))
-        strip = image.crop((0, top * factor, pixels.shape[1] * factor, bottom * factor))
+        strip = image.crop((x * factor, (y + top) * factor, right * factor, (y + bottom) * factor))
         if strip.has_transparency_data:
             white = pillow.new("RGBA", strip.size, "white")
             strip = pillow.alpha_composite(white, strip.convert("RGBA"))
         strip = strip.convert("RGB")
         pixels[top:bottom] = strip.reduce(factor) if factor > 1 else strip
-    return pixels
+    return pixels, (x * factor, y * factor)
 
 
 def _eight_bits(wide: NDArray[Any]) -> Image:
-    """The upper 8 bits of 16, or of 12 where no pixel needs more: cameras store 12-bit data so."""
+    """The upper 8 bits of 16, or of 12 if no pixel needs more, because cameras store 12-bit data in this way."""
     return (wide >> (4 if wide.max() <= TWELVE_BITS else 8)).astype(np.uint8)
 
 
@@ -370,7 +397,7 @@ def _check_size(width: int, height: int, limit: int) -> None:
 
 
 def _upright(image: Image, factor: int, size: tuple[int, int], exif: bytes) -> Reduced:
-    """The image turned as its Exif block says."""
+    """Turn the image as its Exif block says."""
     orientation = _orientation(exif)
     if orientation == 1:
         return Reduced(np.ascontiguousarray(image), factor, (0, 0), size)
@@ -384,7 +411,7 @@ def _upright(image: Image, factor: int, size: tuple[int, int], exif: bytes) -> R
 
 
 def _orientation(exif: bytes) -> int:
-    """Of an Exif block; 1, upright, for a broken one."""
+    """Orientation in an Exif block; 1 (upright) if the block is broken."""
     exif = exif.removeprefix(_EXIF)
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:

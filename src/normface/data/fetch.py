@@ -16,7 +16,7 @@ from ..registry import meant
 from .catalogue import Listed, catalogue, models_folder, set_aside, sha256_of
 
 CHUNK = 1 << 20
-SECONDS = 30  # without an answer
+SECONDS = 30  # without a response
 Progress = Callable[[int, int], object]
 
 LFW = (
@@ -63,7 +63,7 @@ class Published(Entry):
     listed: Listed
 
 
-# The hashes are those that scikit-learn pins for its mirror of LFW.
+# scikit-learn pins the same hashes for its mirror of LFW.
 _MIRROR = "https://ndownloader.figshare.com/files/"
 _PAIRS = File(_MIRROR + "5976006", "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592", LFW)
 ENTRIES: dict[str, Entry] = {
@@ -85,7 +85,7 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "lfw-pairs": Entry("the 6,000 pairs of View 2 alone", {"pairs.txt": _PAIRS}),
-    # Hash and size as three projects pin them, each on its own; the size is that of the tensors its code names.
+    # Three independent projects pin this hash and size; the size matches the tensors in its code.
     "mobilefacenet-foamliu": Weights(
         "weights: MobileFaceNet, trained by foamliu on MS-Celeb-1M (4.1 MB); then normface adopt",
         {
@@ -115,7 +115,7 @@ def fetch(
     folder: by default the folder of fetched models for a model of the catalogue, `data` for others.
     progress: called with bytes received and in total (0: unknown).
 
-    Files already present with the right SHA-256 are kept. A file with another one is kept aside as `NAME.rejected`.
+    Files that exist with the right SHA-256 are kept. A file with another one is renamed to `NAME.rejected`.
     Raises ConfigError for an unknown name, DataError if a file is unavailable or differs from the pinned one.
     """
     if name not in ENTRIES:
@@ -132,7 +132,7 @@ def fetch(
 
 
 def needs_consent(entry: Entry) -> bool:
-    """Return True if the terms must be accepted first: for all but models that may be used for any purpose."""
+    """Return True if the terms must be accepted first: always, except for models that may be used for any purpose."""
     return not (isinstance(entry, Published) and entry.listed.commercial == "yes")
 
 
@@ -170,7 +170,7 @@ def _bring(name: str, file: File, folder: Path, source: Path | None, progress: P
 
 
 def _download(url: str, path: Path, progress: Progress | None) -> None:
-    """Write what an address gives to a file. Raises OSError, HTTPException or ValueError on failure."""
+    """Write the content of an address to a file. Raises OSError, HTTPException or ValueError on failure."""
     request = urllib.request.Request(url, headers={"User-Agent": "normface"})
     with urllib.request.urlopen(request, timeout=SECONDS) as answer, path.open("wb") as file:
         total, done = int(answer.headers.get("Content-Length") or 0), 0

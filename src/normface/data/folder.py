@@ -76,11 +76,14 @@ def is_image(name: str) -> bool:
     return not hidden and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-WRITTEN = ("align.jsonl", "report.html")  # by `normface align` beside its crops
+WRITTEN = ("align.jsonl", "report.html")  # written by `normface align` next to its crops
 
 
 def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
-    """Count the files that are not read, by kind, commonest first; `loose` images lie outside any person's folder."""
+    """Count the files that are not read, by kind, most frequent first.
+
+    `loose` is the number of images outside of people's folders.
+    """
     kinds: Counter[str] = Counter()
     for name in names:
         if not is_image(name) and os.path.basename(name) not in WRITTEN:
@@ -92,7 +95,7 @@ def unread(names: Iterable[str], *, loose: int = 0) -> dict[str, int]:
 
 
 def warn_of_unread(path: Path, kinds: Mapping[str, int]) -> None:
-    """Log a warning of the files that are not read, if there are any."""
+    """Log a warning about the files that are not read, if there are any."""
     if kinds:
         plural = {kind: kind.replace("file", "files").replace("image", "images") for kind in kinds}
         told = [f"{count:,} {kind if count == 1 else plural[kind]}" for kind, count in kinds.items()]
@@ -124,7 +127,7 @@ def write_zip(records: Iterable[Record], path: Path) -> int:
     count = 0
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for record in records:
-            # A fixed date: the same images make the same file.
+            # A fixed date, so that the same images make the same file.
             archive.writestr(zipfile.ZipInfo(file_name(record)), record.image)
             count += 1
     return count

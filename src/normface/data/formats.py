@@ -41,7 +41,8 @@ def open_reader(path: str | Path, strict: bool = False, *, label: str | None = N
     """Open labeled images: folders, a zip, a list, a pack, a `.rec`, tars, Parquet, or a Hugging Face dataset.
 
     `strict` makes damaged images an error instead of skipping them. `label` is the column or JSON key of people's
-    names, if it is not a usual one. Raises DataError for anything else, ConfigError for a label where none is.
+    names, if it is not a usual one. Raises DataError for anything else, ConfigError for a label if there is no such
+    column or key.
     """
     path = Path(path)
     name = reader_of(path)
@@ -54,7 +55,7 @@ def open_reader(path: str | Path, strict: bool = False, *, label: str | None = N
 
 
 def reader_of(path: Path) -> str:
-    """Return the name of the reader that `open_reader` uses: `folder` or `zip` where no other owns the path."""
+    """Return the name of the reader that `open_reader` uses: `folder` or `zip` if no other owns the path."""
     fallback = "folder" if path.is_dir() else "zip"
     return next((name for name in READERS if READERS.build(name).owns(path)), fallback)
 

@@ -28,7 +28,7 @@ _log = logging.getLogger("normface")
 
 
 class _Columns:
-    """What both kinds of files have in common. `label` is the column of people's names, if not a usual one."""
+    """Base of both kinds of files. `label` is the column of people's names, if it is not a usual one."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -171,7 +171,7 @@ def _image(schema: Any, path: Path) -> str:
 
 
 def _label(features: dict[str, Any], image: str, asked: str | None, path: Path) -> str | None:
-    """Return the column of people's names; None if images are all there is."""
+    """Return the column of people's names; None if there are only images."""
     others = [name for name in features if name != image]
     column = label_column(others, asked, path)
     if column is None and others:
@@ -180,7 +180,7 @@ def _label(features: dict[str, Any], image: str, asked: str | None, path: Path) 
 
 
 def _people(values: list[Any], classes: list[str] | None, path: Path) -> list[str]:
-    """Convert labels to names, by the names of classes if there are any."""
+    """Convert labels to names, by the names of the classes if there are any."""
     if not classes:
         return [identity(value, f"row {row} of {path}") for row, value in enumerate(values)]
     if any(not isinstance(code, int) or not 0 <= code < len(classes) for code in values):
@@ -254,7 +254,7 @@ def write_huggingface(records: Iterable[Record], path: Path) -> int:
 
 
 def _named(record: Record) -> str:
-    """An id with an image's ending."""
+    """An id with an image's extension."""
     return record.id if Path(record.id).suffix else record.id + extension(record.image)
 
 

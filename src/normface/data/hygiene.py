@@ -20,10 +20,10 @@ from ..prefetch import map_ahead
 from ..types import Floats, Image, Ints
 from . import Reader
 
-SMALL, LOW = 16, 4  # side of the small picture that is compared; bits of a fingerprint that may differ
-# Correlation of small pictures that makes two images one. Measured on aligned faces: 500 against themselves as JPEG of
-# quality 30 have 0.9992 at least, reduced to 64 pixels and back 0.9995; of the 8 million pairs of 4,000 three lie above
-# 0.997 (three people, each with two prints of one photograph), 13 above 0.985.
+SMALL, LOW = 16, 4  # side of the small picture for comparison; number of bits of a fingerprint that may differ
+# Correlation of small pictures from which two images are duplicates. Measured on aligned faces: 500 faces and their
+# JPEGs of quality 30 correlate by at least 0.9992, and by 0.9995 if reduced to 64 pixels and back. Of the 8 million
+# pairs of 4,000 faces three are above 0.997 (three people, each with two prints of one photograph), 13 above 0.985.
 ALIKE = 0.997
 _CHUNK, _TILE = 64, 2048
 
@@ -61,11 +61,11 @@ def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], o
             except DataError as error:
                 found.unreadable.append((row, error.got))
                 continue
-            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             found.sizes[row] = image.shape[:2]
             found.exact[row] = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-            found.prints[row] = fingerprint(grey)
-            found.small[row] = cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+            found.prints[row] = fingerprint(gray)
+            found.small[row] = cv2.resize(gray, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
         return min(start + _CHUNK, total)
 
     for done in map_ahead(look, range(0, total, _CHUNK), depth=2 * threads, threads=threads):
@@ -75,13 +75,13 @@ def survey(reader: Reader, *, threads: int = 1, progress: Callable[[int, int], o
     return found
 
 
-def fingerprint(grey: Image) -> int:
+def fingerprint(gray: Image) -> int:
     """64-bit fingerprint of a gray image [H, W], robust to resizing, re-encoding and mirroring.
 
     Each bit says whether one of the 8×8 longest waves of the cosine transform is above the median. Mirroring flips the
     sign of waves that are odd horizontally, so their magnitude is used.
     """
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     waves = cv2.dct(small)[:8, :8]
     waves[:, 1::2] = np.abs(waves[:, 1::2])
     even, odd = waves[:, ::2], waves[:, 1::2]
@@ -134,14 +134,14 @@ def doubtful(vectors: Floats, labels: Ints, cutoff: float) -> Labels:
     as the same person. Works in tiles of N × C, with constant memory.
     """
     sums = _summed(vectors, labels)
-    centres = _unit(sums).astype(np.float32)
+    centers = _unit(sums).astype(np.float32)
     rest = sums[labels] - vectors
     counts = np.bincount(labels)[labels]
     own = np.where(counts > 1, (_unit(rest) * vectors).sum(1), np.nan)
-    nearest, cosine = _nearest(vectors.astype(np.float32), centres, labels)
+    nearest, cosine = _nearest(vectors.astype(np.float32), centers, labels)
     wrong = np.flatnonzero((cosine > own) & (cosine >= cutoff))
     strangers = np.flatnonzero((own < cutoff) & ~np.isin(np.arange(len(own)), wrong))
-    alike = [(i, j, c) for i, j, c in _pairs(centres, centres, cutoff) if i < j]
+    alike = [(i, j, c) for i, j, c in _pairs(centers, centers, cutoff) if i < j]
     return Labels(
         [(int(r), float(own[r]), int(nearest[r]), float(cosine[r])) for r in wrong],
         [(int(r), float(own[r])) for r in strangers], sorted(alike, key=lambda pair: -pair[2]),
@@ -159,7 +159,7 @@ def overlap(
 
 
 def _near(found: Survey, other: Survey | None) -> Iterator[tuple[int, int]]:
-    """Rows whose fingerprints differ in LOW bits at most: then one of LOW + 1 bands is the same in both."""
+    """Rows whose fingerprints differ in at most LOW bits; then at least one of LOW + 1 bands is equal."""
     first = found if other is None else other
     edges = np.linspace(0, 64, LOW + 2).astype(int)
     given: set[tuple[int, int]] = set()
@@ -183,7 +183,7 @@ def _near(found: Survey, other: Survey | None) -> Iterator[tuple[int, int]]:
 
 
 def _same_picture(a: Image, b: Image) -> str | None:
-    """Whether two small pictures are one, as they are or mirrored."""
+    """Whether two small pictures are the same, or mirrored."""
     for kind, turned in (("near", b), ("mirrored", b[:, ::-1])):
         x, y = (p.astype(np.float64) - p.mean() for p in (a, turned))
         size = np.sqrt((x * x).sum() * (y * y).sum())
@@ -192,11 +192,11 @@ def _same_picture(a: Image, b: Image) -> str | None:
     return None
 
 
-def _nearest(rows: Floats, centres: Floats, own: Ints | None) -> tuple[Ints, Floats]:
-    """For each row the nearest center but its own, and the cosine."""
+def _nearest(rows: Floats, centers: Floats, own: Ints | None) -> tuple[Ints, Floats]:
+    """For each row the nearest center other than its own, and the cosine."""
     nearest, cosine = np.zeros(len(rows), np.int64), np.full(len(rows), -1.0)
     for start in range(0, len(rows), _TILE):
-        part = rows[start : start + _TILE] @ centres.T
+        part = rows[start : start + _TILE] @ centers.T
         if own is not None:
             part[np.arange(len(part)), own[start : start + _TILE]] = -1
         nearest[start : start + _TILE] = part.argmax(1)

@@ -1,4 +1,4 @@
-"""Kinds of image files: how each begins, its name and extensions, and the package that decodes it."""
+"""Kinds of image files: first bytes, name and extensions, and the package that decodes them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def kind_of(data: bytes) -> Kind | None:
         return WEBP
     if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
         return PPM
-    if data[4:8] == b"ftyp":  # the first brand that says it; "mif1" stands before "avif" in some files
+    if data[4:8] == b"ftyp":  # the first known brand; "mif1" comes before "avif" in some files
         end = int.from_bytes(data[:4], "big")
         brands = [data[at : at + 4] for at in (8, *range(16, min(end, 256), 4))]
         known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
@@ -74,7 +74,7 @@ def prepare(kind: Kind) -> None:
 
 
 def describe_other(data: bytes) -> str:
-    """Describe a file that is no image, for messages."""
+    """Describe a file that is not an image, for messages."""
     if not data:
         return "an empty file"
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

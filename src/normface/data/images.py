@@ -1,4 +1,4 @@
-"""One Reader for all formats: each format is a `Store` of encoded images, and writes records of any other."""
+"""One Reader for all formats: each format is a `Store` of encoded images and can write the records of others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..system_facts import usable_cores
 from ..types import Image, Ints
 from .decoding import decode
 
-_CHUNK = 64  # images a thread takes at a time
+_CHUNK = 64  # images per task of a thread
 _log = logging.getLogger("normface")
 
 
@@ -162,7 +162,7 @@ class Images:
 
 
 class _Name:
-    """A record's name, made only where a message needs it."""
+    """A record's name, composed only if a message needs it."""
 
     __slots__ = ("row", "store")
 

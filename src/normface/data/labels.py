@@ -1,4 +1,4 @@
-"""The column, key or file that says who an image shows."""
+"""The column, key or file with the person's name of each image."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..registry import meant
 
-# As data sets of others call it, the surest first; `name` may be an image's.
+# Names used by other data sets, the most reliable first; `name` may be an image's.
 LABELS = (
     "identity", "identity_id", "person", "person_id", "subject", "subject_id", "label", "labels", "class", "class_id",
     "cls", "name",
 )  # fmt: skip
-UNKNOWN = "unknown"  # the person of images without labels
+UNKNOWN = "unknown"  # name of the person for images without labels
 
 
 def label_column(columns: Sequence[str], asked: str | None, where: object) -> str | None:
-    """Choose the column of people's names: the one asked for, or one with a usual name; None if there is none.
+    """Choose the column of people's names: the requested one, or one with a usual name; None if there is none.
 
-    Raises ConfigError if the one asked for is not there.
+    Raises ConfigError if the requested column is missing.
     """
     if asked is not None:
         if asked not in columns:
@@ -32,7 +32,7 @@ def label_column(columns: Sequence[str], asked: str | None, where: object) -> st
 
 
 def unlabelled(others: Sequence[str], where: object) -> DataError:
-    """The error for a set whose columns beside the images' are not known as labels."""
+    """Return the error for a set in which no column is recognized as labels."""
     return DataError(
         f"a column of labels in {where}, called {', '.join(LABELS)}", ", ".join(others),
         f"name it: --label-column {others[0]}",

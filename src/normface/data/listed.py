@@ -19,12 +19,12 @@ from .labels import identity, label_column
 from .source import Directory
 
 PATHS = ("path", "file", "filename", "file_name", "image", "image_path", "img", "id")  # columns of a header
-LIST_NAMES = ("label.txt", "labels.txt", "label.csv", "labels.csv")  # of a list beside flat images
+LIST_NAMES = ("label.txt", "labels.txt", "label.csv", "labels.csv")  # name of a list next to flat images
 SUFFIXES = (".csv", ".tsv", ".lst")
 
 
 class ImageList:
-    """The images that a list names, in its order: a `Store`. Paths are relative to the list's folder."""
+    """The images in a list, in its order: a `Store`. Paths are relative to the list's folder."""
 
     landmarks: NDArray[np.float32] | None = None
     ignored = 0
@@ -66,7 +66,7 @@ class ImageList:
 
 
 def _rows(path: Path, label: str | None) -> list[tuple[str, str]]:
-    """Paths and labels. A byte order mark, carriage returns, empty lines and comments are ignored."""
+    """Paths and labels. Byte order marks, carriage returns, empty lines and comments are ignored."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -123,7 +123,7 @@ def _is_file(cell: str) -> bool:
 
 
 def beside(folder: Path) -> Path | None:
-    """Return the list of labels beside the images of a flat folder, if there is one."""
+    """Return the list of labels next to the images of a flat folder, if there is one."""
     return next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
 
 

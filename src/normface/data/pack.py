@@ -82,7 +82,7 @@ class Pack:
         self.landmarks = _points(whole["landmarks"])
 
     def __reduce__(self) -> tuple[type[Pack], tuple[Path]]:
-        return Pack, (self.path,)  # a worker process opens the files itself
+        return Pack, (self.path,)  # a worker process opens the files again
 
     @cached_property
     def ids(self) -> NDArray[Any]:
@@ -95,7 +95,7 @@ class Pack:
 
     def encoded(self, row: int) -> bytes:
         """Return the encoded bytes of image `row`."""
-        # Views give Python's own integers at once, which counts here.
+        # Indexing a memoryview returns Python integers directly, which is faster.
         data = read_at(self._numbers[self._shard(row)], self._lengths[row], self._starts[row])
         if zlib.crc32(data) != self._crcs[row]:
             raise DataError(f"{self.name(row)} as it was packed", "other bytes", "restore the file, or pack it again")
@@ -169,7 +169,7 @@ def write_pack(records: Iterable[Record], path: Path, *, append: bool = False, s
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """Read `pack.json`. Raises DataError if it or one of its files is missing or of another size."""
+    """Read `pack.json`. Raises DataError if it or one of its files is missing or has another size."""
     try:
         told: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
         if told["format"] != FORMAT:
@@ -267,7 +267,7 @@ class arrow(Format):
 
     def owns(self, path: Path) -> bool:
         """Return True if `path` is of this format."""
-        return (path / MANIFEST).is_file() or holds(path, r"part-\d+\.arrow")  # without its manifest: told so
+        return (path / MANIFEST).is_file() or holds(path, r"part-\d+\.arrow")  # without its manifest: an error says so
 
     def open(self, path: Path, strict: bool = False) -> Images:
         """Open the images at `path`; see `Format.open`."""

@@ -1,4 +1,4 @@
-"""One picture in whatever form people have it: a path, bytes, a file, a Pillow image, an array or a tensor."""
+"""One picture in any usual form: a path, bytes, a file, a Pillow image, an array or a tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .decoding import decode, from_pillow
 
 Order = Literal["RGB", "BGR"]
 Picture = Any  # a path, bytes, a binary file object, a Pillow image, a NumPy array or a torch tensor
-DIM = 16  # a picture of 0 to 255 whose brightest value is below this is all but black
+DIM = 16  # a picture of 0 to 255 whose maximum is below this is almost black
 
 
 def read_image(picture: Picture, *, order: Order = "RGB", strict: bool = False) -> Image:
@@ -27,10 +27,10 @@ def read_image(picture: Picture, *, order: Order = "RGB", strict: bool = False) 
         - a Pillow image, turned upright by its Exif block;
         - a NumPy array [H, W, 3], [H, W, 4] (transparent: put on white), [H, W] or [H, W, 1] (gray), or with the
           channels first; a torch tensor likewise, also on a GPU. Values are uint8, other numbers from 0 to 255, or
-          floats from 0 to 1, which are multiplied by 255. Anything that may mean two things is refused.
+          floats from 0 to 1, which are multiplied by 255. Ambiguous values raise InputError.
     order: of an array's channels; "BGR" for what OpenCV reads. strict: see `decode`.
 
-    Raises DataError for a missing or damaged file, InputError for an array that is no picture.
+    Raises DataError for a missing or damaged file, InputError for an array that is not a picture.
     """
     return decoded(open_picture(picture, order), name_of(picture), strict=strict)
 
@@ -74,7 +74,7 @@ def decoded(opened: bytes | Image, name: str, *, strict: bool = False) -> Image:
 
 
 def name_of(picture: Picture, fallback: str = "the photograph") -> str:
-    """Return what messages call a picture: its path, or `fallback`."""
+    """Return the name of a picture for messages: its path, or `fallback`."""
     return os.fspath(picture) if isinstance(picture, str | os.PathLike) else fallback
 
 
@@ -111,7 +111,7 @@ def _pixels(array: NDArray[Any], order: Order, *, channels_first: bool) -> Image
 
 
 def _bytes(array: NDArray[Any]) -> Image:
-    """Values as uint8 where their scale is beyond doubt."""
+    """Convert values to uint8 if their scale is unambiguous."""
     kind, wanted = array.dtype.kind, "values from 0 to 255, or floats from 0 to 1"
     if array.dtype == np.uint8:
         return np.asarray(array, np.uint8)

@@ -1,8 +1,9 @@
-"""Pickles of plain data, read by a machine of our own: nothing that a file names is imported, called or changed.
+"""Reading pickles of plain data safely: no name in the file is imported, called or changed.
 
-Python's unpickler, even with a list of allowed names, calls methods of real objects with values from the file; NumPy's
-`dtype.__setstate__` then follows pointers of the file's choosing. Here each opcode makes Python's own lists, tuples,
-strings and numbers, or an `Array`, and a name in the file is only a label that a few rules look at.
+Python's unpickler, even with a list of allowed names, calls methods of real objects with values from the file, and
+NumPy's `dtype.__setstate__` then follows pointers chosen by the file. This reader interprets the opcodes itself. It
+only makes Python's lists, tuples, strings and numbers, or an `Array`. A name in the file is only a label for a few
+rules.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DTYPES = frozenset(
 
 
 class Foreign(Exception):
-    """A pickle of other things than plain data; the text says of what."""
+    """A pickle with something other than plain data; the text names it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Array:
         return math.prod(shape)
 
     def values(self) -> np.ndarray[Any, Any]:
-        """Return the flat array. Raises Foreign for other dtypes than numbers, or bytes that do not fit it."""
+        """Return the flat array. Raises Foreign for dtypes other than numbers, or bytes that do not fit."""
         if self.dtype.lstrip("<>|=") not in DTYPES:
             raise Foreign(f"an array of dtype {self.dtype[:20]!r}")
         kind = np.dtype(self.dtype)
@@ -56,7 +57,7 @@ class _Name(NamedTuple):
 
 
 class _Dtype:
-    """A dtype being built: its code, and the byte order once BUILD has given it."""
+    """A dtype under construction: its code, and the byte order once BUILD has set it."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -68,7 +69,7 @@ class _Dtype:
 
 
 class _Raw:
-    """An array being built: empty until BUILD gives dtype, shape and bytes."""
+    """An array under construction: empty until BUILD sets dtype, shape and bytes."""
 
     array: Array | None = None
 
@@ -96,9 +97,9 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def loads(data: bytes) -> Any:
     """Read a pickle of lists, tuples, strings, bytes, numbers, truth values and arrays.
 
-    Bytes of old protocols and Python 2's strings come as text in Latin-1 (see `binary`), not copied however often the
-    file names them. Raises Foreign for anything else, and ValueError, IndexError, KeyError or TypeError for a damaged
-    file.
+    Bytes of old protocols and strings of Python 2 become Latin-1 text (see `binary`). They are not copied, even if the
+    file refers to them several times. Raises Foreign for anything else, and ValueError, IndexError, KeyError or
+    TypeError for a damaged file.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -163,7 +164,7 @@ def loads(data: bytes) -> Any:
 
 
 def finished(value: Any) -> Any:
-    """Return a value as plain data: an array that has been built in place of what built it."""
+    """Return a value as plain data: the finished array instead of the object that built it."""
     if isinstance(value, _Raw):
         if value.array is None:
             raise Foreign("an array without contents")
@@ -180,7 +181,7 @@ def _plain(value: Any) -> Any:
 
 
 def binary(value: bytes | str) -> bytes:
-    """Convert Latin-1 text to the bytes it stands for."""
+    """Convert Latin-1 text to bytes."""
     return value.encode("latin-1") if isinstance(value, str) else value
 
 

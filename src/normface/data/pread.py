@@ -1,4 +1,4 @@
-"""Reading parts of open files from several threads."""
+"""Read parts of open files from several threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Lock
 
 if sys.platform != "win32":
     read_at = os.pread
-else:  # which has no such call: seek and read, one thread at a time
+else:  # Windows has no such call: seek and read, one thread at a time
     _turn = Lock()
 
     def read_at(file: int, length: int, start: int, /) -> bytes:

@@ -47,19 +47,19 @@ class RecordIO:
             raise self._error("to be readable", f"'{error.strerror}'", "correct the path") from error
         index = path.with_suffix(".idx")
         starts = self._indexed(index, size) if index.exists() else self._scanned(size)
-        # A record ends where the next one in the file begins.
+        # A record ends at the start of the next one in the file.
         order = np.argsort(starts)
         ends = np.empty(len(starts), np.int64)
         ends[order] = np.append(starts[order][1:], size)
         headers = self._headers(starts, ends)
         flags, labels = headers["flag"], headers["label"].astype(np.float64)
         many = np.flatnonzero(flags > 0)
-        if len(many):  # the first of several labels stands behind the header
+        if len(many):  # the first of several labels follows the header
             labels[many] = np.frombuffer(self._gather(starts[many] + _FRAME.size + _HEADER.size, 4), "<f4")
         images = np.ones(len(starts), bool)
-        no_image = headers["length"][:1] & (2**29 - 1) == _HEADER.size + 4 * 2  # else im2rec's first, with two labels
+        no_image = headers["length"][:1] & (2**29 - 1) == _HEADER.size + 4 * 2  # or im2rec's, with two labels
         if no_image.all() and len(starts) and flags[0] == 2 and headers["id"][0] == 0 and labels[0] >= 1:
-            images[0] = False  # the record of records; identities' own begin at its first label
+            images[0] = False  # the record of records; identity records begin at its first label
             images[min(int(min(labels[0], len(starts))), len(starts)) :] = False
         self._spans: Ints = np.stack([starts, ends], axis=1)[images]
         labels = labels[images]
@@ -106,7 +106,7 @@ class RecordIO:
         return starts
 
     def _scanned(self, size: int) -> Ints:
-        """Where records begin, from one to the next."""
+        """Positions of all records, found by reading from one to the next."""
         starts, at = [], 0
         while at < size:
             if at + _FRAME.size > size:
@@ -166,7 +166,7 @@ def write_recordio(records: Iterable[Record], path: Path) -> int:
     index = path.with_suffix(".idx")
     with replacing(path) as temporary, temporary.open("wb") as file:
         starts = [0]
-        file.write(_framed(_labelled(0, (0.0, 0.0), b"")))  # of the right length: filled in below
+        file.write(_framed(_labelled(0, (0.0, 0.0), b"")))  # of the right length; replaced below
         for number, record in enumerate(records, 1):
             size = size or decode(record.image, record.id).shape[:2]
             if record.identity not in labels:
@@ -198,7 +198,7 @@ def _labelled(number: int, labels: tuple[float, float], image: bytes) -> bytes:
 def _framed(data: bytes) -> bytes:
     if len(data) >= 2**29:
         raise DataError("images under 512 MiB", f"{len(data):,} bytes", "leave the image out")
-    # The magic word inside, at a multiple of 4, would look like a record: there the data are torn, the word left out.
+    # The magic word in the data, at a multiple of 4, would look like a record: split the data there without the word.
     magic = struct.pack("<I", MAGIC)
     parts, start, at = [], 0, data.find(magic)
     while at >= 0:

@@ -87,7 +87,7 @@ class Zip:
             with zipfile.ZipFile(path) as archive, path.open("rb") as file:
                 entries = archive.infolist()
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except Exception as error:  # a damaged directory can raise nearly anything in zipfile
+        except Exception as error:  # a damaged directory can raise almost any error in zipfile
             raise self._error("to be a folder or a zip archive", f"'{error}'", "copy or make it again") from error
         for entry in entries:
             name = entry.filename.replace("\\", "/")  # old Windows tools write backslashes
@@ -102,7 +102,7 @@ class Zip:
         self.names = list(self._entries)
 
     def __reduce__(self) -> tuple[type[Zip], tuple[Path]]:
-        return Zip, (self.path,)  # a worker process maps the archive itself
+        return Zip, (self.path,)  # a worker process maps the archive again
 
     def read(self, name: str) -> bytes:
         """Read a file. Raises DataError if it is damaged or compressed by another method than deflate."""

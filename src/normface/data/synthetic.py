@@ -1,4 +1,4 @@
-"""Data sets of drawn faces of any size, for tests and for demonstrations without a download."""
+"""Data sets of drawn faces of any size, for tests and demonstrations without a download."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..types import Image
 from .synthetic_face import Identity, Nuisance, render
 
 QUALITY = 92  # of the JPEGs
-PART = 8  # pictures that one thread draws in a row: most are of one person, who is painted once
+PART = 8  # pictures per task of a thread: most show one person, who is painted once
 Named = tuple[str, Callable[[], Image]]
 
 
@@ -135,6 +135,6 @@ def _write_zip(path: Path, pictures: Sequence[Named], count: Callable[[], None])
     parts, threads = (pictures[i : i + PART] for i in range(0, len(pictures), PART)), usable_cores()
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, data in chain.from_iterable(map_ahead(encode, parts, depth=4 * threads, threads=threads)):
-            # A fixed date: equal pictures, equal archives.
+            # A fixed date, so that equal pictures make equal archives.
             archive.writestr(zipfile.ZipInfo(name, (2017, 1, 1, 0, 0, 0)), data)
             count()

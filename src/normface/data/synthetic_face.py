@@ -1,7 +1,7 @@
-"""Drawn faces: who it is (Identity) apart from how the picture was taken (Nuisance).
+"""Drawn faces: the person (Identity) and the conditions of the picture (Nuisance) are separate.
 
-Everything is drawn in the units of the 112×112 template, so the same code draws an aligned crop and a photograph.
-What only depends on the person is painted once for all their pictures: a layer under and a layer over what moves.
+All coordinates are in units of the 112×112 template, so the same code draws an aligned crop and a photograph. Parts
+that depend only on the person are painted once for all pictures, in a layer below and a layer above the moving parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..types import Floats, Image
 
 # Eyes, nose and mouth corners of the 112×112 template (PAPER.md §3), left to right as seen in the image.
 TEMPLATE = np.array([(38.29, 51.70), (73.53, 51.50), (56.03, 71.74), (41.55, 92.37), (70.73, 92.20)])
-MIDDLE = np.array([56.0, 66.0])  # of the head, whose half axes are about 37 and 50
+MIDDLE = np.array([56.0, 66.0])  # of the head; its half axes are about 37 and 50
 SKINS = np.array([(255, 224, 204), (241, 194, 160), (214, 160, 118), (172, 118, 80), (126, 82, 56), (84, 54, 40)])
 HAIRS = np.array(
     [(24, 20, 20), (58, 40, 30), (104, 70, 44), (166, 124, 72), (214, 180, 120), (150, 70, 40), (170, 170, 172)]
@@ -84,7 +84,7 @@ class Identity:
         eyes, mouth = 1.0 * self.eye_gap, 1.3 * self.mouth_width
         down = 0.9 * self.nose_length
         shift = np.array([(-eyes, 0), (eyes, 0), (0, down), (-mouth, self.mouth_height), (mouth, self.mouth_height)])
-        # Alignment leaves no common shift.
+        # Alignment removes a common shift.
         return np.asarray(TEMPLATE + shift - shift.mean(0))
 
 
@@ -126,7 +126,7 @@ class Nuisance:
 
 
 class _View(NamedTuple):
-    """A square picture: its pixels a side, pixels per template unit, template coordinates of its upper left."""
+    """A square picture: pixels per side, pixels per template unit, template coordinates of its upper left corner."""
 
     size: int
     zoom: float
@@ -134,12 +134,12 @@ class _View(NamedTuple):
 
 
 class _Canvas:
-    """Planes [C, size, size] to paint on: red, green, blue and, on a layer, how much shines through."""
+    """Planes [C, size, size] to paint on: red, green, blue and, in a layer, the transparency."""
 
     def __init__(self, planes: Planes, view: _View) -> None:
         self.planes, self.view = planes, view
 
-    def fill(self, points: Floats, colour: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
+    def fill(self, points: Floats, color: Any, opacity: float = 1.0, soft: float = 0.0) -> None:
         """Paint a polygon [N, 2], or several apart [K, N, 2]; `soft` is the blur of the edge in template units."""
         if opacity <= 0:
             return
@@ -160,7 +160,7 @@ class _Canvas:
         if soft:
             weight = cv2.GaussianBlur(weight, (0, 0), soft * zoom)
         ink = np.zeros((len(self.planes), 1, 1), np.float32)
-        ink[:3, 0, 0] = colour
+        ink[:3, 0, 0] = color
         part = self.planes[:, top:bottom, left:right]
         part += weight * (ink - part)
 
@@ -169,30 +169,30 @@ _ROUND = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ROUND), np.sin(_ROUND)], 1)
 _LIPS = np.linspace(-1, 1, 15)  # from corner to corner
 _BROW = np.linspace(-1, 1, 9)  # from the nose outwards
-_MIRROR = np.array([(-1, 1), (1, 1)])  # times what lies right of the middle: both sides, left first
+_MIRROR = np.array([(-1, 1), (1, 1)])  # factors for the right half: both sides, left first
 
 
-def _ellipse(centre: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
-    """[40, 2], or with centers [K, 2] one for each: [K, 40, 2]."""
+def _ellipse(center: Any, rx: float, ry: float, tilt: Any = 0.0) -> Floats:
+    """Ellipse [40, 2], or [K, 40, 2] for centers [K, 2]."""
     c, s = np.cos(tilt), np.sin(tilt)
     axes = np.array([(rx * c, -ry * s), (rx * s, ry * c)]).T
-    return np.asarray(np.asarray(centre)[..., None, :] + _CIRCLE @ axes)
+    return np.asarray(np.asarray(center)[..., None, :] + _CIRCLE @ axes)
 
 
 def _between(one: Floats, other: Floats) -> Floats:
-    """The polygon between two lines [..., N, 2] that run the same way."""
+    """Polygon between two lines [..., N, 2] with the same direction."""
     return np.concatenate([one, other[..., ::-1, :]], -2)
 
 
 def _blend(palette: NDArray[np.int64], deviation: float) -> Floats:
-    """A colour of the palette; deviations -2 … 2 run along it."""
+    """Color from a palette, by a deviation from -2 to 2."""
     place = (deviation + 2) / 4 * (len(palette) - 1)
     index = min(int(place), len(palette) - 2)
     return np.asarray(palette[index] + (place - index) * (palette[index + 1] - palette[index]))
 
 
 def _head(who: Identity, grow: float = 0.0) -> Floats:
-    """Outline of the head: an egg whose lower half takes the jaw's width and the chin's length."""
+    """Outline of the head: an egg whose lower half has the jaw's width and the chin's length."""
     x, y = _CIRCLE.T
     width = 38 + 1.8 * who.width + grow
     below = np.maximum(y, 0)
@@ -204,14 +204,14 @@ def _head(who: Identity, grow: float = 0.0) -> Floats:
 def _hair(canvas: _Canvas, who: Identity, behind: bool) -> None:
     if who.hair_length < -1.4:  # bald
         return
-    colour = _blend(HAIRS, who.hair)
+    color = _blend(HAIRS, who.hair)
     if behind:
         if who.hair_length > 0.2:
             reach = MIDDLE[1] + 14 + 24 * who.hair_length
             wide = 45 + 2 * who.width + 3 * who.hair_body
             down = np.array([(-wide, -20), (wide, -20), (wide + 2, 10), (wide - 4, reach - MIDDLE[1])])
             sides = np.concatenate([down, (down * (-1, 1))[:1:-1]])
-            canvas.fill(MIDDLE + sides, colour * 0.8, soft=2)
+            canvas.fill(MIDDLE + sides, color * 0.8, soft=2)
         return
     # Along the skull from ear to ear, and back along the hairline with its parting.
     skull = _head(who, 4.5 + 1.5 * who.hair_body)
@@ -221,27 +221,27 @@ def _hair(canvas: _Canvas, who: Identity, behind: bool) -> None:
     inner = [(wide, 56), (wide - 3, 42), (wide - 10, line + 7), (0.6 * wide, line + 1), (parting + 7, line - 1),
              (parting, line - 6), (parting - 7, line - 1), (-0.6 * wide, line + 1), (10 - wide, line + 7),
              (3 - wide, 42), (-wide, 56)]  # fmt: skip
-    canvas.fill(np.concatenate([outer, np.array(inner) + (MIDDLE[0], 0)]), colour, soft=1.0)
+    canvas.fill(np.concatenate([outer, np.array(inner) + (MIDDLE[0], 0)]), color, soft=1.0)
 
 
-def _eyes(canvas: _Canvas, who: Identity, how: Nuisance, centres: Floats, skin: Floats) -> None:
+def _eyes(canvas: _Canvas, who: Identity, how: Nuisance, centers: Floats, skin: Floats) -> None:
     wide = 7.6 + 0.7 * who.eye_size
     lid = min(max(1 - 0.35 * how.eye_closed, 0.25), 1)
     tall = (3.5 + 0.45 * who.eye_size + 0.45 * who.eye_open) * lid
     tilt = -_MIRROR[:, 0] * 0.06 * who.eye_tilt
-    canvas.fill(_ellipse(centres, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
-    canvas.fill(_ellipse(centres, wide, tall, tilt), (238, 234, 230))
-    irises = centres + (1.6 * how.gaze, 0)
+    canvas.fill(_ellipse(centers, wide + 3, tall + 4, tilt), skin * 0.78, 0.5, soft=2)
+    canvas.fill(_ellipse(centers, wide, tall, tilt), (238, 234, 230))
+    irises = centers + (1.6 * how.gaze, 0)
     canvas.fill(_ellipse(irises, min(3.6, wide), min(3.6, tall)), _blend(IRISES, who.iris))
     canvas.fill(_ellipse(irises, 1.7, min(1.7, tall)), (12, 10, 10))
     canvas.fill(_ellipse(irises - (1.1, min(1.1, tall / 2)), 0.6, 0.6), (255, 255, 255), 0.9)
-    upper, lower = (_ellipse(centres, wide + more, tall + by, tilt)[:, 20:] for more, by in ((0.4, 0.5), (0, -0.8)))
+    upper, lower = (_ellipse(centers, wide + more, tall + by, tilt)[:, 20:] for more, by in ((0.4, 0.5), (0, -0.8)))
     canvas.fill(_between(upper, lower), skin * 0.25)
     hair = np.minimum(_blend(HAIRS, who.hair), 120) * 0.8
     arch, slant = (2.0 + 0.9 * who.brow_arch) * (1 - _BROW**2), (0.6 + 0.8 * who.brow_slant) * _BROW
     brow = np.stack([9.5 * _BROW, slant - arch - 10.5 - 0.9 * who.brow_height - 1.1 * how.brow_raise], 1)
     thick = np.outer((1.3 + 0.4 * who.brow_thick) * (1.1 - 0.3 * _BROW), (0, 1))
-    canvas.fill(centres[:, None] + _MIRROR[:, None] * _between(brow - thick, brow + thick), hair, 0.9, soft=0.5)
+    canvas.fill(centers[:, None] + _MIRROR[:, None] * _between(brow - thick, brow + thick), hair, 0.9, soft=0.5)
 
 
 def _nose(canvas: _Canvas, who: Identity, tip: Floats, skin: Floats) -> None:
@@ -299,15 +299,15 @@ def _occlude(canvas: _Canvas, how: Nuisance, points: Floats) -> None:
         canvas.fill(np.array([(50, 49), (62, 49), (62, 51), (50, 51)]), (30, 26, 26))
     if how.occlusion > 1.3:
         rng = np.random.default_rng(int(abs(how.seed) * 1e9))
-        centre = MIDDLE + 34 * np.array([np.sign(how.occlusion_x), 0.6 * how.occlusion_y])
+        center = MIDDLE + 34 * np.array([np.sign(how.occlusion_x), 0.6 * how.occlusion_y])
         rx, ry = rng.uniform(12, 24, 2)
-        shape = _ellipse(centre, rx, ry, rng.uniform(0, 3))
+        shape = _ellipse(center, rx, ry, rng.uniform(0, 3))
         canvas.fill(shape, rng.uniform(20, 220, 3), soft=0.8)
 
 
 @lru_cache(maxsize=4)
 def _surface(view: _View) -> tuple[Planes, Planes, Planes]:
-    """An ellipsoid head: normals [3, H, W]; 0 inside to 1 outside; x, y, depth and 1 [4, H, W], which poses mix."""
+    """Ellipsoid head: normals [3, H, W]; 0 inside to 1 outside; x, y, depth and 1 [4, H, W], which poses combine."""
     steps = (np.arange(view.size, dtype=np.float32) + 0.5) / view.zoom - 0.5
     x, y = np.meshgrid(steps + view.corner[0] - float(MIDDLE[0]), steps + view.corner[1] - float(MIDDLE[1]))
     radius = np.hypot(x / 46, y / 62)
@@ -319,20 +319,20 @@ def _surface(view: _View) -> tuple[Planes, Planes, Planes]:
 
 
 def _shade(canvas: _Canvas, how: Nuisance) -> None:
-    """Lambert's law on an ellipsoid head, and the light's colour."""
+    """Apply Lambert's law on an ellipsoid head, and the light's color."""
     normals, outside, _ = _surface(canvas.view)
     light = np.array([0.55 * how.light_x, -0.35 + 0.4 * how.light_y, 1.0])
     light /= np.linalg.norm(light)
     lambert = np.maximum(0, np.einsum("c,chw->hw", light.astype(np.float32), normals))
     lambert += outside * (np.float32(0.5) - lambert)  # the background is lit evenly
     ambient = min(max(0.5 + 0.12 * how.ambient, 0.2), 0.8)
-    colour = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
+    color = np.exp(np.array([0.10, 0.0, -0.12]) * how.warmth + 0.22 * how.gain)
     canvas.planes *= ambient + (1.08 - ambient) * lambert
-    canvas.planes *= colour.astype(np.float32)[:, None, None]
+    canvas.planes *= color.astype(np.float32)[:, None, None]
 
 
 def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
-    """Turn the head a little: pixels move with the depth under them; then the crop's own misalignment: [H, W, 3]."""
+    """Turn the head a little by shifting pixels with the depth under them, then shift the crop: [H, W, 3]."""
     yaw, pitch = 0.22 * how.yaw, 0.14 * how.pitch
     source_x = 1 / np.cos(yaw), 0, -np.sin(yaw), -0.9 * how.shift_x  # times x, y, depth and 1
     source_y = 0, 1 / np.cos(pitch), -np.sin(pitch), -0.9 * how.shift_y
@@ -347,7 +347,7 @@ def _pose(canvas: _Canvas, how: Nuisance) -> Planes:
 
 
 def _expose(pixels: Planes, how: Nuisance) -> Image:
-    """Camera: contrast, blur, noise, JPEG."""
+    """Simulate the camera: contrast, blur, noise, JPEG."""
     pixels = (pixels - 128) * np.float32(1 + 0.15 * how.contrast) + 128
     if how.blur > 0.3:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.9 * how.blur)
@@ -362,7 +362,7 @@ def _expose(pixels: Planes, how: Nuisance) -> Image:
 
 @lru_cache(maxsize=8)
 def _person(who: Identity, view: _View) -> tuple[Floats, Floats, Planes, Planes]:
-    """What a person's pictures share: skin; landmarks; layers [4, H, W] under and over what moves, eyes and mouth."""
+    """Parts shared by a person's pictures: skin; landmarks; layers [4, H, W] below and above the eyes and mouth."""
     under, over = (_Canvas(np.zeros((4, view.size, view.size), np.float32), view) for _ in range(2))
     under.planes[3] = over.planes[3] = 1
     skin = (_blend(SKINS, who.skin) * (1, 1 - 0.02 * who.redness, 1 - 0.03 * who.redness)).clip(20, 255)

@@ -21,7 +21,7 @@ from .images import Images, Record, by_name
 from .labels import UNKNOWN, identity, label_column
 from .pread import read_at
 
-_MOST = 1 << 20  # bytes of a label
+_MOST = 1 << 20  # maximum bytes of a label
 _BRACES = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")  # of several shards
 
 
@@ -82,7 +82,7 @@ class Tar:
         return read_at(self._files[number].fileno(), length, start)
 
     def _samples(self, shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
-        """Key → ending → place and length."""
+        """Return key → extension → position and length."""
         found: dict[str, dict[str, tuple[int, int]]] = {}
         size = shard.stat().st_size
         with shard.open("rb") as opened:
@@ -111,7 +111,7 @@ class Tar:
                     found[key][ending] = (member.offset_data, member.size)
         except DataError:
             raise
-        except Exception as error:  # damaged headers can raise nearly anything in tarfile
+        except Exception as error:  # damaged headers can raise almost any error in tarfile
             raise DataError(f"{shard} to be a plain tar", f"'{error}'", "copy the file again") from error
         return found
 

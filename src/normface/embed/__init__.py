@@ -1,4 +1,4 @@
-"""The bridge from images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
+"""From images to Embeddings: load a model, embed crops or photographs, export to ONNX."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ __all__ = [
     "keep_certificate", "refuse_outside",
 ]  # fmt: skip
 
-# These need protocols or SciPy, or are seldom needed.
+# Loaded on first use: these need protocols or SciPy, or are rarely needed.
 _later = attach(
     __name__,
     grouping="assign_vectors group_vectors",

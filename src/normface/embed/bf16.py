@@ -1,8 +1,8 @@
-"""Runs a feed-forward ONNX network by PyTorch, with convolutions in bfloat16 on processors that multiply it natively.
+"""Run a feed-forward ONNX network with PyTorch, with convolutions in bfloat16 on processors that support it natively.
 
 ONNX Runtime has no bfloat16 kernels for CPUs; oneDNN, which torch uses, does. Products are summed in float32;
-activations between layers are rounded to 8 bits. Fully connected layers stay in float32: they cost little, and their
-rounding errors would not average out.
+activations between layers are rounded to 8 significant bits. Fully connected layers stay in float32: they take little
+time, and their rounding errors would not average out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..types import Embeddings, Floats
 from .network import Network, Run
 from .torch_graph import TorchGraph, read_graph, unknown
 
-COSINE = 0.9995  # to float32, at least, of each of FACES drawn faces
+COSINE = 0.9995  # minimum cosine to float32 of each of FACES drawn faces
 FACES, BATCH = 16, 32
 BF16 = torch.bfloat16
 

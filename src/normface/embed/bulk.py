@@ -1,6 +1,7 @@
-"""Bulk embedding into files, by this process or a Ray cluster: resumable, with identical output either way.
+"""Bulk embedding into files, by this process or a Ray cluster: resumable, with identical output.
 
-The images are split into parts of PART; each becomes one file, written atomically and never computed again.
+The images are split into parts of PART. Each part becomes one file, which is written atomically and computed only
+once.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def gather(folder: str | Path) -> Embeddings:
 
 
 def part_file(folder: Path, number: int) -> Path:
-    """Where a part is written."""
+    """Path of a part."""
     return folder / f"part-{number:05d}.npz"
 
 
@@ -104,7 +105,7 @@ def _locally(
 
 
 def _begin(folder: Path, source: Source, embedder: Embedder, mirror: Mirror) -> None:
-    """Write what the job is, or see that the folder's is the same."""
+    """Write the description of the job, or check that the folder has the same one."""
     job = {
         "model_sha256": embedder.sha256, "precision": embedder.precision, "mirror": mirror, "part": PART,
         "spec": asdict(embedder.spec), "photographs": source.photographs, "images": len(source.ids),
@@ -142,11 +143,11 @@ def _write(path: Path, part: Embedded) -> None:
 
 
 def _read(path: Path, *names: str) -> dict[str, Any]:
-    """Those of a part's arrays that it has."""
+    """Read those of the named arrays that a part has."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file}
-    except Exception as error:  # zipfile, numpy and the file system each have their own
+    except Exception as error:  # zipfile, numpy and the file system each have their own errors
         raise DataError(f"{path} to be intact", f"'{error}'", "remove it and run normface embed again") from error
 
 

@@ -13,10 +13,10 @@ from .embedder import Embedder, Mirror
 from .parts import Embedded, blocks, embed_block, join
 from .source import Source
 
-# Shares of a core that Ray counts: an actor and a task for each core, which the operating system shares out between
-# them. Whole cores would leave decoders none, or embed on half of the machine.
+# Shares of a core in Ray's accounting: one actor and one task per core, scheduled by the operating system. With whole
+# cores there would be none for decoding, or only half of the machine would embed.
 ACTOR, TASK = 0.75, 0.25
-MOST_BLOCKS = 10_000  # of Ray's; one a part up to here
+MOST_BLOCKS = 10_000  # of Ray; one per part up to this number
 Row = dict[str, Any]
 
 
@@ -62,7 +62,7 @@ def run(
 
 
 class _Preparing:
-    """A part's numbers → its blocks, prepared. A task to Ray, whose workers keep the source, once opened."""
+    """A Ray task: numbers of a part → its prepared blocks. Each worker opens the source once."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -74,7 +74,7 @@ class _Preparing:
 
 
 class _Embedding:
-    """An actor that holds the model; one thread each."""
+    """A Ray actor with the model and one thread."""
 
     def __init__(self, load: Callable[[], Embedder], mirror: Mirror, sha256: str) -> None:
         self.mirror = mirror
@@ -96,26 +96,26 @@ class _Embedding:
 
 
 def _connect(ray: Any) -> bool:
-    """Whether Ray was started or joined here: then it is left here, too."""
+    """Connect to Ray; returns whether it was started or joined here, so that it must be left here too."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage report
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # failures are raised as errors
     alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **alone)
-    except Exception as error:  # also bare ones, such as for a machine too busy to start it in time
+    except Exception as error:  # also plain ones, for example if the machine is too busy to start it in time
         raise DataError(
             "a Ray cluster", f"'{str(error).splitlines()[0]}'", "correct RAY_ADDRESS, or run: ray start --head"
         ) from error
     return True
 
 
-# Our own errors travel as results: Ray would start an actor again and again that fails to start, and wraps the others.
+# Our own errors are passed as results, because Ray wraps errors and would restart a failing actor forever.
 
 
 def _outcome(work: Callable[[], Any]) -> Any:
-    """What comes of it, or our error."""
+    """Return the result of a function, or the error of this package that it raised."""
     try:
         return work()
     except NormfaceError as error:
@@ -127,7 +127,7 @@ def _packed(work: Callable[[], Any]) -> bytes:
 
 
 def _opened(data: bytes) -> Any:
-    """What was packed. Raises the error that was packed in its place."""
+    """Unpack a result. Raises the error that was packed instead."""
     found = pickle.loads(data)
     if isinstance(found, NormfaceError):
         raise found

@@ -1,4 +1,4 @@
-"""Make the conditions of a certificate: what lies outside is learned from ordinary faces, degraded, and from others."""
+"""Conditions of a certificate, learned from ordinary faces, from degraded ones, and from other faces outside."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..faces.alter import alterations
 from ..types import Bools, Embeddings, Floats, Image
 from .embedder import Embedder
 
-FACES = 500  # degraded in each way
-FEWEST = 50  # photographs of a kind
-USED = ("sharpness", "light", "contrast", "detail")  # signals that the weights take
-PARTS = ("eyes", "mouth")  # signals that are near 0 where one color covers them: half of the least found is enough
+FACES = 500  # number of faces for each degradation
+FEWEST = 50  # minimum of photographs of a kind
+USED = ("sharpness", "light", "contrast", "detail")  # signals used by the weights
+PARTS = ("eyes", "mouth")  # signals near 0 if one color covers them: the limit is half of the lowest value found
 TAIL = 0.0003  # share of ordinary photographs beyond each end of a signal's range
-SHARE = 0.007  # of ordinary photographs beyond the cut
-HIGHEST = 1e6  # of signals that nothing is too large for
-# Of the detection, whatever the faces: nearer to nothing no network was measured.
+SHARE = 0.007  # share of ordinary photographs beyond the limit
+HIGHEST = 1e6  # for signals without an upper limit
+# For the detection, whatever the faces, because no network was measured on smaller or worse ones.
 DETECTION = {"eye_distance": (15.0, HIGHEST), "detection": (0.98, 1.0), "shape": (0.7, 1.55)}
 PENALTY = 3e-3
 STEPS = 12  # of the map from score to risk
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class Sample:
-    """Photographs of one kind: unit `vectors` [N, D], `signals` of their crops, [N] each, and whom they show [N]."""
+    """Photographs of one kind: unit `vectors` [N, D], `signals` of their crops, [N] each, and the `people` [N]."""
 
     vectors: Floats
     signals: Mapping[str, Floats]
@@ -45,11 +45,11 @@ class Sample:
         return len(self.vectors)
 
     def take(self, rows: Any) -> Sample:
-        """Some of them."""
+        """Return some of the photographs."""
         return Sample(self.vectors[rows], {k: v[rows] for k, v in self.signals.items()}, self.people[rows])
 
     def inputs(self) -> NDArray[np.float64]:
-        """What the weights are applied to."""
+        """Return the inputs of the regression."""
         return inputs(self.vectors, self.signals, USED)
 
 
@@ -64,13 +64,13 @@ def learn(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Conditions:
-    """The conditions of an embedder at a threshold.
+    """Learn the conditions of an embedder at a threshold.
 
-    inside: aligned crops that the certificate was measured on; they set the ranges and the cut.
-    faces: ordinary faces of other people; some of the first are also degraded in every way (`faces.alter`).
-    outside: faces that lie outside as they are, such as {"children": …}.
-    vectors: of the images inside, by id, both orientations summed, where they are known.
-    progress is called with images done and images in all.
+    inside: aligned crops that the certificate was measured on; they define the ranges and the limit.
+    faces: ordinary faces of other people; some of the first set are also degraded in every way (`faces.alter`).
+    outside: unaltered faces that are outside, such as {"children": …}.
+    vectors: of the images inside, by id, both orientations summed, if they are known.
+    progress is called with images done and in total.
     Raises DataError for fewer than FEWEST images of a kind.
     """
     draw, template = np.random.default_rng(seed), embedder.template
@@ -98,7 +98,7 @@ def measure(
     alter: Callable[[Image], Image] | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Sample:
-    """Embed the crops of a reader, altered first where that is asked for."""
+    """Embed the crops of a reader, after altering them if requested."""
     features: list[Floats] = []
     found: list[dict[str, float]] = []
     for start in range(0, len(reader), 64):
@@ -114,12 +114,12 @@ def measure(
 
 
 def _people(reader: Reader) -> NDArray[np.str_]:
-    """Whom each image shows; in one folder alone, each somebody else."""
+    """The person on each image; if all are in one folder, each image is another person."""
     return reader.identities[reader.labels] if len(reader.identities) > 1 else reader.ids
 
 
 def _columns(found: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
-    """Signals of each crop → an array [N] of each signal that the weights or ranges take."""
+    """Convert the signals of each crop to an array [N] per signal that the weights or ranges use."""
     return {
         name: np.array([each[name] for each in found])
         for name in (*USED, *PARTS)
@@ -147,9 +147,9 @@ def fit(
     threshold: float,
     share: float = SHARE,
 ) -> Conditions:
-    """Conditions from measured photographs: see `learn`. `share` of `inside` lies beyond the cut.
+    """Fit conditions to measured photographs: see `learn`. The share `share` of `inside` lies beyond the limit.
 
-    The cut and the risks come from scores of photographs by weights that were fitted without their people.
+    The limit and the risks come from scores by weights that were fitted without the same people.
     Raises DataError for fewer than FEWEST photographs of a kind.
     """
     sets = [inside, *ordinary, *kinds.values()]
@@ -187,7 +187,7 @@ def fit(
 def _logistic(x: Floats, target: NDArray[np.integer[Any]], kinds: int) -> NDArray[np.float64]:
     """Weights [K, F] of a multinomial logistic regression with a squared penalty; class 0 has log-odds 0.
 
-    Ordinary photographs weigh as much as all kinds together, which weigh alike.
+    Ordinary photographs have the same total weight as all kinds together, and all kinds have equal weights.
     """
     counts = np.bincount(target, minlength=kinds + 1)
     weight = np.where(target == 0, 0.5 / max(counts[0], 1), 0.5 / kinds / np.maximum(counts[target], 1))
@@ -217,7 +217,7 @@ def _logistic(x: Floats, target: NDArray[np.integer[Any]], kinds: int) -> NDArra
 def _risks(
     vectors: Floats, found: Floats, target: NDArray[Any], people: NDArray[np.str_], threshold: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Rising steps from score to the share of accepted pairs of two people photographed alike, both of such scores."""
+    """Rising steps from score to the accepted share of impostor pairs of the same kind with similar scores."""
     edges = np.unique(np.quantile(found, np.linspace(0, 1, STEPS + 1))[:-1])
     step = np.searchsorted(edges, found, side="right") - 1
     hits, pairs = np.zeros(len(edges)), np.zeros(len(edges))
@@ -233,6 +233,6 @@ def _risks(
 
 
 def _rising(hits: Floats, pairs: Floats) -> NDArray[np.float64]:
-    """Fit the best rising shares: pool neighbors that fall."""
+    """Fit the best rising shares by pooling neighbors that fall."""
     shares = isotonic_regression(hits / pairs, weights=pairs).x
-    return np.asarray(np.maximum.accumulate(shares))  # rounding of the pools may leave a step that falls
+    return np.asarray(np.maximum.accumulate(shares))  # rounding of the pools may leave a falling step

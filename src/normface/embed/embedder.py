@@ -40,8 +40,8 @@ MERGES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "sum": np.add, "max": np.maximum, "concatenate": lambda one, other: np.concatenate([one, other], axis=1),
 }  # fmt: skip
 ONE_ORIENTATION = "embedded otherwise than with both orientations, as the certificate was measured: use mirror=true"
-READ_AT_ONCE = 64  # crops read while the ones before them are embedded
-FOUND_AT_ONCE = 8  # photographs whose faces are found while those of the ones before are embedded
+READ_AT_ONCE = 64  # crops to read while the previous ones are embedded
+FOUND_AT_ONCE = 8  # photographs for detection while the faces of the previous ones are embedded
 _log = logging.getLogger("normface")
 
 
@@ -87,8 +87,8 @@ class Embedder:
         both, for creating a new one.
 
         ONNX Runtime computes in float32, on an NVIDIA GPU if its GPU build is installed, otherwise on all cores; or on
-        `device`, if the installed ONNX Runtime has it. The attribute `device` says what is really used. `detector` is
-        the name of what finds faces, see `faces.open_detector`.
+        `device`, if the installed ONNX Runtime has it. The attribute `device` is the one in use. `detector` is the name
+        of the face detector, see `faces.open_detector`.
         `precision="bf16"` computes in bfloat16 by PyTorch, at a cosine of 0.9995 or more to float32 (measured on drawn
         faces while loading); "auto" does so if `bf16.pays`. Certificates always describe the float32 model, so in
         bfloat16 there is no operating point. A run folder is computed in float32 by PyTorch.
@@ -101,7 +101,7 @@ class Embedder:
 
     @property
     def device(self) -> str:
-        """Where the network really runs: cpu, cuda, …"""
+        """The device on which the network runs: cpu, cuda, …."""
         return str(getattr(self.network, "device", "cpu"))
 
     @cached_property
@@ -117,11 +117,11 @@ class Embedder:
 
     @cached_property
     def template(self) -> Template:
-        """The template that crops are aligned on."""
+        """The alignment template of crops."""
         return find_template(self.spec.template)
 
     def tools(self) -> dict[str, str]:
-        """Return what computed an answer: the network's device, the detector, and the detector's device, if used."""
+        """Return the tools behind an answer: the network's device, the detector, and the detector's device, if used."""
         told = {"device": self.device}
         if "detector" in self.__dict__:
             told |= {"detector": self.detects_by[0], "detector_device": str(getattr(self.detector, "device", "cpu"))}
@@ -213,7 +213,7 @@ class Embedder:
         by default the operating point's. progress is called with seconds done and in total.
         Raises DataError for what is no video, ConfigError without an operating point or threshold.
         """
-        from .tracks import Tracker  # SciPy's optimization takes longer to import than a face to verify
+        from .tracks import Tracker  # importing SciPy's optimization takes longer than verifying a face
 
         if threshold is None:
             if self.operating_point is None:
@@ -248,14 +248,14 @@ class Embedder:
         images: a picture as `read_image` takes it, a list of them of any sizes, an array [N, H, W, 3], a Reader, or the
         path of a folder, zip or pack.
         aligned: True for aligned crops of a known template's size; False for photographs, in which `faces` chooses as
-        in `Embedder.faces`. By default Readers and their paths hold crops, all else photographs.
+        in `Embedder.faces`. By default Readers and their paths contain crops, and other images are photographs.
 
-        The ids are the Reader's; or the paths, where all are distinct paths; or "0", "1", … The norms are the features'
+        The ids are the Reader's, or the paths if these are distinct, or "0", "1", …. The norms are the features'
         lengths. In some networks they follow quality; in the default model they do not fall with blur. progress is
         called with images done and in total.
 
-        Raises InputError for no images or crops of no known template; DataError for an unreadable image; FaceError for
-        a photograph without a face.
+        Raises InputError for no images or crops of an unknown template; DataError for an unreadable image; FaceError
+        for a photograph without a face.
         """
         if faces == "all":
             raise ConfigError("one face of each image: center, largest or best", "all", "call Embedder.faces")
@@ -296,7 +296,7 @@ class Embedder:
     def portrait(self, image: Picture, *, aligned: bool = False, name: str | None = None) -> Portrait:
         """Detect and align the face nearest a photograph's center, or take an aligned crop of a known template's size.
 
-        If there are several faces, warns. Raises FaceError for none. `name` stands for the photograph in both messages.
+        Warns if there are several faces. Raises FaceError for none. `name` is the photograph's name in both messages.
         """
         names = None if name is None else [name]
         found = _one(self.portraits([image], names, faces="center", aligned=aligned)[0], name or name_of(image))
@@ -331,9 +331,9 @@ class Embedder:
         return portraits
 
     def see(self, portraits: Sequence[Portrait], *, mirror: Mirror = "sum") -> list[FaceRecord]:
-        """Embed portraits and assess them by the certificate's conditions where it has some.
+        """Embed portraits and assess them by the certificate's conditions, if it has some.
 
-        mirror: as for `features`. Certificates are measured with "sum" and do not cover anything else.
+        mirror: as for `features`. Certificates are measured with "sum" and are valid only for it.
         """
         features = self.features(np.stack([each.crop for each in portraits]), mirror)
         found = Embeddings(features, np.arange(len(portraits)).astype(str))
@@ -348,7 +348,7 @@ class Embedder:
         ]  # fmt: skip
 
     def assess(self, vectors: Floats, portraits: Sequence[Portrait]) -> list[Assessment]:
-        """What the certificate's conditions say of portraits with these unit vectors [N, D]; without any, nothing."""
+        """Assess portraits with unit vectors [N, D] by the certificate's conditions, if it has some."""
         conditions = self.operating_point.conditions if self.operating_point else None
         if conditions is None:
             return [Assessment()] * len(portraits)
@@ -367,10 +367,9 @@ class Embedder:
     ) -> Match:
         """Compare two photographs, or two aligned crops of a known template's size, given as for `faces`.
 
-        Both orientations are embedded. The decision is the operating point's; None without one. Where the certificate
-        has conditions and a photograph lies outside, the match is undecided; `anyway` decides all the same. With
-        faces="all" the best pair of faces is the answer; see `compare`.
-        Raises FaceError where no face is found.
+        Both orientations are embedded. The decision is that of the operating point; None without one. If a photograph
+        is outside the certificate's conditions, the match is undecided; `anyway` decides it. With faces="all" the best
+        pair of faces is the answer; see `compare`. Raises FaceError if no face is found.
         """
         return self.compare(a, b, faces=faces, aligned=aligned, order=order, anyway=anyway, names=names)[0]
 
@@ -385,9 +384,9 @@ class Embedder:
         anyway: bool = False,
         names: tuple[str, str] | None = None,
     ) -> list[Match]:
-        """Compare every chosen face of a photograph with every one of another, best pair first; else as `verify`.
+        """Compare every chosen face of a photograph with every one of another, best pair first; otherwise as `verify`.
 
-        The more pairs, the likelier a false match among them.
+        More pairs make a false match among them more likely.
         """
         called = names or (name_of(a, "the first"), name_of(b, "the second"))
         sides = self.faces_of((a, b), called, faces=faces, aligned=aligned, order=order)
@@ -423,12 +422,12 @@ class Embedder:
 
 
 def _listed(images: Any) -> list[Picture]:
-    """Several pictures, or one."""
+    """Return several pictures, or a single one, as a list."""
     return list(images) if isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4 else [images]
 
 
 def _names(pictures: Sequence[Picture]) -> list[str]:
-    """The pictures' paths where they are distinct, else their numbers."""
+    """The pictures' paths if they are distinct, otherwise their numbers."""
     paths = [name_of(each, "") for each in pictures]
     return paths if all(paths) and len(set(paths)) == len(paths) else [str(i) for i in range(len(paths))]
 
@@ -443,8 +442,9 @@ def _one(found: Sequence[Portrait], name: str) -> Portrait:
 def verify(a: Picture, b: Picture, *, model: str | Path | None = None, order: Order = "RGB") -> Match:
     """Compare the faces in two photographs, each a path, bytes, file, Pillow image, array or tensor; see `read_image`.
 
-    model: as for `Embedder.load`; to compare many pairs, load an Embedder once and call its `verify`.
+    model: as for `Embedder.load`. To compare many pairs, load an Embedder once and call its `verify`.
 
-    Raises DataError for a file that is no photograph, FaceError where no face is found, ModelError for another model.
+    Raises DataError for a file that is not a photograph, FaceError if no face is found, ModelError for an invalid
+    model.
     """
     return Embedder.load(model).verify(a, b, order=order)

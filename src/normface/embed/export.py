@@ -27,8 +27,8 @@ from .weights import fingerprint
 
 SOURCE_KEY, ORIGIN_KEY = "normface.source_sha256", "normface.origin"
 PARITY_KEY, GATE_KEY = "normface.parity", "normface.gate"
-PARITY = 1e-4  # largest difference allowed in any component of a unit embedding
-COSINES = {"int8": 0.99, "fp16": 0.9999}  # least cosine allowed: what is below is broken, not merely rounded
+PARITY = 1e-4  # maximum difference in any component of a unit embedding
+COSINES = {"int8": 0.99, "fp16": 0.9999}  # minimum cosine: a lower one is a fault, not rounding
 
 Judge = Callable[[Embedder, Embedder], tuple[OperatingPoint, Result]]
 
@@ -77,7 +77,7 @@ def export(
         DataError: the file cannot be written.
     """
     pixels = _random_pixels(model.spec, 8)
-    # Refuses a certificate of other weights before anything is written.
+    # Rejects a certificate made for other weights before anything is written.
     full = Network(torch_runner(model), model.spec, sha256, operating_point, Path(out).name)
     with replacing(out) as temporary:
         proto = _to_onnx(model.cpu(), torch.from_numpy(pixels))
@@ -147,5 +147,5 @@ def _to_onnx(model: Model, example: torch.Tensor) -> Any:
     assert program is not None
     proto = program.model_proto
     for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        del part.metadata_props[:]  # torch's exporter leaves stack traces there, with the paths of this machine
+        del part.metadata_props[:]  # torch's exporter stores stack traces there, with paths of this machine
     return proto

@@ -1,4 +1,4 @@
-"""Who is who: faces grouped by person, without knowing anybody's name.
+"""Grouping of faces by person, without names.
 
 Shape suffixes: N faces, M known faces, C people, D dimensions of unit embeddings.
 """
@@ -13,27 +13,28 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from ..types import Floats, Ints
 
-BLOCK = 2**25  # cosines in memory at a time, 128 MiB, however many faces there are
+BLOCK = 2**25  # cosines in memory at a time: 128 MiB for any number of faces
 
 
 def group_vectors(
     vectors: ArrayLike, threshold: float, *, progress: Callable[[int, int], object] | None = None
 ) -> Ints:
-    """Group unit embeddings [N, D] of faces by person, without knowing how many people there are.
+    """Group unit embeddings [N, D] of faces by person, without knowing the number of people.
 
-    Two groups merge while their fused templates (`Embedder.fuse`: the normalized mean of their vectors) have a cosine
-    of at least `threshold`. Groups that are each other's nearest merge, all at once, until none are as near.
-    On LFW this made as few wrong merges as average linkage and found more of each person: see docs/grouping.md.
+    Two groups merge if their fused templates (`Embedder.fuse`: the normalized mean of their vectors) have a cosine of
+    at least `threshold`. In each round all pairs of groups merge that are each other's nearest, until none is near
+    enough. On LFW this made as few wrong merges as average linkage and found more images of each person: see
+    docs/grouping.md.
 
-    Returns labels [N] 0 … C - 1, in the order of each group's first row. Memory grows with N, not with N².
-    progress: called with N less the groups left, and N; at the end with N twice. Raises InputError unless the rows are
-    finite.
+    Returns labels [N] 0 … C - 1, in the order of each group's first row. Memory is proportional to N, not to N².
+    progress: called with N minus the remaining groups, and N; at the end with N twice. Raises InputError unless the
+    rows are finite.
     """
     rows = np.asarray(vectors, np.float32)
     if rows.ndim != 2 or not np.isfinite(rows).all():
         raise InputError("finite vectors [N, D]", f"{rows.dtype} of shape {list(rows.shape)}", "pass unit rows")
     total = len(rows)
-    parent = np.arange(total)  # of merged groups, towards the row that stands for all
+    parent = np.arange(total)  # of merged groups: points towards the row that represents them
     sums, fused, alive = rows.copy(), rows.copy(), np.arange(total)
     nearest, cosine = np.zeros(total, np.int64), np.full(total, -np.inf, np.float32)
     stale = alive
@@ -43,7 +44,7 @@ def group_vectors(
         if not len(near):
             break
         mutual = near[(nearest[nearest[near]] == near) & (near < nearest[near])]
-        if not len(mutual):  # rounding made a circle of equals
+        if not len(mutual):  # rounding made a cycle of equal cosines
             mutual = near[[np.argmax(cosine[near])]]
         gone = nearest[mutual]
         sums[mutual] += sums[gone]
@@ -94,7 +95,7 @@ def _parts(rows: Ints, columns: int) -> Iterator[Ints]:
 
 
 def _look(fused: Floats, stale: Ints, alive: Ints, nearest: Ints, cosine: Floats) -> None:
-    """Find the nearest other group of those that are `stale`, and whether one of them is nearer to any other.
+    """Find the nearest other group of the `stale` groups, and update others to which one of these is nearer.
 
     Writes the number of each group's nearest one and their cosine; of equals the first.
     """

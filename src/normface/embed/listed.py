@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..atomic import replacing
-from ..data import open_reader
+from ..data import Reader, open_reader
 from ..errors import DataError
 from ..faces import size_fault
 from ..faces.batch import Work, align_all, kind_of
@@ -25,7 +25,7 @@ from ..system_facts import usable_cores
 from ..types import Embeddings, Face, Floats, OperatingPoint, Result
 from .embedder import FOUND_AT_ONCE, Embedder, Mirror
 
-ASSESSED = 256  # crops held at once
+ASSESSED = 256  # crops in memory at a time
 
 
 def embed_listed(
@@ -44,6 +44,13 @@ def embed_listed(
     total. Crops that were saved as another kind of file than the lists say (LFW as PNG) are taken under the listed
     names. Raises DataError for malformed lists, lists that name none of the crops, and unusable crops.
     """
+    reader, ids = open_listed(protocol, lists, crops, strict=strict)
+    made = embedder.embed(reader, mirror=mirror, progress=progress)
+    return Embeddings(made.vectors, ids, made.norms)
+
+
+def open_listed(protocol: str, lists: Sequence[Path], crops: Path, *, strict: bool = False) -> tuple[Reader, Ids]:
+    """Open the crops in a protocol's lists, and return the ids by which the lists name them. See `embed_listed`."""
     reader, inputs = open_reader(crops, strict), inputs_of(protocol)
     wanted, as_jpeg = inputs.named(lists, reader.ids), False
     if not wanted.any():
@@ -51,17 +58,16 @@ def embed_listed(
     if not wanted.any():
         raise _none_listed(lists, inputs, crops, reader.ids)
     reader = reader.select(np.flatnonzero(wanted)).check(fault=size_fault)
-    made = embedder.embed(reader, mirror=mirror, progress=progress)
-    return Embeddings(made.vectors, _as_jpeg(made.ids), made.norms) if as_jpeg else made
+    return reader, _as_jpeg(reader.ids) if as_jpeg else reader.ids
 
 
 def _as_jpeg(ids: Ids) -> Ids:
-    """Replace the endings of files by .jpg."""
+    """Replace the files' extensions by .jpg."""
     return np.array([str(PurePosixPath(id).with_suffix(".jpg")) for id in ids.tolist()])
 
 
 def _none_listed(lists: Sequence[Path], inputs: Inputs, crops: Path, ids: Ids) -> DataError:
-    """The error for lists that name none of the crops, with the nearest name."""
+    """Return the error for lists that name none of the crops, with the nearest name."""
     pairs = inputs.read_pairs(lists)
     named = "" if pairs is None else str(pairs[0].left[0])
     near = get_close_matches(named, ids.tolist(), n=1, cutoff=0)
@@ -157,7 +163,7 @@ def has_videos(folder: Path) -> bool:
 
 
 def _face(told: dict[str, Any]) -> Face:
-    """A face as the journal tells it."""
+    """Convert a face in a journal entry."""
     return Face(tuple(told["box"]), np.array(told["landmarks"]), told["score"])
 
 

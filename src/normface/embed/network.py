@@ -57,7 +57,7 @@ class Network:
 
     @property
     def device(self) -> str:
-        """Where the network really runs: cpu, or another name that `--device` takes."""
+        """The device on which the network runs: cpu, or another name for `--device`."""
         return str(getattr(self.run, "device", "cpu"))
 
     def __call__(self, pixels: NDArray[np.float32]) -> Floats:

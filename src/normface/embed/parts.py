@@ -11,7 +11,7 @@ from ..types import Floats
 from .embedder import Embedder, Mirror
 from .source import Prepared
 
-PREPARED_AT_ONCE = 32  # images prepared at once
+PREPARED_AT_ONCE = 32  # images prepared at a time
 
 
 class Embedded(NamedTuple):

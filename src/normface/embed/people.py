@@ -1,4 +1,4 @@
-"""A gallery that takes photographs, and the fusion of several photographs of one person."""
+"""A gallery that accepts photographs, and the fusion of several photographs of one person."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Keep = Literal["each", "fused", "both"]
 
 
 class Sees(Protocol):
-    """What an `Embedder` does with photographs."""
+    """The methods of an `Embedder` for photographs."""
 
     def faces(
         self, photograph: Picture, *, faces: Choice = ..., aligned: bool = ..., order: Order = ...
@@ -66,7 +66,7 @@ def fuse(vectors: ArrayLike, weights: ArrayLike | None = None) -> Floats:
 class FaceGallery:
     """A gallery and the embedder of its templates: enrols, verifies and searches photographs.
 
-    Photographs are given as for `Embedder.faces`. For vectors, and for all else that a gallery does, use `gallery`.
+    Photographs are given as for `Embedder.faces`. For vectors and all other functions, use the attribute `gallery`.
 
     Attributes:
         embedder, gallery: its parts.
@@ -87,7 +87,7 @@ class FaceGallery:
         consent: str | None = None,
         anyway: bool = False,
     ) -> list[FaceRecord]:
-        """Add templates of a person; of several photographs, `keep` says which: "each", "fused" or "both".
+        """Add templates of a person. `keep` chooses the templates of several photographs: "each", "fused" or "both".
 
         See `enrollable`. Returns the faces enrolled.
         """
@@ -207,7 +207,7 @@ def enrollable(
 
 
 def templates(seen: Sequence[FaceRecord], keep: Keep = "both") -> tuple[Floats, Floats]:
-    """Return vectors [N, D] and norms [N] to enrol of one person's faces: each, their mean by quality, or both."""
+    """Return vectors [N, D] and norms [N] to enrol from one person's faces: each, their weighted mean, or both."""
     if keep not in get_args(Keep):
         raise ConfigError(f"templates among {', '.join(get_args(Keep))}", repr(keep), "correct it")
     vectors, norms = np.stack([each.vector for each in seen]), np.array([each.norm for each in seen])

@@ -1,4 +1,4 @@
-"""A pile of photographs: every face in them, and the folder that shows who is who."""
+"""Grouping of photographs by person: all their faces, and the folder with the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .grouping import assign_vectors, group_vectors
 from .seen import FaceRecord
 
 FILE, CROPS = "faces.npz", "crops"
-SINGLES, UNCOVERED = "singles", "uncovered"  # faces of nobody else, and those the certificate does not cover
+SINGLES, UNCOVERED = "singles", "uncovered"  # faces without a match, and faces outside the certificate's conditions
 _PERSON = "person-"
 
 
@@ -38,7 +38,7 @@ class Pile:
         photographs: [N] path of the photograph of each face (in a zip: archive/name).
         boxes: [N, 4] in the photograph's pixels.
         covered: [N] whether the certificate's conditions cover the face.
-        people: [N] name of each face's person; SINGLES or UNCOVERED for none.
+        people: [N] name of each face's person; SINGLES or UNCOVERED if there is none.
         model: SHA-256 of the model's weights.
     """
 
@@ -54,7 +54,7 @@ class Pile:
         return len(self.photographs)
 
     def add(self, photograph: str, face: FaceRecord, *, anyway: bool = False) -> None:
-        """Add a face that nobody has been assigned to; `anyway` counts it as covered."""
+        """Add a face without a person; `anyway` treats it as covered."""
         self.vectors.append(face.vector)
         self.norms.append(face.norm)
         self.photographs.append(photograph)
@@ -69,10 +69,10 @@ class Pile:
         known: Callable[[Floats], str | None] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """Name the person of every face that has none: one of the pile's, one that `known` names, or a new one.
+        """Name the person of every face without one: one of the pile's, one that `known` returns, or a new one.
 
-        Faces that the certificate does not cover stay apart, since strangers would match them. New people are called
-        person-0001, … by falling number of faces. threshold: for `group_vectors`.
+        Faces outside the certificate's conditions stay separate, because they would match strangers. New people are
+        called person-0001, … in order of falling number of faces. threshold: for `group_vectors`.
         """
         people = np.array(self.people, object)
         people[~np.array(self.covered) & (people == "")] = UNCOVERED
@@ -99,7 +99,7 @@ class Pile:
         self.people = people.tolist()
 
     def rows(self) -> dict[str, list[int]]:
-        """The faces of each person, most faces first; SINGLES and UNCOVERED at the end."""
+        """Return the rows of each person, most faces first; SINGLES and UNCOVERED at the end."""
         found: dict[str, list[int]] = {}
         for row, person in enumerate(self.people):
             found.setdefault(person, []).append(row)
@@ -133,7 +133,7 @@ class Pile:
 def faces_in(
     embedder: Embedder, photographs: Photographs, names: Sequence[str], *, strict: bool = False
 ) -> Iterator[tuple[str, list[FaceRecord] | str]]:
-    """Find and embed every plausible face of the photographs `names`, in order; or say why a file cannot be read."""
+    """Find and embed every plausible face of the photographs `names`, in order; or say why a file is unreadable."""
     template = embedder.template
 
     def read(name: str) -> Photograph | NormfaceError:
@@ -165,8 +165,8 @@ def write_people(
 ) -> dict[str, str]:
     """Write a folder and a sheet (index.html) for each person, and an overview; return the folders by person.
 
-    The folders hold links to the photographs. `read` returns the bytes of one that is no file of its own, for a copy,
-    or None if they are not at hand.
+    The folders contain links to the photographs. `read` returns the bytes of a photograph that is not a file of its
+    own, for a copy, or None if they are not available.
     """
     folders: dict[str, str] = {}
     used, shown = {CROPS, FILE, "index.html"}, []
@@ -189,12 +189,12 @@ def write_people(
 
 
 def write_crop(folder: Path, row: int, face: FaceRecord) -> None:
-    """Keep the crop of a pile's row, for the sheets."""
+    """Store the crop of a pile's row, for the sheets."""
     (folder / CROPS / crop_name(row)).write_bytes(simplejpeg.encode_jpeg(face.crop, quality=90))
 
 
 def crop_name(row: int) -> str:
-    """The file of a row's crop."""
+    """File name of a row's crop."""
     return f"{row:06}.jpg"
 
 
@@ -204,7 +204,7 @@ def _write(path: Path, title: str, facts: Mapping[str, str], faces: Sequence[tup
 
 
 def _link(photograph: str, to: Path, read: Callable[[str], bytes | None]) -> None:
-    """Link to a photograph; copy it where it is no file of its own, or the file system has no links."""
+    """Link to a photograph; copy it if it is not a file of its own, or if the file system has no links."""
     if not os.path.exists(photograph):
         if (data := read(photograph)) is not None:
             to.write_bytes(data)
@@ -216,7 +216,7 @@ def _link(photograph: str, to: Path, read: Callable[[str], bytes | None]) -> Non
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    """The name, with a number before its ending if it is `taken` (in lower case), and from now on taken."""
+    """Return the name, with a number before its extension if it is `taken` (in lower case), and mark it as taken."""
     stem, ending = os.path.splitext(name)
     number, found = 1, name
     while found.lower() in taken:

@@ -1,7 +1,8 @@
 """Smaller weights of an ONNX graph: int8 with a scale per output, or float16; computation stays in float32.
 
-A weight becomes Cast(int8) · scale, or Cast(float16): constants that ONNX Runtime folds once when it loads the file,
-also in a browser. So only the file is smaller, and it loads as fast (`docs/decisions/0006-small-files.md`).
+A weight becomes Cast(int8) · scale, or Cast(float16). ONNX Runtime evaluates these constants once when it loads the
+file, also in a browser. So only the file is smaller: it runs at the same speed, and loads somewhat more slowly
+(`docs/decisions/0006-small-files.md`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def store(proto: Any, precision: StoredPrecision) -> None:
 
 
 def quantised(weights: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes in [-127, 127] and the scale of each index along `axis`, kept to be multiplied: weights ≈ codes · scale."""
+    """Codes in [-127, 127], and the scale of each index along `axis`, broadcastable: weights ≈ codes · scale."""
     others = tuple(each for each in range(weights.ndim) if each != axis % weights.ndim)
     largest = np.abs(weights).max(others, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
@@ -52,6 +53,6 @@ def quantised(weights: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8]
 
 
 def _output_axis(node: Any) -> int:
-    """Which axis of a node's weights counts its outputs."""
+    """The axis of a node's weights that counts its outputs."""
     by_rows = node.op_type == "Conv" or any(each.name == "transB" and each.i for each in node.attribute)
     return 0 if by_rows else -1

@@ -1,4 +1,4 @@
-"""Networks run by PyTorch in float32: a model in memory, or the one of a run folder."""
+"""Networks run by PyTorch in float32: a model in memory, or that of a run folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .network import Network, Run, operating_point
 
 @dataclass(frozen=True)
 class TorchRun:
-    """[N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
+    """A model as a function: [N, C, H, W] float32 → features [N, D], computed in float32 without gradients."""
 
     model: Model
 
@@ -52,7 +52,7 @@ def load_model(run: str | Path) -> tuple[Model, str]:
     state = checkpoint.part("average") or checkpoint.part("model")
     model = models.build(name, **options)
     load_state(model, state, f"model {name!r}")
-    digest = hashlib.sha256(to_bytes(state))  # safetensors orders the names: equal weights, equal bytes
+    digest = hashlib.sha256(to_bytes(state))  # safetensors sorts the names, so equal weights give equal bytes
     return model.eval(), digest.hexdigest()
 
 

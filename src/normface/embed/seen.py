@@ -1,4 +1,4 @@
-"""What is seen in a photograph, and what follows for decisions on it."""
+"""Faces found in a photograph, and their effect on decisions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FaceRecord:
 
     @property
     def score(self) -> float | None:
-        """The detector's, in [0, 1]."""
+        """The detector's score, in [0, 1]."""
         return self.face.score if self.face else None
 
     @property
@@ -65,9 +65,9 @@ class FaceRecord:
 
 
 def covered(match: Match, seen: Sequence[FaceRecord], names: Sequence[str], *, anyway: bool = False) -> Match:
-    """The match with its faces, and without its decision where a photograph lies outside the certificate's conditions.
+    """Return the match with its faces, without its decision if a photograph is outside the certificate's conditions.
 
-    `anyway` keeps the decision. Either way the match says what lies outside, by the photographs' names.
+    `anyway` keeps the decision. In both cases the match says what is outside, by the photographs' names.
     """
     outside = tuple(complaints(seen, names))
     risks = [each.assessment.risk for each in seen if each.assessment.risk is not None]
@@ -84,12 +84,12 @@ def no_face(name: str) -> FaceError:
 
 
 def complaints(seen: Sequence[FaceRecord], names: Sequence[str]) -> list[str]:
-    """What lies outside the certificate's conditions, a sentence each, by the photographs' names."""
+    """Return a sentence for each photograph outside the certificate's conditions, by name."""
     return [f"{name}: {what}" for name, each in zip(names, seen, strict=True) for what in each.assessment.outside]
 
 
 def refuse_outside(seen: Sequence[FaceRecord], names: Sequence[str], way: str = "--anyway") -> None:
-    """Raise FaceError where a photograph lies outside the certificate's conditions; `way` is how to use it anyway."""
+    """Raise FaceError if a photograph is outside the certificate's conditions; `way` is the option to use it anyway."""
     if told := complaints(seen, names):
         raise FaceError(
             "photographs that the model's certificate covers", "; ".join(told), f"give others, or add {way}"

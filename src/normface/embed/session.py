@@ -19,7 +19,7 @@ from ..types import Floats, InputSpec, OperatingPoint
 from .network import CONSTANTS_KEY, POINT_KEY, PRECISION_KEY, SHA_KEY, SPEC_KEY, Network, certificate
 from .weights import fingerprint
 
-MICRO = 8  # images a thread takes at once: more leave the processor's cache, fewer cost calls (benchmarks/embed.py)
+MICRO = 8  # images per call: more exceed the processor's cache, fewer need more calls (benchmarks/embed.py)
 ON_ACCELERATOR = 128
 PIXELS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _log = logging.getLogger("normface")
@@ -28,16 +28,14 @@ _log = logging.getLogger("normface")
 def open_onnx(path: Path, *, certified: bool = True, device: Device = "auto") -> Network:
     """Open an ONNX model with InputSpec and operating point in its metadata or next to it; see `Embedder.load`.
 
-    It takes float32, float16 or uint8 pixels [N, C, H, W] or [N, H, W, C], and gives features [N, D] or [N, D, 1, 1],
-    alone or beside other outputs. On the processor, it computes on all cores.
-
-    A model without an InputSpec has that of the catalogue if its bytes are in it.
-    Raises ModelError if file, specification or shapes do not fit; for the device see `Session`.
+    The model takes float32, float16 or uint8 pixels [N, C, H, W] or [N, H, W, C], and returns features [N, D] or
+    [N, D, 1, 1], possibly among other outputs. On the CPU it uses all cores. The catalogue provides the InputSpec of
+    its models. Raises ModelError if file, specification or shapes do not fit; for the device see `Session`.
     """
     session = Session(path, device)
     metadata = session.session.get_modelmeta().custom_metadata_map
     spec_file, point_file = path.with_suffix(".spec.json"), certificate(path)
-    # As bytes: text that is no UTF-8 is then reported like any other damage.
+    # As bytes, so that text that is not UTF-8 is reported like other damage.
     spec_text = spec_file.read_bytes() if spec_file.exists() else metadata.get(SPEC_KEY)
     point_text = point_file.read_bytes() if point_file.exists() else metadata.get(POINT_KEY)
     sha256 = _sha256(path, metadata)
@@ -63,9 +61,9 @@ def open_onnx(path: Path, *, certified: bool = True, device: Device = "auto") ->
 
 
 def _sha256(path: Path, metadata: Mapping[str, str]) -> str:
-    """SHA-256 of the weights, computed from them: what the file says of itself counts only where it agrees.
+    """SHA-256 of the weights, computed from them; the hash in the file only counts if it agrees.
 
-    A float32 export has the hash of the run that it was made of, and names that of its own constants beside it.
+    A float32 export has the hash of the run that it was made from, and also names the hash of its own constants.
     """
     data = path.read_bytes()
     own, named, constants = fingerprint(data, path.parent), metadata.get(SHA_KEY), metadata.get(CONSTANTS_KEY)
@@ -80,7 +78,7 @@ def _sha256(path: Path, metadata: Mapping[str, str]) -> str:
 
 
 class _Form(NamedTuple):
-    """How a model takes pixels and gives features: names, order of axes, type, batch size (0: any), which output."""
+    """Inputs and outputs of a model: names, order of axes, type, batch size (0: any), index of the output."""
 
     source: str
     channels_last: bool
@@ -97,11 +95,11 @@ class OnnxRun:
 
     @property
     def device(self) -> str:
-        """Where it really runs."""
+        """The device in use."""
         return self.session.device
 
     def __call__(self, pixels: NDArray[np.float32]) -> Floats:
-        """Features of any number of images, also by a model whose batch size is fixed."""
+        """Compute features of any number of images, even if the model has a fixed batch size."""
         form = self.form
         given: NDArray[Any] = pixels.transpose(0, 2, 3, 1) if form.channels_last else pixels
         if form.dtype is np.uint8:
@@ -120,7 +118,7 @@ def _form(session: Any, spec: InputSpec, path: Path) -> _Form:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     first, last = (spec.channels, spec.height, spec.width), (spec.height, spec.width, spec.channels)
     shape = inputs[0].shape
-    # Of several outputs the features are the first with more than one value an image: others are norms or scores.
+    # The features are the first output with more than one value per image; others are norms or scores.
     features = [at for at, each in enumerate(outputs) if _holds_features(each.shape)]
     whole = len(inputs) == 1 and len(shape) == 4 and inputs[0].type in PIXELS and features
     plain = (set(spec.mean), set(spec.std)) == ({0.0}, {1.0})

@@ -21,7 +21,7 @@ from ..faces.photographs import Photograph, Photographs, open_photographs
 from ..inference import Device
 from ..types import Image
 
-PROBED = 8  # images looked at to tell crops from photographs
+PROBED = 8  # images checked to distinguish crops from photographs
 
 
 class Prepared(NamedTuple):
@@ -41,7 +41,7 @@ class Source:
         images: encoded, with their ids.
         template: of the crops to produce.
         photographs: whether faces must be detected and aligned.
-        strict: refuse JPEGs that lack their last bytes.
+        strict: reject truncated JPEGs.
         detector, device: for `faces.open_detector`.
     """
 
@@ -68,7 +68,7 @@ class Source:
 
     @property
     def tools(self) -> dict[str, str]:
-        """What finds the faces in photographs, and where it really runs."""
+        """Return the face detector for photographs, and its device."""
         if not self.photographs:
             return {}
         where = getattr(_detector(self.detector, self.device), "device", "cpu")
@@ -85,7 +85,7 @@ class Source:
         return hashlib.sha256("\0".join(self.ids).encode("utf-8", "surrogateescape")).hexdigest()
 
     def encoded(self, row: int) -> bytes:
-        """The file's bytes of one image. Raises DataError where they cannot be read."""
+        """Return the bytes of one image. Raises DataError if they cannot be read."""
         images = self.images
         return images.encoded(row) if isinstance(images, Images) else images.source.read(images.names[row])
 
@@ -106,7 +106,7 @@ class Source:
         return [self._crop(row) for row in rows]
 
     def _crop(self, row: int) -> Image | str:
-        """The aligned crop that an image is, or why it is none."""
+        """The image as an aligned crop, or the reason why it is not one."""
         try:
             image = decode(self.encoded(row), self.ids[row], strict=self.strict)
         except DataError as error:
@@ -114,7 +114,7 @@ class Source:
         return size_fault(image) or retarget(image[None], self.template)[0]
 
     def _aligned(self, rows: Sequence[int]) -> list[Image | str]:
-        """Of each photograph the face nearest its center, or why there is none."""
+        """The face nearest the center of each photograph, or the reason why there is none."""
         opened = [self._open(row) for row in rows]
         seen = [each for each in opened if isinstance(each, Photograph)]
         found = iter(find_portraits(_detector(self.detector, self.device), seen, find_template(self.template)))
@@ -139,7 +139,7 @@ def open_source(
     """Open the images at `path`: any format of `normface pack`, a folder or zip of images, or a text file of paths.
 
     `photographs`: True for photographs, False for aligned crops, None to decide by the sizes of the first images.
-    `strict` refuses JPEGs that lack their last bytes. Photographs need a detector, see `faces.open_detector`.
+    `strict` rejects truncated JPEGs. Photographs need a detector, see `faces.open_detector`.
     Raises DataError if there are none.
     """
     path = Path(path).absolute()
@@ -150,12 +150,12 @@ def open_source(
         photographs = any(isinstance(each, str) and "not an aligned crop" in each for each in found)
     opened = Source(path, images, template, photographs, strict, detector, device)
     if photographs:
-        _detector(detector, device)  # an unknown one is refused before the work
+        _detector(detector, device)  # rejects an unknown one before the work starts
     return opened
 
 
 def _open(path: Path) -> Images | Photographs:
-    """Folders, zips and lists: all images at any depth, whether or not they lie in a person's folder."""
+    """Folders, zips and lists: all images at any depth, inside or outside of a person's folder."""
     return open_photographs(path) if reader_of(path) in ("folder", "zip") else open_reader(path)
 
 
@@ -171,7 +171,7 @@ def _crop_or_reason(found: list[Portrait] | FaceError | DataError) -> Image | st
 def _reopened(
     path: Path, template: str, photographs: bool, strict: bool, detector: str, device: Device, digest: str
 ) -> Source:
-    """A source in another process, once; the numbers of images must mean the same there."""
+    """Open a source in another process, once; checks that the numbers of images mean the same there."""
     source = Source(path, _open(path), template, photographs, strict, detector, device)
     if source.digest != digest:
         raise DataError(f"the same images at {path} everywhere", "others", "copy them, and leave them as they are")

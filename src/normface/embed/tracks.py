@@ -1,4 +1,4 @@
-"""Faces followed through a video: one template for each time that somebody is seen."""
+"""Faces followed through a video: one template for each appearance of a person."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .people import fuse
 from .seen import FaceRecord
 
 Box = tuple[float, float, float, float]
-GAP = 1.0  # seconds without a face after which its track has ended
-OVERLAP = 0.3  # intersection over union of boxes from which a face may be the track's, however it is turned
-UNLIKE = 0.5  # of the threshold: the cosine below which a face is not the track's, wherever it is
+GAP = 1.0  # seconds without a face after which its track ends
+OVERLAP = 0.3  # minimum intersection over union of boxes for a link by position
+UNLIKE = 0.5  # share of the threshold: minimum cosine for a link by position
 
 
 @dataclass(frozen=True)
 class Track(FaceRecord):
-    """One person's face from when they are first seen in a video until they are lost; used like a `FaceRecord`.
+    """One person's face in a video, from the first frame until it is lost; used like a `FaceRecord`.
 
-    The crop, face, norm and assessment are those of the frame of best quality. The vector is the mean of the frames'
-    vectors, weighted by their quality; frames that the certificate does not cover count only where no other is.
+    The crop, face, norm and assessment come from the frame of best quality. The vector is the mean of the frames'
+    vectors, weighted by their quality. Frames outside the certificate's conditions count only if there are no others.
 
     Attributes:
-        times: [F] seconds at which the face was seen, rising.
+        times: [F] seconds of the frames with the face, rising.
         boxes: [F, 4] in the pixels of each frame.
     """
 
@@ -37,9 +37,9 @@ class Track(FaceRecord):
 class Tracker:
     """Links the faces of frames to tracks.
 
-    A face is a track's if it overlaps the track's last box and is not unlike it, or if its cosine with the track's
-    vectors reaches `threshold`. Of all such pairs in a frame those are taken that have the highest sum of overlap and
-    cosine, so two people who cross keep their tracks.
+    A face may belong to a track if it overlaps the track's last box and is not dissimilar, or if its cosine with the
+    track's vectors reaches `threshold`. Among these pairs, each frame uses the assignment with the highest sum of
+    overlap and cosine, so two people who cross keep their tracks.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -65,12 +65,12 @@ class Tracker:
         self._open += [_Growing(seconds, faces[column]) for column in sorted(free)]
 
     def finish(self) -> list[Track]:
-        """Return all tracks, by when they begin."""
+        """Return all tracks, in order of their start."""
         return sorted((each.track() for each in [*self._closed, *self._open]), key=lambda track: track.times[0])
 
 
 class _Growing:
-    """A track while it grows: of each frame the vector, and of the best one all."""
+    """An open track: the vectors of its frames, and all data of the best one."""
 
     def __init__(self, seconds: float, face: FaceRecord) -> None:
         self.best, self.times, self.boxes = face, list[float](), list[Box]()
@@ -80,7 +80,7 @@ class _Growing:
 
     @property
     def mean(self) -> Floats:
-        """The unit mean of the vectors so far."""
+        """The normalized mean of the vectors."""
         return np.asarray(self.total / max(float(np.linalg.norm(self.total)), 1e-12))
 
     def add(self, seconds: float, face: FaceRecord) -> None:

@@ -1,4 +1,4 @@
-"""The constants of an ONNX file: their SHA-256, read from its bytes, because the package onnx is optional.
+"""SHA-256 of the constants of an ONNX file, read from its bytes, because the package onnx is optional.
 
 An ONNX file is a Protocol Buffers message: a sequence of fields, each a key (number and wire type) with its value.
 """
@@ -19,10 +19,12 @@ Value = int | memoryview
 
 
 def fingerprint(model: bytes, folder: Path | None = None) -> str:
-    """SHA-256 of a serialized ModelProto's constants: names, types, shapes and values. Equal weights, equal hash.
+    """Compute the SHA-256 of the constants of a serialized ModelProto: names, types, shapes and values.
 
-    folder: where weights that are kept outside the file are found.
-    Raises DataError for bytes that are no such message, ModelError for outside weights that cannot be read.
+    Equal weights have equal hashes.
+
+    folder: location of weights that are stored outside the file.
+    Raises DataError for other bytes, ModelError for external weights that cannot be read.
     """
     found = []
     for number, graph in _fields(memoryview(model)):
@@ -39,7 +41,7 @@ def fingerprint(model: bytes, folder: Path | None = None) -> str:
 
 
 class _Tensor:
-    """A TensorProto. Values that are not raw bytes are compared in the form they are stored in: `whole`."""
+    """A TensorProto. Values that are not raw bytes are compared in their stored form: `whole`."""
 
     def __init__(self, whole: memoryview) -> None:
         self.name, self.dtype, self.whole = "", "", whole
@@ -89,7 +91,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An integer of 7 bits a byte, lowest first, and where it ends."""
+    """An integer with 7 bits per byte, lowest first, and the position after it."""
     value = shift = 0
     while True:
         byte = message[at]

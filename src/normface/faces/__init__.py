@@ -1,4 +1,4 @@
-"""Photograph → faces with landmarks → aligned crops."""
+"""Faces in photographs: detection, landmarks and aligned crops."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ __all__ = [
 class Detector(Protocol):
     """Finds faces in photographs; safe to use from several threads.
 
-    A detector may have two attributes, measured for its scores: `plausible`, below which a face is doubtful if another
-    one reaches it, and `sure`, below which a photograph may be turned by 90, 180 or 270 degrees (`faces.finding`).
-    Without them, no face is doubtful and no photograph is turned.
+    A detector may have two attributes, measured for its scores: `plausible` and `sure`. A face with a score
+    below `plausible` is doubtful if another face reaches it. If the best score is below `sure`, the photograph may be
+    turned by 90, 180 or 270 degrees (`faces.finding`). Without them, no face is doubtful and no photograph is turned.
     """
 
     def detect(self, image: Image) -> list[Face]:

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..types import Floats, Image
 from .template import TEMPLATES, Template, find_template
 
-LARGE = 3 << 22  # values of an image, 4 megapixels, from which filtering a part of it alone saves time and memory
+LARGE = 3 << 22  # values of an image (4 megapixels) from which filtering only a part saves time and memory
 
 
 def align(image: Image, landmarks: Floats, template: str | Template = "112x112") -> Image:
@@ -26,7 +26,7 @@ def align(image: Image, landmarks: Floats, template: str | Template = "112x112")
     if scale > 1:
         if image.size > LARGE:
             image, transform = _around(image, transform, goal, margin=4 * scale + 4)
-        # A Gaussian of the width that a crop pixel has in the image, less what the image's own pixel brings.
+        # A Gaussian of the width of a crop pixel in the image, minus the blur of the image's own pixels.
         sigma = 0.5 * np.sqrt(scale**2 - 1)
         image = cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.1 else image
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -34,14 +34,27 @@ def align(image: Image, landmarks: Floats, template: str | Template = "112x112")
 
 
 def _around(image: Image, transform: Floats, goal: Template, margin: float) -> tuple[Image, Floats]:
-    """The part of an image that a crop needs, with a margin, and the transform from the crop to this part."""
-    corners = np.array([(0, 0, 1), (goal.width, 0, 1), (0, goal.height, 1), (goal.width, goal.height, 1)]) @ transform.T
+    """Cut out the part of an image that a crop needs, with a margin; also returns the transform from the crop to it."""
+    low, high = _bounds(transform, goal, margin)
     size = image.shape[1::-1]
-    x0, y0 = np.clip(np.floor(corners.min(0) - margin), 0, np.subtract(size, 1)).astype(int).tolist()
-    x1, y1 = np.clip(np.ceil(corners.max(0) + margin), (x0 + 1, y0 + 1), size).astype(int).tolist()
+    x0, y0 = np.clip(low, 0, np.subtract(size, 1)).astype(int).tolist()
+    x1, y1 = np.clip(high, (x0 + 1, y0 + 1), size).astype(int).tolist()
     moved = transform.copy()
     moved[:, 2] -= (x0, y0)
     return image[y0:y1, x0:x1], moved
+
+
+def _bounds(transform: Floats, goal: Template, margin: float) -> tuple[Floats, Floats]:
+    """The corners (x, y) of what a crop covers of an image, with a margin."""
+    corners = np.array([(0, 0, 1), (goal.width, 0, 1), (0, goal.height, 1), (goal.width, goal.height, 1)]) @ transform.T
+    return np.floor(corners.min(0) - margin), np.ceil(corners.max(0) + margin)
+
+
+def part_for(landmarks: Floats, template: Template, factor: int) -> tuple[int, int, int, int]:
+    """The part (x0, y0, x1, y1) of a photograph that `align` needs at 1/`factor` of its size; it may reach beyond."""
+    transform = template.fit(landmarks)
+    low, high = _bounds(transform, template, 4 * zoom(transform) + 8 * factor)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def zoom(transform: Floats) -> float:
@@ -75,7 +88,7 @@ def retarget(crops: Image, template: str) -> Image:
 
 
 def size_fault(crop: Image) -> str | None:
-    """Return why an image cannot be an aligned crop (its size is no template's), or None."""
+    """Return why an image cannot be an aligned crop (no template has its size), or None."""
     height, width = crop.shape[:2]
     return None if _of_size(crop) else f"{height}×{width}, not an aligned crop"
 

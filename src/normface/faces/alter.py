@@ -1,4 +1,4 @@
-"""Drawn degradations of aligned crops: what photographs outside a certificate's conditions look like."""
+"""Degradations of aligned crops, as examples of photographs outside a certificate's conditions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Alteration = Callable[[Image, Generator], Image]
 
 
 def alterations(template: Template) -> Mapping[str, Alteration]:
-    """Name → a function that alters a crop [height, width, 3] uint8 by a degree drawn from a generator.
+    """Return functions by name that degrade a crop [height, width, 3] uint8 by a degree from a random generator.
 
     Sizes follow `Template.unit`.
     """
@@ -61,7 +61,7 @@ def alterations(template: Template) -> Mapping[str, Alteration]:
 
 
 def _stretched(crop: Image, factor: float) -> Image:
-    """The width multiplied by `factor` against the height, at the same area, as alignment would cut it."""
+    """Stretch the width by `factor` relative to the height at the same area, as alignment would cut it."""
     height, width = crop.shape[:2]
     x, y = factor**0.5, factor**-0.5
     about_middle = np.array([[x, 0, (1 - x) * width / 2], [0, y, (1 - y) * height / 2]])
@@ -69,7 +69,7 @@ def _stretched(crop: Image, factor: float) -> Image:
 
 
 def _covered(crop: Image, top: int, bottom: int, draw: Generator, brightest: int) -> Image:
-    """Rows covered in one color, up to an eighth of the width left free on either side."""
+    """Cover rows with one color, leaving up to an eighth of the width free on each side."""
     found, width = crop.copy(), crop.shape[1]
     left, right = draw.integers(0, width // 8, 2)
     found[top:bottom, left : width - right] = draw.integers(0, brightest, 3)
@@ -77,7 +77,7 @@ def _covered(crop: Image, top: int, bottom: int, draw: Generator, brightest: int
 
 
 def _moved(crop: Image, unit: float, draw: Generator) -> Image:
-    """Turned, scaled and shifted a little: the landmarks of a covered face are found less well."""
+    """Turn, scale and shift a little, because the landmarks of a covered face are less accurate."""
     height, width = crop.shape[:2]
     found = cv2.getRotationMatrix2D((width / 2, height / 2), draw.uniform(-8, 8), draw.uniform(0.88, 1.18))
     found[:, 2] += draw.uniform(-0.12, 0.12, 2) * unit

@@ -29,7 +29,7 @@ from .quality import eye_distance, pose, sharpness
 from .template import Template
 
 JOURNAL = "align.jsonl"
-AT_ONCE = 8  # photographs that a thread takes
+AT_ONCE = 8  # photographs per task of a thread
 QUALITY = 95  # of the JPEGs
 Format = Literal["jpg", "png"]
 Entry = dict[str, Any]
@@ -93,7 +93,7 @@ def align_all(
     with _journal(folder) as file:
         entries = resume(folder, work.settings, names)
         todo = [names[i : i + AT_ONCE] for i in range(len(entries), len(names), AT_ONCE)]
-        cv2.setNumThreads(1)  # a photograph each gains more
+        cv2.setNumThreads(1)  # one photograph per thread gains more
         try:
             for found in map_ahead(aligner, todo, depth=2 * workers, threads=workers):
                 file.write("".join(json.dumps(entry) + "\n" for entry in found))
@@ -115,7 +115,7 @@ def align_all(
 
 @dataclass(frozen=True)
 class _Aligner:
-    """Some names of photographs → their entries, their crops written."""
+    """Aligns photographs by name, writes their crops, and returns their entries."""
 
     photographs: Photographs
     folder: Path
@@ -132,7 +132,7 @@ class _Aligner:
         ]
 
     def _open(self, name: str) -> Photograph | str:
-        """A photograph, or why it cannot be used."""
+        """Open a photograph, or return why it cannot be used."""
         if name not in self.crops:
             return "a name that leads out of the folder"
         try:
@@ -142,13 +142,13 @@ class _Aligner:
             return error.got
 
     def _find(self, photographs: list[Photograph]) -> list[list[Portrait] | FaceError | DataError]:
-        """The chosen faces of each."""
+        """Find the chosen faces of each photograph."""
         if self.work.detector:
             return find_portraits(self.work.detector, photographs, self.work.template, self.work.choice)
         return [self._placed(each) for each in photographs]
 
     def _placed(self, photograph: Photograph) -> list[Portrait] | FaceError | DataError:
-        """The face whose landmarks are given."""
+        """Return the face whose landmarks are given."""
         points = (self.work.landmarks or {}).get(photograph.name)
         if points is None:
             return []
@@ -159,7 +159,7 @@ class _Aligner:
             return error
 
     def _keep(self, photograph: Photograph, found: list[Portrait] | FaceError | DataError) -> Entry:
-        """Write the crops of a photograph; what is told of them."""
+        """Write the crops of a photograph, and return its entry."""
         if not found:
             return {"refused": "no face found" if self.work.detector else "not in the file of landmarks"}
         if isinstance(found, DataError):
@@ -188,15 +188,15 @@ class _Aligner:
 
 
 def kind_of(reason: str) -> str:
-    """The kind of a reason for refusal, without file names and numbers."""
+    """Return the kind of a reason for rejection, without file names and numbers."""
     known = ("no face found", "not in the file of landmarks", "degenerate landmarks", "a name that leads out")
     return next((each for each in known if reason.startswith(each)), "not readable as an image")
 
 
 def crop_names(names: Sequence[str]) -> dict[str, str]:
-    """Where each photograph's crop goes, without its ending: its name without its own, in the same tree.
+    """Return the path of each photograph's crop without its extension: its own path without extension.
 
-    The whole name where two photographs differ in the ending alone. A name that leads out of the folder is left out.
+    If two photographs differ only in the extension, it is kept. A name that leads out of the folder is left out.
     """
     inside = [name for name in names if not PurePath(name).anchor and ".." not in PurePath(name).parts]
     stems = {name: os.path.splitext(name)[0] for name in inside}
@@ -208,9 +208,9 @@ def crop_names(names: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def _journal(folder: Path) -> Iterator[TextIO]:
-    """The journal in `folder`, made where there is none, open to append and locked: two runs at once would spoil it.
+    """Open the journal in `folder` for appending, and lock it, because two runs at once would corrupt it.
 
-    The system takes the lock off when a process ends, however it ends.
+    The file is created if needed. The system releases the lock whenever the process ends.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def _lock(file: TextIO) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        # One byte, far behind what is ever written: what Windows locks, others cannot read.
+        # One byte far beyond the end of the data: Windows blocks reading of locked bytes.
         file.seek(2**30)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0, os.SEEK_END)
@@ -244,12 +244,13 @@ def _lock(file: TextIO) -> None:
 
 
 def resume(folder: Path, settings: Mapping[str, Any], names: Sequence[str]) -> list[Entry]:
-    """The entries of the journal in `folder`, begun where it is empty; what was half done is removed.
+    """Return the entries of the journal in `folder`; start it if it is empty, and remove incomplete crops.
 
-    Raises ConfigError for a journal of other settings or other photographs, DataError where nothing can be written.
+    Raises ConfigError for a journal with other settings or other photographs, DataError if the folder cannot be
+    written.
     """
     journal, head = folder / JOURNAL, json.dumps(settings, sort_keys=True)
-    # Behind the last newline: half a line or none
+    # After the last newline: an incomplete line or nothing
     *lines, rest = journal.read_text("ascii", errors="replace").split("\n")
     if not lines and head.startswith(rest):  # new, or killed in its first line
         lines = [head]

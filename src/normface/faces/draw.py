@@ -1,4 +1,4 @@
-"""Draws the faces found in a photograph."""
+"""Draw the detected faces into a photograph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USED, OTHER = (0, 200, 80), (150, 150, 150)  # RGB
 
 
 def draw_faces(photograph: Photograph, used: Sequence[Face], others: Sequence[Face] = ()) -> Image:
-    """Draw boxes, landmarks and scores into the photograph as it is looked at: those used in green, others in gray."""
+    """Draw boxes, landmarks and scores into the upright photograph: used faces in green, others in gray."""
     image, reduced = photograph.reduced.image.copy(), photograph.reduced
     thick = max(1, min(image.shape[:2]) // 250)
     for face, color in [*((each, OTHER) for each in others), *((each, USED) for each in used)]:

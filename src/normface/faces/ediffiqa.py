@@ -1,4 +1,4 @@
-"""eDifFIQA(T) (Babnik, Peer, Štruc 2024): a small network that judges the quality of faces, run by OpenCV."""
+"""eDifFIQA(T) (Babnik, Peer, Štruc 2024): a small network that estimates the quality of faces, run by OpenCV."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SPEC = InputSpec(112, 112, mean=(127.5,) * 3, std=(127.5,) * 3, template="112x1
 
 
 class EDifFIQA:
-    """Quality by the network in a file. Raises ModelError for a file that is not it."""
+    """Face quality by the network in a file. Raises ModelError for a file with another network."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._network = cv2.dnn.readNetFromONNX(str(path))
             self(np.zeros((1, 112, 112, 3), np.uint8))
-        except Exception as error:  # cv2.error, or whatever another network's output leads to
+        except Exception as error:  # cv2.error, or any error caused by another network's output
             raise ModelError(
                 "the network eDifFIQA", f"{path} ('{error}')", "fetch it: normface fetch ediffiqa"
             ) from error

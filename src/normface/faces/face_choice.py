@@ -18,8 +18,8 @@ def choose(
 ) -> list[Face]:
     """Choose the face nearest the center of an image of `size` (height, width), the largest, the best scored, or all.
 
-    plausible: center and largest look among scores of at least this, if there are any; see `Detector`.
-    Returns an empty list if there is none. Raises ConfigError for an unknown choice.
+    plausible: center and largest choose among faces with at least this score, if there are any; see `Detector`.
+    Returns an empty list if there are no faces. Raises ConfigError for an unknown choice.
     """
     if choice not in get_args(Choice):
         raise ConfigError(f"faces among {', '.join(get_args(Choice))}", repr(choice), "correct the choice")

@@ -1,4 +1,4 @@
-"""The one path from photographs to faces: detect at one size, whichever way up, choose, and cut aligned crops."""
+"""Faces of photographs: detect at one size in any orientation, choose, and cut aligned crops."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .face_choice import choose
 from .photographs import Photograph
 from .template import Template
 
-QUARTERS = (1, 2, 3)  # turns to the left, by NumPy's rot90
-SMALL = 0.4  # of the size, at which other ways up are tried: a photograph costs 4 % more in the mean
+QUARTERS = (1, 2, 3)  # quarter turns to the left, by NumPy's rot90
+SMALL = 0.4  # of the size, for trying other orientations; adds 4 % to a photograph's mean time
 
 
 class Portrait(NamedTuple):
@@ -25,9 +25,9 @@ class Portrait(NamedTuple):
 
     Attributes:
         crop: [height, width, 3] uint8 RGB, aligned.
-        face: in the photograph's pixels; None for an image that came aligned.
-        found: how many faces the photograph has.
-        likely: how many of them are plausible (`Detector`).
+        face: in the photograph's pixels; None for an image that was already aligned.
+        found: number of faces in the photograph.
+        likely: number of plausible ones (`Detector`).
     """
 
     crop: Image
@@ -72,9 +72,9 @@ def likely(detector: Detector, portraits: Sequence[Portrait]) -> list[Portrait]:
 
 
 def find_faces(detector: Detector, photographs: Sequence[Photograph]) -> list[list[Face]]:
-    """Detect the faces of each photograph, in its pixels, most certain first.
+    """Detect the faces of each photograph, in its pixels, highest score first.
 
-    A photograph whose best score is below the detector's `sure` may lie on its side or upside down: see `_turned`.
+    If the best score is below the detector's `sure`, the photograph may lie on its side or upside down: see `_turned`.
     """
     sure = getattr(detector, "sure", 0.0)
     images = [each.reduced.image for each in photographs]
@@ -86,10 +86,10 @@ def find_faces(detector: Detector, photographs: Sequence[Photograph]) -> list[li
 
 
 def _turned(detector: Detector, image: Image, upright: _Way) -> _Way:
-    """The way up that gives the best score, for an image whose upright score is not sure.
+    """Return the best orientation of an image whose upright score is below `sure`.
 
-    Looks at a smaller image first, which most upright photographs pass. Another way up must have the best score there,
-    and at full size a plausible one that beats the upright score.
+    A smaller image is checked first, and most upright photographs pass there. Another orientation must have the best
+    score in it. At full size its score must also be plausible and above the upright score.
     """
     sure, plausible = getattr(detector, "sure", 0.0), getattr(detector, "plausible", 0.0)
 
@@ -104,7 +104,7 @@ def _turned(detector: Detector, image: Image, upright: _Way) -> _Way:
     if ways[0].score >= sure:
         return upright
     ways += look(small, *QUARTERS)
-    if max(way.score for way in ways) < plausible:  # faces may be too small for the smaller image
+    if max(way.score for way in ways) < plausible:  # the faces may be too small in the smaller image
         ways = [upright, *look(image, *QUARTERS)]
     best = max(ways, key=lambda way: way.score)
     if best.quarters == 0 or best.score < plausible:
@@ -114,7 +114,7 @@ def _turned(detector: Detector, image: Image, upright: _Way) -> _Way:
 
 
 class _Way(NamedTuple):
-    """Faces of a photograph that was turned to the left by some quarters, in the pixels of the turned reduced image."""
+    """Faces of a photograph turned left by some quarters, in the pixels of the turned reduced image."""
 
     quarters: int
     faces: list[Face]
@@ -124,7 +124,7 @@ class _Way(NamedTuple):
         return max((face.score for face in self.faces), default=0.0)
 
     def faces_of(self, photograph: Photograph) -> list[Face]:
-        """The faces in the pixels of the whole photograph."""
+        """Return the faces in the pixels of the whole photograph."""
         height, width = photograph.reduced.image.shape[:2]
 
         def whole(points: Floats) -> Floats:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.decoding import EXTENSIONS, MAX_PIXELS, Reduced, decode_reduced, reduce
+from ..data.decoding import EXTENSIONS, MAX_PIXELS, Box, Reduced, decode_reduced, reduce
 from ..data.folder import is_image, unread, warn_of_unread
 from ..data.source import Source, open_source, read_file
 from ..errors import DataError
 from ..types import Face, Floats, Image
-from .alignment import align, zoom
+from .alignment import align, part_for, zoom
 from .template import Template
 
-DETAIL = 500  # pixels that the shorter side keeps where a photograph is reduced for detection
+DETAIL = 500  # minimum of the shorter side, in pixels, when a photograph is reduced for detection
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Photograph:
     Attributes:
         name: for messages.
         data: encoded, or pixels [H, W, 3] uint8 RGB.
-        reduced: what is looked at.
-        finest: `crops` decodes no larger than at 1/`finest` of the size.
+        reduced: the image for detection.
+        finest: `crops` decodes at 1/`finest` of the size or smaller.
     """
 
     name: str
@@ -60,25 +60,37 @@ class Photograph:
         max_pixels: int = MAX_PIXELS,
         strict: bool = False,
     ) -> Photograph:
-        """Decode a photograph reduced where its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
+        """Decode a photograph, reduced if its shorter side keeps `detail` pixels. Raises DataError as `decode`."""
         if isinstance(data, np.ndarray):
             return cls(name, data, reduce(data, detail), finest)
         return cls(name, data, decode_reduced(data, name, detail, strict=strict, max_pixels=max_pixels), finest)
 
+    def _finer(self, factor: int, parts: Sequence[Box]) -> Reduced:
+        """The photograph at 1/`factor` of its size, or what parts of it need."""
+        detail = min(self.reduced.size) // factor
+        if isinstance(self.data, np.ndarray):
+            return reduce(self.data, detail)
+        corners = list(zip(*parts, strict=True))
+        box = (min(corners[0]), min(corners[1]), max(corners[2]), max(corners[3]))
+        return decode_reduced(self.data, self.name, detail, box=box)
+
     def crops(self, faces: Sequence[Face], template: Template) -> list[Image]:
         """Return aligned crops of faces in the photograph's pixels.
 
-        The photograph is decoded again, at a larger size, for a face whose crop can use it. Raises FaceError for
+        The photograph is decoded again, at a larger size, for faces whose crop can use it. Raises FaceError for
         degenerate landmarks, DataError for a damaged file.
         """
-        sizes, crops = {self.reduced.factor: self.reduced}, []
+        factors = []
         for face in faces:
-            fine = zoom(template.fit(face.landmarks))  # the photograph's pixels that a pixel of the crop covers
-            factor = next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, self.finest)))
+            fine = zoom(template.fit(face.landmarks))  # pixels of the photograph per pixel of the crop
+            factors.append(next(k for k in (8, 4, 2, 1) if k <= min(self.reduced.factor, max(fine, self.finest))))
+        whose = list(zip(factors, (face.landmarks for face in faces), strict=True))
+        sizes = {self.reduced.factor: self.reduced}
+        for factor in dict.fromkeys(factors):
             if factor not in sizes:
-                sizes[factor] = Photograph.open(self.data, self.name, detail=min(self.reduced.size) // factor).reduced
-            crops.append(align(sizes[factor].image, sizes[factor].to_reduced(face.landmarks), template))
-        return crops
+                parts = [part_for(points, template, factor) for own, points in whose if own == factor]
+                sizes[factor] = self._finer(factor, parts)
+        return [align(sizes[own].image, sizes[own].to_reduced(points), template) for own, points in whose]
 
 
 def open_photographs(path: str | Path) -> Photographs:
@@ -91,7 +103,7 @@ def open_photographs(path: str | Path) -> Photographs:
     path = Path(path)
     listed = path.is_file() and not zipfile.is_zipfile(path) and path.suffix.lower() != ".zip"
     source = _Listed(path) if listed else open_source(path)
-    # A name that leads out of the folder is told as refused, not passed over.
+    # A name that leads out of the folder is reported as rejected, not skipped.
     names = sorted(name for name in source.names if is_image(name.replace("../", "")))
     if not names:
         raise DataError(

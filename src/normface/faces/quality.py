@@ -1,4 +1,4 @@
-"""Quality signals of a face, for ranking photographs: pose, eye distance, sharpness."""
+"""Quality signals of faces and of their crops: pose, eye distance, sharpness, light and others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import FaceError
 from ..types import Face, Floats, Image
 from .template import Template
 
-# A mean face: eyes, nose tip, mouth corners; x right, y down, z away from the camera. Centimetres, from MediaPipe's
+# A mean face: eyes, nose tip, mouth corners; x right, y down, z away from the camera. Centimeters, from MediaPipe's
 # canonical face model: vertices 33 and 133, 362 and 263 (the corners of each eye), 1, 61 and 291.
 MEAN_FACE = np.array([
     (-3.1511, -2.6246, -3.4657), (3.1511, -2.6246, -3.4657), (0, 1.1269, -7.4756),
@@ -51,11 +51,10 @@ def pose(landmarks: Floats) -> Pose:
 
 
 def shape(landmarks: Floats) -> float:
-    """Width over height of a face with these landmarks [5, 2]: about 1, however the head is turned.
+    """Width divided by height of a face with these landmarks [5, 2]: about 1 for any turn of the head.
 
-    A camera shrinks a rigid face alike along both axes of the picture, so the rows of the 2×3 matrix that takes the
-    mean face to the landmarks have equal lengths. Their ratio changes where a photograph is squeezed. NaN for landmarks
-    on one line.
+    A camera scales a rigid face equally along both axes of the picture, so the rows of the 2×3 matrix from the mean
+    face to the landmarks have equal lengths. Squeezing a photograph changes their ratio. NaN for landmarks on one line.
     """
     points = np.asarray(landmarks, np.float64)
     across, down = np.linalg.norm(_projection(points), axis=1)
@@ -81,16 +80,20 @@ def sharpness(crop: Image) -> float:
 
 
 def signals(crop: Image, face: Face | None = None, template: Template | None = None) -> dict[str, float]:
-    """Cheap signs of quality of an aligned crop [height, width, 3] uint8 RGB, and of its detection where it is known.
+    """Compute quality signals of an aligned crop [height, width, 3] uint8 RGB, and of its detection if it is known.
 
-    `sharpness` as above, `light` and `contrast` (mean and standard deviation of luma, grey levels), `detail` (fine over
-    coarse detail: small where blurred, large where noisy); if aligned on a `template` `eyes` and `mouth` (the least
-    standard deviation of luma around them: near 0 where one color covers them); of a `face` in its photograph's pixels
-    `eye_distance`, `detection` (the detector's score) and `shape`. About 0.3 ms.
+    - `sharpness`: see above.
+    - `light`, `contrast`: mean and standard deviation of luma, in gray levels.
+    - `detail`: fine relative to coarse detail; small if blurred, large if noisy.
+    - `eyes`, `mouth`, if the crop is on a `template`: lowest standard deviation of luma around them; near 0 if one
+      color covers them.
+    - `eye_distance`, `detection` (score) and `shape`, of a `face` in its photograph's pixels.
+
+    Takes about 0.3 ms.
     """
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    mean, spread = (float(each[0, 0]) for each in cv2.meanStdDev(grey))
-    levels = grey.astype(np.float32)
+    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+    mean, spread = (float(each[0, 0]) for each in cv2.meanStdDev(gray))
+    levels = gray.astype(np.float32)
     fine, coarse = cv2.GaussianBlur(levels, (0, 0), 1.5), cv2.GaussianBlur(levels, (0, 0), 5)
     detail = float(cv2.meanStdDev(levels - fine)[1][0, 0] / (cv2.meanStdDev(fine - coarse)[1][0, 0] + 1e-3))
     found = {
@@ -98,17 +101,17 @@ def signals(crop: Image, face: Face | None = None, template: Template | None = N
         "light": mean, "contrast": spread, "detail": detail,
     }  # fmt: skip
     if template is not None:
-        found["eyes"] = min(_local_contrast(grey, eye, template.unit) for eye in template.eyes)
-        found["mouth"] = _local_contrast(grey, template.mouth, template.unit)
+        found["eyes"] = min(_local_contrast(gray, eye, template.unit) for eye in template.eyes)
+        found["mouth"] = _local_contrast(gray, template.mouth, template.unit)
     if face is not None:
         wide = shape(face.landmarks)
-        upright = wide if face.turn % 180 == 0 or not wide else 1 / wide  # a turn by 90° swaps width and height
+        upright = wide if face.turn % 180 == 0 or not wide else 1 / wide  # turning by 90° swaps width and height
         found |= {"eye_distance": eye_distance(face.landmarks), "detection": face.score, "shape": upright}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def _local_contrast(grey: Image, point: Floats, unit: float) -> float:
+def _local_contrast(gray: Image, point: Floats, unit: float) -> float:
     """Standard deviation of a crop's luma in a window around a landmark; NaN outside the crop."""
     (left, top), (right, bottom) = (np.rint(point + sign * unit * _WINDOW).astype(int) for sign in (-1, 1))
-    window = grey[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
+    window = gray[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
     return float(window.std()) if window.size else float("nan")

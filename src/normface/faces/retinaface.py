@@ -1,4 +1,4 @@
-"""RetinaFace (Deng, Guo, Ververas, Kotsia, Zafeiriou 2020), as the PyTorch versions export it."""
+"""RetinaFace (Deng, Guo, Ververas, Kotsia, Zafeiriou 2020), as exported by the PyTorch versions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..types import Floats, Image
 from . import DETECTORS
 from .single_shot import Candidates, SingleShot, of_width
 
-LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, and sizes of the anchors at each place
-CENTER, SIDE = 0.1, 0.2  # what the network's numbers are multiplied by ("variances")
+LEVELS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))  # stride, and sizes of the anchors at each position
+CENTER, SIDE = 0.1, 0.2  # factors of the network's outputs ("variances")
 MEAN = (104, 117, 123)  # of blue, green and red
 
 
@@ -23,11 +23,11 @@ class retinaface(SingleShot):
     fetchable = "retinaface-mv2"
 
     def prepare(self, image: Image) -> NDArray[np.float32]:
-        """BGR, less the means."""
+        """Convert to BGR and subtract the means."""
         return np.asarray(image[..., ::-1].astype(np.float32) - np.array(MEAN, np.float32))
 
     def decode(self, outputs: list[Floats], size: tuple[int, int]) -> Candidates:
-        """Of every anchor: probabilities of no face and a face, and box and landmarks relative to the anchor."""
+        """Decode each anchor: probabilities of no face and of a face, and box and landmarks relative to the anchor."""
         (shifts,), (chances,), (offsets,) = (of_width(outputs, width) for width in (4, 2, 10))
         anchors, sides = _anchors(size)
         if not len(anchors) == len(shifts) == len(chances) == len(offsets):

@@ -1,4 +1,4 @@
-"""SCRFD (Guo, Deng, Lattas, Zafeiriou 2021), as InsightFace exports it with landmarks."""
+"""SCRFD (Guo, Deng, Lattas, Zafeiriou 2021), as exported by InsightFace with landmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..types import Floats, Image
 from . import DETECTORS
 from .single_shot import Candidates, SingleShot, of_width
 
-STRIDE = 8  # of the finest level; each of the others has twice that of the one before
+STRIDE = 8  # of the finest level; it doubles from level to level
 
 
 @DETECTORS.register
@@ -23,9 +23,9 @@ class scrfd(SingleShot):
         return np.asarray((image.astype(np.float32) - 127.5) / 128)
 
     def decode(self, outputs: list[Floats], size: tuple[int, int]) -> Candidates:
-        """Of every level: scores, distances of the box's sides from an anchor, and offsets of the landmarks.
+        """Decode each level: scores, distances of the box's sides from an anchor, and offsets of the landmarks.
 
-        Distances and offsets are in strides; anchors lie at multiples of the stride, several at each.
+        Distances and offsets are in strides. Anchors are at multiples of the stride, several at each.
         """
         levels = [of_width(outputs, width) for width in (1, 4, 10)]
         found = []

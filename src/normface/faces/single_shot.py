@@ -1,4 +1,4 @@
-"""What detectors of one network share: fit a photograph into its input, run it, keep the best of overlapping boxes."""
+"""Base of detectors with one network: fit a photograph into its input, run it, suppress overlapping boxes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..types import Face, Floats, Image
 from .alignment import check_photograph
 from .suppression import nms
 
-SIZE = 640  # side of the input, if the network takes any
-OVERLAP = 0.4  # of two boxes' union, from which on the worse is dropped
+SIZE = 640  # side of the input, if the network accepts any
+OVERLAP = 0.4  # of two boxes' union, above which the worse box is dropped
 
 
 class Candidates(NamedTuple):
@@ -41,7 +41,7 @@ class SingleShot:
         ModelError: the file is missing, or is another network.
     """
 
-    fetchable = ""  # the name of one in the catalogue
+    fetchable = ""  # the name of a catalogue entry
 
     def __init__(
         self, weights: str | Path | None = None, threshold: float = 0.5, size: int = SIZE, device: Device = "auto"
@@ -59,12 +59,12 @@ class SingleShot:
         self._source = source.name
         try:
             self._candidates(np.zeros((*self._size, 3), np.uint8))
-        except Exception as error:  # whatever another network's outputs lead to
+        except Exception as error:  # any error caused by another network's outputs
             raise ModelError(f"the weights of {name}", f"{weights} ('{error}')", do) from error
 
     @property
     def device(self) -> str:
-        """Where the network really runs."""
+        """The device on which the network runs."""
         return self._net.device
 
     def detect(self, image: Image) -> list[Face]:
@@ -92,7 +92,7 @@ class SingleShot:
         return self.decode(outputs, (image.shape[0], image.shape[1]))
 
     def prepare(self, image: Image) -> NDArray[np.float32]:
-        """Convert pixels [H, W, 3] uint8 RGB to what the network takes."""
+        """Convert pixels [H, W, 3] uint8 RGB to the network's input."""
         raise NotImplementedError
 
     def decode(self, outputs: list[Floats], size: tuple[int, int]) -> Candidates:
@@ -101,7 +101,7 @@ class SingleShot:
 
 
 def of_width(outputs: list[Floats], width: int) -> list[Floats]:
-    """Return the outputs with so many columns, the longest first. Raises ValueError if there are none."""
+    """Return the outputs with `width` columns, the longest first. Raises ValueError if there are none."""
     found = sorted((each for each in outputs if each.shape[1] == width), key=len, reverse=True)
     if not found:
         raise ValueError(f"no output with {width} columns")

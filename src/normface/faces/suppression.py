@@ -1,4 +1,4 @@
-"""Non-maximum suppression: of boxes that overlap, the best is kept."""
+"""Non-maximum suppression: keep the best of overlapping boxes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 from ..types import Floats
 
-BLOCK = 128  # boxes compared at once
-Owners = NDArray[np.intp]  # [N]: which photograph a box is of
+BLOCK = 128  # boxes compared at a time
+Owners = NDArray[np.intp]  # [N]: photograph of each box
 
 
 def nms(boxes: Floats, scores: Floats, owners: Owners, limit: float, *, of_smaller: bool = False) -> NDArray[np.intp]:
     """Return the rows of boxes to keep, best first.
 
-    boxes: [N, 4] x0, y0, x1, y1, in pixels, both ends included; owners: [N], which photograph a box is of.
-    No box that is kept shares more than `limit` of the union (or of the smaller box) with a better one of its owner.
+    boxes: [N, 4] x0, y0, x1, y1, in pixels, both ends included. owners: [N] photograph of each box.
+    A kept box shares at most `limit` of the union (or of the smaller box) with any better box of its photograph.
     """
-    # Greedy, a block of the best at a time
+    # Greedy, with blocks of the best boxes
     left = np.argsort(-scores, kind="stable")
     keep = []
     while left.size:
@@ -33,7 +33,7 @@ def nms(boxes: Floats, scores: Floats, owners: Owners, limit: float, *, of_small
 
 
 def _overlaps(boxes: Floats, owners: Owners, a: Owners, b: Owners, limit: float, of_smaller: bool) -> NDArray[np.bool_]:
-    """[A, B]: whether rows `a` and `b` have one owner and share more than `limit`."""
+    """[A, B]: whether rows `a` and `b` have the same owner and share more than `limit`."""
     x0, y0, x1, y1 = boxes.T
     wide = np.minimum(x1[a, None], x1[b]) - np.maximum(x0[a, None], x0[b]) + 1
     high = np.minimum(y1[a, None], y1[b]) - np.maximum(y0[a, None], y0[b]) + 1

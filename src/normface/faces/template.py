@@ -1,4 +1,4 @@
-"""Alignment templates: the named ones, and custom ones in JSON."""
+"""Alignment templates: built-in ones by name, and custom ones from JSON."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class Template:
 
     @property
     def eyes(self) -> Floats:
-        """Both eyes [2, 2]; of two midpoints, half a unit to either side."""
+        """Both eyes [2, 2]; if only the midpoint is given, half a unit to each side of it."""
         if len(self.points) == 5:
             return self.points[:2]
         return np.asarray(self.points[0] + self.unit / 2 * np.array([(-1, 0), (1, 0)]))
 
     @property
     def mouth(self) -> Floats:
-        """The middle of the mouth [2]."""
+        """The center of the mouth [2]."""
         return np.asarray(self.points[3:].mean(0) if len(self.points) == 5 else self.points[1])
 
     @property
     def unit(self) -> float:
-        """Height of the eyes above the mouth, in pixels: some 0.55 of a face's width."""
+        """Height of the eyes above the mouth, in pixels: about 0.55 of a face's width."""
         top = self.points[:2].mean(0) if len(self.points) == 5 else self.points[0]
         return float(self.mouth[1] - top[1])
 
@@ -106,8 +106,8 @@ def similarity(source: Floats, target: Floats) -> Floats:
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     _check(source, target)
     a, b = (points[:, 0] + 1j * points[:, 1] for points in (source, target))
-    centred = a - a.mean()
-    turn = (centred.conj() * (b - b.mean())).sum() / (centred * centred.conj()).real.sum()
+    centered = a - a.mean()
+    turn = (centered.conj() * (b - b.mean())).sum() / (centered * centered.conj()).real.sum()
     shift = b.mean() - turn * a.mean()
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
@@ -127,7 +127,7 @@ _WEN = np.array(
 TEMPLATES = {
     "112x96": Template(_WEN, 112, 96),
     "112x112": Template(np.add(_WEN, (8, 0)), 112, 112),
-    # Wu's rule for Light CNN: 48 pixels from eyes to mouth; the eyes in row 48, or 40 where the margin of 8 is cut off.
+    # Wu's rule for Light CNN: 48 pixels from eyes to mouth; the eyes in row 48, or in row 40 without the margin of 8.
     "144x144": Template(np.array([(71.5, 48), (71.5, 96)]), 144, 144),
     "128x128": Template(np.array([(63.5, 40), (63.5, 88)]), 128, 128),
 }

@@ -15,8 +15,8 @@ from ..errors import ConfigError, DataError
 from ..types import Image
 
 SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"))
-RATE = 5.0  # frames looked at in a second
-LOST = 50  # unreadable frames in a row after which the rest is given up
+RATE = 5.0  # frames used per second
+LOST = 50  # consecutive unreadable frames after which reading stops
 _log = logging.getLogger("normface")
 
 
@@ -26,7 +26,7 @@ class Frame(NamedTuple):
     Attributes:
         seconds: from the start.
         image: pixels [H, W, 3] uint8 RGB.
-        length: seconds of the whole video, as its header says.
+        length: seconds of the whole video, from its header.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ def read_frames(path: str | Path, *, rate: float = RATE) -> Iterator[Frame]:
         raise DataError(f"a video at {path}", "a folder" if path.is_dir() else "nothing there", "correct the path")
     if not path.stat().st_size:
         raise DataError(f"a video at {path}", "an empty file", "copy it again")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what it says is in our own messages
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: our own messages say the same
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
@@ -67,7 +67,7 @@ def _sampled(capture: cv2.VideoCapture, path: Path, rate: float) -> Iterator[Fra
     speed = speed if np.isfinite(speed) and speed > 0 else 25.0
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate in some containers, 0 in others
     number = good = bad = row = 0
-    due = 0.0  # seconds of the next frame to look at
+    due = 0.0  # time of the next frame to use, in seconds
     while row < LOST:
         seconds = number / speed
         grabbed = capture.grab()

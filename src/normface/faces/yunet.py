@@ -42,10 +42,10 @@ class yunet:
         if weights is None or not Path(weights).is_file():
             raise ModelError("the weights of YuNet", f"nothing at {weights}" if weights else "none", _WHERE)
         self.weights, self.threshold = str(weights), threshold
-        self._own = threading.local()  # OpenCV's detector keeps the image's size: one for each thread
+        self._own = threading.local()  # OpenCV's detector stores the image size: one per thread
         try:
             self.detect(np.zeros((64, 64, 3), np.uint8))
-        except Exception as error:  # cv2.error, or whatever a foreign network's outputs lead to
+        except Exception as error:  # cv2.error, or any error caused by another network's outputs
             raise ModelError("the weights of YuNet", f"{weights} ('{error}')", _WHERE) from error
 
     def __reduce__(self) -> tuple[type[yunet], tuple[str, float]]:
@@ -60,7 +60,7 @@ class yunet:
         faces = []
         for row in np.empty((0, 15)) if rows is None else rows.astype(np.float64):
             x, y, width, height = row[:4]
-            # The person's right eye comes first, which is the left one as seen.
+            # The person's right eye comes first, which is on the left of the image.
             faces.append(Face((x, y, x + width - 1, y + height - 1), row[4:14].reshape(5, 2), float(row[14])))
         return sorted(faces, key=lambda face: -face.score)
 
@@ -71,7 +71,7 @@ class yunet:
     def _net(self) -> Any:
         if not hasattr(self._own, "net"):
             level = logging.getLogLevel()
-            logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of a setting that nobody made
+            logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about a setting that is not ours
             self._own.net = cv2.FaceDetectorYN.create(self.weights, "", (64, 64), self.threshold, 0.3, 5000)
             logging.setLogLevel(level)
         return self._own.net

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import theory
-from ..report.plots import COLOURS, STYLES
+from ..report.plots import COLORS, STYLES
 from . import FIGURES
 from .drawing import INK, Drawing, Progress, panels
 
@@ -26,10 +26,10 @@ def bound(progress: Progress) -> Drawing:
     """Figure 5: lower bound of the loss (Proposition 2) against the scale, for 10 to 100,000 classes."""
     numbers = bounds()
     figure, axes = panels(1, 1, 5.6, 4.2)
-    for (n, curve), colour, style in zip(
-        numbers["loss_lower_bound"].items(), COLOURS, (*STYLES, (0, (5, 1, 1, 1, 1, 1))), strict=False
+    for (n, curve), color, style in zip(
+        numbers["loss_lower_bound"].items(), COLORS, (*STYLES, (0, (5, 1, 1, 1, 1, 1))), strict=False
     ):
-        axes[0, 0].plot(numbers["scale"], curve, color=colour, linestyle=style, label=f"{int(n):,} classes")
+        axes[0, 0].plot(numbers["scale"], curve, color=color, linestyle=style, label=f"{int(n):,} classes")
     axes[0, 0].set(xlim=(0, 40), ylim=(0, 12))
     axes[0, 0].set_xlabel("Scale ℓ²", color=INK)
     axes[0, 0].set_ylabel("Least possible loss (nats)", color=INK)

@@ -16,10 +16,10 @@ from ..protocols.intervals import proportion
 from . import FIGURES, mnist
 from .drawing import DIGITS, Drawing, Progress, Sphere, panels, title
 
-EPOCHS, TUNING = 10, 4  # of a softmax model; of a variant that goes on from one
+EPOCHS, TUNING = 10, 4  # of a softmax model; of a variant that continues from one
 TUNING_RATE = 1e-3
-PAPER = {1: 99.51, 2: 99.46, 4: 99.46, 7: 99.49, 11: 99.44}  # scale: percent right, all of MNIST
-START = "both"  # the softmax variant that the agents' ones start from
+PAPER = {1: 99.51, 2: 99.46, 4: 99.46, 7: 99.49, 11: 99.44}  # scale: accuracy in percent on all of MNIST
+START = "both"  # the softmax variant from which the agents' variants start
 
 COLUMNS = 7
 
@@ -50,7 +50,7 @@ CONTRASTIVE: dict[str, Variant] = {
     "hardest negative": ("CContrastive", {"hardest_negative": True}),
     "hardest positive": ("CContrastive", {"hardest_positive": True}),
     "positive first": ("CContrastive", {"positive_first": True}),
-    "normalised negatives": ("CContrastive", {"normalize_negatives": 1.0}),
+    "normalized negatives": ("CContrastive", {"normalize_negatives": 1.0}),
     "adaptive margin": ("CContrastive", {"adaptive_margin": True}),
 }
 TRIPLET: dict[str, Variant] = {
@@ -64,8 +64,11 @@ FAMILIES = {"softmax": SOFTMAX, "C-contrastive": CONTRASTIVE, "C-triplet": TRIPL
 
 
 def measure(features: Tensor, labels: Tensor, agents: Tensor) -> dict[str, Any]:
-    """Measure features [N, 3] and agents [C, 3] as directions: accuracy by the nearest agent with its 95 % interval,
-    mean angle between samples and their own agents, and smallest angle between two agents, in degrees."""
+    """Measure features [N, 3] and agents [C, 3] as directions.
+
+    Returns the accuracy by the nearest agent with its 95 % interval, and two angles in degrees: the mean angle between
+    samples and their own agents, and the smallest angle between two agents.
+    """
     cosines = l2_normalize(features.double()) @ l2_normalize(agents.double()).T
     right = proportion(int((cosines.argmax(1) == labels).sum()), len(labels))
     own = cosines.gather(1, labels[:, None]).clamp(-1, 1)
@@ -185,6 +188,6 @@ def spheres(progress: Progress, epochs: int = EPOCHS, tuning: int = TUNING) -> D
 
 def _draw(axes: Any, run: SphereRun) -> None:
     ball, directions, labels = Sphere(axes), l2_normalize(run.test).numpy(), mnist.digits().test_labels.numpy()
-    for digit, colour in enumerate(DIGITS):
-        ball.scatter(directions[labels == digit], colour)
+    for digit, color in enumerate(DIGITS):
+        ball.scatter(directions[labels == digit], color)
     ball.agents(l2_normalize(run.agents).numpy(), [str(digit) for digit in range(len(DIGITS))], list(DIGITS))

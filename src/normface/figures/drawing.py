@@ -17,7 +17,7 @@ from ..atomic import replacing
 from ..errors import require
 from ..types import Floats
 
-# Ten digits, told apart by colour-blind people (Tol's "muted" scheme and gray); each cluster is also labeled.
+# Ten colors that color-blind people can distinguish (Tol's "muted" scheme and gray); clusters also have labels.
 DIGITS = (
     "#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777",
 )  # fmt: skip
@@ -43,7 +43,7 @@ def write(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     with replacing(paths[0]) as temporary:
         raster = BytesIO()
         drawing.figure.savefig(raster, format="png", dpi=110)
-        # 256 colours are enough for dots and lines, and make a file of a third of the size.
+        # 256 colors are enough for dots and lines, and reduce the file to a third.
         with Image.open(raster) as image:
             image.convert("RGB").quantize(256).save(temporary, format="PNG", optimize=True)
     # Text stays text; a fixed salt and no date: equal figures are equal bytes.
@@ -71,11 +71,11 @@ def title(axes: Any, text: str) -> None:
     axes.set_title(text, fontsize=9, color=INK)
 
 
-def label(axes: Any, xy: Floats, text: str, colour: str = INK, alpha: float = 1) -> None:
-    """Write a word in a white halo, readable over points."""
+def label(axes: Any, xy: Floats, text: str, color: str = INK, alpha: float = 1) -> None:
+    """Write a word with a white halo, readable over points."""
     halo = require("matplotlib.patheffects", "figures").withStroke(linewidth=2.5, foreground="white")
     axes.text(
-        *xy, text, color=colour, alpha=alpha, fontsize=9, weight="bold", ha="center", va="center", path_effects=[halo]
+        *xy, text, color=color, alpha=alpha, fontsize=9, weight="bold", ha="center", va="center", path_effects=[halo]
     )
 
 
@@ -84,14 +84,14 @@ def plane(axes: Any, points: Floats, labels: Any, *, size: float = 3) -> None:
     axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
     axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
     for digit in np.unique(labels):
-        cluster, colour = points[labels == digit], DIGITS[digit]
-        axes.scatter(*cluster.T, s=size, color=colour, linewidths=0, rasterized=True)
-        label(axes, cluster.mean(0), str(digit), colour)
+        cluster, color = points[labels == digit], DIGITS[digit]
+        axes.scatter(*cluster.T, s=size, color=color, linewidths=0, rasterized=True)
+        label(axes, cluster.mean(0), str(digit), color)
     axes.set_aspect("equal", "datalim")
 
 
 class Sphere:
-    """The unit sphere in orthographic projection; what lies behind is drawn fainter.
+    """The unit sphere in orthographic projection; its back side is drawn fainter.
 
     Args:
         axes: matplotlib axes to draw in.
@@ -126,31 +126,31 @@ class Sphere:
         seen = points @ self.view.T
         return seen[:, :2], seen[:, 2] >= 0
 
-    def scatter(self, points: Floats, colour: str, size: float = 3) -> None:
+    def scatter(self, points: Floats, color: str, size: float = 3) -> None:
         """Draw points [N, 3]."""
         seen, front = self.project(points)
         for part, alpha in ((~front, 0.18), (front, 1.0)):
-            self.axes.scatter(*seen[part].T, s=size, color=colour, alpha=alpha, linewidths=0, rasterized=True)
+            self.axes.scatter(*seen[part].T, s=size, color=color, alpha=alpha, linewidths=0, rasterized=True)
 
-    def agents(self, points: Floats, names: list[str], colours: list[str]) -> None:
+    def agents(self, points: Floats, names: list[str], colors: list[str]) -> None:
         """Draw agents [C, 3] as crosses with their names; those behind are partly transparent."""
         seen, front = self.project(points)
-        for xy, ahead, name, colour in zip(seen, front, names, colours, strict=True):
+        for xy, ahead, name, color in zip(seen, front, names, colors, strict=True):
             alpha = 1.0 if ahead else 0.45
-            self.axes.scatter(*xy, s=22, marker="X", color=colour, edgecolors=INK, linewidths=0.6, alpha=alpha)
-            label(self.axes, xy * (1 + 0.13 / max(float(np.linalg.norm(xy)), 0.3)), name, colour, alpha)
+            self.axes.scatter(*xy, s=22, marker="X", color=color, edgecolors=INK, linewidths=0.6, alpha=alpha)
+            label(self.axes, xy * (1 + 0.13 / max(float(np.linalg.norm(xy)), 0.3)), name, color, alpha)
 
-    def curve(self, points: Floats, colour: str) -> None:
+    def curve(self, points: Floats, color: str) -> None:
         """Draw a line through points [N, 3]; its hidden parts are dotted."""
         seen, front = self.project(points)
-        self.axes.plot(*np.where(front[:, None], seen, np.nan).T, color=colour, linewidth=1.3)
-        self.axes.plot(*np.where(front[:, None], np.nan, seen).T, color=colour, linewidth=0.8, linestyle=":", alpha=0.6)
+        self.axes.plot(*np.where(front[:, None], seen, np.nan).T, color=color, linewidth=1.3)
+        self.axes.plot(*np.where(front[:, None], np.nan, seen).T, color=color, linewidth=0.8, linestyle=":", alpha=0.6)
 
-    def arrows(self, starts: Floats, vectors: Floats, colour: str) -> None:
+    def arrows(self, starts: Floats, vectors: Floats, color: str) -> None:
         """Draw vectors [N, 3] at points [N, 3], in the sphere's units; only those in front."""
         (seen, front), (ends, _) = self.project(starts), self.project(starts + vectors)
         self.axes.quiver(
-            *seen[front].T, *(ends - seen)[front].T, color=colour, angles="xy", scale_units="xy", scale=1,
+            *seen[front].T, *(ends - seen)[front].T, color=color, angles="xy", scale_units="xy", scale=1,
             width=0.006, headwidth=4, zorder=5,
         )  # fmt: skip
 

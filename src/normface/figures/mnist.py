@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import require
 from .drawing import Progress
 
-CLASSES, PER_CLASS, TRAINING = 10, 500, 400  # images of a digit: in all, for training (the others test)
+CLASSES, PER_CLASS, TRAINING = 10, 500, 400  # images per digit: total, and for training (the others test)
 BATCH, RATE = 64, 5e-3
 
 
@@ -48,7 +48,7 @@ def network(dim: int, channels: tuple[int, int, int] = (16, 32, 64)) -> nn.Seque
     for outputs in channels:
         for stride in (2, 1):
             convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, a=0.25)  # for PReLU: activations keep their size
+            nn.init.kaiming_normal_(convolution.weight, a=0.25)  # for PReLU: activations keep their scale
             layers += [convolution, nn.PReLU(outputs)]
             inputs = outputs
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * 4 * 4, dim))

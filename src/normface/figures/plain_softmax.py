@@ -15,12 +15,12 @@ from . import FIGURES, mnist
 from .drawing import INK, Drawing, Progress, panels, plane, title
 
 EPOCHS, SEEDS = 12, 3
-BIAS_RATE = 10  # how much faster the bias learns than the weights
-NEAR = 1 / 3  # a cluster is at the origin when its samples lie so far out, against the median cluster's
+BIAS_RATE = 10  # learning rate of the bias relative to the weights
+NEAR = 1 / 3  # mean distance from the origin, relative to the median cluster, that counts as at the origin
 
 
 class Softmax(nn.Module):
-    """Softmax cross-entropy of W·f + bias_rate·b; without a bias where `bias_rate` is 0."""
+    """Softmax cross-entropy of W·f + bias_rate·b; without a bias if `bias_rate` is 0."""
 
     def __init__(self, bias_rate: float) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Softmax(nn.Module):
 
 @dataclass(frozen=True)
 class PlaneRun:
-    """Features [N, 2] and labels [N] of training and test digits, and the softmax of the training."""
+    """Features [N, 2] and labels [N] of training and test digits, and the trained softmax."""
 
     train: Floats
     train_labels: Ints
@@ -53,8 +53,8 @@ class PlaneRun:
         with torch.no_grad():
             softmax = self.softmax.logits(torch.from_numpy(self.test)).argmax(1).numpy()
         nearest = np.linalg.norm(self.test[:, None] - means, axis=2).argmin(1)
-        normalised = (unit(self.test) @ unit(directions).T).argmax(1)
-        found = {"softmax": softmax, "nearest_mean": nearest, "nearest_mean_normalised": normalised}
+        normalized = (unit(self.test) @ unit(directions).T).argmax(1)
+        found = {"softmax": softmax, "nearest_mean": nearest, "nearest_mean_normalised": normalized}
         return {name: float((labels == self.test_labels).mean()) for name, labels in found.items()}
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..ops import l2_normalize
 from ..ops.agents import Dense, c_contrastive
 from ..ops.reference import agent_distances
-from ..report.plots import COLOURS
+from ..report.plots import COLORS
 from ..types import Floats
 from . import FIGURES
 from .drawing import FAINT, INK, Drawing, Progress, Sphere, label, panels, title
 
-POINTS, STEPS, RATE = 100, 120, 0.1  # points a class; gradient descent of the agents
+POINTS, STEPS, RATE = 100, 120, 0.1  # points per class; steps of gradient descent of the agents
 MARGINS, WANTED = np.linspace(0, 2, 41), 0.2  # of agents; of samples (FaceNet's)
 
 
@@ -107,7 +107,7 @@ def unseen(features: Tensor, labels: Tensor, margins: Floats) -> dict[str, Any]:
     to_samples = torch.cdist(features, features).square()
     rows, apart = torch.arange(len(labels)), labels[:, None] != labels
     own, other = to_agents[rows, labels], to_agents[rows, 1 - labels]
-    # Share of each anchor's sample triplets, which are equally many for all anchors.
+    # Share of each anchor's sample triplets; all anchors have the same number.
     cost = torch.stack(
         [
             (WANTED + d[~away & (rows != anchor), None] > d[away]).double().mean()
@@ -135,8 +135,8 @@ def gradient(progress: Progress) -> Drawing:
     ball = Sphere(axes[0, 1])
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     ball.scatter(points / lengths, INK, 5)
-    ball.arrows(points / lengths, -0.14 * gradients, COLOURS[1])
-    ball.agents(np.array([[0.6, 0.0, 0.8]]), ["t"], [COLOURS[0]])
+    ball.arrows(points / lengths, -0.14 * gradients, COLORS[1])
+    ball.agents(np.array([[0.6, 0.0, 0.8]]), ["t"], [COLORS[0]])
     title(axes[0, 1], "Steps -∂L/∂x of L = ‖x̃ - t‖² touch the sphere")
     progress(1, 1)
     caption = (
@@ -157,10 +157,10 @@ def agents(progress: Progress) -> Drawing:
         path, first = paths(margin)
         ball = Sphere(ax, azimuth=-90, elevation=45)
         for one in (0, 1):
-            ball.scatter(points[labels == one].numpy(), COLOURS[one])
+            ball.scatter(points[labels == one].numpy(), COLORS[one])
             ball.curve(path[:, one].numpy(), INK)
         ball.arrows(path[0].numpy(), -0.5 * first.numpy(), INK)
-        ball.agents(path[-1].numpy(), ["W₁", "W₂"], list(COLOURS[:2]))
+        ball.agents(path[-1].numpy(), ["W₁", "W₂"], list(COLORS[:2]))
         start, end = (float((path[at, 0] - path[at, 1]).norm()) for at in (0, -1))
         numbers[f"margin_{margin}"] = {
             "distance_at_start": start, "distance_at_end": end, "agents": path[-1].tolist(),
@@ -183,19 +183,19 @@ def marginal(progress: Progress) -> Drawing:
     progress(1, 1)
     figure, axes = panels(1, 2, 9, 4.3)
     ball = Sphere(axes[0, 0], azimuth=-90, elevation=45)
-    centres = means_direction(points, labels)
-    distance = torch.cdist(points, centres).square()
+    centers = means_direction(points, labels)
+    distance = torch.cdist(points, centers).square()
     for one in (0, 1):
-        ball.scatter(points[labels == one].numpy(), COLOURS[one])
-        ball.curve(circle(centres[one].numpy(), 0.5), COLOURS[one])
+        ball.scatter(points[labels == one].numpy(), COLORS[one])
+        ball.curve(circle(centers[one].numpy(), 0.5), COLORS[one])
     outside = (distance[torch.arange(len(labels)), labels] > 0.5).numpy()
     seen, front = ball.project(points.numpy())
     axes[0, 0].scatter(*seen[outside & front].T, s=22, facecolors="none", edgecolors=INK, linewidths=0.8)
-    ball.agents(centres.numpy(), ["W₁", "W₂"], list(COLOURS[:2]))
+    ball.agents(centers.numpy(), ["W₁", "W₂"], list(COLORS[:2]))
     title(axes[0, 0], "Marginal samples (ringed) lie beyond d = 0.5 of their agent")
-    for name, colour, style in (("pairs", COLOURS[0], "-"), ("triplets", COLOURS[1], "--")):
+    for name, color, style in (("pairs", COLORS[0], "-"), ("triplets", COLORS[1], "--")):
         values = [np.nan if v is None else 100 * v for v in numbers[name]]
-        axes[0, 1].plot(MARGINS, values, style, color=colour, label=f"sample {name}")
+        axes[0, 1].plot(MARGINS, values, style, color=color, label=f"sample {name}")
     axes[0, 1].set_xlabel("Margin m towards agents, of squared distance", color=INK)
     axes[0, 1].set_ylabel(f"Not satisfied at a margin of {WANTED} (%)", color=INK)
     axes[0, 1].legend(frameon=False, fontsize=9, labelcolor=INK)
@@ -212,7 +212,7 @@ def marginal(progress: Progress) -> Drawing:
 def circle(center: Floats, squared: float) -> Floats:
     """Points [121, 3] of the unit sphere at squared distance `squared` from the unit vector `center`."""
     cosine = 1 - squared / 2
-    across = np.linalg.svd(center[None])[2][1:]  # two unit vectors at right angles to it
+    across = np.linalg.svd(center[None])[2][1:]  # two orthogonal unit vectors
     turn = np.linspace(0, 2 * np.pi, 121)[:, None]
     ring: Floats = cosine * center + np.sqrt(1 - cosine**2) * (np.cos(turn) * across[0] + np.sin(turn) * across[1])
     return ring
@@ -229,14 +229,14 @@ def _projection(axes: Any) -> None:
     unit = np.array([np.cos(0.9), np.sin(0.9)])
     u = np.array([0.95, 0.05])
     tangent = u - unit * (u @ unit)
-    for start, vector, colour, name, shift in (
+    for start, vector, color, name, shift in (
         (np.zeros(2), 1.45 * unit, FAINT, "x", (0.08, 0.03)),
         (np.zeros(2), unit, INK, "x̃", (-0.1, 0.04)),
-        (unit, u, COLOURS[0], "u", (0.08, 0.02)),
-        (unit, tangent, COLOURS[1], "u - x̃⟨u, x̃⟩", (0.3, -0.12)),
+        (unit, u, COLORS[0], "u", (0.08, 0.02)),
+        (unit, tangent, COLORS[1], "u - x̃⟨u, x̃⟩", (0.3, -0.12)),
     ):
-        axes.annotate("", start + vector, start, arrowprops=dict(arrowstyle="-|>", color=colour, shrinkA=0, shrinkB=0))
-        label(axes, start + vector + shift, name, INK if colour == FAINT else colour)
+        axes.annotate("", start + vector, start, arrowprops=dict(arrowstyle="-|>", color=color, shrinkA=0, shrinkB=0))
+        label(axes, start + vector + shift, name, INK if color == FAINT else color)
     axes.plot(*np.stack([unit + u, unit + tangent]).T, color=INK, linewidth=0.8, linestyle=":")
     axes.set_aspect("equal")
     axes.set(xlim=(-1.15, 1.9), ylim=(-1.15, 1.4))

@@ -19,7 +19,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import DataError
+from ..types import Match
 from .base import Event
 
 COUNTERS_VARIABLE = "NORMFACE_GALLERY_COUNTERS"
@@ -68,6 +69,16 @@ class Note:
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", time.time() if self.time is None else self.time)
         object.__setattr__(self, "actor", self.actor or _actor.get() or _user())
+
+
+def search_note(matches: Sequence[Match]) -> Note:
+    """The line of a search. Whoever was rejected was not seen, so the search is no event of theirs."""
+    if not matches:
+        return Note("search", detail="empty")
+    best, told = matches[0], f"best of {len(matches)}: cosine {matches[0].score:.4f}"
+    if best.decision is False:
+        return Note("search", detail=f"{told}, rejected")
+    return Note("search", best.person, detail=told)
 
 
 class Log:

@@ -276,7 +276,7 @@ class Gallery(Protocol):
         """Compare an enrolment with the gallery and with itself, by the operating point; nothing is written.
 
         The command line and the service ask before they enrol what is in doubt; `enrol` itself enrols what it gets.
-        Without an operating point only duplicates and near names are found; a Milvus gallery finds none.
+        Without an operating point only duplicates and near names are found; databases find no near names.
         """
         return []
 

@@ -2,31 +2,34 @@
 
 The database selects the nearest templates; their cosines are computed here, as `verify` computes them, so no decision
 at a threshold depends on how a database rounds. Templates are not encrypted there, and the database decides when
-deleted data leave its files (docs/gallery.md).
+deleted data leave its files (docs/databases.md).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time as clock
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .. import cosine
 from ..errors import ConfigError, DataError, InputError, ModelError
 from ..types import Floats, Match, OperatingPoint
-from .audit import Note
+from .audit import Note, search_note
 from .base import (
     Decider,
+    Doubt,
     Enrolments,
     Erased,
     Event,
@@ -39,13 +42,16 @@ from .base import (
     unit_query,
     unknown,
 )
+from .doubts import Look, find_doubts
 from .encryption import KEY_VARIABLE
 from .names import PersonId, checked_name, folded
 
 EXPORTED = 1000  # rows
+ASKED = 1000  # hashes looked for at once
+SHA256 = re.compile("[0-9a-f]{64}")
 EXPECTED = 4  # templates of a person, at first, when the best people are asked for
 State = Literal["current", "next"]
-Row = dict[str, Any]  # of a template: id, person, quality, time, consent, vector, or some of these
+Row = dict[str, Any]  # of a template: id, person, quality, time, consent, source, vector, or some of these
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,10 @@ class Database(Protocol):
         """Write templates (all columns but `id`). Returns their numbers."""
         ...
 
-    def rows(self, version: Version, columns: Iterable[str], person: str | None = None) -> Iterator[Row]:
-        """Templates, of one person if a name is given, in no order. The columns and `id` are there."""
+    def rows(
+        self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
+    ) -> Iterator[Row]:
+        """Templates in no order, with the columns and `id`: of one person by name, or of photographs by SHA-256."""
         ...
 
     def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
@@ -134,7 +142,7 @@ class DatabaseGallery(Gallery):
     """See `gallery.Gallery`. A version is made at the first enrolment, because databases need the dimension.
 
     Names are kept with each template, and a person's id is made of the name; so there are no tags, no renaming,
-    merging and splitting, and no sources or thumbnails.
+    merging and splitting, and no thumbnails.
     """
 
     def __init__(self, database: Database, *, model: str | None, operating_point: OperatingPoint | None) -> None:
@@ -172,13 +180,40 @@ class DatabaseGallery(Gallery):
         return self._database.count(current) if current else 0
 
     def enrol_many(self, enrolments: Enrolments) -> list[int]:
-        """See `Gallery`. All or none after a crash in PostgreSQL alone (docs/gallery.md)."""
+        """See `Gallery`. All or none after a crash in PostgreSQL alone (docs/databases.md)."""
         dim = enrolments.vectors.shape[1]
         with self._database.writing():
             current = self._current()
             checked_dim(dim, current.dim if current else None)
             current = current or self._database.make("current", self._decider.model, dim)
             return _insert(self._database, current, enrolments)
+
+    def sources(self, hashes: Collection[str]) -> dict[str, set[str]]:
+        """See `Gallery`."""
+        found: dict[str, set[str]] = {}
+        if current := self._current():
+            asked = sorted({each for each in hashes if SHA256.fullmatch(each)})
+            for start in range(0, len(asked), ASKED):
+                part = asked[start : start + ASKED]
+                for row in self._database.rows(current, ["source", "person"], sources=part):
+                    found.setdefault(row["source"], set()).add(row["person"])
+        return found
+
+    def doubts(self, enrolments: Enrolments) -> list[Doubt]:
+        """See `Gallery`. Near names are not looked for, which would read everybody's rows."""
+        some, current = enrolments, self._current()
+        checked_dim(some.vectors.shape[1], current.dim if current else None)
+        enrolled = self.sources([source for source in some.source or [] if source])
+        looks = [self._look(current, some, row, enrolled) for row in range(len(some))]
+        recognizes = partial(self._decider.recognizes, templates=self._database.count(current) if current else 0)
+        return find_doubts(some, looks, recognizes, self._decider.accepts)
+
+    def _look(self, version: Version | None, some: Enrolments, row: int, enrolled: dict[str, set[str]]) -> Look:
+        name, query = some.people[row], unit_query(some.vectors[row], None)
+        best = self._scored(version, query, 2, None)
+        other = next(((each, score) for score, each in best if folded(each) != folded(name)), None)
+        source = some.source[row] if some.source else None
+        return Look(self._own(version, query, name), other, frozenset(enrolled.get(source or "", ())))
 
     def search(
         self,
@@ -196,19 +231,28 @@ class DatabaseGallery(Gallery):
             raise self._not_offered("tags")
         current = self._current()
         query = unit_query(vector, current.dim if current else None)
-        found = self._best(current, query.astype(np.float32), k, exact) if current else []
-        vectors = np.array([row["vector"] for row in found], np.float32).reshape(len(found), len(query))
-        scores = cosine.paired(cosine.exact(vectors), cosine.exact(query))
-        named = sorted(zip(scores.tolist(), [row["person"] for row in found], strict=True), key=lambda pair: -pair[0])
-        matches = self._decider.ranked(named, self._database.count(current) if current else 0)
+        templates = self._database.count(current) if current else 0
+        matches = self._decider.ranked(self._scored(current, query, k, exact), templates)
         if threshold is not None:
             matches = [match for match in matches if match.score >= threshold]
-        best = matches[0] if matches else None
-        told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
-        # Whoever was rejected was not seen: the search is no event of theirs.
-        whom = best.person if best and best.decision is not False else None
-        self._database.note(Note("search", whom, detail=told if whom or not best else f"{told}, rejected"))
+        self._database.note(search_note(matches))
         return matches
+
+    def _scored(
+        self, version: Version | None, query: NDArray[np.float64], k: int, exact: bool | None
+    ) -> list[tuple[float, str]]:
+        """Cosines and names of the best people, best first."""
+        found = self._best(version, query.astype(np.float32), k, exact) if version else []
+        vectors = np.array([row["vector"] for row in found], np.float32).reshape(len(found), len(query))
+        scores = cosine.paired(cosine.exact(vectors), cosine.exact(query)).tolist()
+        return sorted(zip(scores, [row["person"] for row in found], strict=True), key=lambda pair: -pair[0])
+
+    def _own(self, version: Version | None, query: NDArray[np.float64], name: str) -> float | None:
+        """The best cosine with a person's templates; None if there are none."""
+        rows = list(self._database.rows(version, ["vector"], person=name)) if version else []
+        if not rows:
+            return None
+        return float(cosine.paired(cosine.exact([row["vector"] for row in rows]), cosine.exact(query)).max())
 
     def _best(self, version: Version, query: Floats, k: int, exact: bool | None) -> list[Row]:
         """The nearest template of each of the k best people. Templates are asked for until they are of so many."""
@@ -225,11 +269,9 @@ class DatabaseGallery(Gallery):
     def verify(self, person: str, vector: ArrayLike) -> Match:
         """See `Gallery`."""
         name, current = self._name(person), self._current()
-        query = cosine.exact(unit_query(vector, current.dim if current else None))
-        rows = list(self._database.rows(current, ["vector"], name)) if current else []
-        if not rows:
+        score = self._own(current, unit_query(vector, current.dim if current else None), name)
+        if score is None:
             raise unknown(name)
-        score = float(cosine.paired(cosine.exact([row["vector"] for row in rows]), query).max())
         self._database.note(Note("verify", name, detail=f"cosine {score:.4f}"))
         return self._decider.decided(score, name)
 
@@ -279,11 +321,15 @@ class DatabaseGallery(Gallery):
     def templates(self, person: str) -> list[Template]:
         """See `Gallery`."""
         name, current = self._name(person), self._current()
-        rows = list(self._database.rows(current, ["time", "quality"], name)) if current else []
+        columns = ["time", "quality", "source"]
+        rows = list(self._database.rows(current, columns, person=name)) if current else []
         if not rows:
             raise unknown(name)
         rows.sort(key=lambda row: (row["time"], row["id"]))
-        return [Template(row["id"], datetime.fromtimestamp(row["time"], UTC), row["quality"]) for row in rows]
+        return [
+            Template(row["id"], datetime.fromtimestamp(row["time"], UTC), row["quality"], row.get("source"))
+            for row in rows
+        ]
 
     def export(self) -> Iterator[Enrolments]:
         """See `Gallery`."""
@@ -388,7 +434,7 @@ class DatabaseMigration(Migration):
         return count
 
 
-COLUMNS = ("person", "quality", "time", "consent", "vector")
+COLUMNS = ("person", "quality", "time", "consent", "source", "vector")
 
 
 def _insert(database: Database, version: Version, some: Enrolments) -> list[int]:
@@ -397,24 +443,26 @@ def _insert(database: Database, version: Version, some: Enrolments) -> list[int]
     times = np.full(count, clock.time()) if some.time is None else some.time
     quality = np.full(count, np.nan) if some.quality is None else some.quality
     qualities = [None if q != q else q for q in quality.tolist()]
-    columns = (some.people, qualities, times.tolist(), some.consent or [None] * count, some.vectors)
+    blank = [None] * count
+    columns = (some.people, qualities, times.tolist(), some.consent or blank, some.source or blank, some.vectors)
     numbers = database.insert(version, [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)])
     counts = Counter(some.people).items()
-    database.note(*(Note("enrol", name, detail=f"{n} templates, version {version.name}") for name, n in counts))
+    told = f"version {version.name.rpartition('_')[2]}"
+    database.note(*(Note("enrol", name, detail=f"{n} templates, {told}") for name, n in counts))
     return numbers
 
 
 def _enrolments(rows: list[Row]) -> Enrolments:
-    people, quality, time, consent, vectors = ([row[name] for row in rows] for name in COLUMNS)
-    return Enrolments(
-        people, np.array(vectors, np.float32), np.array(quality, np.float64), np.array(time, np.float64), consent
-    )
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    quality, time = (np.array(columns[name], np.float64) for name in ("quality", "time"))
+    vectors = np.array(columns["vector"], np.float32)
+    return Enrolments(columns["person"], vectors, quality, time, columns["consent"], columns["source"])
 
 
 def _people(database: Database, version: Version, name: str | None = None) -> list[Person]:
     """The people of a version, or the one of that name, by name: spelled as at the first enrolment."""
     found: dict[str, tuple[str, int, float, str | None]] = {}
-    for row in database.rows(version, ["person", "time", "consent"], name):
+    for row in database.rows(version, ["person", "time", "consent"], person=name):
         key = folded(row["person"])
         spelled, count, first, note = found.get(key, (row["person"], 0, row["time"], None))
         spelled = row["person"] if row["time"] < first else spelled

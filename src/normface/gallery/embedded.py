@@ -20,7 +20,7 @@ from .. import cosine
 from ..errors import ConfigError, InputError, ModelError, require
 from ..types import Match, OperatingPoint
 from . import GALLERIES
-from .audit import Log, Note, pruned_to
+from .audit import Log, Note, pruned_to, search_note
 from .base import (
     Decider,
     Doubt,
@@ -277,11 +277,7 @@ class EmbeddedGallery(Gallery):
         matches = self._decider.ranked([(score, names[person]) for person, score in found], templates)
         if threshold is not None:
             matches = [match for match in matches if match.score >= threshold]
-        best = matches[0] if matches else None
-        told = f"best of {len(matches)}: cosine {best.score:.4f}" if best else "empty"
-        # Whoever was rejected was not seen: the search is no event of theirs.
-        whom = best.person if best and best.decision is not False else None
-        self._store.note_search(Note("search", whom, detail=told if whom or not best else f"{told}, rejected"))
+        self._store.note_search(search_note(matches))
         return matches
 
     def _found(

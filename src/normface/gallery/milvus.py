@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,7 @@ class Milvus(Database):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.place, self._lock = uri, threading.RLock()
         self._loaded: set[str] = set()
+        self._sourced: dict[str, bool] = {}  # by collection: whether it has hashes of photographs
         with self._in_words():
             try:
                 self._client: Any = self._milvus.MilvusClient(uri)
@@ -65,6 +67,7 @@ class Milvus(Database):
                     told = self._client.describe_collection(self._load(name))
                     fields = {field["name"]: field for field in told["fields"]}
                     dim = int(fields["vector"]["params"]["dim"])
+                    self._sourced[name] = "source" in fields
                     return Version(name, told["properties"].get(MODEL) or None, dim)
         return None
 
@@ -84,10 +87,12 @@ class Milvus(Database):
                 "subject": (types.VARCHAR, {"max_length": 64}), "person": (types.VARCHAR, {"max_length": TEXT}),
                 "quality": (types.DOUBLE, {"nullable": True}), "time": (types.DOUBLE, {}),
                 "consent": (types.VARCHAR, {"max_length": TEXT, "nullable": True}),
+                "source": (types.VARCHAR, {"max_length": TEXT, "nullable": True}),
                 "vector": (types.FLOAT_VECTOR, {"dim": dim}),
             }  # fmt: skip
             self._create(name, fields, {MODEL: model or ""}, metric="IP")
             client.create_alias(name, _alias(state))
+            self._sourced[name] = True
         return Version(name, model, dim)
 
     def _create(self, name: str, fields: dict[str, Any], properties: dict[str, str], metric: str) -> None:
@@ -120,12 +125,27 @@ class Milvus(Database):
     def insert(self, version: Version, rows: list[Row]) -> list[int]:
         """See `Database`."""
         with self._in_words():
-            told = self._client.insert(version.name, [{**row, "subject": subject(row["person"])} for row in rows])
+            kept = [
+                {"subject": subject(row["person"]), **{name: row[name] for name in row if self._has(version, name)}}
+                for row in rows
+            ]
+            told = self._client.insert(version.name, kept)
         return [int(number) for number in told["ids"]]
 
-    def rows(self, version: Version, columns: Iterable[str], person: str | None = None) -> Iterator[Row]:
+    def rows(
+        self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
+    ) -> Iterator[Row]:
         """See `Database`."""
-        return self._rows(version.name, columns, _whose(person))
+        where = _whose(person)
+        if sources is not None:
+            if not self._has(version, "source"):
+                return iter(())
+            where += f" and source in {json.dumps(sources)}"
+        return self._rows(version.name, [each for each in columns if self._has(version, each)], where)
+
+    def _has(self, version: Version, column: str) -> bool:
+        """Whether a version has a column: older collections have no hashes of photographs."""
+        return column != "source" or self._sourced[version.name]
 
     def _rows(self, collection: str, columns: Iterable[str], where: str) -> Iterator[Row]:
         with self._in_words():

@@ -22,7 +22,7 @@ from ..types import Floats, OperatingPoint
 from . import GALLERIES
 from .audit import Note
 from .base import Event
-from .database import Database, DatabaseGallery, Row, State, Version, no_key, subject
+from .database import COLUMNS, Database, DatabaseGallery, Row, State, Version, no_key, subject
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS normface_versions (
@@ -31,9 +31,10 @@ CREATE TABLE IF NOT EXISTS normface_versions (
 CREATE TABLE IF NOT EXISTS normface_templates (
     id BIGSERIAL PRIMARY KEY, version INTEGER NOT NULL REFERENCES normface_versions, subject TEXT NOT NULL,
     person TEXT NOT NULL, quality DOUBLE PRECISION, time DOUBLE PRECISION NOT NULL, consent TEXT,
-    vector vector NOT NULL);
+    source TEXT, vector vector NOT NULL);
 ALTER TABLE normface_templates ALTER COLUMN vector SET STORAGE MAIN;
 CREATE INDEX IF NOT EXISTS normface_templates_of ON normface_templates (version, subject);
+CREATE INDEX IF NOT EXISTS normface_templates_from ON normface_templates (source) WHERE source IS NOT NULL;
 CREATE TABLE IF NOT EXISTS normface_log (
     id BIGSERIAL PRIMARY KEY, time DOUBLE PRECISION NOT NULL, action TEXT NOT NULL, person TEXT, detail TEXT NOT NULL,
     actor TEXT);
@@ -178,13 +179,13 @@ class Postgres(Database):
 
     def insert(self, version: Version, rows: list[Row]) -> list[int]:
         """See `Database`."""
-        columns = "id, version, subject, person, quality, time, consent, vector"
+        columns = "id, version, subject, person, quality, time, consent, source, vector"
         drawn = "SELECT nextval(pg_get_serial_sequence('normface_templates', 'id')) FROM generate_series(1, %s)"
         with self._connection() as db, db.transaction(), db.cursor() as cursor:
             numbers = [number for (number,) in cursor.execute(drawn, (len(rows),)).fetchall()]
             with cursor.copy(f"COPY normface_templates ({columns}) FROM STDIN") as copy:
                 for number, row in zip(numbers, rows, strict=True):
-                    kept = (row["person"], row["quality"], row["time"], row["consent"], _text(row["vector"]))
+                    kept = (*(row[name] for name in COLUMNS[:-1]), _text(row["vector"]))
                     copy.write_row((number, int(version.name), subject(row["person"]), *kept))
             self._counted(version, len(rows))
         return numbers
@@ -192,13 +193,17 @@ class Postgres(Database):
     def _counted(self, version: Version, more: int) -> None:
         self._change("UPDATE normface_versions SET templates = templates + %s WHERE id = %s", more, int(version.name))
 
-    def rows(self, version: Version, columns: Iterable[str], person: str | None = None) -> Iterator[Row]:
+    def rows(
+        self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
+    ) -> Iterator[Row]:
         """See `Database`."""
         names = ["id", *columns]
         query = f"SELECT {', '.join(map(_read, names))} FROM normface_templates WHERE version = %s"
         values: tuple[object, ...] = (int(version.name),)
         if person is not None:
             query, values = f"{query} AND subject = %s", (*values, subject(person))
+        if sources is not None:
+            query, values = f"{query} AND source = ANY(%s)", (*values, sources)
         with self._connection() as db, db.transaction(), self._cursor(db, binary=True) as cursor:
             for row in cursor.execute(query, values):
                 yield _row(names, row)
@@ -206,7 +211,7 @@ class Postgres(Database):
     def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
         """See `Database`. Whoever makes an index chooses whether it is exact; exact=True does without."""
         names = ("person", "vector")
-        nearest = (  # as an index of this version has them, if somebody makes one (docs/gallery.md)
+        nearest = (  # as an index of this version has them, if somebody makes one (docs/databases.md)
             f"SELECT {', '.join(map(_read, names))} FROM normface_templates WHERE version = {int(version.name)} "
             f"ORDER BY vector::vector({version.dim}) <#> %s::vector LIMIT %s"
         )

@@ -108,7 +108,8 @@ class Qdrant(Database):
                     "update Qdrant",
                 )  # fmt: skip
             if self._url:
-                client.create_payload_index(name, "subject", models.PayloadSchemaType.KEYWORD)
+                for field in ("subject", "source"):
+                    client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
             made = models.CreateAlias(collection_name=name, alias_name=_alias(state))
             client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
         return Version(name, model, dim)
@@ -134,13 +135,14 @@ class Qdrant(Database):
 
     def insert(self, version: Version, rows: list[Row]) -> list[int]:
         """See `Database`. What was written before an error is deleted again."""
-        numbers = [secrets.randbits(63) for _ in rows]
+        start = secrets.randbits(62)  # so many that no two calls meet; those of one are in order
+        numbers = list(range(start, start + len(rows)))
         points = [
             self._qdrant.models.PointStruct(
                 id=number, vector=row["vector"].tolist(),
                 payload={
                     "subject": subject(row["person"]), "person": row["person"], "quality": row["quality"],
-                    "time": row["time"], "consent": row["consent"],
+                    "time": row["time"], "consent": row["consent"], "source": row["source"],
                 },
             )
             for number, row in zip(numbers, rows, strict=True)
@@ -155,20 +157,20 @@ class Qdrant(Database):
                 raise
         return numbers
 
-    def rows(self, version: Version, columns: Iterable[str], person: str | None = None) -> Iterator[Row]:
+    def rows(
+        self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
+    ) -> Iterator[Row]:
         """See `Database`."""
-        names = set(columns)
-        for point in self._points(version.name, sorted(names - {"vector"}), "vector" in names, person):
+        names, wanted = set(columns), self._wanted(person, sources)
+        for point in self._points(version.name, sorted(names - {"vector"}), "vector" in names, wanted):
             yield {"id": point.id, **point.payload, "vector": point.vector}
 
-    def _points(
-        self, collection: str, columns: list[str], vectors: bool = False, person: str | None = None
-    ) -> Iterator[Any]:
+    def _points(self, collection: str, columns: list[str], vectors: bool = False, wanted: Any = None) -> Iterator[Any]:
         offset = None
         while True:
             with self._client() as client:
                 points, offset = client.scroll(
-                    collection, self._whose(person), AT_ONCE, offset=offset, with_payload=columns, with_vectors=vectors
+                    collection, wanted, AT_ONCE, offset=offset, with_payload=columns, with_vectors=vectors
                 )
             yield from points
             if offset is None:
@@ -186,19 +188,22 @@ class Qdrant(Database):
     def count(self, version: Version, person: str | None = None) -> int:
         """See `Database`."""
         with self._client() as client:
-            return int(client.count(version.name, self._whose(person), exact=True).count)
+            return int(client.count(version.name, self._wanted(person), exact=True).count)
 
     def erase(self, version: Version, person: str) -> None:
         """See `Database`."""
         with self._client() as client:
-            client.delete(version.name, self._qdrant.models.FilterSelector(filter=self._whose(person)), wait=True)
+            client.delete(version.name, self._qdrant.models.FilterSelector(filter=self._wanted(person)), wait=True)
 
-    def _whose(self, name: str | None) -> Any:
-        """The filter of a person's rows, or of all."""
-        if name is None:
-            return None
+    def _wanted(self, person: str | None, sources: list[str] | None = None) -> Any:
+        """The filter of templates of a person, or of photographs; None for all."""
         models = self._qdrant.models
-        return models.Filter(must=[models.FieldCondition(key="subject", match=models.MatchValue(value=subject(name)))])
+        found = []
+        if person is not None:
+            found.append(models.FieldCondition(key="subject", match=models.MatchValue(value=subject(person))))
+        if sources is not None:
+            found.append(models.FieldCondition(key="source", match=models.MatchAny(any=sources)))
+        return models.Filter(must=found) if found else None
 
     def compact(self) -> None:
         """See `Database`. Qdrant does this by itself."""

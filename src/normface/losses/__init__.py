@@ -6,7 +6,7 @@ from ..registry import Registry
 
 __all__ = [
     "LOSSES", "MARGINS", "CContrastive", "CTriplet", "Center", "Contrastive", "CosineSoftmax", "Joint", "Triplet",
-    "progress",
+    "UnifiedThreshold", "progress",
 ]  # fmt: skip
 
 LOSSES: Registry[nn.Module] = Registry("loss", __name__)
@@ -17,3 +17,4 @@ from .margins import MARGINS  # noqa: E402
 from .pairwise import Contrastive, Triplet  # noqa: E402
 from .softmax import CosineSoftmax  # noqa: E402
 from .steps import progress  # noqa: E402
+from .threshold import UnifiedThreshold  # noqa: E402

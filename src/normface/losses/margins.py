@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..ops import Margin
+from ..ops.margin import Quadratic
 from ..ops.reference import Normalize
 from ..registry import Registry
 from .steps import Stepwise
@@ -81,6 +82,28 @@ class ArcFace(Fixed):
 
     def __init__(self, *, angle: float = 0.5, gradient: Literal["exact", "straight-through"] = "exact") -> None:
         super().__init__(Margin(angle=angle, gradient=gradient))
+
+
+@MARGINS.register
+class X2Softmax(Fixed):
+    """ψ = curve·(θ - vertex)² + top: a margin that grows with the angle (Xu et al. 2023, arXiv 2312.05281). Scale 64.
+
+    Defaults: those of the authors' training command. With them ψ lies 0.35 below cos θ at 0 and 1.6 below at π/2.
+
+    Args:
+        curve, vertex, top: a, h and k of the paper, -0.9, 0 and 0.65; curve below 0, vertex at most 0.
+        gradient: "exact"; or "straight-through", the gradient of cos θ, as in the authors' code (see `ops.Margin`).
+    """
+
+    def __init__(
+        self,
+        *,
+        curve: float = -0.9,
+        vertex: float = 0.0,
+        top: float = 0.65,
+        gradient: Literal["exact", "straight-through"] = "exact",
+    ) -> None:
+        super().__init__(Quadratic(curve=curve, vertex=vertex, top=top, gradient=gradient))
 
 
 @MARGINS.register

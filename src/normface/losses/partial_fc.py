@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..ops.once import once_differentiable
 from ..types import ClassShard
 
+PIECE = {"cpu": 2**17, "cuda": 2**24}  # classes hashed at a time: what a processor's cache holds, and 128 MiB
 # Of splitmix64 (Steele, Lea & Flood 2014), as signed numbers.
 _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
@@ -64,8 +65,9 @@ def sampled(
 def _drawn(start: int, stop: int, fraction: float, draw: Tensor) -> Tensor:
     """Return a mask of the classes [start, stop) that are drawn: by a hash of seed, step and class, on every device."""
     seed, step = draw
-    random = _mixed(torch.arange(start, stop, device=draw.device), _mixed(step, _mixed(seed, 0)))
-    return _shifted(random, 2) < int(fraction * 2**62)
+    key, size = _mixed(step, _mixed(seed, 1)), PIECE["cuda" if draw.is_cuda else "cpu"]
+    pieces = (torch.arange(at, min(at + size, stop), device=draw.device) for at in range(start, stop, size))
+    return torch.cat([_shifted(_mixed(classes, key), 2) < int(fraction * 2**62) for classes in pieces])
 
 
 def _mixed(number: Tensor, state: Tensor | int) -> Tensor:

@@ -57,7 +57,7 @@ def _groups(proc: Path, controller: str) -> tuple[bool, str]:
 
 
 def _upwards(cgroup: Path, path: str) -> Iterator[Path]:
-    """Folders of a group and of those it is in, the top included: each may set a limit."""
+    """Folders of a group and of all groups above it: each may set a limit."""
     place = cgroup / path.strip("/")
     while True:
         yield place
@@ -67,13 +67,13 @@ def _upwards(cgroup: Path, path: str) -> Iterator[Path]:
 
 
 def _numbers(folder: Path, name: str) -> list[int]:
-    """Of a control file; "max", or no file, is none."""
+    """Numbers in a control file; "max", or a missing file, gives none."""
     file = folder / name
     return [int(word) for word in file.read_text("ascii").split() if word != "max"] if file.exists() else []
 
 
 def _cpus(proc: Path, cgroup: Path) -> float:
-    """Infinity where there is no limit."""
+    """Limit of cores; infinity if there is none."""
     v2, path = _groups(proc, "cpu")
     found = []
     for folder in _upwards(cgroup if v2 else cgroup / "cpu", path):
@@ -87,7 +87,7 @@ def _cpus(proc: Path, cgroup: Path) -> float:
 
 
 def _memory(proc: Path, cgroup: Path) -> float:
-    """MiB; infinity where there is no limit."""
+    """Limit of memory in MiB; infinity if there is none."""
     v2, path = _groups(proc, "memory")
     name = "memory.max" if v2 else "memory.limit_in_bytes"
     found = [
@@ -115,7 +115,7 @@ def _meminfo(proc: Path, name: str) -> int:
 
 
 def _windows_memory() -> tuple[int, int]:
-    """Total and available, MiB."""
+    """Total and available memory, in MiB."""
     if sys.platform != "win32":
         raise OSError("Windows alone has it")
     import ctypes

@@ -18,7 +18,7 @@ from ..system_facts import UNKNOWN, or_unknown, output_of
 from ..types import OperatingPoint
 
 PROJECT = "normface"
-NAMED = (  # what is told where it is installed, besides what the project requires
+NAMED = (  # optional packages whose versions are reported
     "numpy scipy onnxruntime onnxruntime-gpu opencv-python-headless opencv-python simplejpeg pillow torch triton onnx"
 ).split()
 
@@ -54,7 +54,7 @@ def _extras() -> dict[str, dict[str, Any]]:
         for each in requirements:
             if each.marker is None or each.marker.evaluate({"extra": ""}) or not each.marker.evaluate({"extra": extra}):
                 continue
-            if each.name == PROJECT:  # an extra made of others
+            if each.name == PROJECT:  # an extra that combines others
                 for other in sorted(set(each.extras) - {*seen, extra}):
                     missing |= lacking(other, (*seen, extra))
                 continue

@@ -19,7 +19,7 @@ from ..system_facts import UNKNOWN
 from ..types import Image
 
 CROPS, PHOTOGRAPHS = 64, 4
-PRODUCT = 2048  # the side of the matrices multiplied
+PRODUCT = 2048  # side of the matrices
 TRAINED, WIDTH, BATCH, CLASSES = "smallresnet", 96, 64, 2858
 UNITS = {
     "product_gflops": "float32 matrix product by NumPy (GFLOP/s)",
@@ -46,7 +46,7 @@ def measure(
         told(UNITS[name])
         try:
             found[name] = work()
-        except Exception as error:  # a speed that cannot be measured must not cost the rest of the report
+        except Exception as error:  # a failed measurement must not lose the rest of the report
             found[name] = UNKNOWN
             left_out[name] = str(error) if isinstance(error, MissingDependency) else f"{type(error).__name__}: {error}"
             left_out[name] = left_out[name].splitlines()[0]
@@ -148,7 +148,7 @@ def beside(found: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def _product() -> Callable[[], object]:
     a = np.random.default_rng(0).standard_normal((PRODUCT, PRODUCT), np.float32)
-    b = a.copy()  # two arrays: of one and itself BLAS would compute but half
+    b = a.copy()  # two arrays, because BLAS computes only half of a product of one with itself
     return lambda: a @ b
 
 

@@ -47,7 +47,7 @@ class LightCNN(CaffeModel):
     def __init__(self, dim: int, dropout: float, layers: list[nn.Module], flat: int, origin: Origin | None) -> None:
         spec = InputSpec(128, 128, channels=1, mean=(0.0,), std=(255.0,), template="128x128")
         super().__init__(spec, dim)
-        self.origin = origin
+        self.origins = () if origin is None else (origin,)
         self.body = nn.Sequential(*layers, nn.Flatten())
         self.head = _Max(linear(flat, 2 * dim, bias=BIAS))
         self.dropout = nn.Dropout(dropout)

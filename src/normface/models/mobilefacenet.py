@@ -97,10 +97,8 @@ def mobilefacenet_relu6(dim: int = 128) -> MobileFaceNet:
     )  # fmt: skip
     start = [*_conv(3, 64, 3, 2), nn.ReLU6(), *_conv(64, 64, 3, groups=64), nn.ReLU(), *_conv(64, 64, 1), nn.ReLU()]
     model = MobileFaceNet(spec, dim, start, lambda _: nn.ReLU6(), bias=True)
-    model.origin = Origin(
-        "MobileFaceNet by foamliu", "github.com/foamliu/MobileFaceNet",
-        "Apache-2.0 (the repository's); trained on MS-Celeb-1M, whose photographs are for research", _foamliu(),
-    )  # fmt: skip
+    licence = "Apache-2.0 (the repository's); trained on MS-Celeb-1M, whose photographs are for research"
+    model.origins = (Origin("MobileFaceNet by foamliu", "github.com/foamliu/MobileFaceNet", licence, _foamliu()),)
     return model
 
 

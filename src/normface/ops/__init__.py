@@ -14,18 +14,18 @@ from torch import Tensor
 
 from ..errors import InputError, require
 from ..types import ClassShard
-from . import reference, softmax
+from . import reference, softmax, threshold
 from .agents import Agents, Dense, Streamed, c_contrastive, c_triplet
-from .blockwise import blockwise_products
+from .blockwise import Blockwise
 from .head import Head
 from .margin import Margin
-from .products import COSINES, Products, RowRule
 from .reference import agent_distances, directed, l2_normalize, norms
 from .sharded import Sharded
+from .steps import COSINES, FusedSGD, RowRule
 
 __all__ = [
-    "Impl", "Margin", "adacos_scale", "before_agents", "c_contrastive", "c_triplet", "check", "cosine_cross_entropy",
-    "l2_normalize", "norms",
+    "FusedSGD", "Impl", "Margin", "adacos_scale", "before_agents", "c_contrastive", "c_triplet", "check",
+    "cosine_cross_entropy", "l2_normalize", "norms", "unified_threshold",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def cosine_cross_entropy(
     smoothing: float = 0.0,
     reduction: Reduction = "mean",
     impl: Impl | Kernels = "auto",
+    update: FusedSGD | None = None,
     shard: ClassShard | None = None,
 ) -> Tensor:
     """Softmax cross-entropy over scaled cosines, averaged over the batch (eq. 6).
@@ -74,28 +75,30 @@ def cosine_cross_entropy(
         smoothing: label smoothing ε: the target is 1 - ε on the own class and ε/C on each, of the logits as they are
             (with margin). Not with exclude_above.
         reduction: "mean" over the batch, or "none": one value per sample [B] (of the whole batch, if ranks share it).
-        impl: "reference" is plain PyTorch and defines the result; "blockwise" never materializes [B, C]; "triton", or
-            `ops.triton.Kernels` with options, does the same by kernels for NVIDIA GPUs (rules on other classes' logits,
-            exclude_above and a curriculum, still run blockwise). "auto" selects "reference" for B·C below 2²⁰; above,
-            "triton" on a GPU if Triton is installed and supports the case (no sub-centers, no float64), otherwise
-            "blockwise", which is faster there and needs far less memory. Under torch.compile and with smoothing,
-            "auto" is always "reference".
+        impl: "reference" is plain PyTorch and defines the result. "blockwise" never materializes [B, C]: products by
+            blocks of classes, the rest by PyTorch's operators. "triton" is the same with Triton kernels for the rest,
+            on NVIDIA GPUs, not in float64. "auto" selects "reference" for B·C below 2²⁰ (and under torch.compile, and
+            with smoothing); above, "triton" on a GPU where it is installed, otherwise "blockwise".
+        update: take a step of SGD with w in the backward pass instead of returning its gradient; by blocks.
         shard: the classes whose weights w holds, if ranks share them; x and y are then this rank's part of the batch,
-            and the loss is that of the whole batch. Always blockwise.
+            and the loss is that of the whole batch. Always by blocks.
 
     Returns:
-        Scalar (or [B]), float32 or wider. Under autocast the matrix product runs in autocast's dtype; norms, own
-        cosines under a margin, scale and softmax stay in float32.
+        Scalar (or [B]), float32 or wider. Under autocast the matrix product runs in autocast's dtype (products of the
+        kernels in float16 if normalize="both"); norms, own cosines under a margin, scale and softmax stay in float32.
 
     Raises:
-        InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
+        InputError: wrong shapes or dtypes, an empty batch, a label out of range (on a GPU the device asserts instead,
+            so that nobody waits for it), an unknown name, out of memory.
         MissingDependency: Triton is not installed.
     """
     check(x, w, y, subcenters, shard)
     _among("normalize", normalize, reference.NORMALIZE)
     _among("weights", weights, reference.WEIGHTS)
-    if isinstance(impl, str):
-        _among("impl", impl, get_args(Impl))
+    if not isinstance(impl, str):
+        update = impl.update
+        impl = "triton"
+    _among("impl", impl, get_args(Impl))
     for name, given in (("margin", margin), ("exclude_above", exclude_above)):
         if given is not None and normalize not in ("both", "weights"):
             raise InputError(
@@ -104,21 +107,23 @@ def cosine_cross_entropy(
     if not isinstance(scale, Tensor) and not 0 < scale < float("inf"):
         raise InputError("a positive scale", str(scale), "correct scale")
     _among("reduction", reduction, get_args(Reduction))
-    smooth = exclude_above is None and shard is None and impl in ("auto", "reference")
+    smooth = exclude_above is None and shard is None and impl in ("auto", "reference") and update is None
     if not 0 <= smoothing < 1 or (smoothing and not smooth):
         raise InputError(
-            '0 ≤ smoothing < 1; above 0 with impl="auto" or "reference", without exclude_above and shard',
+            '0 ≤ smoothing < 1; above 0 with impl="auto" or "reference", without exclude_above, update and shard',
             str(smoothing), "set smoothing=0, or change the others",
         )  # fmt: skip
     if normalize in ("both", "features"):
         x = directed(x)
-    if shard is None and (smoothing or _whole(impl, x, w)):
+    if update is not None and impl == "reference":
+        raise InputError('impl other than "reference" with update', repr(impl), 'set impl="blockwise"')
+    if shard is None and update is None and (smoothing or _whole(impl, x, w)):
         return reference.cosine_cross_entropy(
             x, w, y, scale=scale, margin=margin, normalize=normalize, weights=weights, subcenters=subcenters,
             exclude_above=exclude_above, smoothing=smoothing, reduction=reduction,
         )  # fmt: skip
     rule = RowRule(subcenters, unit=normalize in ("both", "weights"), project=weights == "soft")
-    head = _head(x, w, y, shard, rule, _products(impl, x, w, subcenters))
+    head = _head(x, w, y, shard, rule, impl, update)
     value_B = softmax.cosine_cross_entropy(
         head, scale=scale, margin=margin, normalize=normalize, exclude_above=exclude_above
     )
@@ -148,7 +153,7 @@ def adacos_scale(
     check(x, w, y, subcenters, shard)
     if shard is None and _whole(impl, x, w):
         return reference.adacos_scale(x, w, y, scale=scale, subcenters=subcenters)
-    return softmax.adacos_scale(_head(x, w, y, shard, RowRule(subcenters)), scale=scale)
+    return softmax.adacos_scale(_head(x, w, y, shard, RowRule(subcenters), impl), scale=scale)
 
 
 def before_agents(
@@ -158,7 +163,7 @@ def before_agents(
 
     Args:
         x, w, y, impl, shard: see `cosine_cross_entropy`. Distances are between unit vectors.
-        nearest: set it if only the nearest negative will be needed; "auto" then always selects "blockwise".
+        nearest: set it if only the nearest negative will be needed; "auto" then never selects "reference".
 
     Raises:
         InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
@@ -169,26 +174,43 @@ def before_agents(
     streamed = nearest and not torch.compiler.is_compiling()
     if shard is None and (impl == "reference" or (not streamed and _whole(impl, x, w))):
         return Dense(agent_distances(x, w), y)
-    return Streamed(_head(x, w, y, shard))
+    return Streamed(_head(x, w, y, shard, impl=impl))
 
 
-def _products(impl: Impl | Kernels, x: Tensor, w: Tensor, subcenters: int) -> Products:
-    """Return the products of an implementation, or None for the reference."""
-    if impl == "auto":
-        able = x.is_cuda and subcenters == 1 and torch.float64 not in (x.dtype, w.dtype)
-        impl = "triton" if able and find_spec("triton") is not None else "blockwise"
-    if impl == "triton":
-        require("triton", "gpu")
-        from .triton import Kernels
+def unified_threshold(
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    *,
+    scale: float,
+    bias: Tensor,
+    margin: float = 0.0,
+    impl: Impl = "auto",
+    shard: ClassShard | None = None,
+) -> Tensor:
+    """One threshold for all cosines: log(1 + e^{b - s·(cos_y - m)}) + Σ_{j≠y} log(1 + e^{s·cos_j - b}), per sample [B].
 
-        impl = Kernels()
-    if isinstance(impl, str):
-        return blockwise_products
-    impl.check(x, w, subcenters)
-    return impl
+    Li et al. 2023, "UniTSFace", eq. 11. The threshold is b/s: an own cosine above it by the margin costs little, as do
+    other cosines below it.
+
+    Args:
+        x, w, y, impl, shard: see `cosine_cross_entropy`; w is one vector per class. A class whose vector is 0 is not
+            known yet: its own samples are not pulled, and to others its cosine is 0.
+        scale, margin: s and m.
+        bias: b, a scalar tensor that receives a gradient.
+
+    Raises:
+        InputError: wrong shapes or dtypes, an empty batch, a label out of range, an unknown name.
+    """
+    check(x, w, y, shard=shard)
+    _among("impl", impl, get_args(Impl))
+    x = directed(x)
+    if shard is None and _whole(impl, x, w):
+        return reference.unified_threshold(x, w, y, scale=scale, bias=bias, margin=margin)
+    return threshold.unified_threshold(_head(x, w, y, shard, impl=impl), scale=scale, bias=bias, margin=margin)
 
 
-def _whole(impl: Impl | Kernels, x: Tensor, w: Tensor) -> bool:
+def _whole(impl: Impl, x: Tensor, w: Tensor) -> bool:
     small = len(x) * len(w) < BLOCKS_FROM or torch.compiler.is_compiling()
     return impl == "reference" or (impl == "auto" and small)
 
@@ -199,8 +221,19 @@ def _head(
     y: Tensor,
     shard: ClassShard | None,
     rule: RowRule = COSINES,
-    products: Products = blockwise_products,
+    impl: Impl = "auto",
+    update: FusedSGD | None = None,
 ) -> Head:
+    """Return the head by blocks."""
+    if impl == "auto":
+        able = x.is_cuda and torch.float64 not in (x.dtype, w.dtype) and find_spec("triton") is not None
+        impl = "triton" if able else "blockwise"
+    if impl == "triton":
+        require("triton", "gpu")
+        from .triton import check_device
+
+        check_device(x)
+    products = Blockwise(impl == "triton", update)
     return Head(x, w, y, rule, products) if shard is None else Sharded(x, w, y, shard, rule, products)
 
 

@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .blockwise import nearest_other
 from .head import Head, some_cosines
-from .reductions import Hinge
+from .reductions import Hinge, Nearest
 from .reference import l2_normalize
 
 Gradient = Literal["exact", "caffe"]
@@ -78,8 +77,10 @@ class Streamed:
             reduce = Hinge(level_B, exponential=exponential)
             own_B, push_B = head.reduce(x_BD, self.rows_B, reduce)
             return Negatives(2 - 2 * head.total(own_B), head.total(push_B), head.total(reduce.weights))
-        best_B, other_B = nearest_other(x_BD, head.w_RD, head.y_B)
-        classes_B2 = torch.stack([head.y_B, torch.where(head.owner(best_B), other_B, -1)], 1)
+        nearest = Nearest(self.own_B)
+        with torch.no_grad():
+            head.reduce(x_BD, self.rows_B, nearest)
+        classes_B2 = torch.stack([head.y_B, torch.where(head.owner(nearest.best), nearest.found, -1)], 1)
         own_B, d_B = (2 - 2 * head.total(some_cosines(x_BD, head.w_RD, classes_B2))).unbind(1)
         active_B = d_B < level_B
         push_B = torch.where(active_B, torch.exp(-d_B) if exponential else level_B - d_B, 0)

@@ -1,188 +1,248 @@
-"""Products by tiles of classes, reduced one by one and recomputed in the backward pass.
+"""Products with all class weights by the library, one block of classes at a time, computed again in the backward pass.
 
-Nothing of size B×C is held: a tile of T classes costs B·T numbers, and the weights' gradient is written tile by tile.
-The slopes of the first tiles are kept, up to a fixed number of bytes, which saves a quarter of their arithmetic.
-B batch, C classes, K sub-centers of each, R = C·K rows of weights, T classes of a tile, D dimensions.
+Forward: rows of a block, normalized → products → reduced. Backward: the same products → slopes → both gradients.
+Nothing of size B×C is held, and the weights' gradient is written block by block. On CPUs slopes or products of the
+first blocks are kept, up to a fixed number of bytes, which saves a quarter of the arithmetic. The host never waits for
+a GPU here, so a step can be captured as a CUDA graph.
+B batch, C classes, K sub-centers of each, R = C·K rows of weights, N rows of a block, D dimensions.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .once import once_differentiable
-from .products import RowRule, inverse_lengths, scaled_rows
-from .reductions import Own, Reduce
+from .reductions import Reduce
+from .steps import FusedSGD, Plain, RowRule, Steps, scaled_rows
 
-TILE = 2048  # rows of weights: 256 features × 2048 then lie in a core's cache
-KEEP = 96 * 2**20  # bytes of slopes kept from the forward to the backward pass
+MEMORY = 160 * 2**20  # bytes of a block's products and rows on a GPU
+ROWS = 2048  # of a block on a CPU: 256 features × 2048 rows in float32 lie in a core's cache
+KEEP = 96 * 2**20  # bytes of slopes or products that a CPU keeps from the forward to the backward pass
 PIECE = 8  # of them in one piece of memory: glibc uses up to 32 MB again without the kernel's help
 
 
-def blockwise_products(
-    x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """See `products.Products`."""
-    return _Tiled.apply(x_BD, w_RD, rows_B, reduce, rule, compute)  # type: ignore[no-untyped-call,no-any-return]
+@dataclass(frozen=True)
+class Blockwise:
+    """How a head's products are computed.
 
-
-class _Tiled(torch.autograd.Function):
-    """One forward pass over the weights, which also sums the features' gradient: slopes are known up to a factor.
-
-    The backward pass computes only the weights' gradient, from slopes that were kept or are recomputed.
+    Attributes:
+        kernels: do the steps beside the products by Triton's kernels.
+        update: update the class weights in the backward pass.
     """
 
+    kernels: bool = False
+    update: FusedSGD | None = None
+
+    def compute(self, x_BD: Tensor, *, small: bool) -> torch.dtype:
+        """Dtype of the products: autocast's if it is on, but float16 for the kernels if all products are `small`.
+
+        Of cosines float16 keeps three more bits than bfloat16, and the kernels scale the softmax to its range.
+        """
+        device = x_BD.device.type
+        if not torch.is_autocast_enabled(device):
+            return x_BD.dtype
+        return torch.float16 if self.kernels and small else torch.get_autocast_dtype(device)
+
+    def steps(self, reduce: Reduce, rule: RowRule, compute: torch.dtype) -> Steps:
+        """Return the steps of a reduction."""
+        if self.kernels:
+            from .triton import steps
+
+            return steps(reduce, rule, compute)
+        return Plain(reduce, rule, compute)
+
+    def __call__(
+        self, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, *, small: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Products with the own rows [B], and the reduction over the other classes [B], with gradients of both tensors.
+
+        Args:
+            x_BD, w_RD: of one dtype, float32 or float64.
+            rows_B: own rows; -1 if the own class is not among these.
+            small: no product is larger than 65504, the largest number of float16.
+
+        Raises:
+            InputError: out of memory; or a step of SGD with weights that are no parameter.
+        """
+        if self.update is not None and not (w_RD.dtype == torch.float32 and w_RD.is_leaf and w_RD.is_contiguous()):
+            raise InputError(
+                "a parameter in float32, contiguous, for FusedSGD", f"{w_RD.dtype}, leaf: {w_RD.is_leaf}",
+                "pass the parameter itself to the loss",
+            )  # fmt: skip
+        compute = self.compute(x_BD, small=small)
+        with torch.autocast(x_BD.device.type, enabled=False), _memory(x_BD, w_RD):
+            steps = self.steps(reduce, rule, compute)
+            return _Blockwise.apply(x_BD, w_RD, rows_B, rule, compute, steps, self.update)  # type: ignore[no-any-return,no-untyped-call]
+
+
+PLAIN = Blockwise()
+
+
+class _Pass:
+    """One pass over the blocks, in buffers that are reused for each.
+
+    Attributes:
+        classes: of a block.
+        spare: room for one block's products.
+    """
+
+    def __init__(self, x_BD: Tensor, w_RD: Tensor, inverse_R: Tensor, rule: RowRule, compute: torch.dtype) -> None:
+        self.x_BD, self.w_RD, self.inverse_R = x_BD.to(compute), w_RD, inverse_R
+        self.classes = max(1, block_rows(len(x_BD), x_BD.shape[1], compute, x_BD.device) // rule.subcenters)
+        self.size = min(self.classes * rule.subcenters, len(w_RD))
+        self.spare = self.x_BD.new_empty(len(x_BD) * self.size)
+        self.as_they_are = not rule.unit and w_RD.dtype == compute
+        self.rows_ND = w_RD if self.as_they_are else self.x_BD.new_empty(self.size, w_RD.shape[1])
+
+    def __iter__(self) -> Iterator[tuple[int, slice]]:
+        """Number and rows of each block."""
+        for i, start in enumerate(range(0, len(self.w_RD), self.size)):
+            yield i, slice(start, min(start + self.size, len(self.w_RD)))
+
+    def rows(self, at: slice, steps: Steps, *, measured: bool) -> Tensor:
+        """Return a block's rows as they are multiplied; see `Steps.rows`."""
+        if self.as_they_are:
+            return self.w_RD[at]
+        rows_ND = self.rows_ND[: at.stop - at.start]
+        steps.rows(self.w_RD[at], self.inverse_R[at], rows_ND, measured=measured)
+        return rows_ND
+
+    def room(self, place: Tensor, at: slice) -> Tensor:
+        """Return a buffer as a block's products [B, N]."""
+        return place[: len(self.x_BD) * (at.stop - at.start)].view(len(self.x_BD), -1)
+
+    def products(self, rows_ND: Tensor, z_BN: Tensor) -> Tensor:
+        """Write all features' products with a block's rows."""
+        return torch.mm(self.x_BD, rows_ND.T, out=z_BN)
+
+
+class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        needs_x, needs_w = ctx.needs_input_grad[:2]
-        k, tiles, x_compute = rule.subcenters, _tiles(w_RD, rule.subcenters), x_BD.to(compute)
-        size = len(tiles[0][1])
-        units, each = _Units(w_RD, size, rule.unit, compute), len(x_BD) * size
-        room = min(KEEP // (each * x_compute.itemsize), len(tiles)) if needs_w else 0
-        # Several in one piece: single ones, between tiles that come and go, leave holes.
-        kept = [row for at in range(0, room, PIECE) for row in x_compute.new_empty(min(PIECE, room - at), each)]
-        spare, tops = x_compute.new_empty(each), []
-        sum_BD, own = torch.zeros_like(x_BD), _own(rows_B // k, len(w_RD) // k, size // k)
-        for i, (at, w_TD) in enumerate(tiles):
-            unit_TD = units.measure(at, w_TD)
-            z_BT = _tile(kept[i] if i < room else spare, len(x_BD), len(w_TD))
-            torch.mm(x_compute, unit_TD.T, out=z_BT)
-            before_B = reduce.top
-            _slopes(reduce.take, z_BT, own[i], k)
-            tops.append(reduce.top)
-            if needs_x:
-                if reduce.top is not before_B:
-                    sum_BD *= (before_B - reduce.top).exp_()[:, None]
-                sum_BD += torch.mm(z_BT, unit_TD)
-        own_B = (x_BD * scaled_rows(w_RD, units.inverse_R, rows_B)).sum(1)
-        ctx.save_for_backward(x_BD, w_RD, rows_B, units.inverse_R, own_B, sum_BD, *kept)
-        ctx.rule, ctx.reduce, ctx.compute, ctx.tops = rule, reduce, compute, tops
-        return own_B, reduce.result()
+        ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, rule: RowRule, compute: torch.dtype, steps: Steps,
+        update: FusedSGD | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        inverse_R, kept = w_RD.new_ones(len(w_RD)), []
+        whole, classes_B = _Pass(x_BD, w_RD, inverse_R, rule, compute), _classes(rows_B, rule)
+        sum_BD, part_BD = torch.zeros_like(x_BD), torch.empty_like(x_BD)
+        if steps.keeps and any(ctx.needs_input_grad) and not x_BD.is_cuda:
+            each = len(whole.spare)
+            room = min(KEEP // (each * whole.spare.itemsize), -(-len(w_RD) // whole.size))
+            # Several in one piece: single ones, between blocks that come and go, leave holes.
+            kept = [row for at in range(0, room, PIECE) for row in whole.spare.new_empty(min(PIECE, room - at), each)]
+        for i, at in whole:
+            rows_ND = whole.rows(at, steps, measured=False)
+            z_BN = whole.products(rows_ND, whole.room(kept[i] if i < len(kept) else whole.spare, at))
+            steps.take(z_BN, classes_B - i * whole.classes, z_BN if steps.early else whole.room(whole.spare, at))
+            if steps.early and ctx.needs_input_grad[0]:
+                sum_BD += _product(z_BN, rows_ND, part_BD)
+        own_B = (x_BD * scaled_rows(w_RD, inverse_R, rows_B)).sum(1)
+        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, sum_BD, *kept)
+        ctx.rule, ctx.compute, ctx.steps, ctx.update = rule, compute, steps, update
+        return own_B, steps.result()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         down_own_B, down_B = gradients
         x_BD, w_RD, rows_B, inverse_R, own_B, sum_BD, *_ = ctx.saved_tensors
-        rule, reduce = ctx.rule, ctx.reduce
-        own_BD = scaled_rows(w_RD, inverse_R, rows_B)
-        dx_BD = sum_BD * (reduce.factor(reduce.top) * down_B)[:, None] + down_own_B[:, None] * own_BD
-        if not ctx.needs_input_grad[1]:
-            return dx_BD, None, None, None, None, None
-        dw_RD = _Tiled._weights(ctx, down_B)
+        rule, update = ctx.rule, ctx.update
+        own_BD = scaled_rows(w_RD, inverse_R, rows_B)  # before the weights change
+        factor_B = ctx.steps.factor() * down_B
+        with _memory(x_BD, w_RD):
+            sum_BD, dw_RD = _through_others(ctx, factor_B)
+        dx_BD = (sum_BD * factor_B[:, None]).addcmul_(own_BD, down_own_B[:, None]) if ctx.needs_input_grad[0] else None
+        if dw_RD is None:
+            return dx_BD, *[None] * 6
         project = rule.unit and rule.project
         along_BD = x_BD - own_B[:, None] * own_BD if project else x_BD
-        factor_B = down_own_B * inverse_R[rows_B] if project else down_own_B
-        here_B = rows_B >= 0
-        dw_RD.index_add_(0, rows_B[here_B], (along_BD * factor_B[:, None])[here_B])
-        return dx_BD, dw_RD, None, None, None, None
-
-    @staticmethod
-    def _weights(ctx: Any, down_B: Tensor) -> Tensor:
-        """The weights' gradient through the other classes' products."""
-        x_BD, w_RD, rows_B, inverse_R, _, _, *kept = ctx.saved_tensors
-        rule, reduce, compute = ctx.rule, ctx.reduce, ctx.compute
-        k, tiles, x_compute = rule.subcenters, _tiles(w_RD, rule.subcenters), x_BD.to(compute)
-        units = _Units(w_RD, len(tiles[0][1]), rule.unit, compute, inverse_R)
-        spare, top_B = x_compute.new_empty(len(x_BD) * len(tiles[0][1])), None
-        dw_RD = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
-        own = _own(rows_B // k, len(w_RD) // k, len(tiles[0][1]) // k)
-        for i, (at, w_TD) in enumerate(tiles):
-            known = i < len(kept)
-            z_BT = _tile(kept[i] if known else spare, len(x_BD), len(w_TD))
-            if not known:
-                torch.mm(x_compute, units.tile(at, w_TD).T, out=z_BT)
-                _slopes(reduce.slopes, z_BT, own[i], k)
-            if (ctx.tops[i] if known else reduce.top) is not top_B:
-                top_B = ctx.tops[i] if known else reduce.top
-                down_BD = x_BD * (reduce.factor(top_B) * down_B)[:, None]
-                size = down_BD.abs().amax().clamp_(min=torch.finfo(down_BD.dtype).tiny)
-                down_compute = (down_BD / size).to(compute)  # a half precision's small numbers lose digits
-            dw_TD = units.product(z_BT, down_compute, dw_RD[at : at + len(w_TD)])
-            if rule.unit and rule.project:  # eq. 4: less the part along the weight
-                inverse_T = inverse_R[at : at + len(w_TD)]
-                along_T = torch.mul(dw_TD, w_TD, out=units.wide_TD[: len(w_TD)]).sum(1).mul_(inverse_T.square())
-                dw_TD.addcmul_(w_TD, along_T[:, None], value=-1).mul_((size * inverse_T)[:, None])
-            else:
-                dw_TD.mul_(size)
-        return dw_RD
+        factor_B = (down_own_B * inverse_R[rows_B] if project else down_own_B) * (rows_B >= 0)
+        down_BD, at_B = along_BD * factor_B[:, None], rows_B.clamp(min=0)
+        dw_RD.index_add_(0, at_B, down_BD)
+        if update is None:
+            return dx_BD, dw_RD, *[None] * 5
+        w_RD.index_add_(0, at_B, down_BD, alpha=-update.lr)
+        return dx_BD, *[None] * 6
 
 
-class _Units:
-    """Tiles of normalized or plain rows in the products' precision: one buffer, reused for every tile.
+def _through_others(ctx: Any, down_B: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Sum of slopes times rows [B, D], and the weights' gradient through the other classes.
 
-    Attributes:
-        inverse_R: factors of the rows.
+    With an update, the momentum after it instead of the gradient. `down_B` is the gradient of each sample's slopes.
     """
-
-    def __init__(self, w_RD: Tensor, size: int, unit: bool, compute: torch.dtype, inverse_R: Tensor | None = None):
-        self.unit, self.inverse_R = unit, w_RD.new_ones(len(w_RD)) if inverse_R is None else inverse_R
-        self.wide_TD = w_RD.new_empty(size, w_RD.shape[1])
-        self.compute_TD = self.wide_TD.to(compute)
-
-    def measure(self, at: int, w_TD: Tensor) -> Tensor:
-        """Measure the rows of a tile, then return it as `tile` does."""
-        if self.unit:
-            self.inverse_R[at : at + len(w_TD)] = inverse_lengths(w_TD)
-        return self.tile(at, w_TD)
-
-    def tile(self, at: int, w_TD: Tensor) -> Tensor:
-        """Return the rows w [T, D] that begin at `at`, normalized."""
-        if self.unit:
-            w_TD = torch.mul(w_TD, self.inverse_R[at : at + len(w_TD), None], out=self.wide_TD[: len(w_TD)])
-        return w_TD if w_TD.dtype == self.compute_TD.dtype else self.compute_TD[: len(w_TD)].copy_(w_TD)
-
-    def product(self, slopes_BT: Tensor, down_BD: Tensor, out_TD: Tensor) -> Tensor:
-        """Sum slopes times features; half precisions are widened."""
-        if down_BD.dtype == out_TD.dtype:
-            return torch.mm(slopes_BT.T, down_BD, out=out_TD)
-        return out_TD.copy_(torch.mm(slopes_BT.T, down_BD, out=self.compute_TD[: len(out_TD)]))
-
-
-def _tile(place: Tensor, samples: int, rows: int) -> Tensor:
-    """Return a tile [samples, rows] of a buffer."""
-    return place[: samples * rows].view(samples, rows)
-
-
-def _slopes(slopes: Callable[[Tensor, Own], Tensor], z_BT: Tensor, own: Own, subcenters: int) -> None:
-    """Overwrite products of all rows by their slopes; of a class only the row with the largest product has one."""
-    if subcenters > 1:
-        best = z_BT.view(len(z_BT), -1, subcenters).max(2)
-        slopes_BC1 = slopes(best.values, own)[..., None].to(z_BT.dtype)
-        z_BT.zero_().view(len(z_BT), -1, subcenters).scatter_(2, best.indices[..., None], slopes_BC1)
-    elif (slopes_BT := slopes(z_BT, own)) is not z_BT:
-        z_BT.copy_(slopes_BT)
+    x_BD, w_RD, rows_B, inverse_R, _, sum_BD, *kept = ctx.saved_tensors
+    steps, update = ctx.steps, ctx.update
+    late_x, needs_w = ctx.needs_input_grad[0] and not steps.early, ctx.needs_input_grad[1]
+    if not late_x and not needs_w:
+        return sum_BD, None
+    whole, classes_B = _Pass(x_BD, w_RD, inverse_R, ctx.rule, ctx.compute), _classes(rows_B, ctx.rule)
+    sum_BD, part_BD = sum_BD.clone(), torch.empty_like(x_BD)
+    down_BD = x_BD * down_B[:, None]
+    size = down_BD.abs().amax().clamp_(min=torch.finfo(down_BD.dtype).tiny)
+    down_BD = down_BD.div_(size).to(ctx.compute)  # a half precision's small numbers lose digits
+    dw_RD = None
+    if update is not None:
+        dw_RD = update.buffer = torch.zeros_like(w_RD) if update.buffer is None else update.buffer
+        g_ND = w_RD.new_empty(whole.size, w_RD.shape[1])
+    elif needs_w:
+        dw_RD = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
+    for i, at in whole:
+        rows_ND, z_BN = None, whole.room(whole.spare, at)
+        if i < len(kept) and steps.early:
+            z_BN = whole.room(kept[i], at)
+        else:
+            rows_ND = whole.rows(at, steps, measured=True)
+            products_BN = whole.room(kept[i], at) if i < len(kept) else whole.products(rows_ND, z_BN)
+            steps.slopes(products_BN, classes_B - i * whole.classes, z_BN)
+        if late_x and rows_ND is not None:  # they are there where slopes are late
+            sum_BD += _product(z_BN, rows_ND, part_BD)
+        if dw_RD is not None:
+            out_ND = dw_RD[at] if update is None else g_ND[: at.stop - at.start]
+            step = None if update is None else (update, dw_RD[at])
+            steps.finish(_product(z_BN.T, down_BD, out_ND), w_RD[at], rows_ND, inverse_R[at], size, step)
+    return sum_BD, dw_RD
 
 
-def nearest_other(x_BD: Tensor, w_CD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest cosine of another class [B], and that class [B] int64; without gradient."""
-    best_B, found_B = x_BD.new_full((len(x_BD),), -torch.inf), torch.zeros_like(y_B)
-    with torch.no_grad():
-        for (at, w_TD), own in zip(_tiles(w_CD, 1), _own(y_B, len(w_CD), TILE), strict=True):
-            z_BT = torch.mm(x_BD, w_TD.T) * inverse_lengths(w_TD)
-            z_BT[own] = -torch.inf
-            value_B, column_B = z_BT.max(1)
-            found_B = torch.where(value_B > best_B, column_B + at, found_B)
-            best_B = torch.maximum(best_B, value_B)
-    return best_B, found_B
+def _product(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """a @ b; half precisions are summed in float32."""
+    if a.dtype == out.dtype:
+        return torch.mm(a, b, out=out)
+    if a.is_cuda:
+        return torch.mm(a, b, out.dtype, out=out)
+    if a.dtype == torch.float16:  # it has no room for sums of scaled slopes
+        return torch.mm(a.float(), b.float(), out=out)
+    return out.copy_(torch.mm(a, b))
 
 
-def _tiles(w_RD: Tensor, subcenters: int) -> list[tuple[int, Tensor]]:
-    """Yield the start and the rows of each tile; tiles hold whole classes."""
-    size = max(1, TILE // subcenters) * subcenters
-    return [(at, w_RD[at : at + size]) for at in range(0, len(w_RD), size)]
+def _classes(rows_B: Tensor, rule: RowRule) -> Tensor:
+    """Numbers of the own classes; negative for those of other ranks."""
+    return rows_B.div(rule.subcenters, rounding_mode="floor")
 
 
-def _own(columns_B: Tensor, columns: int, size: int) -> list[Own]:
-    """Return rows and columns of the own classes in each tile of that size."""
-    tile_B = columns_B.div(size, rounding_mode="floor")
-    order_B = tile_B.argsort()
-    ends = torch.searchsorted(tile_B[order_B], torch.arange(-(-columns // size) + 1, device=tile_B.device)).tolist()
-    columns_B = columns_B[order_B] % size
-    return [(order_B[a:b], columns_B[a:b]) for a, b in itertools.pairwise(ends)]
+def block_rows(samples: int, dim: int, compute: torch.dtype, device: torch.device) -> int:
+    """Rows of a block: their products stay in the cache between the steps; on a GPU, within MEMORY."""
+    if device.type != "cuda":
+        return min(ROWS, max(ROWS // 4, ROWS * 256 // samples))
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    rows = min(cache // samples, MEMORY // (samples + dim)) // compute.itemsize
+    return max(128, rows // 128 * 128)
+
+
+@contextmanager
+def _memory(x_BD: Tensor, w_RD: Tensor) -> Iterator[None]:
+    """Let a lack of memory say what can be made smaller."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"memory for the gradients of {len(x_BD)} features and {len(w_RD)} rows of weights in {x_BD.shape[1]} "
+            f"dimensions, and {MEMORY >> 20} MiB for a block of their products", "out of memory",
+            "lower normface.ops.blockwise.MEMORY or the batch, or pass update=ops.FusedSGD(…): it stores no gradient",
+        ) from error  # fmt: skip

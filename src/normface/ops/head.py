@@ -1,7 +1,6 @@
 """The classification head: a batch and the class weights, as the softmax and the agent losses use them.
 
-A callable (`products.Products`) computes the products with the class weights: `blockwise_products` or
-`triton.Kernels`. `sharded.Sharded` is the same head for ranks that share the classes.
+`sharded.Sharded` is the same head for ranks that share the classes.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import blockwise
-from .products import COSINES, Products, RowRule, unit_rows
+from .blockwise import PLAIN, Blockwise
 from .reductions import Reduce
 from .reference import l2_normalize, widened
+from .steps import COSINES, RowRule, unit_rows
 
 
 class Head:
@@ -25,26 +24,15 @@ class Head:
         w_RD: class weights, not normalized, class-major.
         y_B: labels; -1 for a class that another rank holds.
         rule: how rows of weights form classes.
-        products: multiplies features and weights.
+        products: computes the products.
     """
 
     def __init__(
-        self,
-        x_BD: Tensor,
-        w_RD: Tensor,
-        y_B: Tensor,
-        rule: RowRule = COSINES,
-        products: Products = blockwise.blockwise_products,
+        self, x_BD: Tensor, w_RD: Tensor, y_B: Tensor, rule: RowRule = COSINES, products: Blockwise = PLAIN
     ) -> None:
         self.x_BD, self.y_B = widened(x_BD), y_B
         self.w_RD = w_RD.to(self.x_BD.dtype)
         self.rule, self.products = rule, products
-
-    @property
-    def compute(self) -> torch.dtype:
-        """Dtype of the products: autocast's if it is on."""
-        device = self.x_BD.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.x_BD.dtype
 
     def total(self, part: Tensor) -> Tensor:
         """Sum over the ranks that share the classes; here, all classes are on one."""
@@ -71,11 +59,9 @@ class Head:
         best_B, place_B = (l2_normalize(self.x_BD)[:, None] * own_BKD).sum(2).max(1)
         return rows_BK.gather(1, place_B[:, None])[:, 0], self.total(best_B)
 
-    def reduce(self, x_BD: Tensor, rows_B: Tensor, reduce: Reduce) -> tuple[Tensor, Tensor]:
-        """Products with the own rows [B], and the reduction over other classes [B]; both over this rank's classes."""
-        compute = self.compute
-        with torch.autocast(x_BD.device.type, enabled=False):
-            return self.products(x_BD, self.w_RD, rows_B, reduce, self.rule, compute)
+    def reduce(self, x_BD: Tensor, rows_B: Tensor, reduce: Reduce, *, small: bool = True) -> tuple[Tensor, Tensor]:
+        """See `Blockwise`; over this rank's classes."""
+        return self.products(x_BD, self.w_RD, rows_B, reduce, self.rule, small=small)
 
 
 def some_cosines(x_BD: Tensor, w_RD: Tensor, rows_BK: Tensor) -> Tensor:
@@ -100,6 +86,6 @@ class _Some(torch.autograd.Function):
         own_BKD, inverse_BK = unit_rows(w_RD, rows_BK)
         tangent_BKD = x_BD[:, None] - cos_BK[..., None] * own_BKD
         tangent_BKD *= (down_BK * inverse_BK)[..., None]
-        here = rows_BK >= 0
-        dw_RD = torch.zeros_like(w_RD).index_add_(0, rows_BK[here], tangent_BKD[here])
+        tangent_BKD = tangent_BKD.flatten(0, 1)  # zeros for negative row numbers
+        dw_RD = torch.zeros_like(w_RD).index_add_(0, rows_BK.clamp(min=0).flatten(), tangent_BKD)
         return (down_BK[..., None] * own_BKD).sum(1), dw_RD, None

@@ -58,7 +58,7 @@ class Margin:
 
     def __call__(self, cosines: Tensor) -> Tensor:
         """Map own classes' cosines, of any shape ([B] if the margin has tensors), to their values under the margin."""
-        values = self._cosine_of_the_angle(cosines) - self.cosine
+        values = self._of_the_angle(cosines) - self.cosine
         values = (self.blend * cosines + values) / (1 + self.blend)
         return values if self.gradient == "exact" else cosines + (values - cosines).detach()
 
@@ -71,12 +71,43 @@ class Margin:
             return cosines
         return torch.where(cosines > own, cosines * (self.curriculum + cosines), cosines)
 
-    def _cosine_of_the_angle(self, cosines: Tensor) -> Tensor:
+    def _of_the_angle(self, cosines: Tensor) -> Tensor:
         if self.multiply == 1 and not isinstance(self.angle, Tensor) and self.angle == 0:
             return cosines  # no arccosine, so nothing is kept away from ±1
-        inside = cosines + (cosines.clamp(-1 + EDGE, 1 - EDGE) - cosines).detach()  # never zeroes the gradient
-        angles = self.multiply * torch.acos(inside) + self.angle
+        angles = self.multiply * _angles(cosines) + self.angle
         if self.beyond == "clamp":
             return torch.cos(angles.clamp(0, math.pi))
         turns = torch.floor(angles.detach() / math.pi)
         return torch.cos(angles) * (1 - 2 * (turns % 2)) - 2 * turns
+
+
+@dataclass(frozen=True)
+class Quadratic(Margin):
+    """Replaces cos θ by ψ = curve·(θ - vertex)² + top, whose distance to cos θ grows with θ (X2-Softmax).
+
+    Of the other attributes only gradient and blend apply.
+
+    Attributes:
+        curve: below 0.
+        vertex: radians, at most 0, so that ψ falls from θ = 0 to π.
+        top: largest value, below 1 for a margin at θ = vertex = 0.
+    """
+
+    curve: float = -0.9
+    vertex: float = 0.0
+    top: float = 0.65
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (-math.inf < self.curve < 0 and -math.inf < self.vertex <= 0 and math.isfinite(self.top)):
+            raise ConfigError(
+                "curve < 0, vertex ≤ 0 and a finite top", f"{self.curve}, {self.vertex} and {self.top}", "correct them"
+            )
+
+    def _of_the_angle(self, cosines: Tensor) -> Tensor:
+        return self.curve * (_angles(cosines) - self.vertex).square() + self.top
+
+
+def _angles(cosines: Tensor) -> Tensor:
+    inside = cosines + (cosines.clamp(-1 + EDGE, 1 - EDGE) - cosines).detach()  # never zeroes the gradient
+    return torch.acos(inside)

@@ -119,6 +119,17 @@ def c_triplet(d_BC: Tensor, y_B: Tensor, *, margin: float = 0.8) -> Tensor:
     return push_B.mean()
 
 
+def unified_threshold(x_BD: Tensor, w_CD: Tensor, y_B: Tensor, *, scale: float, bias: Tensor, margin: float) -> Tensor:
+    """See `ops.unified_threshold`."""
+    x_BD, w_CD = l2_normalize(widened(x_BD)), widened(w_CD)
+    known_B = w_CD[y_B].any(1)
+    w_CD = l2_normalize(w_CD)
+    own_B = _own(x_BD, w_CD, y_B, 1)
+    own_BC = functional.one_hot(y_B, len(w_CD)).bool()
+    push_BC = functional.softplus(scale * _products(x_BD, w_CD, 1) - bias).masked_fill(own_BC, 0)
+    return functional.softplus(bias - scale * (own_B - margin)) * known_B + push_BC.sum(1)
+
+
 def _products(x_BD: Tensor, w_RD: Tensor, subcenters: int) -> Tensor:
     """x·w [B, C], the largest over each class's sub-centers; float32 or wider, computed in autocast's dtype."""
     if not torch.is_autocast_enabled(x_BD.device.type):

@@ -1,10 +1,12 @@
 """The head sharded over ranks: each rank holds the weights of some classes only.
 
-Features and labels of all ranks are gathered; every rank reduces over its own classes by tiles; then a few numbers per
+Features and labels of all ranks are gathered; every rank reduces over its own classes by blocks; then a few numbers per
 sample are reduced over the ranks. Every rank computes the loss of the whole batch over all classes.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +14,21 @@ from torch import Tensor
 from .. import dist
 from ..errors import InputError
 from ..types import ClassShard
-from . import blockwise
+from .blockwise import PLAIN, Blockwise
 from .head import Head
-from .products import COSINES, Products, RowRule
+from .steps import COSINES, RowRule
+
+_agreed: set[tuple[int, Any]] = set()
 
 
-def _agree(samples: int, shard: ClassShard) -> None:
-    """Raise InputError unless all ranks have the same number of samples and the shards cover all classes once."""
+def _agree(samples: int, shard: ClassShard, *, once: bool) -> None:
+    """Raise InputError unless all ranks have the same number of samples and the shards cover all classes once.
+
+    `once`: not again for this number of samples, as every step would wait for the other ranks' hosts.
+    """
+    if once and (samples, shard.group) in _agreed:
+        return
+    _agreed.add((samples, shard.group))
     mine = torch.tensor([[samples, shard.start, shard.stop, shard.total]])
     ranks = sorted(dist.gather(mine, shard.group).tolist(), key=lambda row: row[1])
     ends = [0, *(stop for _, _, stop, _ in ranks)]
@@ -45,12 +55,12 @@ class Sharded(Head):
 
     def __init__(
         self, x_bD: Tensor, w_rD: Tensor, y_b: Tensor, shard: ClassShard, rule: RowRule = COSINES,
-        products: Products = blockwise.blockwise_products,
+        products: Blockwise = PLAIN,
     ) -> None:  # fmt: skip
         rows = (shard.stop - shard.start) * rule.subcenters
         if len(w_rD) != rows:
             raise InputError(f"{rows} rows of weights for this shard", f"{len(w_rD)}", "pass those of its classes")
-        _agree(len(y_b), shard)
+        _agree(len(y_b), shard, once=y_b.is_cuda)
         y_B = dist.gather(y_b, shard.group)
         here_B = (y_B >= shard.start) & (y_B < shard.stop)
         local_B = torch.where(here_B, y_B - shard.start, -1)

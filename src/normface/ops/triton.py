@@ -1,16 +1,17 @@
-"""Triton kernels for the head on NVIDIA GPUs: products, lengths of the weights, softmax and its gradient, tile by tile.
+"""Triton kernels for the steps beside the products on NVIDIA GPUs: each reads and writes a block once.
 
-They do what `blockwise_products` does for `LogSumExp`, without writing tiles to memory in the forward pass. The
-backward pass recomputes one block of classes at a time; its slopes, the softmax over the weights' lengths, stay in the
-L2 cache for the two products that need them. One program sums each number in a fixed order: results repeat exactly.
-Shapes as in `blockwise`; N classes of a block, S parts that a sum is split in.
+They do what `steps.Plain` does. Every number is computed in float32, by one program in a fixed order, so results
+repeat exactly. Slopes of the softmax are multiplied by a power of two: in float16 the probability of one class among
+millions would be no normal number.
+B batch, C classes of a block, K sub-centers of each, N = C·K rows, D dimensions, L classes that a program does at once.
 
-The kernels are tested in Triton's interpreter (TRITON_INTERPRET=1, tensors on CPUs). Their speed is not measured yet.
+Tests run them in Triton's interpreter (TRITON_INTERPRET=1, tensors on CPUs), and compile them for GPUs that are absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,296 +21,309 @@ import triton.language as tl
 from torch import Tensor
 
 from ..errors import InputError
-from . import blockwise
-from .once import once_differentiable
-from .products import RowRule, scaled_rows
-from .reductions import LogSumExp, Reduce
+from .reductions import REACH, Hinge, LogSumExp, Reduce
 from .reference import EPS
+from .steps import FusedSGD as FusedSGD
+from .steps import Plain, RowRule, Update
 
 INTERPRETED = triton.knobs.runtime.interpret
-WIDEN = tl.constexpr(INTERPRETED)
-BLOCK = 8192  # classes of a backward block: with 1024 samples in bfloat16 16 MiB of slopes
-PARTS = 4  # of the features' gradient, and (at least) of the forward pass: they keep all of a GPU's processors at work
-FORWARD_PARTS = 32
-KINDS = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def _configs(*sizes: tuple[int, int, int, int, int]) -> list[triton.Config]:
-    """Tile sizes M, N, K, warps and stages to choose from by measurement, once for each shape."""
-    if INTERPRETED:
-        sizes = ((16, 16, 16, 4, 1),)
-    return [triton.Config({"M": m, "N": n, "K": k}, num_warps=w, num_stages=s) for m, n, k, w, s in sizes]
-
-
-SIZES = ((128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (64, 128, 64, 4, 4), (128, 128, 32, 4, 4))
+SCALE, SCALE_WITH_CURRICULUM = 2.0**15, 2.0**12  # of slopes: float16 ends at 2¹⁶; a curriculum multiplies by t + 2·cos
+COLUMNS = 2048  # L
+TILE = 2048  # numbers of rows that a program does at once
+PROGRAMS = 1024  # keep all of a GPU's processors at work
+LOG2E = tl.constexpr(math.log2(math.e))
 
 
 @triton.jit
-def _dot(a, b, total, PRECISION: tl.constexpr):
-    """total + a·b in float32. The interpreter multiplies bfloat16 bitwise, so there numbers are widened first."""
-    if WIDEN:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, total, input_precision=PRECISION)
+def _rows(w, out, inverse, wn, wd, N, D, eps, R: tl.constexpr, T: tl.constexpr):
+    """Rows of w over their lengths, and 1/lengths."""
+    n, t = (tl.program_id(0) * R + tl.arange(0, R)).to(tl.int64), tl.arange(0, T)
+    squares = tl.zeros((R,), tl.float32)
+    for at in range(0, D, T):
+        here = (n[:, None] < N) & ((at + t)[None] < D)
+        a = tl.load(w + n[:, None] * wn + (at + t)[None] * wd, here, 0.0)
+        squares += tl.sum(a * a, 1)
+    factor = tl.rsqrt(squares + eps)
+    tl.store(inverse + n, factor, n < N)
+    for at in range(0, D, T):
+        here = (n[:, None] < N) & ((at + t)[None] < D)
+        a = tl.load(w + n[:, None] * wn + (at + t)[None] * wd, here, 0.0)
+        tl.store(out + n[:, None] * D + (at + t)[None], (a * factor[:, None]).to(out.dtype.element_ty), here)
 
 
 @triton.jit
-def _products(x, w, xm, wn, m, n, B, R, D, K: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr):
-    """x·w [M, N] and the squared lengths of w [N], in float32."""
-    z = tl.zeros((M, N), tl.float32)
-    squares = tl.zeros((N,), tl.float32)
-    k = tl.arange(0, K)
-    for at in range(0, D, K):
-        x_MK = tl.load(x + m[:, None] * xm + (at + k)[None], (m[:, None] < B) & ((at + k)[None] < D), 0.0)
-        w_NK = tl.load(w + n[:, None] * wn + (at + k)[None], (n[:, None] < R) & ((at + k)[None] < D), 0.0)
-        wide = w_NK.to(tl.float32)
-        squares += tl.sum(wide * wide, 1)
-        z = _dot(x_MK, tl.trans(w_NK.to(x_MK.dtype)), z, PRECISION)
-    return z, squares
+def _largest(z, c, C, K: tl.constexpr):
+    """Products of classes c [L], of sub-centers the largest, and which one that is."""
+    best, place = tl.load(z + c * K, c < C, 0.0).to(tl.float32), tl.zeros(c.shape, tl.int32)
+    for k in tl.static_range(1, K):
+        row = tl.load(z + c * K + k, c < C, 0.0).to(tl.float32)
+        higher = (row > best) | (row != row)  # NaN comes through
+        best, place = tl.where(higher, row, best), tl.where(higher, k, place)
+    return best, place
 
 
-@triton.autotune(_configs(*SIZES), ["B", "D"])
 @triton.jit
-def _forward(
-    x, w, own, tops, totals, inverses, xm, wn, B, R, D, PER, eps,
-    UNIT: tl.constexpr, PRECISION: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+def _value(z, scale, own, t, above, CURRICULUM: tl.constexpr, EXCLUDE: tl.constexpr):
+    """`reductions.Rule`: values of logits z, and their derivatives by z."""
+    value, change = z, tl.full(z.shape, 1.0, tl.float32)
+    if CURRICULUM or EXCLUDE:
+        cosine = z / scale
+    if CURRICULUM:
+        hard = cosine > own
+        value, change = tl.where(hard, z * (t + cosine), z), tl.where(hard, t + 2 * cosine, 1.0)
+    if EXCLUDE:
+        value = tl.where(cosine > above, float("-inf"), value)
+    return value, change
+
+
+@triton.jit
+def _take_softmax(
+    z, own, state, bound, reach, scale, own_value, t, above, B, C,
+    CURRICULUM: tl.constexpr, EXCLUDE: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
-    """Largest logit and Σ exp(logit - largest) of other classes, of rows [part·PER, …); 1/lengths of the rows."""
-    m, part = tl.program_id(0) * M + tl.arange(0, M), tl.program_id(1)
-    own_M = tl.load(own + m, m < B, -1)
-    top = tl.full((M,), float("-inf"), tl.float32)
-    total = tl.zeros((M,), tl.float32)
-    last = tl.minimum((part + 1) * PER, R)
-    for at in range(part * PER, last, N):
-        n = (at + tl.arange(0, N)).to(tl.int64)
-        z, squares = _products(x, w, xm, wn, m, n, B, R, D, K, M, N, PRECISION)
-        if UNIT:
-            inverse = tl.rsqrt(squares + eps)
-            z *= inverse[None]
-            if tl.program_id(0) == 0:
-                tl.store(inverses + n, inverse, n < last)
-        z = tl.where((n[None] == own_M[:, None]) | (n[None] >= last), float("-inf"), z)
-        higher = tl.maximum(top, tl.max(z, 1))
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        total = total * tl.exp(top - base) + tl.sum(tl.exp(z - base[:, None]), 1)
-        top = higher
-    tl.store(tops + part * B + m, top, m < B)
-    tl.store(totals + part * B + m, total, m < B)
+    """Largest value, Σ exp(v - largest) and Σ v·exp(v - largest) of other classes: added to the `state` of each part.
 
-
-@triton.autotune(_configs(*SIZES), ["B", "D"])
-@triton.jit
-def _slopes(
-    x, w, own, value, down, inverses, slopes, pull, xm, wn, B, R, D, START, STOP, skip_below,
-    UNIT: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip
-    """Softmax of other classes over the weights' lengths [N, B], and Σ_i of its gradient times the logit [N]."""
-    n = (START + tl.program_id(0) * N + tl.arange(0, N)).to(tl.int64)
-    inverse = tl.load(inverses + n, n < STOP, 0.0) if UNIT else tl.full((N,), 1.0, tl.float32)
-    pulled = tl.zeros((N,), tl.float32)
-    for at in range(0, B, M):
-        m = at + tl.arange(0, M)
-        z, _ = _products(x, w, xm, wn, m, n, B, R, D, K, M, N, PRECISION)
-        z *= inverse[None]
-        other = (n[None] != tl.load(own + m, m < B, -1)[:, None]) & (n[None] < STOP) & (m[:, None] < B)
-        p = tl.where(other, tl.exp(z - tl.load(value + m, m < B, 0.0)[:, None]), 0.0)
-        if SKIP:
-            p = tl.where(tl.max(p) < skip_below, 0.0, p)
-        pulled += tl.sum(p * z * tl.load(down + m, m < B, 0.0)[:, None], 0)
-        place = (n - START)[None] * B + m[:, None]
-        tl.store(slopes + place, (p * inverse[None]).to(slopes.dtype.element_ty), (n[None] < STOP) & (m[:, None] < B))
-    tl.store(pull + n - START, pulled, n < STOP)
-
-
-@triton.autotune(_configs(*SIZES), ["B", "D"], restore_value=["out"])
-@triton.jit
-def _features(
-    slopes, w, out, wn, B, D, START, STOP, PER,
-    SKIP: tl.constexpr, PRECISION: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip
-    """Add to `out` [S, B, D] this block's slopes times w, each part over PER of its classes."""
-    m, d = tl.program_id(0) * M + tl.arange(0, M), tl.program_id(1) * N + tl.arange(0, N)
-    part = tl.program_id(2)
-    here = (m[:, None] < B) & (d[None] < D)
-    place = part.to(tl.int64) * B * D + m[:, None] * D + d[None]
-    total = tl.load(out + place, here, 0.0)
-    last = tl.minimum(START + (part + 1) * PER, STOP)
-    for at in range(START + part * PER, last, K):
-        n = (at + tl.arange(0, K)).to(tl.int64)
-        s = tl.load(slopes + (n - START)[None] * B + m[:, None], (n[None] < last) & (m[:, None] < B), 0.0)
-        if not SKIP or tl.max(s.to(tl.float32)) > 0:
-            w_KN = tl.load(w + n[:, None] * wn + d[None], (n[:, None] < last) & (d[None] < D), 0.0)
-            total = _dot(s, w_KN.to(s.dtype), total, PRECISION)
-    tl.store(out + place, total, here)
-
-
-@triton.autotune(_configs(*SIZES), ["B", "D"], restore_value=["w", "out"])
-@triton.jit
-def _weights(
-    slopes, x, w, out, inverses, pull, wn, B, D, START, STOP, rate, momentum, decay,
-    UNIT: tl.constexpr, PROJECT: tl.constexpr, UPDATE: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip
-    """The gradient of the block's weights into `out`; or, with it, `out` is the momentum and w takes a step."""
-    n, d = (START + tl.program_id(0) * M + tl.arange(0, M)).to(tl.int64), tl.program_id(1) * N + tl.arange(0, N)
-    total = tl.zeros((M, N), tl.float32)
-    for at in range(0, B, K):
-        k = at + tl.arange(0, K)
-        s = tl.load(slopes + (n - START)[:, None] * B + k[None], (n[:, None] < STOP) & (k[None] < B), 0.0)
-        if not SKIP or tl.max(s.to(tl.float32)) > 0:
-            x_KN = tl.load(x + k[:, None] * D + d[None], (k[:, None] < B) & (d[None] < D), 0.0)
-            total = _dot(s, x_KN, total, PRECISION)
-    here = (n[:, None] < STOP) & (d[None] < D)
-    w_MN = tl.load(w + n[:, None] * wn + d[None], here, 0.0).to(tl.float32)
-    if UNIT:
-        inverse = tl.load(inverses + n, n < STOP, 1.0)
-        if PROJECT:
-            total -= w_MN * (tl.load(pull + n - START, n < STOP, 0.0) * inverse * inverse)[:, None]
-        else:
-            total /= inverse[:, None]
-    place = n[:, None] * D + d[None]
-    if UPDATE:
-        total += decay * w_MN + momentum * tl.load(out + place, here, 0.0)
-        tl.store(w + n[:, None] * wn + d[None], w_MN - rate * total, here)
-    tl.store(out + place, total.to(out.dtype.element_ty), here)
-
-
-@dataclass
-class FusedSGD:
-    """SGD step of the class weights fused with the computation of their gradient, which is never stored.
-
-    The rule is that of torch.optim.SGD without dampening and Nesterov: v ← momentum·v + gradient + weight_decay·w;
-    w ← w - lr·v. The weights' `grad` stays None, so an optimizer that also holds them does not change them. One
-    backward pass is one step; the loss must not use the weights otherwise.
-
-        update = FusedSGD(lr=0.1, momentum=0.9, weight_decay=5e-4)
-        loss = ops.cosine_cross_entropy(x, w, y, scale=30.0, impl=Kernels(update=update))
-        loss.backward()  # w and update.buffer have changed
-
-    Attributes:
-        buffer: v [C, D], initially zeros; save it in checkpoints.
+    No largest value is needed, and 0 takes its place, where |v| is bounded.
     """
+    b, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    state += part * B + b
+    first = tl.arange(0, L) == 0
+    top = tl.load(state)
+    total = tl.where(first, tl.load(state + parts * B), 0.0)
+    moment = tl.where(first, tl.load(state + 2 * parts * B), 0.0)
+    s, mine, lift = tl.load(scale + b), tl.load(own_value + b), tl.load(t)
+    unbounded = tl.load(bound + b) > reach
+    own_b = tl.load(own + b)
+    for at in range(part * L, C, parts * L):
+        c = at + tl.arange(0, L)
+        logit, _ = _largest(z + b.to(tl.int64) * C * K, c, C, K)
+        value, _ = _value(logit, s, mine, lift, above, CURRICULUM, EXCLUDE)
+        value = tl.where((c < C) & (c != own_b), value, float("-inf"))
+        if unbounded:
+            higher = tl.maximum(top, tl.max(value, 0))
+            fading = tl.where(higher == float("-inf"), 1.0, tl.exp2((top - higher) * LOG2E))
+            total *= fading
+            moment *= fading
+            top = higher
+        e = tl.exp2((value - tl.where(top == float("-inf"), 0.0, top)) * LOG2E)
+        total += e
+        if CURRICULUM or EXCLUDE:
+            moment += tl.where(value == float("-inf"), 0.0, e * value)
+    tl.store(state, top)
+    tl.store(state + parts * B, tl.sum(total, 0))
+    tl.store(state + 2 * parts * B, tl.sum(moment, 0))
 
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    buffer: Tensor | None = None
+
+@triton.jit
+def _slopes_softmax(
+    z, out, own, shift, scale, own_value, t, above, C,
+    CURRICULUM: tl.constexpr, EXCLUDE: tl.constexpr, K: tl.constexpr, L: tl.constexpr,
+):  # fmt: skip
+    """exp(v - shift)·dv/dz of other classes; of the rows of a class only that with the largest product has it."""
+    b, c = tl.program_id(0), tl.program_id(1) * L + tl.arange(0, L)
+    logit, place = _largest(z + b.to(tl.int64) * C * K, c, C, K)
+    value, change = _value(logit, tl.load(scale + b), tl.load(own_value + b), tl.load(t), above, CURRICULUM, EXCLUDE)
+    slope = tl.exp2((value - tl.load(shift + b)) * LOG2E) * change
+    slope = tl.where(c != tl.load(own + b), slope, 0.0)
+    out += b.to(tl.int64) * C * K
+    for k in tl.static_range(K):
+        tl.store(out + c * K + k, tl.where(place == k, slope, 0.0).to(out.dtype.element_ty), c < C)
+
+
+@triton.jit
+def _active(z, own, level, b, c, C, EXPONENTIAL: tl.constexpr):
+    """Distances of classes c, and weights: 1 or exp(-d) where d < level, otherwise 0."""
+    d = 2 - 2 * tl.load(z + b.to(tl.int64) * C + c, c < C, 0.0).to(tl.float32)
+    active = (c < C) & (c != tl.load(own + b)) & (d < tl.load(level + b))
+    return d, tl.where(active, tl.exp2(-d * LOG2E) if EXPONENTIAL else 1.0, 0.0)
+
+
+@triton.jit
+def _take_hinge(z, own, state, level, B, C, EXPONENTIAL: tl.constexpr, L: tl.constexpr):
+    """Costs and weights of active negatives: added to the `state` of each part."""
+    b, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    total, weights = tl.zeros((L,), tl.float32), tl.zeros((L,), tl.float32)
+    for at in range(part * L, C, parts * L):
+        d, weight = _active(z, own, level, b, at + tl.arange(0, L), C, EXPONENTIAL)
+        weights += weight
+        total += weight if EXPONENTIAL else weight * (tl.load(level + b) - d)
+    state += part * B + b
+    tl.store(state, tl.load(state) + tl.sum(total, 0))
+    tl.store(state + parts * B, tl.load(state + parts * B) + tl.sum(weights, 0))
+
+
+@triton.jit
+def _slopes_hinge(z, out, own, level, C, EXPONENTIAL: tl.constexpr, L: tl.constexpr):
+    """Twice the weights."""
+    b, c = tl.program_id(0), tl.program_id(1) * L + tl.arange(0, L)
+    _, weight = _active(z, own, level, b, c, C, EXPONENTIAL)
+    tl.store(out + b.to(tl.int64) * C + c, (2 * weight).to(out.dtype.element_ty), c < C)
+
+
+@triton.jit
+def _finish(
+    g, u, inverse, size, w, v, N, D, rate, momentum, decay,
+    PROJECT: tl.constexpr, UPDATE: tl.constexpr, R: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """(g - u⟨g, u⟩)·size/length, or g·size, in place; or with it a step of SGD: v is the momentum."""
+    n, t = (tl.program_id(0) * R + tl.arange(0, R)).to(tl.int64), tl.arange(0, T)
+    along, factor = tl.zeros((R,), tl.float32), tl.load(size) + tl.zeros((R,), tl.float32)
+    if PROJECT:
+        factor *= tl.load(inverse + n, n < N, 0.0)
+        for at in range(0, D, T):
+            place, here = n[:, None] * D + (at + t)[None], (n[:, None] < N) & ((at + t)[None] < D)
+            along += tl.sum(tl.load(g + place, here, 0.0) * tl.load(u + place, here, 0.0).to(tl.float32), 1)
+    for at in range(0, D, T):
+        place, here = n[:, None] * D + (at + t)[None], (n[:, None] < N) & ((at + t)[None] < D)
+        total = tl.load(g + place, here, 0.0)
+        if PROJECT:
+            total -= tl.load(u + place, here, 0.0).to(tl.float32) * along[:, None]
+        total *= factor[:, None]
+        if UPDATE:
+            a = tl.load(w + place, here, 0.0)
+            total += decay * a + momentum * tl.load(v + place, here, 0.0)
+            tl.store(w + place, a - rate * total, here)
+            tl.store(v + place, total, here)
+        else:
+            tl.store(g + place, total, here)
+
+
+def steps(reduce: Reduce, rule: RowRule, compute: torch.dtype) -> Fused:
+    """Return the steps of a reduction."""
+    kind: Any = Softmax if isinstance(reduce, LogSumExp) else Agents if isinstance(reduce, Hinge) else Fused
+    found: Fused = kind(reduce, rule, compute)
+    return found
+
+
+class Fused(Plain):
+    """Rows and their gradients by kernels; a reduction that has no kernel (`Nearest`, `SoftplusSum`) as in `Plain`."""
+
+    keeps = False
+
+    def rows(self, w_ND: Tensor, inverse_N: Tensor, out_ND: Tensor, *, measured: bool) -> None:
+        """Normalize and round a block's rows."""
+        if not self.rule.unit:
+            out_ND.copy_(w_ND)
+            return
+        (n, d), tile = w_ND.shape, _tile(w_ND)
+        _rows[triton.cdiv(n, tile["R"]),](w_ND, out_ND, inverse_N, *w_ND.stride(), n, d, EPS, **tile)
+
+    def finish(
+        self, g_ND: Tensor, w_ND: Tensor, u_ND: Tensor | None, inverse_N: Tensor, size: Tensor, update: Update | None
+    ) -> None:
+        """Turn the gradient of normalized rows into that of the weights, or into a step."""
+        (n, d), tile = g_ND.shape, _tile(g_ND)
+        sgd, v_ND = update or (FusedSGD(0.0), g_ND)
+        _finish[triton.cdiv(n, tile["R"]),](
+            g_ND, u_ND, inverse_N, size, w_ND, v_ND, n, d, float(sgd.lr), float(sgd.momentum), float(sgd.weight_decay),
+            PROJECT=self.rule.unit and self.rule.project, UPDATE=update is not None, **tile,
+        )  # fmt: skip
+
+
+class Softmax(Fused):
+    """`LogSumExp` by kernels."""
+
+    def __init__(self, reduce: LogSumExp, rule: RowRule, compute: torch.dtype) -> None:
+        super().__init__(reduce, rule, compute)
+        like_B, others = reduce.total, reduce.rule
+        self.softmax, self.early = reduce, False
+        self.bound_B = torch.full_like(like_B, torch.inf) if reduce.bound_B is None else reduce.bound_B.contiguous()
+        self.state_SPB = _state(like_B)
+        self.state_SPB[0] = torch.where(self.bound_B <= REACH, 0.0, -torch.inf)
+        curriculum, above = (None, None) if others is None else (others.curriculum, others.exclude_above)
+        self.scale = SCALE if curriculum is None else SCALE_WITH_CURRICULUM
+        self.others = (
+            like_B if others is None else others.scale_B.contiguous(),
+            like_B if others is None else others.own_B.contiguous(),
+            like_B if curriculum is None else curriculum,
+            0.0 if above is None else float(above),
+        )
+        self.kinds = {"CURRICULUM": curriculum is not None, "EXCLUDE": above is not None, "K": rule.subcenters}
+
+    def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Reduce a block's products."""
+        samples, classes = len(z_BN), z_BN.shape[1] // self.rule.subcenters
+        _take_softmax[samples, self.state_SPB.shape[1]](
+            z_BN, own_B, self.state_SPB, self.bound_B, REACH, *self.others, samples, classes, **self.kinds, L=COLUMNS
+        )
+
+    def result(self) -> Tensor:
+        """Return the reduction [B]."""
+        top_PB, total_PB, moment_PB = self.state_SPB
+        value_B = (top_PB + total_PB.log()).logsumexp(0)
+        none_B = value_B == -torch.inf
+        self.shift_B = value_B.masked_fill(none_B, 0) - math.log(self.scale)
+        mean_B = (moment_PB * (top_PB - value_B).exp()).sum(0).masked_fill(none_B, 0)
+        self.softmax.value, self.softmax.mean = value_B, mean_B
+        return value_B
+
+    def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Write the slopes of a block's products."""
+        samples, classes = len(z_BN), z_BN.shape[1] // self.rule.subcenters
+        _slopes_softmax[samples, triton.cdiv(classes, COLUMNS)](
+            z_BN, out_BN, own_B, self.shift_B, *self.others, classes, **self.kinds, L=COLUMNS
+        )
+
+    def factor(self) -> Tensor:
+        """Return the factor [B] of the slopes."""
+        return torch.full_like(self.shift_B, 1 / self.scale)
+
+
+class Agents(Fused):
+    """`Hinge` by kernels."""
+
+    def __init__(self, reduce: Hinge, rule: RowRule, compute: torch.dtype) -> None:
+        super().__init__(reduce, rule, compute)
+        self.hinge, self.early = reduce, False
+        self.level_B, self.state_SPB = reduce.level_B.contiguous(), _state(reduce.total)
+
+    def take(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Reduce a block's products."""
+        _take_hinge[len(z_BN), self.state_SPB.shape[1]](
+            z_BN, own_B, self.state_SPB, self.level_B, *z_BN.shape, EXPONENTIAL=self.hinge.exponential, L=COLUMNS
+        )
+
+    def result(self) -> Tensor:
+        """Return the reduction [B]."""
+        total_B, weights_B, _ = self.state_SPB.sum(1)
+        self.hinge.total, self.hinge.weights = total_B, weights_B
+        return total_B
+
+    def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
+        """Write the slopes of a block's products."""
+        samples, classes = z_BN.shape
+        _slopes_hinge[samples, triton.cdiv(classes, COLUMNS)](
+            z_BN, out_BN, own_B, self.level_B, classes, EXPONENTIAL=self.hinge.exponential, L=COLUMNS
+        )
+
+
+def _state(like_B: Tensor) -> Tensor:
+    """Three numbers of each sample, for each part P of the classes, which different programs add up."""
+    return like_B.new_zeros(3, min(64, triton.cdiv(PROGRAMS, len(like_B))), len(like_B))
+
+
+def _tile(w_ND: Tensor) -> dict[str, int]:
+    """Rows, and numbers of a row, that a program does at once."""
+    width = min(TILE, triton.next_power_of_2(w_ND.shape[1]))
+    return {"R": TILE // width, "T": width}
+
+
+def check_device(x: Tensor) -> None:
+    """Raise InputError unless the kernels can do with these features."""
+    if not (INTERPRETED or x.is_cuda):
+        raise InputError('tensors on a GPU for impl="triton"', str(x.device), 'use impl="auto"')
+    if x.dtype == torch.float64:
+        raise InputError('float32, bfloat16 or float16 for impl="triton"', "float64", 'use impl="blockwise"')
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Options of the kernels, for `ops.cosine_cross_entropy(impl=…)`; impl="triton" is `Kernels()`.
-
-    Attributes:
-        skip_below: skip tiles in the gradients whose softmax values are all smaller. 2⁻²⁴ is the precision of float32
-            next to 1; the error of a feature's gradient is below this value times the number of classes.
-        update: update the class weights in the backward pass.
-    """
+    """Deprecated: pass `impl="triton"` and `update` to `ops.cosine_cross_entropy`. `skip_below` has no effect."""
 
     skip_below: float = 0.0
     update: FusedSGD | None = None
 
-    def check(self, x: Tensor, w: Tensor, subcenters: int) -> None:
-        """Raise InputError if the kernels do not support these features [B, D] and class weights [C, D]."""
-        if not (INTERPRETED or x.is_cuda):
-            raise InputError('tensors on a GPU for impl="triton"', str(x.device), 'use impl="auto"')
-        if x.dtype not in KINDS or subcenters > 1:
-            raise InputError(
-                'float32, bfloat16 or float16 and no sub-centers for impl="triton"',
-                f"{x.dtype} and {subcenters}", 'use impl="blockwise"',
-            )  # fmt: skip
-        if self.update is not None and not (w.dtype == torch.float32 and w.is_leaf and w.is_contiguous()):
-            raise InputError(
-                "a parameter in float32, contiguous, for FusedSGD", f"{w.dtype}, leaf: {w.is_leaf}",
-                "pass the parameter itself to the loss",
-            )  # fmt: skip
-
-    def __call__(
-        self, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: Reduce, rule: RowRule, compute: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """See `products.Products`. The kernels support a plain LogSumExp; other reductions run blockwise.
-
-        Raises InputError if that would skip the update of the weights.
-        """
-        if isinstance(reduce, LogSumExp) and reduce.others is None:
-            return _Kernels.apply(x_BD, w_RD, rows_B, reduce, rule, compute, self)  # type: ignore[no-any-return]
-        if self.update is not None:
-            raise InputError("no curriculum and no exclude_above with FusedSGD", "one of them", "drop it, or FusedSGD")
-        return blockwise.blockwise_products(x_BD, w_RD, rows_B, reduce, rule, compute)
-
-
-class _Kernels(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x_BD: Tensor, w_RD: Tensor, rows_B: Tensor, reduce: LogSumExp, rule: RowRule, compute: torch.dtype,
-        kernels: Kernels,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        w_RD = w_RD if w_RD.stride(1) == 1 else w_RD.contiguous()
-        x_compute = x_BD.to(compute).contiguous()
-        (batch, dim), rows = x_BD.shape, len(w_RD)
-        inverse_R = x_BD.new_ones(rows)
-        tops, totals = x_BD.new_empty(2, FORWARD_PARTS, batch)
-        per = triton.cdiv(rows, FORWARD_PARTS)
-        _forward[lambda meta: (triton.cdiv(batch, meta["M"]), FORWARD_PARTS)](
-            x_compute, w_RD, rows_B, tops, totals, inverse_R, dim, w_RD.stride(0), batch, rows, dim, per, EPS,
-            UNIT=rule.unit, PRECISION=_precision(),
-        )  # fmt: skip
-        own_B = (x_BD * scaled_rows(w_RD, inverse_R, rows_B)).sum(1)
-        reduce.value = (tops + totals.log()).logsumexp(0)
-        ctx.save_for_backward(x_BD, w_RD, rows_B, inverse_R, own_B, reduce.value)
-        ctx.rule, ctx.compute, ctx.kernels = rule, compute, kernels
-        return own_B, reduce.value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        down_own_B, down_B = (down.contiguous() for down in gradients)
-        x_BD, w_RD, rows_B, inverse_R, own_B, value_B = ctx.saved_tensors
-        rule, compute, update = ctx.rule, ctx.compute, ctx.kernels.update
-        project, skip = rule.unit and rule.project, ctx.kernels.skip_below
-        (batch, dim), rows = x_BD.shape, len(w_RD)
-        x_compute, down_x = x_BD.to(compute).contiguous(), (x_BD * down_B[:, None]).to(compute).contiguous()
-        slopes = x_BD.new_empty(min(BLOCK, rows), batch, dtype=compute)
-        pull_N = x_BD.new_empty(len(slopes))
-        dx_SBD = x_BD.new_zeros(PARTS, batch, dim)
-        own_BD = scaled_rows(w_RD, inverse_R, rows_B)
-        if update is None:
-            out = torch.empty_like(w_RD, memory_format=torch.contiguous_format)
-        else:
-            if update.buffer is None:
-                update.buffer = torch.zeros_like(w_RD)
-            out = update.buffer
-        step = (update.lr, update.momentum, update.weight_decay) if update else (0.0, 0.0, 0.0)
-        same: dict[str, Any] = {"SKIP": skip > 0, "PRECISION": _precision()}
-        for start, stop in _blocks(rows):
-            size, per = stop - start, triton.cdiv(stop - start, PARTS)
-            _slopes[lambda meta, size=size: (triton.cdiv(size, meta["N"]),)](
-                x_compute, w_RD, rows_B, value_B, down_B, inverse_R, slopes, pull_N, dim, w_RD.stride(0), batch, rows,
-                dim, start, stop, skip, UNIT=rule.unit, **same,
-            )  # fmt: skip
-            _features[lambda meta: (triton.cdiv(batch, meta["M"]), triton.cdiv(dim, meta["N"]), PARTS)](
-                slopes, w_RD, dx_SBD, w_RD.stride(0), batch, dim, start, stop, per, **same
-            )
-            _weights[lambda meta, size=size: (triton.cdiv(size, meta["M"]), triton.cdiv(dim, meta["N"]))](
-                slopes, down_x, w_RD, out, inverse_R, pull_N, w_RD.stride(0), batch, dim, start, stop, *step,
-                UNIT=rule.unit, PROJECT=project, UPDATE=update is not None, **same,
-            )  # fmt: skip
-        dx_BD = dx_SBD.sum(0).mul_(down_B[:, None]).addcmul_(own_BD, down_own_B[:, None])
-        along_BD = x_BD - own_B[:, None] * own_BD if project else x_BD
-        factor_B = down_own_B * inverse_R[rows_B] if project else down_own_B
-        here_B = rows_B >= 0
-        own_rows, down_own = rows_B[here_B], (along_BD * factor_B[:, None])[here_B]
-        out.index_add_(0, own_rows, down_own.to(out.dtype))
-        if update is None:
-            return dx_BD, out, None, None, None, None, None
-        w_RD.index_add_(0, own_rows, down_own, alpha=-update.lr)
-        return dx_BD, None, None, None, None, None, None
-
-
-def _blocks(rows: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK))
-
-
-def _precision() -> str:
-    """Return the precision of float32 products, following torch's setting."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    def __post_init__(self) -> None:
+        warnings.warn(
+            'Kernels: pass impl="triton" and update to ops.cosine_cross_entropy', DeprecationWarning, stacklevel=3
+        )

@@ -1,7 +1,7 @@
-"""LFW, CFP, AgeDB, CALFW and CPLFW as InsightFace's `.bin` files have them: ten folds in the order of the pairs.
+"""LFW, CFP, AgeDB, CALFW and CPLFW in InsightFace's `.bin` format: ten folds in the order of the pairs.
 
-The files name nobody: an image's id is its place, `000000` and on, and pairs pass as independent where only TAR at a
-FAR needs to know.
+The files contain no names. An image's id is its index: `000000`, `000001`, …. The interval of TAR at a FAR treats
+pairs as independent.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _BinProtocol(Protocol):
 
 
 def read_bin_pairs(path: str | Path, pairs: int | None = None) -> NamedPairs:
-    """The pairs of a `.bin`, in ten folds. Raises DataError for another file, or one of another number of pairs."""
+    """Read the pairs of a `.bin`, in ten folds. Raises DataError for another file or another number of pairs."""
     images, left, right, same = read_bin(path)
     if pairs is not None and len(same) != pairs:
         raise DataError(f"{pairs:,} pairs", f"{len(same):,} in {path}", "take the published file")

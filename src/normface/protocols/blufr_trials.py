@@ -1,7 +1,7 @@
 """BLUFR on LFW: verification and open-set identification at low false accept rates, 10 trials (Liao et al. 2014).
 
-Threshold of a trial: the k-th largest impostor score, k = round(FAR · N) (PAPER.md §4); what reaches it is accepted.
-Shape suffixes: N images of a trial, G gallery images, P probes, S subjects.
+The threshold of a trial is the k-th largest impostor score, k = round(FAR · N) (PAPER.md §4). Scores at or above it are
+accepted. Shape suffixes: N images of a trial, G gallery images, P probes, S subjects.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEYS = ("imageList", "labels", "testIndex", "galIndex", "probIndex")  # of the c
 
 @dataclass(frozen=True)
 class Trial:
-    """Rows of `Config.ids`, counted from 0."""
+    """One trial: rows of `Config.ids`, counted from 0."""
 
     test: Ints
     gallery: Ints
@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Config:
-    """The protocol's file: image ids, the subject of each, the trials; `sha256` is the file's."""
+    """BLUFR's configuration: image ids, the subject of each, the trials. `sha256` is the hash of the file."""
 
     ids: Ids
     subjects: Ints
@@ -48,14 +48,14 @@ class Config:
 
     @property
     def listed(self) -> Bools:
-        """Which images any trial needs [N]."""
+        """Mask of the images that any trial needs [N]."""
         found = np.zeros(len(self.ids), bool)
         for trial in self.trials:
             found[np.concatenate([trial.test, trial.gallery, trial.probes])] = True
         return found
 
     def without(self, absent: Bools) -> Config:
-        """The trials less some images [N]."""
+        """Return the trials without some images [N]."""
         trials = [
             Trial(*(each[~absent[each]] for each in (trial.test, trial.gallery, trial.probes))) for trial in self.trials
         ]
@@ -63,7 +63,7 @@ class Config:
 
 
 def read_blufr(path: str | Path) -> Config:
-    """Read `blufr_lfw_config.mat`. Raises DataError for another file, or one whose numbers contradict each other."""
+    """Read `blufr_lfw_config.mat`. Raises DataError for another file or for contradictory numbers."""
     from scipy.io import loadmat
 
     want, do = f"BLUFR's configuration in {path}", "take blufr_lfw_config.mat"
@@ -104,7 +104,7 @@ def read_blufr(path: str | Path) -> Config:
 
 
 def _every(lists: Sequence[Path], ids: Ids) -> tuple[Ids, str]:
-    """The test images of all trials."""
+    """Mask of the test images of all trials."""
     config = read_blufr(lists[0])
     return config.ids[np.unique(np.concatenate([trial.test for trial in config.trials]))], config.sha256
 
@@ -126,13 +126,13 @@ def blufr(
 
     Args:
         embeddings: of every image of the list (13,233), ids `Name/Name_0001.jpg`.
-        partial: leave out images without vectors, and say so in the facts.
-        replicates: of the bootstrap over subjects, which gives the intervals of the means.
-        conditions: recorded among the facts.
+        partial: leave out images without vectors; the facts say so.
+        replicates: number of bootstrap samples over subjects, for the intervals of the means.
+        conditions: added to the facts.
 
     Returns:
-        vr@far=…, vr_per_person@far=… (over people), dir@far=…,rank=…: means over the trials; the facts hold each
-        trial's values and mean - std, which others report. Curves of the first trial: roc, histogram, cmc, dir.
+        vr@far=…, vr_per_person@far=… (over people), dir@far=…,rank=…: means over the trials. The facts contain each
+        trial's values and mean - std, which other papers report. Curves of the first trial: roc, histogram, cmc, dir.
 
     Raises:
         DataError: another file, images without a vector, too few impostors for a FAR.
@@ -189,13 +189,13 @@ def blufr(
 
 
 def _verified(pairs: Tally, weights: Floats | None) -> list[float]:
-    """VR at each FAR, of all comparisons and in the mean over people."""
+    """VR at each FAR: over all comparisons, and as a mean over people."""
     thresholds = pairs.thresholds(BLUFR_FARS, weights, kth=True)
     return [pairs.accepted(each, some) for some in (weights, pairs.per_person(weights)) for each in thresholds]
 
 
 def _pairs(vectors: Floats, subjects: Ints, trial: Trial) -> Tally:
-    """All pairs of a trial's test images. Raises DataError where they cannot resolve the lowest FAR."""
+    """Tally all pairs of a trial's test images. Raises DataError if they cannot resolve the lowest FAR."""
     sizes = np.bincount(subjects[trial.test])
     impostors = (len(trial.test) ** 2 - int((sizes**2).sum())) // 2
     if min(BLUFR_FARS) * impostors < 1:
@@ -206,7 +206,7 @@ def _pairs(vectors: Floats, subjects: Ints, trial: Trial) -> Tally:
 
 
 def _search(vectors: Floats, subjects: Ints, trial: Trial) -> Search:
-    """A trial's probes against its gallery."""
+    """Search a trial's probes in its gallery."""
     people, enrolled = subjects[trial.probes], subjects[trial.gallery]
     found = Search.of(vectors[trial.probes], people, vectors[trial.gallery], enrolled)
     if not (len(found.rank) and len(found.best)):

@@ -1,4 +1,4 @@
-"""Scores as evidence: maps from a score to a log-likelihood ratio, and what they cost (Brümmer and du Preez 2006)."""
+"""Scores as evidence: maps from score to log-likelihood ratio, and their cost (Brümmer and du Preez 2006)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import numpy as np
 from ..errors import DataError
 from ..types import Bools, Calibration, Floats, Ints
 
-STEPS = 100  # of Newton's method at most; ten are usual
+STEPS = 100  # at most, of Newton's method; usually ten
 
 
 def calibrate(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> Calibration:
-    """The logistic and the best rising map of scores to natural log-likelihood ratios.
+    """Fit the logistic map and the best rising map from scores to natural log-likelihood ratios.
 
     Args:
-        scores: [K] distinct or not.
-        genuine, impostor: [K] how many genuine and impostor comparisons had each score (for single ones True, False).
+        scores: [K], repeated scores are allowed.
+        genuine, impostor: [K] numbers of genuine and impostor comparisons with each score (True, False for single
+            ones).
 
-    Raises DataError where either kind is absent.
+    Raises DataError if there are no comparisons of one kind.
     """
     ranked, genuine, impostor = _pooled(scores, genuine, impostor)
-    # A genuine comparison below all and an impostor above all keep the ratios finite.
+    # An extra genuine comparison below all scores and an impostor above all keep the ratios finite.
     first, g, i = _pav(np.r_[1, genuine, 0], np.r_[0, impostor, 1])
-    # Pools of nearly one share may come out in the wrong order by rounding.
+    # Rounding may swap pools with nearly equal shares.
     steps = np.maximum.accumulate(np.log(g / g.sum()) - np.log(i / i.sum()))
     starts = ranked[np.maximum(first - 1, 0)]
     low, high = ranked[impostor > 0][-1], ranked[genuine > 0][0]
     if low <= high:
-        # No score of one kind lies among the other's: a line that jumps as the steps do, for none is best.
+        # The kinds are separated and no line is best: use one that jumps like the steps.
         slope = float(steps[-1] - steps[0]) / max(float(high - low), 1e-6)
         intercept = float(steps[np.searchsorted(starts, low, side="right") - 1]) - slope * float(low)
     else:
@@ -44,7 +45,7 @@ def calibrate(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools)
 
 
 def cllr(llrs: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> float:
-    """Cost in bits of log-likelihood ratios [K] of which so many [K] were genuine and impostor comparisons.
+    """Compute the cost in bits of log-likelihood ratios [K], for [K] genuine and impostor comparisons with each.
 
     ½ · mean over genuine of log₂(1 + e^−llr) + ½ · mean over impostors of log₂(1 + e^llr).
     """
@@ -56,7 +57,7 @@ def cllr(llrs: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> flo
 
 
 def _pooled(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -> tuple[Floats, Floats, Floats]:
-    """Counts at each distinct score, rising."""
+    """Distinct scores, rising, with the counts at each."""
     ranked, place = np.unique(np.asarray(scores, np.float64), return_inverse=True)
     counts = np.zeros((2, len(ranked)))
     for each, n in zip(counts, (genuine, impostor), strict=True):
@@ -68,7 +69,7 @@ def _pooled(scores: Floats, genuine: Floats | Bools, impostor: Floats | Bools) -
 
 
 def _pav(genuine: Floats, impostor: Floats) -> tuple[Ints, Floats, Floats]:
-    """Pools of neighbours in which the share of genuine comparisons rises: first index, and counts of both kinds."""
+    """Pools of adjacent scores with a rising share of genuine comparisons: first index, and counts of both kinds."""
     from scipy.optimize import isotonic_regression
 
     total = genuine + impostor
@@ -77,13 +78,13 @@ def _pav(genuine: Floats, impostor: Floats) -> tuple[Ints, Floats, Floats]:
 
 
 def _logistic(ranked: Floats, genuine: Floats, impostor: Floats) -> tuple[float, float]:
-    """Slope ≥ 0 and intercept of the line of least Cllr, by Newton's method."""
+    """Slope ≥ 0 and intercept of the line with the lowest Cllr, by Newton's method."""
     g, i = genuine / genuine.sum(), impostor / impostor.sum()
     if (g - i) @ ranked <= 1e-12:
-        return 0.0, 0.0  # the best line would fall with likeness: such a score says nothing
-    centre = np.average(ranked, weights=g + i)
-    spread = np.sqrt(np.average((ranked - centre) ** 2, weights=g + i))
-    x = np.stack([(ranked - centre) / spread, np.ones_like(ranked)])
+        return 0.0, 0.0  # the best line would fall with the score, so the score is no evidence
+    center = np.average(ranked, weights=g + i)
+    spread = np.sqrt(np.average((ranked - center) ** 2, weights=g + i))
+    x = np.stack([(ranked - center) / spread, np.ones_like(ranked)])
 
     def cost(line: Floats) -> float:
         return float(g @ np.logaddexp(0, -line @ x) + i @ np.logaddexp(0, line @ x))
@@ -94,9 +95,9 @@ def _logistic(ranked: Floats, genuine: Floats, impostor: Floats) -> tuple[float,
         slope = x @ (i * p - g * (1 - p))
         step = np.linalg.solve((x * ((g + i) * p * (1 - p))) @ x.T, slope)
         now, size = cost(line), 1.0
-        while cost(line - size * step) > now and size > 1e-6:  # beside the point, or by rounding at the optimum
+        while cost(line - size * step) > now and size > 1e-6:  # overshot, or rounding at the optimum
             size /= 2
         line = line - size * step
         if abs(slope @ step) < 1e-18:
             break
-    return float(line[0] / spread), float(line[1] - line[0] * centre / spread)
+    return float(line[0] / spread), float(line[1] - line[0] * center / spread)

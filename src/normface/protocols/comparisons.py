@@ -1,4 +1,4 @@
-"""Scored comparisons of images with who is on them: pairs of a list, or every pair of a set of images."""
+"""Scored comparisons of images, with the person on each: pairs of a list, or all pairs of a set of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pairs import joined, scores
 from .rates import STEADY, Between, Listed, Rate, Trials, commonest, rate
 from .tally import binned, triangle
 
-_BINS = 20_000  # on [-1, 1], of impostor scores that are only counted
+_BINS = 20_000  # on [-1, 1], for impostor scores that are counted but not listed
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Comparisons:
         scores, same: [K].
         left, right: [K] rows of `ids`.
         ids: [N] names of the images.
-        subjects: [N] who is on them, counted from 0.
-        below: where there are too many to list, how many impostors, all lower than those listed, had which score
-            [2, B]; None where all comparisons are listed.
-        counted: of two sets of images [N] all impostor comparisons of one with the other, where not all are listed;
-            None where every pair of images was compared.
+        subjects: [N] person on each image, counted from 0.
+        below: if there are too many impostors to list: counts of the lower ones by score [2, B]. None if all are
+            listed.
+        counted: two sets of images [N]; all impostor comparisons between them are counted, although not all are listed.
+            None if all pairs of images were compared.
     """
 
     scores: Floats
@@ -56,12 +56,12 @@ class Comparisons:
         return int((~self.same).sum() + (0 if self.below is None else self.below[1].sum()))
 
     def roc(self) -> Roc:
-        """Compute the ROC, exact down to the lowest impostor score that is listed."""
+        """Compute the ROC. It is exact down to the lowest listed impostor score."""
         listed = ScoreSet(self.scores, self.same, np.zeros(len(self.scores), int))
         return replace(roc(listed), n_impostor=self.n_impostor)
 
     def accepted(self, threshold: float) -> Bools:
-        """Mark the listed comparisons that are accepted [K]. Raises DataError for a threshold below the listed."""
+        """Mark the accepted comparisons [K]. Raises DataError for a threshold below the listed scores."""
         if self.below is not None and threshold <= (highest := float(self.below[0].max(initial=-np.inf))):
             raise DataError(f"a threshold above {highest:.4f}, as listed", str(threshold), "list more impostors")
         return np.asarray(self.scores >= threshold)
@@ -72,14 +72,14 @@ class Comparisons:
         return int(self.subjects.max()) + 1
 
     def trials(self, chosen: Bools) -> Listed:
-        """Count chosen comparisons [K] by pairs of people."""
+        """Count selected comparisons [K] by pairs of people."""
         left, right = (self.subjects[side[chosen]] for side in (self.left, self.right))
         if np.array_equal(left, right):
-            right = left  # genuine ones are counted sooner
+            right = left  # a shortcut for genuine ones
         return Listed.of(left, right, self.n_subjects)
 
     def impostors(self, one: Bools, other: Bools) -> Trials:
-        """All impostor comparisons of an image of one set [N] with one of another: the same, or one apart from it."""
+        """Return all impostor comparisons of images of one set [N] with another, equal or disjoint, set."""
         if self.below is None:
             crossed = (one[self.left] & other[self.right]) | (other[self.left] & one[self.right])
             return self.trials(~self.same & crossed)
@@ -91,7 +91,10 @@ class Comparisons:
         return Between(first, np.bincount(self.subjects[other], minlength=self.n_subjects))
 
     def false_accepts(self, accepted: Bools, chosen: Bools) -> tuple[Listed, Listed]:
-        """Of chosen impostor comparisons [K] those accepted, and those with the STEADY next likest: see `rate`."""
+        """Return the accepted ones of selected impostor comparisons [K], and these with the STEADY next most similar.
+
+        See `rate` for the use of the second.
+        """
         rows = np.flatnonzero(chosen & ~self.same)
         few = accepted[rows]
         more = min(int(few.sum()) + STEADY, len(rows))
@@ -117,7 +120,7 @@ class Comparisons:
         return commonest(np.bincount(self.subjects[self.left[self.same]]))
 
     def hardest(self, threshold: float, most: int = 12) -> dict[str, list[list[Any]]]:
-        """The worst errors: `false_accepts` and `false_rejects`, each [id, id, score], the worst first."""
+        """Return the worst errors, `false_accepts` and `false_rejects`: [id, id, score], the worst first."""
         accepted = self.accepted(threshold)
         found = {}
         for kind, wrong, sign in (
@@ -131,7 +134,7 @@ class Comparisons:
         return found
 
     def counts(self) -> tuple[Floats, Floats, Floats]:
-        """All scores with how many genuine and impostor comparisons had them, as `calibrate` takes them."""
+        """Return all scores with their numbers of genuine and impostor comparisons, the arguments of `calibrate`."""
         more, counted = np.empty((2, 0)) if self.below is None else self.below
         none = np.zeros(len(more))
         return np.r_[self.scores, more], np.r_[self.same, none], np.r_[~self.same, counted]
@@ -155,7 +158,7 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     refuse_equal(embeddings.vectors)
     order = np.argsort(subjects, kind="stable")
     vectors, whose = embeddings.vectors[order], subjects[order]
-    first = np.searchsorted(whose, whose)  # of each image's person: impostors lie before
+    first = np.searchsorted(whose, whose)  # of each image's person; impostors come before
     impostors = int(first.sum())
     if not impostors or impostors == len(whose) * (len(whose) - 1) // 2:
         raise DataError("images of at least two people, two of one", "others", "give more images")
@@ -174,14 +177,16 @@ def every_pair(embeddings: Embeddings, subjects: Ints, far: float) -> Comparison
     scores, left, right = (np.concatenate(each) for each in zip(*found, strict=True))
     same = whose[left] == whose[right]
     counts -= binned(scores[~same], _BINS)
-    centres = -1 + (2 * np.arange(_BINS) + 1) / _BINS
-    below = np.stack([centres, counts])[:, counts > 0]
+    centers = -1 + (2 * np.arange(_BINS) + 1) / _BINS
+    below = np.stack([centers, counts])[:, counts > 0]
     return Comparisons(scores, same, order[left], order[right], embeddings.ids, subjects, below)
 
 
 def persons(ids: NDArray[np.str_], left: Ints, right: Ints, same: Bools) -> Ints:
-    """Who is on each image [N]: its folder, if folders say of every pair what its label says; else whom genuine pairs
-    join, directly or not, is one person.
+    """Return the person on each image [N].
+
+    This is its folder, if the folders agree with the labels of all pairs. Otherwise images connected by genuine pairs,
+    directly or indirectly, show one person.
     """
     _, folders = people(ids.tolist())
     if ((folders[left] == folders[right]) == same).all():
@@ -192,5 +197,5 @@ def persons(ids: NDArray[np.str_], left: Ints, right: Ints, same: Bools) -> Ints
 
 
 def _impostor(tile: Floats, start: int, first: Ints) -> Bools:
-    """Which cells are of two people, in a tile whose rows begin with `start`."""
+    """Mask of the impostor cells in a tile whose rows start at `start`."""
     return np.asarray(np.arange(tile.shape[1]) < first[start : start + len(tile), None])

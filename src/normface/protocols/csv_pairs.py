@@ -1,4 +1,4 @@
-"""Pairs of the user's own: a CSV file with the columns `a, b, same`, perhaps `fold`, and groups (sex, age, …)."""
+"""A user's own pairs: a CSV file with the columns `a, b, same`, optionally `fold`, and groups (sex, age, …)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..types import Embeddings, Ints, Result
+from .comparisons import persons
 from .inputs import PROTOCOLS, reads
 from .lists import TRUTH, read_table
 from .named_pairs import NamedPairs
@@ -19,12 +20,12 @@ from .verification import NO_FOLDS, areas, curves, rates, separation
 
 
 def read_pairs_csv(path: str | Path) -> tuple[NamedPairs, dict[str, NDArray[np.str_]]]:
-    """Read pairs [M] and their group columns, name → values [M]; without `fold` all pairs are in one.
+    """Read pairs [M] and their group columns, name → values [M]. Without `fold` all pairs are in one fold.
 
-    `same` is 1 or 0 (or true/false, yes/no); `fold` is any label, numbered in the order of appearance.
+    `same` is 1 or 0 (or true/false, yes/no). `fold` is any label; folds are numbered in order of appearance.
 
     Raises DataError naming the file and the line: no header, a missing column or value, a pair of an image with itself,
-    a pair twice, labels that contradict each other.
+    a repeated pair, contradictory labels.
     """
     header = "a, b, same[, fold][, group…]"
     head, rows, sha256 = read_table(path, "a CSV file of pairs", header, "a", "b", "same")
@@ -70,8 +71,9 @@ def pairs_csv(
         conditions: recorded among the facts.
 
     Returns:
-        eer, auc, tar@far=…, tar_per_person@far=…, and with folds accuracy. People are who genuine pairs join;
-        intervals are over them, with folds Student's for accuracy, EER and AUC.
+        eer, auc, tar@far=…, tar_per_person@far=…, and with folds accuracy. People are the folders of the images if
+        every label agrees with them, else who genuine pairs join; intervals are over them, with folds Student's for
+        accuracy, EER and AUC.
 
     Raises:
         DataError: a malformed or contradictory list, ids without vectors, folds of unequal size.
@@ -104,13 +106,15 @@ def pairs_csv(
 
 
 def subjects(named: NamedPairs) -> tuple[Ints, Ints]:
-    """Who is on either side of each pair, from 0: images that genuine pairs join, directly or not, are one person."""
+    """Return the person on both sides of each pair, from 0: the images' folders, or genuine pairs (`persons`)."""
     images, codes = np.unique(np.concatenate([named.left, named.right]), return_inverse=True)
-    return joined(codes[: len(named.left)], codes[len(named.left) :], named.same, len(images))
+    left, right = np.split(codes, 2)
+    who = persons(images, left, right, named.same)
+    return who[left], who[right]
 
 
 def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
-    """Raise DataError for an image paired with itself, a pair listed twice, an impostor pair of one person."""
+    """Raise DataError for an image paired with itself, a repeated pair, or an impostor pair of one person."""
 
     def refuse(expected: str, row: int, got: str, do: str) -> None:
         pair = f"{named.left[row]} and {named.right[row]}"
@@ -126,7 +130,8 @@ def _consistent(named: NamedPairs, lines: list[int], path: str | Path) -> None:
         if named.same[row] != named.same[before]:
             refuse("labels that agree", row, f"are both same and different (see line {lines[before]})", "correct one")
         refuse("each pair once", row, f"are listed twice (see line {lines[before]})", "leave one out")
-    left, right = subjects(named)
+    one, other = np.split(np.unique(np.concatenate([named.left, named.right]), return_inverse=True)[1], 2)
+    left, right = joined(one, other, named.same, 2 * len(one))
     if (wrong := np.flatnonzero(~named.same & (left == right))).size:
         refuse(
             "labels that agree", int(wrong[0]), "are different, but other pairs make them one person", "correct them"

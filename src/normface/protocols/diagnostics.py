@@ -1,4 +1,4 @@
-"""What a report shows beside a protocol's figures: calibration, the hardest errors, error rates by group."""
+"""Additions to a protocol's result for reports: calibration, the hardest errors, error rates by group."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .group_rates import Names, slices
 from .intervals import unused
 from .metrics import corners, span
 
-ROC_POINTS = 800  # of a ROC at most
+ROC_POINTS = 800  # at most, of a ROC
 
 
 def detailed(
@@ -28,8 +28,10 @@ def detailed(
     *,
     replicates: int | None = None,
 ) -> Result:
-    """The result with its comparisons' calibration (curve `calibration`; facts `cllr`, `min_cllr`), `hardest` errors
-    at a threshold and, of groups as `slices` takes them, `slices`. `replicates` is deprecated and without effect.
+    """Return the result with calibration, the hardest errors, and rates by group.
+
+    Adds the curve `calibration`, the facts `cllr` and `min_cllr`, the `hardest` errors at a threshold, and `slices` if
+    groups are given (arguments of `slices`). `replicates` is deprecated and has no effect.
     """
     unused(replicates)
     return _with(result, calibrate(*comparisons.counts()), comparisons, threshold, by_image, by_comparison)
@@ -44,11 +46,10 @@ def certified(
     conditions: Mapping[str, Any] | None = None,
     replicates: int | None = None,
 ) -> Result:
-    """A certificate as a Result: far and tar at its threshold, also per person, ROC and histograms, and what `detailed`
-    adds.
+    """Return a certificate as a Result: far and tar at its threshold, also per person, ROC, histograms, and `detailed`.
 
-    The ROC ends where impostors are only counted. The certificate stands whole among the facts.
-    `replicates` is deprecated and without effect.
+    The ROC ends where impostors are counted but not listed. The facts contain the whole certificate.
+    `replicates` is deprecated and has no effect.
     """
     unused(replicates)
     assert point.calibration
@@ -58,7 +59,7 @@ def certified(
         last = int(np.searchsorted(-curve.thresholds, -float(comparisons.below[0].max(initial=-np.inf))))
     exact = {name: getattr(curve, name)[:last] for name in ("thresholds", "false_accepts", "true_accepts")}
     drawn = corners(replace(curve, **exact))
-    kept = np.unique(np.geomspace(1, len(drawn["far"]), ROC_POINTS).astype(int) - 1)  # dense where errors are few
+    kept = np.unique(np.geomspace(1, len(drawn["far"]), ROC_POINTS).astype(int) - 1)  # dense where there are few errors
     scores, *kinds = comparisons.counts()
     edges = np.linspace(*span(float(scores.min()), float(scores.max())), 101)
     genuine, impostor = (np.histogram(scores, edges, weights=kind)[0].astype(int).tolist() for kind in kinds)

@@ -1,4 +1,4 @@
-"""Error-versus-discard curves (ISO/IEC 29794-1): error rates where the images of the lowest quality are left out."""
+"""Error-versus-discard curves (ISO/IEC 29794-1): error rates without the images of the lowest quality."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..types import Floats, Result
 from .comparisons import Comparisons
 from .group_rates import rates_of
 
-DISCARDED = tuple(k / 40 for k in range(21))  # shares of images, to a half
-CURVE = "discard_"  # and the name of the quality
+DISCARDED = tuple(k / 40 for k in range(21))  # shares of images, up to one half
+CURVE = "discard_"  # followed by the name of the quality
 
 
 def with_discard(result: Result, comparisons: Comparisons, threshold: float, qualities: Mapping[str, Floats]) -> Result:
-    """The result with an error-versus-discard curve `discard_NAME` for each quality of images.
+    """Return the result with an error-versus-discard curve `discard_NAME` for each quality of images.
 
-    At one threshold (fact `discard_threshold`) the share `discarded` of the images with the lowest quality is left out,
-    and with them every comparison that they are in; `comparisons` is the share of those left. Of them `frr`, `far`,
-    `frr_per_person` and `far_per_person`, each with the ends `_low` and `_high` of its 95 % interval over people. A
-    curve ends where one kind of comparison is no longer there.
+    At one threshold (fact `discard_threshold`) the curve leaves out the share `discarded` of the images with the lowest
+    quality, and every comparison with such an image. `comparisons` is the share of the remaining comparisons. The rates
+    are `frr`, `far`, `frr_per_person` and `far_per_person`, each with the ends `_low` and `_high` of its 95 % interval
+    over people. A curve ends when one kind of comparison has run out.
 
-    qualities: name → quality of each image [N], higher is better; equal images are left out together.
+    qualities: name → quality of each image [N], higher is better. Images of equal quality are left out together.
 
-    Raises DataError for qualities of another number, or that are no finite numbers or all equal.
+    Raises DataError if the number of qualities is wrong, one is not finite, or all are equal.
     """
     curves = {f"{CURVE}{name}": _curve(comparisons, threshold, name, each) for name, each in qualities.items()}
     return replace(result, curves={**result.curves, **curves}, facts={**result.facts, "discard_threshold": threshold})
@@ -53,7 +53,7 @@ def _curve(comparisons: Comparisons, threshold: float, name: str, quality: Float
                for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))},
         }  # fmt: skip
         if found and point["discarded"] <= found["discarded"][-1]:
-            continue  # images of one quality leave together
+            continue  # images of equal quality are left out together
         for axis, value in point.items():
             found.setdefault(axis, []).append(value)
     return found

@@ -1,6 +1,6 @@
-"""All pairs of images, down to the lowest false accept rates; and identification among distractors, as in MegaFace.
+"""All pairs of images, for the lowest false accept rates; and identification among distractors, as in MegaFace.
 
-Nothing of size N² is ever held: cosines come in tiles, of which the tally keeps what low rates need.
+No array of size N² is kept. Cosines are computed in tiles, and the tally keeps what low rates need.
 Shape suffixes: N images, D distractors, P probes, K pairs of a probe and its mate.
 """
 
@@ -31,7 +31,7 @@ _CELLS = 1 << 22  # of a tile of cosines
 
 
 def _every(lists: Sequence[Path], ids: Ids) -> tuple[Ids, str]:
-    """All images that have a vector."""
+    """Mask of all images that have a vector."""
     return ids, hashlib.sha256("\n".join(sorted(ids.tolist())).encode()).hexdigest()
 
 
@@ -48,17 +48,17 @@ def all_pairs(
 
     Args:
         embeddings: ids `Name/image`; a person is what stands before the last `/`.
-        fars: rates to report; those that the pairs do not resolve are left out, with a note. If none of the
-            default ones is left, 1 % or 10 % is reported.
-        replicates: deprecated, without effect: no bootstrap is needed.
-        conditions: recorded among the facts.
+        fars: rates to report. Rates that the pairs cannot resolve are left out, with a note. If none of the default
+            rates remains, 1 % or 10 % is reported.
+        replicates: deprecated, without effect.
+        conditions: added to the facts.
 
     Returns:
         tar@far=… by the conservative rule, exact, and tar_per_person@far=…, the mean over people, with intervals over
         people; ROC and histograms.
 
     Raises:
-        DataError: nobody twice, or one person alone; not one rate that can be resolved.
+        DataError: no person with two images, only one person, or no rate that the pairs can resolve.
     """
     unused(replicates)
     names, subjects = people(embeddings.ids.tolist())
@@ -69,7 +69,7 @@ def all_pairs(
         raise DataError("several people, and somebody twice", f"{len(names):,} of {len(vectors):,} images",
                         "name images Name/image")  # fmt: skip
     able, notes = metrics.resolvable(fars, impostors)
-    if not able and fars == EXHAUSTIVE_FARS:  # a small set shows a higher rate
+    if not able and fars == EXHAUSTIVE_FARS:  # a small set resolves only a higher rate
         fars = SMALL_SET_FARS
         able = metrics.resolvable(fars, impostors)[0][-1:]
     if not able:
@@ -103,14 +103,14 @@ def distractors(
         embeddings: of every image the list names.
         list_file: a CSV file `id, person, role` with the roles probe and distractor (and gallery: mates that are not
             searched for).
-        partial: leave out images without vectors, and say so in the facts.
-        replicates: of the bootstrap over people, for rank 1.
-        seed: draws the smaller sets of distractors, each within the next.
-        conditions: recorded among the facts.
+        partial: leave out images without vectors; the facts say so.
+        replicates: number of bootstrap samples over people, for rank 1.
+        seed: for drawing the smaller sets of distractors; each is a subset of the next.
+        conditions: added to the facts.
 
     Returns:
-        rank1@distractors=… for 10, 100, … and all; tar@far=… of probes against mates and distractors, down to 1e-6
-        where they resolve it. Curve distractors: count, rate.
+        rank1@distractors=… for 10, 100, … and all distractors; tar@far=… of probes against mates and distractors, down
+        to 1e-6 if they resolve it. Curve distractors: count, rate.
 
     Raises:
         DataError: a malformed list, ids without vectors, no distractors, no probe with a mate.
@@ -161,10 +161,10 @@ def distractors(
 
 
 def _better(rows: cosine.ExactRows, probe: Ints, place: Ints, own: Floats, others: Ints, sizes: Sequence[int]) -> Ints:
-    """How many of the first `sizes` distractors are at least as like a probe as its mate is [len(sizes), K].
+    """Count the first `sizes` distractors that are at least as similar to a probe as its mate [len(sizes), K].
 
     rows: from `cosine.exact`.
-    `place` [K] is each pair's place among the probes, rising; `own` [K] the mate's score.
+    `place` [K] is the probe of each pair, rising; `own` [K] the mate's score.
     """
     found = np.zeros((len(sizes), len(own)), np.int64)
     cuts = np.searchsorted(place, np.arange(len(probe) + 1))

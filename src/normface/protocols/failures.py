@@ -1,8 +1,9 @@
-"""Photographs that give no template: failures to acquire and to enrol, and rates that count them.
+"""Photographs without a template: failures to acquire and to enrol, and rates that count them.
 
-In ISO/IEC 19795-1's words: FTA is the share of photographs in which no face is found or which are refused, FTE the
-share of people of whom none can be enrolled. A genuine comparison with such a photograph is a false non-match; an
-impostor comparison with one is not made, so thresholds and false accept rates do not gain by it.
+The terms follow ISO/IEC 19795-1. FTA is the share of photographs in which no face is detected or which are rejected.
+FTE is the share of people who cannot be enrolled with any photograph. A genuine comparison with such a photograph is a
+false non-match. An impostor comparison with one is not made, so failures do not improve thresholds and false accept
+rates.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from .named_pairs import Ids, NamedPairs, people, rows_of
 from .rates import Listed, rate
 from .tally import of_pairs
 
-LOWEST = -1.0  # the score of a comparison with a failure: below any threshold
+LOWEST = -1.0  # score of a comparison with a failure, below any threshold
 
 
 @dataclass(frozen=True)
 class Failures:
-    """What became of photographs.
+    """Photographs that gave no template.
 
     Attributes:
-        ids: [N] of all.
-        reasons: of those that gave no template, by id: why.
+        ids: [N] of all photographs.
+        reasons: id → reason, for those without a template.
         counted: whether comparisons with them count as false non-matches.
     """
 
@@ -40,11 +41,11 @@ class Failures:
 
     @property
     def failed(self) -> Bools:
-        """Which gave no template [N]."""
+        """Mask of the photographs without a template [N]."""
         return self.missing(self.ids)
 
     def rates(self) -> dict[str, Estimate]:
-        """`fta` of photographs, with an interval over people, and `fte` of people."""
+        """Compute `fta` over photographs, with an interval over people, and `fte` over people."""
         whose = people(self.ids.tolist())[1]
         missed, count = whose[self.failed], int(whose.max()) + 1
         found = rate(Listed.of(missed, missed, count), Listed.of(whose, whose, count))
@@ -53,7 +54,7 @@ class Failures:
         return {"fta": found.estimate, "fte": proportion(none, count)}
 
     def facts(self) -> dict[str, Any]:
-        """`failures`: how many, why, and whether they count."""
+        """Return the fact `failures`: their number, the reasons, and whether they count."""
         kinds = Counter(reason.partition(":")[0] for reason in self.reasons.values())
         return {
             "failures": {
@@ -63,11 +64,11 @@ class Failures:
         }  # fmt: skip
 
     def missing(self, ids: Ids) -> Bools:
-        """Which of some ids are failures."""
+        """Mask of the ids that are failures."""
         return np.isin(ids, list(self.reasons))
 
     def explain(self, facts: Mapping[str, Any], named: NamedPairs | None, known: Ids) -> dict[str, Any]:
-        """Facts with those of failures, and without `partial` where all that lacks a vector is a failure."""
+        """Return facts with those of failures, without `partial` if all images without a vector are failures."""
         told = {**facts, **self.facts()}
         if named is not None:
             ids = np.concatenate([named.left, named.right])
@@ -83,10 +84,11 @@ def require_others(failures: Failures, named: NamedPairs, embeddings: Embeddings
 
 
 def evaluated(result: Result, embeddings: Embeddings, named: NamedPairs | None, failures: Failures) -> Result:
-    """A protocol's result with FTA and FTE and, where failures count and it judges the pairs `named`, rates with them.
+    """Return a protocol's result with FTA and FTE and, if failures count, the rates of the pairs `named` with them.
 
-    `result` is of the pairs whose images both have a vector. `tar@far=…`, `tar_per_person@far=…` and `accuracy` then
-    count failures; what they were is named `…_without_failures`. Accuracy takes pairs that are not compared for wrong.
+    `result` covers the pairs in which both images have a vector. If failures count, `tar@far=…`, `tar_per_person@far=…`
+    and `accuracy` include them, and the former values are named `…_without_failures`. Accuracy counts pairs that were
+    not compared as wrong.
     """
     facts = failures.explain(result.facts, named, embeddings.ids)
     notes = [*facts.get("notes", [])]
@@ -113,9 +115,9 @@ def evaluated(result: Result, embeddings: Embeddings, named: NamedPairs | None, 
 def calibrated(
     result: Result, point: OperatingPoint, comparisons: Comparisons, named: NamedPairs | None, failures: Failures
 ) -> Result:
-    """The result of a calibration with FTA and FTE and, where failures count, `tar` and `tar_per_person` with them.
+    """Return a calibration's result with FTA and FTE and, if failures count, `tar` and `tar_per_person` with them.
 
-    named: the pairs listed; None where every pair of the images was compared.
+    named: the listed pairs; None if every pair of the images was compared.
     """
     found = dict(result.metrics)
     if failures.counted:
@@ -132,7 +134,7 @@ def calibrated(
 
 
 def _beside(found: Mapping[str, Estimate], counted: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """Rates that count failures under their own names, and those that do not after each."""
+    """Merge rates that count failures with those that do not, each under its own name."""
     both: dict[str, Estimate] = {}
     for name, each in found.items():
         both[name] = counted.get(name, each)
@@ -143,13 +145,13 @@ def _beside(found: Mapping[str, Estimate], counted: Mapping[str, Estimate]) -> d
 
 
 def _lost(named: NamedPairs, failures: Failures) -> tuple[Ids, Ids]:
-    """The genuine pairs that a failure is in."""
+    """The listed genuine pairs with a failure."""
     lost = named.same & (failures.missing(named.left) | failures.missing(named.right))
     return named.left[lost], named.right[lost]
 
 
 def _every_lost(failures: Failures) -> tuple[Ids, Ids]:
-    """The same among every pair of images."""
+    """The genuine pairs with a failure among all pairs of images."""
     whose, failed = people(failures.ids.tolist())[1], failures.failed
     left: list[Ints] = []
     right: list[Ints] = []
@@ -164,7 +166,7 @@ def _every_lost(failures: Failures) -> tuple[Ids, Ids]:
 
 
 def _with_lost(comparisons: Comparisons, left: Ids, right: Ids) -> Comparisons:
-    """Comparisons with genuine ones that were not made, of images that may be new, at the lowest score."""
+    """Add genuine comparisons that were not made, of images that may be new, with the lowest score."""
     sides = [np.concatenate([comparisons.ids[rows], more]) for rows, more in
              ((comparisons.left, left), (comparisons.right, right))]  # fmt: skip
     ids, rows = np.unique(np.concatenate([comparisons.ids, *sides]), return_inverse=True)
@@ -177,12 +179,12 @@ def _with_lost(comparisons: Comparisons, left: Ids, right: Ids) -> Comparisons:
 def _accuracy(
     made: Estimate, named: NamedPairs, available: NamedPairs, facts: Mapping[str, Any]
 ) -> tuple[Estimate, dict[str, Any]]:
-    """Accuracy in which pairs that were not compared are wrong, and the facts of its folds."""
+    """Accuracy that counts pairs without a comparison as wrong, and the facts of its folds."""
     pairs, by_fold = len(named.same), np.array(facts.get("fold_accuracy", ()))
     if len(by_fold) < 2:
         return proportion(round(made.value * made.n), pairs), {}
     whole = np.bincount(named.fold)
-    if len(whole) > len(by_fold):  # a fold without any comparison closes up
+    if len(whole) > len(by_fold):  # folds without any comparison are removed
         share = by_fold * len(available.same) / pairs
     else:
         share = by_fold * np.bincount(available.fold) / whole

@@ -1,4 +1,4 @@
-"""Error rates by group (sex, age, skin tone, quality, …) at one threshold, and what their differences can bear."""
+"""Error rates by group (sex, age, skin tone, quality, …) at one threshold, and tests of their differences."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .intervals import exact, unused
 from .lists import read_table
 from .rates import Rate, Trials, rate
 
-GROUPS = 12  # of a column at most: twelve make 78 rows of pairs
-ERRORS = 5  # in each of two groups before their ratio is told
+GROUPS = 12  # at most, in a column: twelve make 78 rows of pairs
+ERRORS = 5  # needed in each of two groups for a ratio
 
 Names = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Comparisons of one group, or of one with another: its `rates_of` at the threshold."""
+    """Comparisons of one group, or between two groups: its `rates_of` at the threshold."""
 
     column: str
     group: str
@@ -45,18 +45,20 @@ def slices(
     """FAR and FRR of each group at the global threshold, and of each group against the rest.
 
     Args:
-        by_image: column → group of each image [N], "" where unknown. A comparison of two groups is a row of its own.
-        by_comparison: column → group of each listed comparison [K]; not for every pair of images.
-        replicates: deprecated, without effect: no bootstrap is needed (intervals as `rate` makes them).
+        by_image: column → group of each image [N], "" if unknown. Comparisons between two groups have their own row.
+        by_comparison: column → group of each listed comparison [K]; not if all pairs of images are compared.
+        replicates: deprecated, without effect.
 
     Returns:
-        JSON values. `rows`: column, group, far, frr, far_per_person and frr_per_person (value, low, high, n; None
-        without comparisons), and a warning where an interval of the first two holds both half and twice the overall
-        rate. `ratios`: column, rate, group; the `ratio` of the
-        group's rate to the rest's (all comparisons within the other groups) with an interval corrected for the number
-        of groups, whether it `differs` from 1, or no ratio and a `note` where either has fewer than ERRORS errors. Of
-        two groups the one with the higher rate is told. `overall`, `threshold`, and `unknown`: how many images have no
-        group.
+        JSON values:
+
+            - `rows`: column, group, far, frr, far_per_person and frr_per_person (value, low, high, n; None without
+              comparisons). A warning, if an interval of far or frr contains both half and twice the overall rate.
+            - `ratios`: column, rate, group, and the `ratio` of the group's rate to the rate of all comparisons within
+              the other groups. Its interval is corrected for the number of groups, and `differs` says if it excludes
+              1. If either side has fewer than ERRORS errors, there is a `note` and no ratio. With two groups only the
+              one with the higher rate is listed.
+            - `overall`, `threshold`, and `unknown`: the number of images without a group.
 
     Raises:
         DataError: more than GROUPS groups in a column, arrays of another length.
@@ -93,9 +95,9 @@ def slices(
 
 
 def read_groups(path: str | Path, ids: Names) -> dict[str, Names]:
-    """Groups of images from a CSV file `id,column,…`: column → group of each of `ids` [N], "" where the file has none.
+    """Read groups of images from a CSV file `id,column,…`: column → group of each of `ids` [N], "" if not in the file.
 
-    Raises DataError for another file, an id twice, or ids of which none is in the file.
+    Raises DataError for another file, a repeated id, or if none of the ids is in the file.
     """
     head, rows, _ = read_table(path, "a CSV file of groups", "id, sex, …", "id")
     if len(head) < 2:
@@ -114,7 +116,7 @@ def read_groups(path: str | Path, ids: Names) -> dict[str, Names]:
 
 
 def few_groups(columns: Mapping[str, Names]) -> dict[str, Names]:
-    """The columns of a table of the user's own that are groups: those with GROUPS values or fewer."""
+    """Select the columns of a user's table that are groups: those with at most GROUPS values."""
     return {column: names for column, names in columns.items() if len(np.unique(names)) <= GROUPS}
 
 
@@ -139,8 +141,9 @@ def _of_comparisons(comparisons: Comparisons, threshold: float, columns: Mapping
 
 
 def rates_of(comparisons: Comparisons, threshold: float, here: Bools, impostors: Trials) -> dict[str, Rate | None]:
-    """Rates of the listed comparisons that are `here` [K] and of all `impostors` among them: `far`, `frr`, and their
-    means over people `far_per_person`, `frr_per_person`; None without comparisons.
+    """Compute the rates of the selected listed comparisons `here` [K] and of all `impostors` among them.
+
+    Returns `far`, `frr`, and the means over people `far_per_person`, `frr_per_person`; None without comparisons.
     """
     accepted, same = comparisons.accepted(threshold), comparisons.same
     few, more = comparisons.false_accepts(accepted, here)
@@ -170,11 +173,11 @@ def _says_nothing(rate: Estimate, overall: Estimate | None) -> bool:
 
 
 def _against_the_rest(rates: Mapping[str, Rate]) -> list[dict[str, Any]]:
-    """Each group's rate over that of all the others together, with whether they differ."""
+    """Ratio of each group's rate to the rate of all others together, and whether they differ."""
     groups = sorted(rates, key=lambda group: -rates[group].value)
     if len(groups) < 2:
         return [{"group": None, "ratio": None, "differs": False, "note": "fewer than two groups"}]
-    tests = len(groups) if len(groups) > 2 else 1  # of two groups either is the other's rest
+    tests = len(groups) if len(groups) > 2 else 1  # with two groups, each is the other's rest
     return [
         {"group": group, **_ratio(rates[group], [rates[each] for each in groups if each != group], tests)}
         for group in groups[:tests]
@@ -182,10 +185,10 @@ def _against_the_rest(rates: Mapping[str, Rate]) -> list[dict[str, Any]]:
 
 
 def _ratio(group: Rate, others: Sequence[Rate], tests: int) -> dict[str, Any]:
-    """A rate over that of others, with an interval that is corrected for the number of tests (Bonferroni).
+    """Ratio of a rate to that of others, with an interval corrected for the number of tests (Bonferroni).
 
-    Exact for two rates of rare events, given the errors in all (Przyborowski and Wilenski 1940), of which so many are
-    taken as have the rates' relative variances.
+    Exact for two rates of rare events, given the total of errors (Przyborowski and Wilenski 1940). It uses the number
+    of errors that would have the rates' relative variances.
     """
     total = sum(each.n for each in others)
     value = sum(each.value * each.n for each in others) / total

@@ -1,8 +1,8 @@
-"""IJB-B and IJB-C: templates of many images against each other, 1:1 and 1:N (Whitelam 2017, Maze 2018).
+"""IJB-B and IJB-C: comparisons of templates of many images, 1:1 and 1:N (Whitelam 2017, Maze 2018).
 
-A template is the sum of its media's means, normalized; an image weighs by its norm (a sign of quality in some models).
-Lists in the two forms that are about: InsightFace's `meta` (`image template medium`; `template template label`) and
-the official protocols (CSV with TEMPLATE_ID, SUBJECT_ID, FILENAME, SIGHTING_ID; pairs of template numbers).
+A template is the normalized sum of the means of its media. The weight of an image is its norm, a sign of quality in
+some models. Lists may have two forms: InsightFace's `meta` (`image template medium`; `template template label`) and the
+official protocols (CSV with TEMPLATE_ID, SUBJECT_ID, FILENAME, SIGHTING_ID; pairs of template numbers).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COLUMNS = "TEMPLATE_ID", "SUBJECT_ID", "FILENAME", "SIGHTING_ID"
 
 @dataclass(frozen=True)
 class Media:
-    """Listed images [M]: id, number of the template, of the medium (a still, or a video), and of the subject or -1."""
+    """Listed images [M]: id, number of the template, of the medium (a still or a video), and of the subject or -1."""
 
     ids: Ids
     template: Ints
@@ -62,9 +62,11 @@ def _media(path: str | Path) -> tuple[Ids, Ints, Ints, Ints]:
 
 
 def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
-    """Template numbers of both sides [M] and whether they show one subject: the third column, or the media's subjects.
+    """Read the template numbers of both sides [M], and whether they show one subject.
 
-    Raises DataError for another file, and for labels that contradict the subjects.
+    The latter comes from the third column, or from the media's subjects.
+
+    Raises DataError for another file and for labels that contradict the subjects.
     """
     want = f"lines of two template numbers[, label] in {path}"
     try:
@@ -99,9 +101,9 @@ def read_matches(path: str | Path, media: Media) -> tuple[Ints, Ints, Bools]:
 
 
 def pool(embeddings: Embeddings, templates: Templates, *, norms: bool = True) -> Floats:
-    """Template vectors [T, D], unit rows, of templates numbered from 0: each medium's mean, summed over the media.
+    """Compute template vectors [T, D], unit rows, of templates numbered from 0: means of the media, summed.
 
-    norms: an image counts by its norm before normalisation; else all count alike.
+    norms: weigh each image by its norm before normalization; otherwise all images have equal weights.
     """
     from scipy.sparse import csr_array
 
@@ -124,7 +126,7 @@ def pool(embeddings: Embeddings, templates: Templates, *, norms: bool = True) ->
 
 
 def _images(lists: Sequence[Path], ids: Ids) -> Bools:
-    """Which images the media list names."""
+    """Mask of the images that the media list names."""
     return np.isin(ids, read_media(lists[0]).ids)
 
 
@@ -171,7 +173,10 @@ def ijb_verification(
 def judge_templates(
     embeddings: Embeddings, media: Media, left: Ints, right: Ints, same: Bools, *, norms: bool = True
 ) -> Result:
-    """`ijb_verification` of lists that are read: template numbers of both sides [M], whether they show one subject."""
+    """`ijb_verification` for lists in memory.
+
+    Takes the template numbers of both sides [M] and whether they show one subject.
+    """
     numbers = np.unique(media.template)
     vectors = pool(embeddings, _templates(media, numbers, embeddings), norms=norms)
     a, b = _places(numbers, left), _places(numbers, right)
@@ -258,7 +263,7 @@ def _templates(media: Media, numbers: Ints, embeddings: Embeddings) -> Templates
 
 
 def _places(numbers: Ints, wanted: Ints) -> Ints:
-    """Where `wanted` are among sorted numbers that hold them all: by a table, unless the numbers are huge."""
+    """Positions of `wanted` in sorted numbers that contain them all: by a table, unless the numbers are huge."""
     if numbers[-1] > 10_000_000:
         return np.searchsorted(numbers, wanted)
     table = np.zeros(int(numbers[-1]) + 1, np.int64)
@@ -272,7 +277,7 @@ def _rows(template: Ints, subject: Ints, numbers: Ints, people: Ints) -> tuple[I
 
 
 def _subjects(path: str | Path) -> tuple[Ints, Ints]:
-    """Templates of a 1:N list, each once, and their subjects."""
+    """Templates of a 1:N list, without repetitions, and their subjects."""
     try:
         lines = read_text(path, WANTED)[0].splitlines()
         cells = [line.split(",")[:2] for line in lines if line.strip()]

@@ -17,7 +17,7 @@ from .metrics import refuse_equal
 from .named_pairs import Ids, NamedPairs
 
 F = TypeVar("F", bound=Callable[..., Any])
-CROPS = ("-112x112.zip", "-112x96.zip", "-112x112", "-112x96")  # what follows the set's name
+CROPS = ("-112x112.zip", "-112x96.zip", "-112x112", "-112x96")  # suffixes of the set's name
 PROTOCOLS: Registry[Result] = Registry("protocol", __name__.rpartition(".")[0])
 
 
@@ -26,16 +26,16 @@ class Inputs:
     """What a protocol reads, declared in its file by `@reads`.
 
     Attributes:
-        lists: the files it is published with, below a data folder; a pattern may match several. The protocol takes
-            their paths in this order, after the embeddings.
-        ids: how the lists name images, for the documentation.
-        pairs: reads a list of pairs with its group columns; None where the protocol judges no listed pairs. The
-            last list holds the pairs that are judged.
-        images: (paths of the lists, ids [N]) → which ids the lists name [N]. None: the images of the pairs, and
-            without pairs all.
-        every: (paths of the lists, ids [N] that have a vector) → the images of which every pair is compared, and the
-            SHA-256 of what names them; None where not every pair is.
-        vectors: whether it takes embeddings; False for one that judges scores.
+        lists: its published files, below a data folder; a pattern may match several. The protocol takes their paths in
+            this order, after the embeddings.
+        ids: the form of the image names in the lists, for the documentation.
+        pairs: reads a list of pairs with its group columns; None if the protocol has no listed pairs. The last list
+            contains the evaluated pairs.
+        images: (paths of the lists, ids [N]) → mask of the ids in the lists [N]. None: the images of the pairs, or all
+            images if there are no pairs.
+        every: (paths of the lists, ids [N] with a vector) → the images whose pairs are all compared, and the SHA-256
+            of the file that names them; None if not all pairs are compared.
+        vectors: True if it takes embeddings, False if it takes scores.
         videos: whether the lists name videos, whose frames are the images: id `VIDEO/frame`.
     """
 
@@ -48,7 +48,7 @@ class Inputs:
     videos: bool = False
 
     def find_lists(self, data: Path | None) -> list[Path]:
-        """The lists below `data`. Raises ConfigError without it, DataError for a pattern that nothing matches."""
+        """Find the lists below `data`. Raises ConfigError without it, DataError for a pattern without a match."""
         if data is None and self.lists:
             raise ConfigError("--data, or --list", "neither", "say where the protocol's lists are")
         found = []
@@ -65,10 +65,9 @@ class Inputs:
         return found
 
     def find_crops(self, data: Path | None) -> Path:
-        """The aligned crops below `data`: the list itself where it is a `.bin`, SET/SET-112x112.zip and the like, or
-        `crops`.
+        """Find the aligned crops below `data`: the `.bin` list itself, SET/SET-112x112.zip and the like, or `crops`.
 
-        Raises ConfigError without `data`, DataError where there are none.
+        Raises ConfigError without `data`, DataError if there are none.
         """
         if data is None:
             raise ConfigError("--data, or --crops", "neither", "say where the aligned crops are")
@@ -86,7 +85,7 @@ class Inputs:
         return place
 
     def named(self, lists: Sequence[Path], ids: Ids) -> Bools:
-        """Which of `ids` [N] the lists name [N]. Raises DataError for malformed lists."""
+        """Mask of the `ids` [N] that the lists name [N]. Raises DataError for malformed lists."""
         if self.images is not None:
             return self.images(lists, ids)
         if self.pairs is None:
@@ -95,7 +94,7 @@ class Inputs:
         return np.isin(ids, np.concatenate([side for each in pairs for side in (each.left, each.right)]))
 
     def read_pairs(self, lists: Sequence[Path]) -> tuple[NamedPairs, Mapping[str, Ids]] | None:
-        """The pairs that are judged, and their group columns; None where the protocol has none."""
+        """Read the evaluated pairs and their group columns; None if the protocol has none."""
         return self.pairs(lists[-1]) if self.pairs is not None else None
 
 
@@ -125,9 +124,9 @@ def reads(
 
 
 def inputs_of(protocol: str) -> Inputs:
-    """What the protocol of this name reads: nothing but the embeddings where it declares nothing.
+    """Return the inputs of the protocol with this name: only embeddings, if it declares none.
 
-    Raises ConfigError for a name that no protocol has.
+    Raises ConfigError for an unknown name.
     """
     declared: Inputs = getattr(PROTOCOLS[protocol], "inputs", Inputs())
     return declared

@@ -1,4 +1,4 @@
-"""95 % intervals for what protocols measure. SciPy is imported when first needed: it is slow to load."""
+"""95 % intervals of measured rates. SciPy is imported when first needed, because it loads slowly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 
 
 def exact(value: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a share of n independent trials; n need not be a whole number."""
+    """Clopper-Pearson interval of a share of n independent trials; n need not be an integer."""
     from scipy.special import betaincinv
 
     tail, successes = (1 - confidence) / 2, value * n
@@ -34,14 +34,15 @@ def exact(value: float, n: float, confidence: float = 0.95) -> tuple[float, floa
 
 
 def standard_error(values: Floats) -> float:
-    """Of the mean of independent values, such as fold accuracies: s / √k."""
+    """Standard error of the mean of independent values, such as fold accuracies: s / √k."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) -> Estimate:
-    """A rate `value` of `n` trials, with Student's t interval from its values in at least 2 independent folds.
+    """Estimate of a rate `value` of `n` trials, with Student's t interval from at least 2 independent folds.
 
-    Folds that all agree (all perfect, say) would leave no interval: then it is that of `proportion`.
+    If all folds agree (for example, all are perfect), this interval would have no width; then it is that of
+    `proportion`.
     """
     from scipy.special import stdtrit
 
@@ -54,10 +55,10 @@ def over_folds(value: float, by_fold: Floats, n: int, confidence: float = 0.95) 
 
 
 def resampled(statistic: Callable[[Floats], Floats], subjects: int, replicates: int, seed: int = 0) -> Floats:
-    """A statistic [K] of `replicates` bootstrap samples of the subjects [R, K] (Efron 1979).
+    """Compute a statistic [K] of `replicates` bootstrap samples of the subjects [R, K] (Efron 1979).
 
-    Comparisons share people, so they are not independent; people are. `statistic` gets how often each subject was drawn
-    [S]; a comparison of two people counts the product of both.
+    Comparisons that share people are not independent, but people are. `statistic` gets the number of draws of each
+    subject [S]; the weight of a comparison of two people is the product of both.
     """
     rng = np.random.default_rng(seed)
     even = np.full(subjects, 1 / subjects)
@@ -67,9 +68,10 @@ def resampled(statistic: Callable[[Floats], Floats], subjects: int, replicates: 
 def resampled_pairs(
     statistic: Callable[[Floats], Floats], people: tuple[Ints, Ints], same: Bools, replicates: int
 ) -> Floats:
-    """`resampled` over the people of M pairs: `statistic` gets what each pair counts [M].
+    """`resampled` over the people of M pairs: `statistic` gets the weight of each pair [M].
 
-    people: who is on either side, from 0 [M] each; a pair of one person counts as often as that person was drawn.
+    people: [M] the person on both sides, from 0. The weight of a pair of one person is the number of draws of this
+    person.
     """
     left, right = people
 
@@ -80,13 +82,13 @@ def resampled_pairs(
 
 
 def percentiles(samples: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Intervals of a statistic by its `resampled` values [R, K], those that are not NaN: lows and highs [K]."""
+    """Intervals of a statistic from its `resampled` values [R, K], ignoring NaN: lower and upper ends [K]."""
     tail = 50 * (1 - confidence)
     low, high = np.nanpercentile(samples, [tail, 100 - tail], axis=0)
     return low, high
 
 
 def unused(replicates: int | None) -> None:
-    """Warn of the argument `replicates` where intervals no longer come from a bootstrap."""
+    """Warn that the argument `replicates` has no effect because the intervals need no bootstrap."""
     if replicates is not None:
         warnings.warn("replicates has no effect: these intervals need no bootstrap", DeprecationWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Read the files of lists: text, and CSV with a header."""
+"""Read list files: text, and CSV with a header."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no":
 
 
 def read_text(path: str | Path, want: str) -> tuple[str, str]:
-    """A list's text and its SHA-256. Raises DataError, expecting `want`, for a file that is absent or no text."""
+    """Read a list's text and its SHA-256. Raises DataError, expecting `want`, if the file is missing or not text."""
     try:
         content = Path(path).read_bytes()
         return content.decode("utf-8-sig"), hashlib.sha256(content).hexdigest()
@@ -22,10 +22,10 @@ def read_text(path: str | Path, want: str) -> tuple[str, str]:
 
 
 def read_table(path: str | Path, want: str, header: str, *columns: str) -> tuple[list[str], Rows, str]:
-    """Columns in small letters, rows and SHA-256 of a CSV file; empty lines are left out.
+    """Read columns (lower-case names), rows and SHA-256 of a CSV file; empty lines are skipped.
 
-    Raises DataError naming the file and the line: for one that is absent or no text, for a head without `columns`
-    (`header` says what it should be) or with a name twice, for a line of another number of values.
+    Raises DataError naming the file and the line: a missing file, a file that is not text, a header without `columns`
+    (`header` describes the right one) or with a repeated name, a line with another number of values.
     """
     text, digest = read_text(path, want)
     lines = csv.reader(text.splitlines(), skipinitialspace=True)

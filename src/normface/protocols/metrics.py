@@ -1,4 +1,4 @@
-"""Error rates of scores, exact: one sort, ties right. A comparison is accepted where score ≥ threshold."""
+"""Exact error rates from scores, by one sort and with correct ties. Score ≥ threshold means accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError
 from ..types import Bools, Floats, Ints, ScoreSet
 
-CURVE_POINTS = 2000  # of a curve to draw
+CURVE_POINTS = 2000  # of a curve in plots
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Roc:
     Attributes:
         thresholds: falling, from +∞ to the lowest score.
         false_accepts, true_accepts: counts, rising from 0.
-        n_impostor, n_genuine: comparisons in all.
+        n_impostor, n_genuine: total numbers of comparisons.
     """
 
     thresholds: Floats
@@ -47,7 +47,7 @@ def roc(scores: ScoreSet) -> Roc:
 
 
 def counts(scores: Floats, same: Bools) -> tuple[Floats, Ints, Ints]:
-    """Thresholds, and the impostor and genuine scores at or above each, as in `Roc`."""
+    """Return thresholds, and the numbers of impostor and genuine scores at or above each, as in `Roc`."""
     order = np.argsort(scores)[::-1]
     ranked, same = scores[order], same[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each group of equal scores
@@ -60,7 +60,10 @@ def counts(scores: Floats, same: Bools) -> tuple[Floats, Ints, Ints]:
 
 
 def staircase(scores: ScoreSet) -> Roc:
-    """The ROC's corners alone: before and after its rise at each genuine score. Much quicker where impostors abound."""
+    """Compute only the corners of the ROC: before and after its rise at each genuine score.
+
+    Much faster than `roc` if there are many more impostors.
+    """
     genuine, impostor = np.sort(scores.genuine), np.sort(scores.impostor)
     thresholds = np.unique(genuine)[::-1]
     true = len(genuine) - np.searchsorted(genuine, thresholds)
@@ -73,17 +76,17 @@ def staircase(scores: ScoreSet) -> Roc:
 
 
 def auc(curve: Roc) -> float:
-    """Area under the ROC: the chance that a genuine score is above an impostor's, ties counted half."""
+    """Compute the area under the ROC: the probability that a genuine score exceeds an impostor one; ties count half."""
     return float(np.trapezoid(curve.tar, curve.far))
 
 
 def eer(curve: Roc) -> float:
-    """Equal error rate: FAR = 1 - TAR on the straight line between the two points around the crossing."""
+    """Compute the equal error rate: FAR = 1 - TAR on the line between the two points around the crossing."""
     return _crossing(curve.far, 1 - curve.tar)
 
 
 def weighted(scores: ScoreSet, order: Ints, weights: Floats | None) -> tuple[float, float]:
-    """EER and AUC of comparisons that count by weights [M]; `order`: scores falling. NaN where a kind has no weight."""
+    """EER and AUC of comparisons with weights [M]; `order`: scores falling. NaN if one kind has no weight."""
     each = np.ones(len(order)) if weights is None else weights[order]
     ranked, same = scores.scores[order], scores.same[order]
     last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
@@ -102,24 +105,24 @@ def _crossing(far: Floats, frr: Floats) -> float:
 
 
 def at_far(curve: Roc, far: float) -> int:
-    """Index into the ROC of the highest TAR whose measured FAR is not above `far` (never merely near it).
+    """Index into the ROC of the highest TAR with a measured FAR of at most `far`.
 
-    Of the thresholds with that TAR it is the highest: no false accept is given away.
+    Of several thresholds with this TAR it is the highest, so that it makes the fewest false accepts.
 
-    Raises DataError where the impostor comparisons cannot resolve `far`.
+    Raises DataError if the impostor comparisons cannot resolve `far`.
     """
     resolve(far, curve.n_impostor)
-    return at_count(curve, int(far * curve.n_impostor * (1 + 1e-12)))  # whole impostors, whatever the rounding of far
+    return at_count(curve, int(far * curve.n_impostor * (1 + 1e-12)))  # an integer, despite the rounding of far
 
 
 def at_count(curve: Roc, allowed: int) -> int:
-    """As `at_far`, by the number of false accepts."""
+    """`at_far` for a given number of false accepts."""
     last = int(np.searchsorted(curve.false_accepts, allowed, side="right")) - 1
     return int(np.searchsorted(curve.true_accepts, curve.true_accepts[last]))
 
 
 def resolvable(fars: Sequence[float], impostors: int) -> tuple[list[float], list[str]]:
-    """The false accept rates that so many impostor pairs resolve, and a note for each of the others."""
+    """Return the false accept rates that `impostors` pairs can resolve, and a note for each of the others."""
     able = [far for far in fars if far * impostors >= 1 - 1e-9]
     return able, [
         f"TAR at FAR {far:g} left out: {impostors:,} impostor pairs cannot resolve it"
@@ -128,7 +131,7 @@ def resolvable(fars: Sequence[float], impostors: int) -> tuple[list[float], list
 
 
 def resolve(far: float, impostors: int) -> None:
-    """Raise DataError for a false accept rate that is none, or that so few impostor comparisons cannot resolve."""
+    """Raise DataError for an invalid false accept rate, or one that `impostors` comparisons cannot resolve."""
     if not 0 < far <= 1:
         raise DataError("a false accept rate above 0, at most 1", str(far), "correct it")
     if far * impostors < 1 - 1e-9:
@@ -148,9 +151,9 @@ def refuse_equal(values: Floats) -> None:
 
 
 def d_prime(scores: ScoreSet) -> float:
-    """How far apart genuine and impostor scores lie: difference of means over the root of their mean variance.
+    """Distance between genuine and impostor scores: difference of means over the root of the mean variance.
 
-    Infinite where neither varies.
+    Infinite if neither varies.
     """
     spread = float(np.sqrt((np.var(scores.genuine) + np.var(scores.impostor)) / 2))
     apart = float(np.mean(scores.genuine) - np.mean(scores.impostor))
@@ -158,9 +161,10 @@ def d_prime(scores: ScoreSet) -> float:
 
 
 def corners(curve: Roc) -> dict[str, list[float]]:
-    """FAR and TAR of the points that draw the same staircase: those inside a straight run are left out.
+    """FAR and TAR of the points that draw the same staircase, without those inside a straight line.
 
-    Of more than CURVE_POINTS corners those remain that come last before as many rates, evenly spaced in logarithm.
+    If there are more than CURVE_POINTS corners, those remain that are last before as many rates, evenly spaced in the
+    logarithm.
     """
     far, tar = curve.far, curve.tar
     straight = np.zeros(len(far), bool)
@@ -176,12 +180,12 @@ def corners(curve: Roc) -> dict[str, list[float]]:
 
 
 def span(low: float, high: float) -> tuple[float, float]:
-    """The range of histograms: that of cosines, or of scores from `low` to `high` that are none."""
+    """Range of histograms: [-1, 1] for cosines, otherwise `low` to `high`."""
     return (-1.0, 1.0) if -1.001 <= low <= high <= 1.001 else (low, high)
 
 
 def histogram(scores: ScoreSet, bins: int = 100) -> dict[str, list[float]]:
-    """Counts of both kinds in bins of equal width on their `span`, to draw."""
+    """Counts of both kinds in bins of equal width on their `span`, for plots."""
     low, high = span(float(scores.scores.min()), float(scores.scores.max()))
     found = {"edges": np.linspace(low, high, bins + 1).tolist()}
     for kind, values in (("genuine", scores.genuine), ("impostor", scores.impostor)):
@@ -191,16 +195,16 @@ def histogram(scores: ScoreSet, bins: int = 100) -> dict[str, list[float]]:
 
 
 def accuracy_threshold(scores: Floats, same: Bools) -> float:
-    """The threshold that decides most comparisons rightly, by one sort.
+    """Return the threshold with the best accuracy, by one sort.
 
-    It lies midway between the two scores it separates; of several equally good gaps the middle one is taken.
+    It lies midway between the two scores it separates. Of several equally good gaps the middle one is used.
     """
     order = np.argsort(scores, kind="stable")
     ranked, same = scores[order], same[order]
-    # right[k]: comparisons decided rightly when the k lowest are rejected
+    # right[k]: correct decisions if the k lowest are rejected
     right = np.concatenate([[0], np.cumsum(~same)]) + same.sum() - np.concatenate([[0], np.cumsum(same)])
     middles = (ranked[:-1] + ranked[1:]) / 2
-    middles = np.where(middles > ranked[:-1], middles, ranked[1:])  # between neighbours there may be no number
+    middles = np.where(middles > ranked[:-1], middles, ranked[1:])  # there may be no float between neighbors
     edges = np.concatenate([[ranked[0] - 1e-6], middles, [ranked[-1] + 1e-6]])
     splits = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])
     best = np.flatnonzero(splits & (right == right[splits].max()))

@@ -1,4 +1,4 @@
-"""Listed images and pairs by id: where their vectors are, and what to say of those that have none."""
+"""Listed images and pairs by id: the rows of their vectors, and messages for missing ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from ..errors import DataError
 from ..types import Bools, Embeddings, Ints, Pairs
 
 Ids = NDArray[np.str_]
-NEAR = 0.75  # difflib's likeness of two ids from which one may be meant for the other
+NEAR = 0.75  # difflib's similarity from which one id may be a typing error of the other
 
 
 def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
-    """Where the vectors of ids are. Raises DataError for ids without one: how many, the first, the nearest."""
-    place = {id: row for row, id in enumerate(embeddings.ids.tolist())}  # quicker than a search among sorted strings
+    """Return the rows of ids in the vectors.
+
+    Raises DataError for ids without a vector: their number, the first, and the nearest id.
+    """
+    place = {id: row for row, id in enumerate(embeddings.ids.tolist())}  # faster than a search in sorted strings
     found = []
     for ids in lists:
         rows = np.array([place.get(id, -1) for id in ids.tolist()])
         if (absent := ids[rows < 0]).size:
             every, known = np.unique(np.concatenate(lists)), np.sort(embeddings.ids)
             first = int(np.searchsorted(known, absent[0]))
-            # The neighbours in the alphabet are candidates enough, and quick among millions.
+            # Alphabetical neighbors are enough as candidates, and fast to find among millions.
             near = get_close_matches(absent[0], known[max(0, first - 500) : first + 500].tolist(), 1, NEAR)
             told = f"nearest id: {near[0]}" if near else f"no id is like it, they are as {known[0]}"
             raise DataError(
@@ -39,9 +42,9 @@ def rows_of(embeddings: Embeddings, *lists: Ids) -> list[Ints]:
 
 
 def present(embeddings: Embeddings, *lists: Ids) -> tuple[list[Bools], dict[str, Any]]:
-    """Which listed images have a vector, and the fact `partial` that tells of the others; empty if there are none.
+    """Mask of the listed images that have a vector, and the fact `partial` about the others (empty if there are none).
 
-    Raises DataError where no listed image has one.
+    Raises DataError if no listed image has one.
     """
     masks = [np.isin(ids, embeddings.ids) for ids in lists]
     every = np.unique(np.concatenate(lists))
@@ -55,21 +58,21 @@ def present(embeddings: Embeddings, *lists: Ids) -> tuple[list[Bools], dict[str,
 
 
 def partly(facts: dict[str, Any], kept: int, total: int, what: str) -> dict[str, Any]:
-    """The fact `partial` with what was evaluated, such as 5,900 of 6,000 pairs; nothing where all was."""
+    """Return the fact `partial` with the number evaluated, such as 5,900 of 6,000 pairs; empty if all were."""
     if not facts:
         return {}
     return {"partial": f"{facts['partial']}; {kept:,} of {total:,} {what} were evaluated: not the protocol's figure"}
 
 
 def people(ids: Iterable[str]) -> tuple[Ids, Ints]:
-    """Names of the people [S], and who each of `ids` is [N]: what stands before the last `/`."""
+    """Return the names of the people [S], and the person of each of `ids` [N]: the part before the last `/`."""
     names, codes = np.unique([id.rpartition("/")[0] for id in ids], return_inverse=True)
     return names, codes
 
 
 @dataclass(frozen=True)
 class NamedPairs:
-    """Pairs by image id, as a list names them; all arrays [M]. `sha256` is the list's."""
+    """Pairs of image ids, as in a list; all arrays [M]. `sha256` is the hash of the list."""
 
     left: Ids
     right: Ids
@@ -78,19 +81,22 @@ class NamedPairs:
     sha256: str
 
     def within(self, embeddings: Embeddings) -> Pairs:
-        """The same pairs as indices. Raises DataError for ids without a vector: how many, the first, the nearest."""
+        """Return the same pairs as row numbers.
+
+        Raises DataError for ids without a vector: their number, the first, and the nearest id.
+        """
         left, right = rows_of(embeddings, self.left, self.right)
         return Pairs(left, right, self.same, self.fold)
 
     def select(self, rows: Bools) -> NamedPairs:
-        """Some of the pairs; folds that lose all theirs close up."""
+        """Return some of the pairs; folds without pairs are removed and the others renumbered."""
         fold = np.unique(self.fold[rows], return_inverse=True)[1]
         return NamedPairs(self.left[rows], self.right[rows], self.same[rows], fold, self.sha256)
 
     def available(self, embeddings: Embeddings) -> tuple[NamedPairs, dict[str, Any]]:
-        """The pairs whose images both have a vector, and the fact `partial` where others have not.
+        """Return the pairs in which both images have a vector, and the fact `partial` about the others.
 
-        Raises DataError where no pair is left.
+        Raises DataError if no pair remains.
         """
         (left, right), told = present(embeddings, self.left, self.right)
         if not (left & right).any():
@@ -99,6 +105,6 @@ class NamedPairs:
 
     @property
     def people(self) -> tuple[Ints, Ints]:
-        """Who is on either side, from 0: what stands before the last `/` of an id."""
+        """Return the person on both sides, from 0: the part of the id before the last `/`."""
         codes = people([*self.left.tolist(), *self.right.tolist()])[1]
         return codes[: len(self.left)], codes[len(self.left) :]

@@ -1,4 +1,4 @@
-"""Is a smaller model as good as the one it was made from? A paired test of non-inferiority on a list of pairs."""
+"""Non-inferiority test: is a smaller model as good as its original on a list of pairs?"""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def gate(
     replicates: int | None = None,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """What a smaller model loses in TAR at a false accept rate, with a paired interval over people.
+    """Measure the loss of TAR of a smaller model at a false accept rate, with a paired interval over people.
 
-    Each model has its own threshold for `far`, whose uncertainty counts too (`paired_tar.difference`). `replicates` is
-    deprecated and without effect.
+    Each model has its own threshold for `far`. The interval includes its uncertainty (`paired_tar.difference`).
+    `replicates` is deprecated and has no effect.
 
     Args:
-        full, smaller: embeddings of every image of the list, in the same space (cosines of the two are reported).
-        max_loss: the loss, as a part of all genuine pairs, that the whole interval must stay at or below.
-        conditions: recorded among the facts.
+        full, smaller: embeddings of every image of the list, in the same space (the facts report their cosines).
+        max_loss: limit for the upper end of the interval, as a share of all genuine pairs.
+        conditions: added to the facts.
 
     Returns:
-        tar_full, tar_smaller, tar_loss (full - smaller). Facts: `passed`, the limit, the rate, and the least cosine
-        between the models' embeddings of one image.
+        tar_full, tar_smaller, tar_loss (full - smaller). Facts: `passed`, the limit, the rate, and the lowest cosine
+        between both models' embeddings of an image.
 
     Raises:
         DataError: a malformed list, ids without vectors, too few impostors for `far`.

@@ -1,6 +1,6 @@
-"""Identification: probes against a gallery. Closed set: CMC. Open set: DIR at FPIR, for probes of nobody enrolled too.
+"""Identification of probes in a gallery. Closed set: CMC. Open set: DIR at FPIR, with probes of unenrolled people.
 
-Also MegaFace's question: how often the mate still comes first among ever more distractors.
+Also MegaFace's measure: the share of mates at rank 1 among increasing numbers of distractors.
 Shape suffixes: P probes, G gallery images, K probes with a mate, U without, S subjects.
 """
 
@@ -30,12 +30,12 @@ ROLES = ("gallery", "probe", "distractor")
 
 @dataclass(frozen=True)
 class Search:
-    """What a gallery answered.
+    """Results of searching a gallery for all probes.
 
     Attributes:
-        score, rank, subject: [K] of probes with a mate: its score (the best image's), its place among the gallery's
-            people (those as good as it count as better), who it is.
-        best, best_subject: [U] of the other probes, falling: the highest score of anybody; who the probe is.
+        score, rank, subject: [K] of probes with a mate: the mate's score (its best image), its rank among the people of
+            the gallery (equal scores count as better), and the person.
+        best, best_subject: [U] of the other probes, falling: the highest score of any person, and the probe's person.
     """
 
     score: Floats
@@ -46,7 +46,10 @@ class Search:
 
     @classmethod
     def of(cls, probes: Floats, probe_subjects: Ints, gallery: Floats, gallery_subjects: Ints) -> Search:
-        """Unit rows [P, D] and [G, D], and whose they are; several gallery images of one person are one entry."""
+        """Search unit rows [P, D] in a gallery of unit rows [G, D], with the person of each row.
+
+        Several gallery images of one person form one entry.
+        """
         order = np.argsort(gallery_subjects, kind="stable")
         probes, gallery, entries = cosine.exact(probes), cosine.exact(gallery[order]), gallery_subjects[order]
         starts = np.flatnonzero(np.append(True, entries[1:] != entries[:-1]))
@@ -77,7 +80,7 @@ class Search:
         )
 
     def identified(self, rank: int, threshold: float = -np.inf, weights: Floats | None = None) -> float:
-        """The share of probes with a mate for which it comes among the first `rank` and reaches the threshold."""
+        """Share of probes with a mate whose mate has at most rank `rank` and reaches the threshold."""
         found = (self.score >= threshold) & (self.rank <= rank)
         if weights is None:
             return float(found.mean())
@@ -85,9 +88,9 @@ class Search:
         return float(each[found].sum() / each.sum()) if each.any() else np.nan
 
     def threshold(self, fpir: float, weights: Floats | None = None) -> float:
-        """The lowest at which no more than `fpir` of the probes without a mate find anybody.
+        """Return the lowest threshold that at most the share `fpir` of the probes without a mate reach.
 
-        Raises DataError where so few such probes cannot resolve `fpir`.
+        Raises DataError if there are too few such probes to resolve `fpir`.
         """
         resolve(fpir, len(self.best))
         if weights is None:
@@ -98,20 +101,20 @@ class Search:
         return float(np.nextafter(self.best[at], np.inf, dtype=self.best.dtype)) if at < len(self.best) else -np.inf
 
     def kth(self, fpir: float, weights: Floats | None = None) -> float:
-        """BLUFR's threshold: the k-th highest score of the probes without a mate, k = round(fpir · U)."""
+        """Return BLUFR's threshold: the k-th highest score of the probes without a mate, k = round(fpir · U)."""
         if weights is None:
             return at_kth(self.best, max(round(fpir * len(self.best)), 1) - 1)
         reached = np.cumsum(weights[self.best_subject])
         return at_kth(self.best, int(np.searchsorted(reached, fpir * reached[-1])))
 
     def cmc(self, ranks: int = 100) -> dict[str, list[float]]:
-        """The cumulative match characteristic, to draw."""
+        """Return the cumulative match characteristic, for plots."""
         rank = np.arange(1, ranks + 1)
         rate = np.searchsorted(np.sort(self.rank), rank, side="right") / len(self.rank)
         return {"rank": rank.tolist(), "rate": rate.tolist()}
 
     def dir(self, points: int = 200) -> dict[str, list[float]]:
-        """DIR at rank 1 against FPIR, to draw: 1 - DIR is the FNIR of a DET."""
+        """Return DIR at rank 1 against FPIR, for plots: 1 - DIR is the FNIR of a DET curve."""
         fpir = np.unique(np.geomspace(1, len(self.best), points).astype(int)) / len(self.best)
         return {"fpir": fpir.tolist(), "dir": [self.identified(1, self.threshold(each)) for each in fpir.tolist()]}
 
@@ -120,9 +123,9 @@ def estimates(
     searches: Sequence[Search], subjects: int, *, ranks: Sequence[int] = RANKS, fpirs: Sequence[float] = FPIRS,
     replicates: int = 200,
 ) -> tuple[dict[str, Estimate], list[str]]:  # fmt: skip
-    """cmc@rank=… and dir@fpir=…,rank=1, means over searches of several galleries, with bootstrap intervals over people.
+    """Compute cmc@rank=… and dir@fpir=…,rank=1: means over searches of several galleries, bootstrapped over people.
 
-    Notes tell of each FPIR that the probes without a mate do not resolve.
+    Notes name each FPIR that the probes without a mate cannot resolve.
     """
     able = [fpir for fpir in fpirs if all(fpir * len(each.best) >= 1 - 1e-9 for each in searches)]
     least = min(len(each.best) for each in searches)
@@ -148,7 +151,7 @@ def estimates(
 
 
 def listed_images(lists: Sequence[Path], ids: Ids) -> Bools:
-    """Which images a list of roles names."""
+    """Mask of the images in a list of roles."""
     return np.isin(ids, read_roles(lists[0])[0])
 
 
@@ -166,15 +169,15 @@ def identification(
 
     Args:
         embeddings: of every image the list names.
-        list_file: role is gallery, probe, or distractor: an enrolled image of which no probe is (its person may be left
-            empty). Probes of people not enrolled make the search an open one.
-        partial: leave out images without vectors, and say so in the facts.
-        replicates: of the bootstrap over people.
-        conditions: recorded among the facts.
+        list_file: role is gallery, probe, or distractor: an enrolled image of a person without a probe (the person may
+            be empty). The search is an open one if there are probes of people who are not enrolled.
+        partial: leave out images without vectors; the facts say so.
+        replicates: number of bootstrap samples over people.
+        conditions: added to the facts.
 
     Returns:
-        cmc@rank=…: of the probes with a mate; dir@fpir=…,rank=1: of those, that are also accepted at a threshold that
-        no more than the stated share of the other probes reaches. Curves cmc and, where open, dir.
+        cmc@rank=… over the probes with a mate; dir@fpir=…,rank=1: the share of these that are also accepted, at a
+        threshold that at most the stated share of the other probes reaches. Curves cmc and, for open searches, dir.
 
     Raises:
         DataError: a malformed list, ids without vectors, no probe with a mate.
@@ -195,10 +198,10 @@ def identification(
 
 
 def listed(embeddings: Embeddings, list_file: str | Path, partial: bool) -> tuple[Floats, Ints, Ids, dict[str, Any]]:
-    """Vectors [N, D] of a list's images, whose they are, counted from 0 [N], their roles [N]; facts of the list.
+    """Return vectors [N, D] of the listed images, their people from 0 [N], their roles [N], and facts about the list.
 
-    `partial` leaves out images without a vector, and the facts say so. Raises DataError as `read_roles`, and without
-    it for ids that have no vector.
+    With `partial`, images without a vector are left out and the facts say so. Otherwise they raise DataError. Other
+    errors are those of `read_roles`.
     """
     ids, person, role, sha256 = read_roles(list_file)
     facts: dict[str, Any] = {"list_sha256": sha256}
@@ -211,10 +214,12 @@ def listed(embeddings: Embeddings, list_file: str | Path, partial: bool) -> tupl
 
 
 def read_roles(path: str | Path) -> tuple[Ids, Ids, Ids, str]:
-    """Ids, people and roles [N] of a CSV file `id, person, role`, and its hash. Distractors without a person get one.
+    """Read ids, people and roles [N] of a CSV file `id, person, role`, and its hash.
 
-    Raises DataError naming the file and the line: no header, a missing value, another role, an id twice, a distractor
-    who is also a probe.
+    Distractors without a person get one each.
+
+    Raises DataError naming the file and the line: no header, a missing value, an unknown role, a repeated id, a
+    distractor whose person is also a probe.
     """
     header = "id, person, role"
     _, rows, sha256 = read_table(path, f"a CSV file {header}", header, "id", "person", "role")

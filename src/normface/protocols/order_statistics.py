@@ -1,10 +1,10 @@
-"""The threshold for a false accept rate is an order statistic of the impostor scores: what that leaves unknown.
+"""Uncertainty of the threshold for a false accept rate, which is an order statistic of the impostor scores.
 
-How many impostor scores of a sample lie above the true threshold is binomial, so its *rank* among them is known in law:
-rank r is reached with probability Q(r / e, n·FAR / e), Q being the upper incomplete gamma function and e the design
-effect (`rates`). Between neighbouring scores the threshold is interpolated by the logarithm of the rank; above the
-highest one the impostors' tail is continued as an exponential. A rate of genuine comparisons at that threshold is then
-a mixture over ranks of Jeffreys' posteriors.
+The number of a sample's impostor scores above the true threshold is binomial, so the threshold's *rank* among them has
+a known distribution. Rank r is reached with probability Q(r / e, n·FAR / e), where Q is the upper incomplete gamma
+function and e the design effect (`rates`). Between adjacent scores the threshold is interpolated by the logarithm of
+the rank. Above the highest score the impostors' tail is continued as an exponential. A rate of genuine comparisons at
+that threshold is then a mixture over ranks of Jeffreys posteriors.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from ..types import Floats
 
-RANKS = 100  # of a law, equally probable
+RANKS = 100  # of a distribution, equally probable
 HIGHEST = 10  # impostor scores whose mean excess continues the tail
-MEDIAN = 1 / 3  # how far the median rank lies above n·FAR, nearly
+MEDIAN = 1 / 3  # approximate distance of the median rank above n·FAR
 
 
 def ranks(allowed: float, effect: float) -> Floats:
@@ -34,17 +34,18 @@ def at_ranks(rank: Floats, falling: Floats) -> Floats:
 
 
 def excess(falling: Floats) -> float:
-    """The mean excess of the highest impostor scores over the next one."""
+    """Mean excess of the highest impostor scores over the next one."""
     count = min(HIGHEST, len(falling) - 1)
     return float(np.mean(falling[:count] - falling[count])) if count else 0.0
 
 
 def mixture(shares: Floats, effective: float, correlation: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share that was measured as `shares` at equally probable thresholds, falling.
+    """Interval of a share that was measured as `shares` at equally probable thresholds, falling.
 
     Args:
-        effective: independent comparisons behind each share.
-        correlation: of the errors of this share and of the false accept rate, both too high together.
+        effective: number of independent comparisons behind each share.
+        correlation: between the errors of this share and of the false accept rate; positive if both are too high
+            together.
     """
     from scipy.special import betainc, ndtr, ndtri
 

@@ -1,4 +1,4 @@
-"""TAR of two systems on the same comparisons, each at its own threshold for one false accept rate."""
+"""TARs of two systems on the same comparisons, each at its own threshold for one false accept rate."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Difference:
     """Difference between the TARs of two systems, first minus second.
 
     Attributes:
-        tars: of both, measured.
-        errors: standard errors of both.
-        value: the difference; `error` its standard error.
-        freedom: degrees of freedom: people less 1, counted by their shares of the comparisons.
+        tars: measured TAR of each.
+        errors: standard error of each.
+        value: the difference; `error` is its standard error.
+        freedom: degrees of freedom: the effective number of people, by their shares of the comparisons, less 1.
     """
 
     tars: tuple[float, float]
@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def p(self) -> float:
-        """Two-sided, that both have one TAR."""
+        """Two-sided p value of the hypothesis that both systems have the same TAR."""
         from scipy.special import stdtr
 
         if not self.error:
@@ -49,17 +49,17 @@ class Difference:
 
 
 def difference(systems: Sequence[ScoreSet], people: tuple[Ints, Ints], far: float) -> Difference:
-    """Compare two systems' TAR, the uncertainty of both thresholds inside.
+    """Compare the TARs of two systems, including the uncertainty of both thresholds.
 
-    Genuine comparisons are those of the same people: their variance is that of the paired decisions, summed over
-    people. A threshold is the impostor score of rank k + 1 where k false accepts are allowed; the logarithm of its
-    true false accept rate has the variance ψ′(k + 1) (times the design effect, see `rates`), and that of both systems
-    is correlated as far as the same impostors lie above. TAR changes with it along a straight line, fitted to the
-    impostor scores around the rank.
+    The genuine comparisons are the same, so the variance is that of the paired decisions, summed over people. If k
+    false accepts are allowed, the threshold is the impostor score of rank k + 1. The logarithm of its true false accept
+    rate has the variance ψ′(k + 1), multiplied by the design effect (see `rates`). The thresholds of both systems are
+    correlated as far as the same impostors lie above them. TAR depends on the logarithm along a straight line, which is
+    fitted to the impostor scores around the rank.
 
-    people: who is on either side of each comparison [N], from 0.
+    people: the person on both sides of each comparison [N], from 0.
 
-    Raises DataError where the impostors cannot resolve `far`.
+    Raises DataError if the impostors cannot resolve `far`.
     """
     from scipy.special import polygamma
 
@@ -101,9 +101,9 @@ def difference(systems: Sequence[ScoreSet], people: tuple[Ints, Ints], far: floa
 
 
 def _slope(scores: ScoreSet, falling: Ints, rank: int, reach: float) -> float:
-    """How TAR grows with the logarithm of the threshold's rank among the impostors, around a rank."""
+    """Slope of TAR in the logarithm of the threshold's rank among the impostors, around a rank."""
     low, high = max(int(rank * np.exp(-reach)), 1), min(int(rank * np.exp(reach)) + 2, len(falling))
-    places = np.unique(np.linspace(low, high, 500).astype(int))  # of all ranks alike: the highest vary most
+    places = np.unique(np.linspace(low, high, 500).astype(int))  # evenly over ranks, as the highest vary most
     if len(places) < 2:
         return 0.0
     thresholds = scores.impostor[falling[places - 1]]

@@ -19,10 +19,12 @@ from .verification import cosines, curves, folded, rates, separation
 
 
 def read_lfw_pairs(path: str | Path) -> NamedPairs:
-    """Read a list in LFW's format: a header `folds  pairs` (or `pairs`: one fold), then for each fold that many lines
-    `Name  i  j` (same person) and as many `Name  i  Other  j`.
+    """Read a list in LFW's format.
 
-    Raises DataError naming the file, the line and what stands there.
+    The header is `folds  pairs`, or `pairs` for one fold. Each fold then has that number of lines `Name  i  j` (the
+    same person) and the same number of lines `Name  i  Other  j`.
+
+    Raises DataError naming the file, the line and its content.
     """
     text, sha256 = read_text(path, "a list of pairs in LFW's format")
     rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -56,13 +58,19 @@ def scores(embeddings: Embeddings, pairs: Pairs) -> ScoreSet:
 
 
 def joined(left: Ints, right: Ints, same: Bools, count: int) -> tuple[Ints, Ints]:
-    """Who is on either side of pairs of `count` images: whom genuine pairs join, directly or not, is one person."""
+    """Return the person on both sides of pairs of `count` images.
+
+    Images connected by genuine pairs, directly or indirectly, show one person.
+    """
     person = connected(left[same], right[same], count)
     return person[left], person[right]
 
 
 def connected(left: Ints, right: Ints, count: int) -> Ints:
-    """Who is on each of `count` images [N], from 0: images that pairs join, directly or not, show one person."""
+    """Return the person on each of `count` images [N], from 0.
+
+    Images connected by pairs, directly or indirectly, show one person.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -84,15 +92,15 @@ def lfw(
 
     Args:
         embeddings: of every image the list names, ids as in the list (`Name/Name_0001.jpg`).
-        pca: share of variance kept by a PCA fitted on the images of the other folds (the paper: 0.995), centred and
-            not whitened; the vectors are normalised again after it.
-        partial: leave out the pairs without vectors, and say so in the facts.
-        conditions: recorded among the facts.
+        pca: share of variance kept by a PCA fitted on the images of the other folds (the paper: 0.995). The PCA centers
+            and does not whiten; the vectors are normalized again after it.
+        partial: leave out the pairs without vectors; the facts say so.
+        conditions: added to the facts.
 
     Returns:
         accuracy (mean over folds), eer, auc, tar@far=…; ROC and histograms. ROC, EER, AUC and TAR pool all folds'
-        scores and take no PCA; tar_per_person@far=… is the mean over people. Intervals: of TAR over people and the
-        threshold's own uncertainty, of the others Student's over the folds, in which no person appears twice.
+        scores and use no PCA. tar_per_person@far=… is the mean over people. The intervals of TAR are over people and
+        include the threshold's uncertainty. The others are Student's over folds, which share no people.
 
     Raises:
         DataError: a malformed list, ids without vectors, fewer than 2 folds.
@@ -110,7 +118,10 @@ def judge(
     partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Judge pairs in folds, as all such protocols do; `people`: who is on either side, None if unknown."""
+    """Evaluate pairs in folds, as all such protocols do.
+
+    `people`: the person on both sides of each pair, None if unknown.
+    """
     facts: dict[str, Any] = {}
     if partial:
         named, facts = named.available(embeddings)
@@ -143,11 +154,11 @@ def lfw_view1(
     Args:
         embeddings: of every image the lists name.
         train_file, test_file: pairsDevTrain.txt and pairsDevTest.txt, or lists of their format.
-        partial: leave out the pairs without vectors, and say so in the facts.
-        conditions: recorded among the facts.
+        partial: leave out the pairs without vectors; the facts say so.
+        conditions: added to the facts.
 
     Returns:
-        accuracy with Clopper and Pearson's interval (pairs taken as independent), tar@far=… and its mean over people;
+        accuracy with a Clopper-Pearson interval (treating pairs as independent), tar@far=… and its mean over people;
         ROC and histograms.
 
     Raises:

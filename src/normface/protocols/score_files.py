@@ -1,7 +1,7 @@
-"""Any system by its scores alone: a table `score, same[, a, b][, fold][, group…]`, judged as pairs of your own are.
+"""Any system, by its scores: a table `score, same[, a, b][, fold][, group…]`, evaluated like a list of pairs.
 
-Up to LISTED comparisons are held at once. Of longer tables the genuine scores and the highest impostor scores are kept,
-and the others counted (`tally`): rates at the false accept rates asked for are exact then too.
+Up to LISTED comparisons are held in memory. For longer tables, the genuine scores and the highest impostor scores are
+kept and the others counted (`tally`). The rates at the requested false accept rates are still exact.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .score_table import Records, ScoreTable, read_scores
 from .tally import SHARED, STRANGERS, Highest, Tally, binned, kept
 from .verification import NO_FOLDS, PAIR_FARS, areas, curves, folded, rates, separation
 
-LISTED = 1_000_000  # comparisons held at once
+LISTED = 1_000_000  # comparisons held in memory
 FARS = (*PAIR_FARS, 1e-4, 1e-5, 1e-6)
-COUNTED_BINS = 20_000  # of the scores that are only counted
+COUNTED_BINS = 20_000  # of the scores that are counted but not kept
 
 
 @reads("scores.csv", ids="as in the table", vectors=False)
@@ -38,15 +38,15 @@ def score_file(
     """Any system by its scores: a CSV or Parquet table `score, same[, a, b][, fold][, group…]`, of any length.
 
     Args:
-        scores_file: the table; see `read_scores`. A higher score is more alike; scores need not be cosines.
-        replicates: of the bootstrap for EER and AUC without folds.
-        conditions: recorded among the facts.
-        progress: called with what was read of the table and how much there is.
+        scores_file: the table; see `read_scores`. A higher score means more similar; scores need not be cosines.
+        replicates: number of bootstrap samples for EER and AUC without folds.
+        conditions: added to the facts.
+        progress: called with the amount read from the table, and the total.
 
     Returns:
-        eer, auc, tar@far=… (1 % to 1e-6, as far as the impostors resolve), tar_per_person@far=… where images are
-        named, and with folds accuracy; intervals as those of `pairs_csv`, over comparisons where no images are named.
-        Of more than LISTED comparisons eer and auc are facts, without an interval, and there is no accuracy.
+        eer, auc, tar@far=… (1 % to 1e-6, as far as the impostors resolve), tar_per_person@far=… if images are named,
+        and with folds accuracy. The intervals are those of `pairs_csv`, over comparisons if no images are named. For
+        more than LISTED comparisons eer and auc are facts without an interval, and there is no accuracy.
 
     Raises:
         DataError: a malformed or contradictory table, folds of unequal size.
@@ -67,7 +67,7 @@ PROTOCOLS.register(score_file)
 
 
 def score_set(table: ScoreTable) -> tuple[ScoreSet, tuple[Ints, Ints] | None]:
-    """All scores, and who is on either side of each comparison; None where no images are named.
+    """Return all scores, and the person on both sides of each comparison (None if no images are named).
 
     Raises ConfigError for more than LISTED comparisons.
     """
@@ -79,10 +79,11 @@ def score_set(table: ScoreTable) -> tuple[ScoreSet, tuple[Ints, Ints] | None]:
 
 
 def score_comparisons(table: ScoreTable, far: float | None) -> Comparisons:
-    """The comparisons with their images; of more than LISTED so many impostors that a false accept rate `far` lies
-    among them, the others counted.
+    """Return the comparisons with their images.
 
-    Raises ConfigError where the table names no images, or without `far` for more than LISTED comparisons.
+    Of more than LISTED comparisons, it lists enough impostors for a false accept rate `far` and counts the others.
+
+    Raises ConfigError if the table names no images, or without `far` for more than LISTED comparisons.
     """
     if table.ids is None or table.subjects is None:
         raise ConfigError("a table of scores with the columns a and b", "none of them", "name the images compared")
@@ -113,7 +114,7 @@ def score_comparisons(table: ScoreTable, far: float | None) -> Comparisons:
 
 
 def group_columns(table: ScoreTable) -> dict[str, Any]:
-    """Column → group of each comparison [M]; nothing of more than LISTED."""
+    """Return column → group of each comparison [M]; empty for more than LISTED."""
     if not table.groups or table.rows > LISTED:
         return {}
     whole = table.whole()
@@ -121,7 +122,7 @@ def group_columns(table: ScoreTable) -> dict[str, Any]:
 
 
 def _sides(table: ScoreTable, part: Records) -> tuple[Ints, Ints]:
-    """Who is on either side of the records; nobody is told apart where no images are named."""
+    """The person on both sides of the records; all 0 if no images are named."""
     if table.subjects is None:
         nobody = np.zeros(len(part), np.int64)
         return nobody, nobody
@@ -129,7 +130,7 @@ def _sides(table: ScoreTable, part: Records) -> tuple[Ints, Ints]:
 
 
 def _trials(table: ScoreTable, one: Bools, other: Bools) -> Listed:
-    """All impostor comparisons of an image of one set [N] with one of another, counted."""
+    """Count all impostor comparisons between images of two sets [N]."""
 
     def chosen(part: Records) -> Records:
         left, right = part["left"], part["right"]
@@ -149,7 +150,7 @@ def _pairs_of_people(table: ScoreTable, chosen: Callable[[Records], Records]) ->
 
 
 def _listed(table: ScoreTable, replicates: int) -> tuple[Any, Any, dict[str, Any]]:
-    """Metrics, curves and facts of a table that is held at once."""
+    """Metrics, curves and facts of a table that fits into memory."""
     pooled, people = score_set(table)
     tars, of_tars = rates(pooled, people, FARS)
     facts = {"pairs": len(pooled.same), **_known(table), "d_prime": separation(pooled)}
@@ -164,7 +165,7 @@ def _listed(table: ScoreTable, replicates: int) -> tuple[Any, Any, dict[str, Any
 
 
 def _counted(table: ScoreTable) -> tuple[Any, Any, dict[str, Any]]:
-    """Metrics, curves and facts of a table that is longer."""
+    """Metrics, curves and facts of a longer table."""
     able, notes = metrics.resolvable(FARS, table.impostors)
     pairs = None if table.subjects is None else _pairs_of_people(table, lambda part: part[~part["same"]])
     counted = _tally(table, pairs, max(able))
@@ -192,7 +193,7 @@ def _known(table: ScoreTable) -> dict[str, int]:
 
 
 def _tally(table: ScoreTable, trials: Listed | None, far: float) -> Tally:
-    """What a long table leaves behind; `trials`: its impostor comparisons by people, if they are known."""
+    """Tally a long table; `trials`: its impostor comparisons by people, if these are known."""
     span = metrics.span(table.low, table.high)
     tail, body = Highest(kept(far, table.impostors)), np.zeros(COUNTED_BINS, np.int64)
     genuine: list[Floats] = []

@@ -1,7 +1,7 @@
 """Tables of scores, CSV or Parquet: `score, same[, a, b][, fold][, group…]`, read in parts, of any length.
 
-Each row becomes a record of a few bytes in a temporary file, and what is computed goes over the records in parts. What
-stays in memory are the names of the images and the genuine comparisons.
+Each row becomes a record of a few bytes in a temporary file, and computations read the records in parts. Only the names
+of the images and the genuine comparisons stay in memory.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .lists import TRUTH
 from .named_pairs import Ids, people
 from .pairs import connected
 
-ROWS = 1 << 14  # read at once: their cells stay in the processor's cache
-IN_MEMORY = 1 << 26  # bytes of records; longer tables lie on the disk
+ROWS = 1 << 14  # read at a time: their cells fit into the processor's cache
+IN_MEMORY = 1 << 26  # bytes of records; longer tables are kept on disk
 HEADER = "score, same[, a, b][, fold][, group…]"
 FIXED = ("score", "same", "a", "b", "fold")
 Records = NDArray[np.void]
@@ -38,14 +38,14 @@ class ScoreTable:
     """Scored comparisons [M].
 
     Attributes:
-        rows, genuine: how many comparisons there are, and how many of them are genuine.
+        rows, genuine: number of comparisons, and of genuine ones.
         low, high: the lowest and the highest score.
-        ids: [N] names of the images; None where the table has no columns `a` and `b`.
-        subjects: [N] who is on them, from 0; None likewise.
-        folds: how many there are; 1 without a column `fold`.
-        groups: column → its values; a record has their places.
-        sha256: of the file.
-        pairs_sha256: of the comparisons without their scores: tables of two systems that compare alike have one.
+        ids: [N] names of the images; None if the table has no columns `a` and `b`.
+        subjects: [N] the person on each image, from 0; None without `ids`.
+        folds: number of folds; 1 without a column `fold`.
+        groups: column → its values; a record contains their indices.
+        sha256: hash of the file.
+        pairs_sha256: hash of the comparisons without their scores: equal for two systems with the same comparisons.
     """
 
     rows: int
@@ -63,11 +63,11 @@ class ScoreTable:
 
     @property
     def impostors(self) -> int:
-        """How many comparisons are of two people."""
+        """Number of impostor comparisons."""
         return self.rows - self.genuine
 
     def parts(self) -> Iterator[Records]:
-        """The records in parts: `score`, `same`, `left` and `right` (places in `ids`), `fold` and the groups."""
+        """Iterate over the records: `score`, `same`, `left` and `right` (indices in `ids`), `fold` and the groups."""
         self.spool.seek(0)
         while data := self.spool.read(ROWS * self.dtype.itemsize):
             yield np.frombuffer(data, self.dtype)
@@ -78,14 +78,14 @@ class ScoreTable:
 
 
 def read_scores(path: str | Path, *, progress: Callable[[int, int], object] | None = None) -> ScoreTable:
-    """Read a table of scores; a higher score is more alike. CSV, or Parquet (with pyarrow) where the name ends so.
+    """Read a table of scores; a higher score means more similar.
 
-    `same` is 1 or 0 (or true/false, yes/no); `a` and `b` name the images; other columns are groups of comparisons.
-    progress is called with bytes (of Parquet rows) read and in total.
+    The format is CSV, or Parquet (with pyarrow) if the name ends in `.parquet`. `same` is 1 or 0 (or true/false,
+    yes/no); `a` and `b` name the images; other columns are groups of comparisons. progress is called with the bytes (of
+    Parquet: rows) read and in total.
 
     Raises DataError naming the file and the row: no header, a missing column, another number of values, a score that is
-    no finite number, an image against itself, labels that contradict each other, one kind of comparison alone, scores
-    that are all equal.
+    not finite, an image compared with itself, contradictory labels, only one kind of comparison, equal scores only.
     """
     path = Path(path)
     try:
@@ -99,7 +99,7 @@ def read_scores(path: str | Path, *, progress: Callable[[int, int], object] | No
 
 
 class Encoded(NamedTuple):
-    """A column of texts: the `distinct` ones, and the place of each row's among them [M]."""
+    """A text column: its `distinct` values, and the index of each row among them [M]."""
 
     distinct: Sequence[Any]
     place: Ints
@@ -114,12 +114,12 @@ class Encoded(NamedTuple):
 
     @property
     def texts(self) -> list[str]:
-        """The distinct ones without spaces around; "" for nothing."""
+        """The distinct values without surrounding spaces; "" for missing ones."""
         return ["" if text is None else str(text).strip() for text in self.distinct]
 
 
 class Block(NamedTuple):
-    """Some rows: their numbers in the file, their columns, and what was read of how much."""
+    """Some rows: their numbers in the file, their columns, and the progress of reading."""
 
     numbers: Sequence[int]
     columns: Mapping[str, Any]
@@ -154,7 +154,7 @@ def _csv(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
 
 def _parquet(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
     require("pyarrow", "data")
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, DictionaryArray
     from pyarrow.parquet import ParquetFile
 
     try:
@@ -171,6 +171,8 @@ def _parquet(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
                 if name == "score":
                     columns[name] = column.to_numpy(zero_copy_only=False)
                 else:
+                    if isinstance(column, DictionaryArray):  # a categorical column, which may have nulls of its own
+                        column = column.dictionary_decode()
                     coded = column.dictionary_encode(null_encoding="encode")
                     columns[name] = Encoded(coded.dictionary.to_pylist(), coded.indices.to_numpy())
             after = first + batch.num_rows
@@ -181,12 +183,12 @@ def _parquet(file: BinaryIO) -> tuple[list[str], Iterator[Block]]:
 
 
 def _names(head: Sequence[str]) -> list[str]:
-    """The names of columns, in small letters."""
+    """The names of columns, in lower case."""
     return [name.strip().lower() for name in head]
 
 
 class _Codes(dict[str, int]):
-    """Numbers of the texts met, in order of appearance."""
+    """Numbers for texts, in order of appearance."""
 
     def of(self, column: Encoded) -> Ints:
         return np.array([self.setdefault(text, len(self)) for text in column.texts], np.int32)[column.place]
@@ -254,7 +256,7 @@ def _gathered(
 
 
 def _finite(block: Block, where: str) -> Floats:
-    """The scores of a block. Raises DataError for one that is no finite number."""
+    """Return the scores of a block. Raises DataError for one that is not finite."""
     column = block.columns["score"]
     try:
         scores = np.fromiter(map(float, column), np.float64, len(column))
@@ -277,7 +279,7 @@ def _finite(block: Block, where: str) -> Floats:
 
 
 def _refuse(block: Block, column: Encoded, wrong: Bools, want: str, where: str) -> None:
-    """Raise DataError, expecting `want`, at the first row of which the text is one of the `wrong`."""
+    """Raise DataError, expecting `want`, at the first row whose text is `wrong`."""
     if wrong.any():
         row = int(np.flatnonzero(wrong[column.place])[0])
         got = column.texts[column.place[row]]
@@ -285,8 +287,10 @@ def _refuse(block: Block, column: Encoded, wrong: Bools, want: str, where: str) 
 
 
 def _with_subjects(table: ScoreTable, names: Ids, path: Path) -> ScoreTable:
-    """Who is on each image: its folder, if folders say of every comparison what its label says; else whom genuine
-    comparisons join, directly or not, is one person. Raises DataError for labels that contradict each other.
+    """Add the person on each image.
+
+    This is its folder, if the folders agree with the labels of all comparisons. Otherwise images connected by genuine
+    comparisons, directly or indirectly, show one person. Raises DataError for contradictory labels.
     """
     folders = people(names.tolist())[1]
     agree, edges = True, []

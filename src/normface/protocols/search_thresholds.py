@@ -1,13 +1,13 @@
-"""Thresholds for searches: a false positive identification rate (FPIR) held at each size of gallery.
+"""Thresholds for searches, chosen for a false positive identification rate (FPIR) at each size of gallery.
 
-A stranger is searched for among N enrolled people, one template each, all drawn from M people. The mean over every
-such gallery needs no drawing: where k of the other people match a probe, a gallery of N of them has a match with
-probability 1 - C(M-1-k, N) / C(M-1, N). Averaged over people, that is FPIR at N, unbiased up to N = M - 1. Beyond, FPIR
-is concave in N, so FPIR(N) ≤ N / (M-1) · FPIR(M-1), which is what an extrapolated row holds to the rate asked for.
+A stranger is searched for among N enrolled people, with one template each, all from M people. The mean over all such
+galleries is computed without sampling: if k of the other people match a probe, a gallery of N of them contains a match
+with probability 1 - C(M-1-k, N) / C(M-1, N). The mean over people is FPIR at N, and is unbiased up to N = M - 1. For
+larger N, FPIR is concave in N, so FPIR(N) ≤ N / (M-1) · FPIR(M-1). An extrapolated row uses this bound.
 
-All M (M-1) / 2 pairs of people make M (M-1) / 2N searches that share none. The variance is a jackknife over people that
-counts what two people share once, as in `rates`; the interval is Clopper and Pearson's of the effective number.
-Shape suffixes: M people, P probes (images), H hits (a probe and another person, above a score).
+The M (M-1) / 2 pairs of people make M (M-1) / 2N searches that share no pair. The variance is a jackknife over people
+that counts the part shared by two people once, as in `rates`. The interval is the Clopper-Pearson interval of the
+effective number. Shape suffixes: M people, P probes (images), H hits (a probe and another person, above a score).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .rates import STEADY, Listed, Rate, rate
 from .tally import Highest
 
 NORMAL = 1.96  # standard deviations of a 95 % interval
-FEWEST = 10  # false matches that an extrapolated row allows at least
+FEWEST = 10  # minimum of false matches that an extrapolated row must allow
 _CELLS = 1 << 20  # of a tile of cosines
 
 
@@ -42,16 +42,16 @@ def search_table(
     confident: bool = False,
     seed: int = 0,
 ) -> SearchTable:
-    """The threshold for each size of gallery at which strangers are taken for anybody in `fpir` of searches at most.
+    """Compute the threshold for each size of gallery at which at most `fpir` of searches for strangers accept somebody.
 
     Args:
         embeddings: N images.
-        subjects: [N] whose they are, from 0.
-        fpir: false positive identification rate asked for.
+        subjects: [N] the person on each, from 0.
+        fpir: requested false positive identification rate.
         enrolled: sizes of galleries, in templates.
-        protocol, data_sha256: recorded.
-        confident: hold the upper end of FPIR's interval to `fpir`, not its value.
-        seed: draws the image by which each person is enrolled. All images are searched for; each person counts once.
+        protocol, data_sha256: stored in the table.
+        confident: the upper end of FPIR's interval must be at most `fpir`, not only its value.
+        seed: for drawing the image that enrols each person. All images are probes; each person counts once.
 
     Raises:
         ConfigError: a rate outside 0 to 1, sizes that are no positive integers.
@@ -78,7 +78,10 @@ def search_table(
 
 
 def searched(point: OperatingPoint, conditions: Mapping[str, Any] | None = None) -> Result:
-    """A certificate's search table as a Result: fpir@enrolled=…, fnir@enrolled=…; thresholds among the facts."""
+    """Return a certificate's search table as a Result: fpir@enrolled=…, fnir@enrolled=….
+
+    The facts contain the thresholds.
+    """
     table = point.search
     assert table
     found = {
@@ -102,12 +105,12 @@ def searched(point: OperatingPoint, conditions: Mapping[str, Any] | None = None)
 
 
 def searches(size: int, people: int) -> float:
-    """How many searches among `size` enrolled people the pairs of `people` make, if no two share a pair."""
+    """Number of searches among `size` enrolled people from pairs of `people`, if no two share a pair."""
     return people * (people - 1) / (2 * size)
 
 
 def _resolve(fpir: float, size: int, people: int) -> None:
-    """Raise DataError where `people` are too few for a rate at a size of gallery."""
+    """Raise DataError if there are too few `people` for a rate at a size of gallery."""
     beyond = size >= people
     allowed = fpir * searches(size, people)
     if allowed >= (FEWEST if beyond else 1) * (1 - 1e-9):
@@ -127,12 +130,12 @@ def _resolve(fpir: float, size: int, people: int) -> None:
 
 @dataclass(frozen=True)
 class OpenSetTrials:
-    """Searches for every image among everybody else.
+    """Searches for every image among all other people.
 
     Attributes:
-        score, probe, entry: [H] hits, the highest score first: the image searched for, and who matched.
-        person: [P] whose each image is; `weight` [P] adds up to 1, each person's images to 1/M.
-        own, own_subject: [K] scores of the images of enrolled people with their own template, and whose.
+        score, probe, entry: [H] hits, the highest score first: the probe image and the matching person.
+        person: [P] the person on each image; `weight` [P] sums to 1, and to 1/M for each person.
+        own, own_subject: [K] scores of enrolled people's images with their own template, and the person.
         people: M.
     """
 
@@ -147,7 +150,7 @@ class OpenSetTrials:
 
     @classmethod
     def of(cls, vectors: Floats, subjects: Ints, fpir: float, sizes: Sequence[int], seed: int = 0) -> OpenSetTrials:
-        """Unit rows [P, D], whose they are [P]; as many hits as the rate at each size needs."""
+        """Search with unit rows [P, D] of people [P]; keeps as many hits as the rate at each size needs."""
         images = np.bincount(subjects)
         people = len(images)
         order = np.random.default_rng(seed).permutation(len(subjects))
@@ -167,10 +170,10 @@ class OpenSetTrials:
             keep *= 4
 
     def point(self, fpir: float, size: int, confident: bool = False) -> SearchPoint:
-        """The lowest threshold whose measured FPIR, or the end of its interval, is at most `fpir`."""
+        """Return the lowest threshold whose measured FPIR, or the upper end of its interval, is at most `fpir`."""
         drawn = min(size, self.people - 1)
         beyond = size / drawn
-        starts = np.flatnonzero(np.append(True, self.score[1:] != self.score[:-1]))  # equal scores stay together
+        starts = np.flatnonzero(np.append(True, self.score[1:] != self.score[:-1]))  # equal scores go together
         low, high = 0, len(starts) - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -191,12 +194,12 @@ class OpenSetTrials:
         )  # fmt: skip
 
     def fpir(self, hits: int, size: int) -> float:
-        """The mean over people of the probability that a gallery of `size` others holds one of the first hits."""
+        """Mean over people of the probability that a gallery of `size` others contains one of the first hits."""
         drawn = min(size, self.people - 1)
         return float(self.weight @ self._found(drawn)[self._matched(hits)])
 
     def fnir(self, threshold: float) -> Estimate:
-        """The share of searches for an enrolled person that do not accept their template, each person counting once."""
+        """Share of searches for an enrolled person that do not accept their template; each person counts once."""
         trials = Listed.of(self.own_subject, self.own_subject, self.people)
         missed = self.own_subject[self.own < threshold]
         found = rate(Listed.of(missed, missed, self.people), trials, per_person=True)
@@ -204,9 +207,9 @@ class OpenSetTrials:
         return found.estimate
 
     def estimate(self, hits: int, size: int) -> Estimate:
-        """FPIR among `size` < M enrolled at a fixed threshold, which `hits` reach.
+        """FPIR for `size` < M enrolled people at a fixed threshold, which `hits` scores reach.
 
-        How much people matter is seen better where more hits do, and grows with their number.
+        The influence of people is estimated from a longer tail, and scaled to the number of hits.
         """
         value = self.fpir(hits, size)
         known = self._spread(hits, size)
@@ -218,22 +221,38 @@ class OpenSetTrials:
         chance = value * (1 - value) / independent
         if not chance:
             return found
-        # Clopper and Pearson's interval has a binomial's skewness; the rest as in Hall's (1992) correction
+        # The Clopper-Pearson interval has a binomial's skewness; Hall's (1992) correction adds the rest
         skewness = known.third / chance**1.5 - (1 - 2 * value) / np.sqrt(value * (1 - value) * independent)
         further = max(skewness, 0) * (2 * NORMAL**2 + 1) / 6 * np.sqrt(chance)
+        further += self._bend(hits, size, value, known.influence)
         return replace(found, high=float(min(found.high + further, 1)))
+
+    def _bend(self, hits: int, size: int, value: float, influence: Floats) -> float:
+        """How far FPIR lies above its tangent where other people are drawn, by whom it is NORMAL deviations higher.
+
+        Twice as many people of a crowd make four times as many matches: where the sample has few of them, the tangent
+        falls short (the quadratic term of the ABC interval, DiCiccio and Efron 1992).
+        """
+        deviation = float(np.sqrt(influence @ influence))
+        if not deviation:
+            return 0.0
+        drawn = np.maximum(1 + NORMAL * influence / deviation, 0)  # how often each person then counts
+        matched = np.bincount(self.probe[:hits], drawn[self.entry[:hits]], len(self.person))
+        found, own = self._found(size), self.weight * drawn[self.person]
+        bent = float(own @ np.interp(matched, np.arange(len(found)), found) / own.sum())
+        return max(bent - value - NORMAL * deviation, 0.0)
 
     def _spread(self, hits: int, size: int) -> Spread:
         matched, found = self._matched(hits), self._found(size)
         probe, entry, people = self.probe[:hits], self.entry[:hits], self.people
         value = float(self.weight @ found[matched])
         own = np.bincount(self.person, self.weight * found[matched], people)
-        each = self.weight[probe] * (found[matched] - found[matched - 1])[probe]  # what goes without that hit
+        each = self.weight[probe] * (found[matched] - found[matched - 1])[probe]  # the change without that hit
         influence = own - value / people + np.bincount(entry, each, people) - each.sum() / people
         first, second = self.person[probe], entry
         codes = np.minimum(first, second).astype(np.int64) * people + np.maximum(first, second)
         shared = np.bincount(np.unique(codes, return_inverse=True)[1], each)
-        twice = shared @ shared - shared.sum() ** 2 / searches(1, people)  # what two people share was counted for both
+        twice = shared @ shared - shared.sum() ** 2 / searches(1, people)  # shared parts were counted twice
         squares = influence**2
         chance = value * (1 - value) / searches(size, people)
         variance = float(squares.sum() - twice)
@@ -244,15 +263,15 @@ class OpenSetTrials:
         )  # fmt: skip
 
     def _matched(self, hits: int) -> Ints:
-        """How many people each probe matches [P]."""
+        """Number of people that each probe matches [P]."""
         return np.bincount(self.probe[:hits], minlength=len(self.person))
 
     def _matches(self, hits: int) -> float:
-        """The mean share of other people whom a person matches."""
+        """Mean share of other people that a person matches."""
         return float(self.weight[self.probe[:hits]].sum()) / (self.people - 1)
 
     def _found(self, size: int) -> Floats:
-        """The probability that a gallery of `size` holds one of k matching people, by k [M]."""
+        """Probability that a gallery of `size` contains one of k matching people, by k [M]."""
         others = self.people - 1
         missed = np.maximum(1 - size / np.arange(others, 0, -1), 0)
         return np.append(0, 1 - np.cumprod(missed))
@@ -260,11 +279,11 @@ class OpenSetTrials:
 
 @dataclass(frozen=True)
 class Spread:
-    """How FPIR varies with the people drawn.
+    """Variation of FPIR with the people in the sample.
 
     Attributes:
-        effect: how many times the variance is that of independent searches; at least 1.
-        influence: what each person adds to its deviation [M].
+        effect: design effect: the variance divided by that of independent searches; at least 1.
+        influence: contribution of each person to the deviation [M].
         third: third central moment.
         freedom: degrees of freedom of the variance.
     """
@@ -276,7 +295,7 @@ class Spread:
 
 
 def _hits(rows: cosine.ExactRows, subjects: Ints, templates: cosine.ExactRows, keep: int) -> tuple[Floats, Ints]:
-    """The highest scores of images [P] with the templates [M] of others, falling, and both their numbers [2, H]."""
+    """The highest scores of images [P] with templates [M] of other people, falling, and the indices of both [2, H]."""
     step = max(_CELLS // len(templates), 1)
     found = Highest(keep)
     for start in range(0, len(rows), step):

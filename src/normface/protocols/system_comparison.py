@@ -1,4 +1,4 @@
-"""Two systems on the same comparisons: which differences are real."""
+"""Two systems on the same comparisons: which differences are significant."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def compare(
 ) -> Result:
     """Accuracy and TAR of two systems on a list of pairs in folds, and their differences, first - second.
 
-    Each system decides a fold at the threshold best on its other folds; TAR pools all folds at each system's own
-    threshold for `far`, whose own uncertainty is in the interval and in p (`paired_tar.difference`).
+    Each system decides a fold at the threshold that is best on its other folds. TAR pools all folds at each system's
+    own threshold for `far`. The interval and p include the uncertainty of the threshold (`paired_tar.difference`).
 
     Args:
-        first, second: embeddings of every image of the list; of any dimensions.
+        first, second: embeddings of every image of the list; any dimensions.
         pairs_file: in LFW's format, or a CSV with folds (`read_pairs_csv`).
-        replicates: of the bootstrap over subjects, for accuracy; both systems meet the same ones.
-        conditions: recorded among the facts.
+        replicates: number of bootstrap samples over subjects, for accuracy; the same ones for both systems.
+        conditions: added to the facts.
 
     Returns:
         accuracy_first, accuracy_second (Student's interval over folds), accuracy_difference (bootstrap over subjects)
-        and tar_difference (Student's over subjects). Facts: pairs that only one of them gets right, McNemar's exact p,
-        and p of each difference.
+        and tar_difference (Student's over subjects). Facts: pairs that only one system decides correctly,
+        McNemar's exact p, and p of each difference.
 
     Raises:
         DataError: a malformed list, ids without vectors, fewer than 2 folds, too few impostors for `far`.
@@ -64,9 +64,9 @@ def compare_scores(
     replicates: int = 1000,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """As `compare`, by the scores of both systems on the same comparisons [M]; without folds TAR alone.
+    """`compare` for the scores of both systems on the same comparisons [M]; without folds, TAR only.
 
-    people: who is on either side of each [M]; None where that is unknown: comparisons pass as independent.
+    people: the person on both sides of each [M]; None if unknown: then comparisons are treated as independent.
     """
     same, fold, count = first.same, first.fold, len(first.same)
     if (same != second.same).any():
@@ -83,7 +83,7 @@ def compare_scores(
     right = [_decided(each) for each in pooled]
     accuracy = float(right[0].mean() - right[1].mean())
     draws = resampled_pairs(lambda weights: _more(right, weights), (one, other), same, replicates)[:, 0]
-    below, above = ((int(side.sum()) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never nought
+    below, above = ((int(side.sum()) + 1) / (replicates + 1) for side in (draws <= 0, draws >= 0))  # never 0
     (low,), (high,) = percentiles(draws[:, None])
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
     accuracies = {
@@ -99,7 +99,7 @@ def compare_scores(
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p that two systems are equally often alone in being right (McNemar 1947)."""
+    """Exact two-sided p that both systems are equally often the only one that is right (McNemar 1947)."""
     from scipy.stats import binom
 
     total = only_first + only_second
@@ -107,7 +107,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def _decided(pooled: ScoreSet) -> Bools:
-    """Of each pair whether it is decided rightly."""
+    """Whether each pair is decided correctly."""
     right = np.zeros(len(pooled.same), bool)
     for fold in range(int(pooled.fold.max()) + 1):
         test = pooled.fold == fold
@@ -117,7 +117,7 @@ def _decided(pooled: ScoreSet) -> Bools:
 
 
 def _more(right: Sequence[Bools], weights: Floats) -> Floats:
-    """How much more of the weighted pairs the first system decides rightly [1]."""
+    """Share of the weighted pairs that the first system decides correctly, minus that of the second [1]."""
     return np.array([np.average(right[0].astype(float) - right[1], weights=weights)])
 
 

@@ -1,8 +1,8 @@
-"""Low false accept rates from any number of comparisons, exact, in little memory; and their intervals.
+"""Exact low false accept rates, and their intervals, from any number of comparisons in little memory.
 
-Every genuine score is kept, and of the impostors' the highest: their tail decides every threshold up to the largest
-rate asked for, so its rates are those of one sort of all scores. The body of the impostors is a histogram.
-Scores come from `cosine`, so equal pairs of vectors have equal scores in whatever tiles they are computed.
+The tally keeps every genuine score and the highest impostor scores. This tail determines every threshold up to the
+largest requested rate, so the rates equal those from a sort of all scores. The other impostors are a histogram.
+Scores come from `cosine`, so equal pairs of vectors have equal scores in any tiles.
 Shape suffixes: G genuine comparisons, T tail, S subjects.
 """
 
@@ -22,24 +22,24 @@ from .intervals import proportion
 from .order_statistics import MEDIAN, at_ranks, mixture, ranks
 from .rates import STEADY, Between, Listed, Rate, Trials, commonest, effective, rate
 
-BINS = 2000  # of the impostors' histogram on [-1, 1]
-SPARE = 2  # times the tail that the rates need: what the threshold may be then lies in it too
+BINS = 2000  # of the impostors' histogram, on [-1, 1]
+SPARE = 2  # times the tail that the rates need, so that all possible true thresholds lie in it too
 SHARED = "intervals of TAR: over people, the threshold's own uncertainty inside"
 STRANGERS = "intervals of TAR: pairs taken as independent; that of the threshold's own uncertainty is inside"
-_CELLS = 1 << 20  # of a tile of cosines, which then stays in the processor's cache
+_CELLS = 1 << 20  # of a tile of cosines, which then fits into the processor's cache
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Summary of many comparisons, from which low false accept rates are exact.
+    """Summary of many comparisons, with exact low false accept rates.
 
     Attributes:
-        genuine: [G] scores, falling; `genuine_subject` [G] whose.
-        tail: [T] the highest impostor scores, falling; `tail_subjects` [T, 2] whose.
-        impostors: how many there are in all.
+        genuine: [G] scores, falling; `genuine_subject` [G] the person.
+        tail: [T] the highest impostor scores, falling; `tail_subjects` [T, 2] the people.
+        impostors: their total number.
         body: [B] counts of all impostor scores, in bins of equal width on `span`.
         trials: all impostor comparisons by their people.
-        subjects: S, of those met; weights may go on with others.
+        subjects: S, the number of subjects seen; weights may have more.
     """
 
     genuine: Floats
@@ -53,22 +53,22 @@ class Tally:
     span: tuple[float, float] = (-1.0, 1.0)
 
     def threshold(self, far: float, weights: Floats | None = None) -> float:
-        """The lowest with no more than `far` of the (weighted) impostors at or above it.
+        """Return the lowest threshold with at most `far` of the (weighted) impostors at or above it.
 
-        Raises DataError where so few impostors cannot resolve `far`.
+        Raises DataError if there are too few impostors to resolve `far`.
         """
         return self.thresholds([far], weights)[0]
 
     def rates(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> Floats:
-        """TAR at each FAR: by the conservative rule, or by BLUFR's: at the k-th impostor score, k = round(far · all).
+        """TAR at each FAR, by the conservative rule or (`kth`) by BLUFR's.
 
-        Where equal scores would let more than k through, BLUFR's threshold lies above them. NaN where no genuine
-        comparison has weight.
+        BLUFR's threshold is the k-th impostor score, k = round(far · all). If equal scores would let more than k pass,
+        it lies above them. NaN if no genuine comparison has weight.
         """
         return np.array([self.accepted(each, weights) for each in self.thresholds(fars, weights, kth=kth)])
 
     def accepted(self, threshold: float, weights: Floats | None = None) -> float:
-        """The share of genuine comparisons that reach a threshold; NaN where their weights are all 0."""
+        """Share of genuine comparisons that reach a threshold; NaN if their weights are all 0."""
         reached = len(self.genuine) - int(np.searchsorted(self._rising, threshold))
         if weights is None:
             return reached / len(self.genuine)
@@ -80,14 +80,14 @@ class Tally:
         return 1 - float(weights[self.genuine_subject[reached:]].sum()) / total
 
     def per_person(self, weights: Floats | None = None) -> Floats:
-        """Weights for `accepted` by which each (weighted) subject counts once, however many comparisons they have."""
+        """Weights for `accepted` that count each (weighted) subject once, whatever their number of comparisons."""
         drawn = np.ones(self.subjects) if weights is None else weights[: self.subjects]
         return np.asarray(drawn / np.maximum(self._genuine_of, 1))
 
     def tar(self, fars: Sequence[float]) -> dict[str, Estimate]:
-        """`tar@far=…`, of genuine comparisons, and `tar_per_person@far=…`, the mean over people; conservative.
+        """`tar@far=…` over genuine comparisons, and `tar_per_person@far=…`, the mean over people; conservative.
 
-        The intervals know that comparisons share people, and that the threshold comes from the impostors measured.
+        The intervals account for comparisons that share people and for the uncertainty of the threshold.
         """
         found = {}
         for far in fars:
@@ -97,7 +97,7 @@ class Tally:
         return dict(sorted(found.items(), key=lambda item: item[0].startswith("tar_")))  # of one kind together
 
     def _law(self, far: float) -> tuple[Floats, float, Floats]:
-        """Thresholds that may be the true one, rising in rank; the middle one; people's influence on FAR there."""
+        """Possible values of the true threshold, rising in rank; the middle one; people's influence on FAR there."""
         allowed = far * self.impostors
         left, right = self.tail_subjects.T
         few, more = (Listed.of(left[:n], right[:n], self.subjects) for n in (round(allowed), round(allowed) + STEADY))
@@ -129,7 +129,7 @@ class Tally:
         return found
 
     def tar_of_strangers(self, fars: Sequence[float]) -> dict[str, Estimate]:
-        """`tar@far=…` where nobody is known: comparisons pass as independent."""
+        """`tar@far=…` if the people are unknown: comparisons are treated as independent."""
         found, n = {}, len(self.genuine)
         for far in fars:
             drawn = at_ranks(ranks(far * self.impostors, 1.0), self.tail)
@@ -139,24 +139,24 @@ class Tally:
         return found
 
     def false_accepts(self, fars: Sequence[float]) -> dict[str, int]:
-        """How many impostors the threshold of each FAR accepts."""
+        """Number of impostors that the threshold of each FAR accepts."""
         return {
             f"far={far:g}": int(np.searchsorted(-self.tail, -threshold, side="right"))
             for far, threshold in zip(fars, self.thresholds(fars), strict=True)
         }
 
     def facts(self, fars: Sequence[float]) -> dict[str, Any]:
-        """`false_accepts` at each FAR, and `commonest_five`: the five commonest people's share of the genuine ones."""
+        """`false_accepts` at each FAR, and `commonest_five`: the five most frequent people's share of genuine ones."""
         return {"false_accepts": self.false_accepts(fars), "commonest_five": commonest(self._genuine_of)}
 
     def thresholds(self, fars: Sequence[float], weights: Floats | None = None, *, kth: bool = False) -> list[float]:
-        """Of each FAR, by the rules of `rates`. Raises DataError where so few impostors cannot resolve one."""
+        """Threshold of each FAR, by the rules of `rates`. Raises DataError if the impostors cannot resolve one."""
         for far in fars:
             metrics.resolve(far, self.impostors)
         if weights is None:
             if kth:
                 return [at_kth(self.tail, max(round(far * self.impostors), 1) - 1) for far in fars]
-            places = [int(far * self.impostors * (1 + 1e-12)) for far in fars]  # whole ones, whatever far's rounding
+            places = [int(far * self.impostors * (1 + 1e-12)) for far in fars]  # exact despite rounding of far
         else:
             left, right = self.tail_subjects.T
             reached = np.cumsum(weights[left] * weights[right])
@@ -180,7 +180,7 @@ class Tally:
         return np.bincount(self.genuine_subject, minlength=self.subjects)
 
     def roc(self) -> metrics.Roc:
-        """The ROC: in the tail one point for each score, as exact as of all scores; below it one for each bin."""
+        """The ROC: one exact point for each score in the tail; below the tail one point for each bin."""
         highest = self.genuine[self.genuine >= self.tail[-1]]
         same = np.arange(len(highest) + len(self.tail)) < len(highest)
         thresholds, false, true = metrics.counts(np.concatenate([highest, self.tail]), same)
@@ -197,7 +197,7 @@ class Tally:
         return metrics.Roc(thresholds, false, true, self.impostors, len(self.genuine))
 
     def histogram(self, bins: int = 100) -> dict[str, list[float]]:
-        """Counts of both kinds on `span`, to draw."""
+        """Counts of both kinds on `span`, for plots."""
         edges = np.linspace(*self.span, bins + 1)
         return {
             "edges": edges.tolist(),
@@ -207,7 +207,10 @@ class Tally:
 
 
 def at_kth(falling: Floats, at: int) -> float:
-    """What stands at a place, at most the last; just above it where the next is equal, so that no more reach it."""
+    """Return the score at an index, at most the last.
+
+    If the next score is equal, return a value just above it, so that no more scores reach it.
+    """
     if at >= len(falling) - 1:
         return float(falling[-1])
     tied = falling[at + 1] == falling[at]
@@ -215,16 +218,16 @@ def at_kth(falling: Floats, at: int) -> float:
 
 
 def bounded(value: float, low: float, high: float, n: int) -> Estimate:
-    """A rate of `n` trials with an interval that holds the bootstrap's and Clopper and Pearson's.
+    """A rate of `n` trials, with an interval that contains both the bootstrap's and the Clopper-Pearson interval.
 
-    The first knows that comparisons share people, the second that no error among n is not no error at all.
+    The first accounts for comparisons that share people. The second is not empty if there are no errors.
     """
     exact = proportion(round(value * n), n)
     return Estimate(float(value), float(min(low, exact.low, value)), float(max(high, exact.high, value)), n)
 
 
 def of_pairs(scores: ScoreSet, left: Ints, right: Ints, far: float) -> Tally:
-    """A tally of listed comparisons [M]; `left`, `right`: whose; `far`: the largest rate to be asked for."""
+    """Tally listed comparisons [M]; `left`, `right`: the people; `far`: the largest rate that will be requested."""
     impostor = np.flatnonzero(~scores.same)
     values = scores.scores[impostor]
     keep = kept(far, len(impostor))
@@ -257,8 +260,10 @@ def tally_all_pairs(vectors: Floats, subjects: Ints, far: float) -> Tally:
 
 
 def triangle(vectors: Floats) -> Iterator[tuple[int, Floats]]:
-    """Every pair of N unit rows once, by tiles: the first row, and cosines [R, first + R] with the rows before each;
-    -inf where a row meets itself or a later one.
+    """Iterate over every pair of N unit rows once, in tiles.
+
+    Yields the first row, and cosines [R, first + R] with the rows before each; -inf for a row with itself or a later
+    one.
     """
     vectors = cosine.exact(vectors)
     start = 0
@@ -272,7 +277,7 @@ def triangle(vectors: Floats) -> Iterator[tuple[int, Floats]]:
 
 
 def across(left: Floats, left_subjects: Ints, right: Floats, right_subjects: Ints, far: float) -> Tally:
-    """Every image of one set with every one of another; subjects from 0, the same numbers in both."""
+    """Tally all pairs of an image of one set with one of another; both number subjects alike, from 0."""
     order = np.argsort(right_subjects, kind="stable")
     left, right, right_subjects = cosine.exact(left), cosine.exact(right[order]), right_subjects[order]
     low, high = (np.searchsorted(right_subjects, left_subjects, side) for side in ("left", "right"))
@@ -295,7 +300,7 @@ def _gather(
     trials: Between,
     far: float,
 ) -> Tally:
-    """From tiles of cosines with their rows; in each row the columns from low to high are genuine."""
+    """Tally tiles of cosines with their rows; in each row the columns from low to high are genuine."""
     impostors, subjects = trials.total, len(trials.first)
     tail = Highest(kept(far, impostors))
     genuine, whose, body = [], [], np.zeros(BINS, np.int64)
@@ -316,12 +321,12 @@ def _gather(
 
 
 def kept(far: float, impostors: int) -> int:
-    """How many of the highest impostor scores are kept."""
+    """Number of the highest impostor scores to keep."""
     return min(int(SPARE * far * impostors) + 2 * STEADY, impostors)
 
 
 class Highest:
-    """The `keep` highest of scores that come in parts; none at or below `bound` is among them any more."""
+    """The `keep` highest scores of several parts. Scores at or below `bound` can no longer be among them."""
 
     def __init__(self, keep: int) -> None:
         self.keep, self.bound = keep, -np.inf
@@ -329,7 +334,7 @@ class Highest:
         self._held = 0
 
     def add(self, scores: Floats, owners: Ints) -> None:
-        """Add scores [M] with whose they are [M, …]."""
+        """Add scores [M] with their owners [M, …]."""
         self._parts.append((scores, owners))
         self._held += len(scores)
         if self._held > 2 * self.keep:
@@ -337,7 +342,7 @@ class Highest:
             self.bound, self._held = float(self._parts[0][0][-1]), self.keep
 
     def falling(self) -> tuple[Floats, Ints]:
-        """The highest, falling, with whose they are."""
+        """Return the highest scores, falling, with their owners."""
         scores, owners = (np.concatenate(each) for each in zip(*self._parts, strict=True))
         more = len(scores) > self.keep
         best = np.argpartition(scores, len(scores) - self.keep)[-self.keep :] if more else np.arange(len(scores))
@@ -346,14 +351,14 @@ class Highest:
 
 
 def binned(scores: Floats, bins: int = BINS, *, span: tuple[float, float] = (-1.0, 1.0)) -> Ints:
-    """Counts on `span` of up to 65,000 bins; -inf, which marks what does not count, is left out."""
+    """Counts in up to 65,000 bins on `span`; ignores -inf, which marks missing scores."""
     low, high = span
     if span != (-1.0, 1.0):
         scores = (scores - (low + high) / 2) / ((high - low) / 2)
     place = scores.ravel() * np.float32(bins / 2)
     place += bins / 2 + 2
     np.maximum(place, 0, out=place)
-    # Rounding may lead out of the span by a bin: place 0 is -inf's, 1 and bins + 2 belong to their neighbours.
+    # Rounding may leave the span by one bin: index 0 is for -inf, and 1 and bins + 2 belong to their neighbors.
     found = np.bincount(place.astype(np.uint16), minlength=bins + 3)
     found[2] += found[1]
     found[bins + 1] += found[bins + 2]

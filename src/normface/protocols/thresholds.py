@@ -1,4 +1,4 @@
-"""From a protocol's scores to a certified threshold."""
+"""Certified thresholds from a protocol's scores."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def operating_point(
 
 
 def threshold_at(comparisons: Comparisons | ScoreSet, far: float) -> float:
-    """The threshold of the most accepts whose measured FAR is not above `far`.
+    """Return the threshold with the most accepts whose measured FAR is at most `far`.
 
-    Raises DataError where the impostor comparisons cannot resolve `far`.
+    Raises DataError if the impostor comparisons cannot resolve `far`.
     """
     curve = _roc(comparisons)
     return _threshold(comparisons, curve, at_far(curve, far))
@@ -67,7 +67,7 @@ def threshold_at(comparisons: Comparisons | ScoreSet, far: float) -> float:
 def accepted(
     comparisons: Comparisons | ScoreSet, threshold: float, replicates: int | None = None
 ) -> tuple[Estimate, Estimate]:
-    """FAR and TAR at a threshold, with intervals that know who is in which comparison."""
+    """Return FAR and TAR at a threshold, with intervals that account for comparisons that share people."""
     unused(replicates)
     if isinstance(comparisons, Comparisons):
         known = comparisons.rates(threshold)
@@ -89,7 +89,7 @@ def _threshold(comparisons: Comparisons | ScoreSet, curve: Roc, point: int) -> f
 
 
 def _confident(comparisons: Comparisons | ScoreSet, far: float) -> float:
-    """The threshold of the most false accepts whose FAR has an interval that ends at `far` or below."""
+    """Threshold with the most false accepts whose FAR interval ends at or below `far`."""
     curve = _roc(comparisons)
     resolve(far, curve.n_impostor)
 

@@ -1,4 +1,4 @@
-"""Verification on comparisons in folds: each fold is decided at the threshold best on the others (PAPER.md §4)."""
+"""Verification on comparisons in folds: each fold uses the threshold that is best on the others (PAPER.md §4)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from .tally import SHARED, STRANGERS, bounded, of_pairs
 PAIR_FARS = (0.01, 0.001)
 NO_FOLDS = "no folds: no accuracy, for a threshold may not be judged on the pairs that chose it"
 _ROWS, _MANY, _CELLS = 256, 100_000, 1 << 24
-_DENSE = 1 / 40  # a matrix product costs a cell so much less than a single cosine
+_DENSE = 1 / 40  # cost of a cell of a matrix product over that of a single cosine
 
 
 def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
-    """Cosines [M] of unit rows; many that fill much of a matrix are read off its tiles: the same numbers, sooner."""
+    """Compute cosines [M] of unit rows.
+
+    If the comparisons fill much of a matrix, they are read from its tiles, which is faster and gives the same numbers.
+    """
     if len(left) < _MANY:
         return _one_by_one(vectors, left, right)
     (rows, row), (columns, column) = _numbered(left), _numbered(right)
@@ -29,7 +32,7 @@ def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
         return _one_by_one(vectors, left, right)
     found = np.empty(len(left))
     step = max(_CELLS // len(columns), 1)
-    tile = (row // step).astype(np.int16)  # few enough, and short ones are sorted by radix
+    tile = (row // step).astype(np.int16)  # they fit, and NumPy sorts short integers by radix
     order = np.argsort(tile, kind="stable")
     others, cut = cosine.exact(vectors[columns]), np.cumsum(np.append(0, np.bincount(tile)))
     for place in range(len(cut) - 1):
@@ -41,7 +44,7 @@ def cosines(vectors: Floats, left: Ints, right: Ints) -> Floats:
 
 
 def _numbered(indices: Ints) -> tuple[Ints, Ints]:
-    """The distinct ones in order, and the place of each among them."""
+    """Distinct indices in order, and the position of each index among them."""
     met = np.zeros(int(indices.max()) + 1, bool)
     met[indices] = True
     return np.flatnonzero(met), (np.cumsum(met) - 1)[indices]
@@ -49,7 +52,7 @@ def _numbered(indices: Ints) -> tuple[Ints, Ints]:
 
 def _one_by_one(vectors: Floats, left: Ints, right: Ints) -> Floats:
     found = np.empty(len(left))
-    for start in range(0, len(left), _ROWS):  # what is gathered stays in the processor's cache
+    for start in range(0, len(left), _ROWS):  # the gathered rows fit into the processor's cache
         some = slice(start, start + _ROWS)
         found[some] = cosine.paired(cosine.exact(vectors[left[some]]), cosine.exact(vectors[right[some]]))
     return found
@@ -60,8 +63,8 @@ def folded(
 ) -> tuple[dict[str, Estimate], dict[str, Any]]:
     """Accuracy, EER and AUC with Student's intervals over folds, and the facts of the folds.
 
-    EER, AUC and d' pool all folds' scores and take no PCA. `equal` demands folds of one size.
-    Raises DataError for fewer than 2 folds, folds of unequal size, and a fold with one kind of pair.
+    EER, AUC and d' pool all folds' scores and use no PCA. `equal` requires folds of one size.
+    Raises DataError for fewer than 2 folds, folds of unequal size, and a fold with only one kind of pair.
     """
     if (folds := int(pairs.fold.max()) + 1) < 2:
         raise DataError("at least 2 folds", "1", "no fold may choose its own threshold: use View 2, or drop the folds")
@@ -76,7 +79,7 @@ def folded(
         raise DataError("folds of one size", ", ".join(map(str, sizes.sum(0))) + " pairs", "even them out")
     if pca is not None and not 0 < pca <= 1:
         raise DataError("a share of variance for --pca above 0, at most 1", str(pca), "correct it")
-    order = np.argsort(pooled.scores)  # once: what is in order is sorted again in no time
+    order = np.argsort(pooled.scores)  # sorted once: sorting again is fast
     pairs = Pairs(pairs.left[order], pairs.right[order], pairs.same[order], pairs.fold[order])
     pooled = ScoreSet(pooled.scores[order], pairs.same, pairs.fold)
     accuracies, thresholds, eers, aucs = np.empty((4, folds))
@@ -129,7 +132,7 @@ def rates(
 
 
 def areas(pooled: ScoreSet, people: tuple[Ints, Ints] | None, replicates: int) -> dict[str, Estimate]:
-    """EER and AUC with intervals by a bootstrap over people, or over comparisons where nobody is known (None)."""
+    """EER and AUC with intervals from a bootstrap over people, or over comparisons if the people are unknown (None)."""
     order = np.argsort(pooled.scores)[::-1]
 
     def both(weights: Floats | None) -> Floats:
@@ -147,18 +150,18 @@ def areas(pooled: ScoreSet, people: tuple[Ints, Ints] | None, replicates: int) -
 
 
 def curves(pooled: ScoreSet) -> dict[str, dict[str, list[float]]]:
-    """The ROC and the histograms of scores."""
+    """ROC and histograms of scores."""
     return {"roc": metrics.corners(metrics.staircase(pooled)), "histogram": metrics.histogram(pooled)}
 
 
 def separation(pooled: ScoreSet) -> float | None:
-    """d' for the facts: None where it is infinite, which JSON has no number for."""
+    """d' for the facts: None if it is infinite, because JSON has no infinite numbers."""
     value = metrics.d_prime(pooled)
     return value if np.isfinite(value) else None
 
 
 def _project(embeddings: Embeddings, pairs: Pairs, training: Bools, variance: float) -> Floats:
-    """All vectors through the PCA of the training pairs' images, unit rows again."""
+    """Transform all vectors by the PCA of the training pairs' images, and normalize them again."""
     images = np.unique([pairs.left[training], pairs.right[training]])
     vectors = embeddings.vectors.astype(np.float64)
     mean = vectors[images].mean(0)

@@ -1,4 +1,4 @@
-"""YouTube Faces: 5,000 pairs of videos in ten folds, judged by support vector machines (PAPER.md §4).
+"""YouTube Faces: 5,000 pairs of videos in ten folds, decided by support vector machines (PAPER.md §4).
 
 Shape suffixes: N, M frames of two videos, P pairs.
 """
@@ -53,7 +53,7 @@ def read_ytf(path: str | Path) -> NamedPairs:
 
 
 def _frames(lists: Sequence[Path], ids: Ids) -> Bools:
-    """Which images are frames of a listed video."""
+    """Mask of the images that are frames of a listed video."""
     videos = read_ytf(lists[0])
     return np.isin([id.rpartition("/")[0] for id in ids.tolist()], np.append(videos.left, videos.right))
 
@@ -67,18 +67,19 @@ def ytf(
     partial: bool = False,
     conditions: Mapping[str, Any] | None = None,
 ) -> Result:
-    """YTF: frames are centred by the training pairs' mean; a pair of videos is all cosines of their frames.
+    """YTF: frames are centered by the training pairs' mean; a pair of videos is all cosines of their frames.
 
     Args:
         embeddings: of the frames, ids `Name/video/frame.jpg`.
         splits_file: splits.txt.
-        partial: leave out pairs of videos without frames, and say so in the facts.
-        conditions: recorded among the facts.
+        partial: leave out pairs of videos without frames; the facts say so.
+        conditions: added to the facts.
 
     Returns:
         accuracy_mean: a linear SVM on the mean cosine; accuracy_histogram: an SVM with the histogram intersection
         kernel (Σ min, C = 1) on the cosines' histogram of 100 bins on [-1, 1], of sum 1. Intervals: Student's.
-        eer, auc, tar@far=…, ROC and histograms are those of the mean cosine, each pair centred as its fold was tested.
+        eer, auc, tar@far=…, ROC and histograms are those of the mean cosine, each pair centered as in the test of its
+        fold.
 
     Raises:
         DataError: a malformed list, videos without frames, fewer than 2 folds. MissingDependency: no scikit-learn.
@@ -105,8 +106,8 @@ def ytf(
     accuracies, pooled = np.empty((2, folds)), np.empty(len(left))
     for fold in range(folds):
         test, training = named.fold == fold, named.fold != fold
-        centre = means[np.concatenate([left[training], right[training]])].mean(0)
-        mean, histogram = describe(embeddings.vectors, frames, left, right, centre)
+        center = means[np.concatenate([left[training], right[training]])].mean(0)
+        mean, histogram = describe(embeddings.vectors, frames, left, right, center)
         pooled[test] = mean[test]
         linear = svm.SVC(kernel="linear", C=1).fit(mean[training, None], named.same[training])
         kernel = intersection(histogram[training], histogram[training])
@@ -135,13 +136,16 @@ def ytf(
     return Result("ytf", found | tars, curves(scores), facts)
 
 
-def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, centre: Floats) -> tuple[Floats, Floats]:
-    """Of each pair of videos the mean [P] and the histogram [P, 100] of its frames' cosines, frames centred first."""
+def describe(vectors: Floats, frames: Sequence[Ints], left: Ints, right: Ints, center: Floats) -> tuple[Floats, Floats]:
+    """Compute the mean [P] and histogram [P, 100] of the cosines of the frames of each pair of videos.
+
+    The frames are centered first.
+    """
     means, histograms = np.empty(len(left)), np.empty((len(left), VIDEO_BINS))
     for pair, sides in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
-        a_ND, b_MD = (vectors[frames[side]] - centre for side in sides)
+        a_ND, b_MD = (vectors[frames[side]] - center for side in sides)
         for each in (a_ND, b_MD):
-            # A frame at the very centre has no direction: it stays 0.
+            # A frame at the center has no direction and stays 0.
             each /= np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12)
         cosine_NM = cosine.matrix(cosine.exact(a_ND), cosine.exact(b_MD)).astype(np.float64)
         means[pair] = cosine_NM.mean()
@@ -161,7 +165,7 @@ def intersection(a: Floats, b: Floats) -> Floats:
 
 
 def _videos(embeddings: Embeddings) -> tuple[list[Ints], Ids]:
-    """The rows of each video's frames, and the videos in order: what stands before the last `/` of an id."""
+    """Rows of the frames of each video, and the videos in order: the part of an id before the last `/`."""
     videos, codes = np.unique([id.rpartition("/")[0] for id in embeddings.ids.tolist()], return_inverse=True)
     order = np.argsort(codes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(codes[order])) + 1), videos

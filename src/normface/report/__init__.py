@@ -19,7 +19,7 @@ __all__ = [
     "write_folder", "write_report",
 ]  # fmt: skip
 
-__getattr__ = attach(  # for a sentence nobody needs what makes pages
+__getattr__ = attach(  # loaded on first use, because sentences need no page code
     __name__,
     first_screen="Row Verified percent points story",
     photographs="render_faces render_photographs thumbnails",

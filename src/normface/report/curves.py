@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..types import Floats, Result
-from .plots import COLOURS, GREY, STYLES, literal, single, svg
+from .plots import COLORS, GRAY, STYLES, literal, single, svg
 from .wording import DISCARD, label, measure, uneven
 
-POINTS = 600  # of a drawn curve at most
+POINTS = 600  # at most, of a drawn curve
 PERCENTS = (1e-4, 1e-3, 0.01, 0.1, 1, 5, 20, 40, 60, 80, 95, 99)  # marked on probit axes
 
 
@@ -27,8 +27,8 @@ def roc(results: Mapping[str, Result]) -> str | None:
         least = min(least, far[far > 0].min(initial=1))
         lowest = min(lowest, tar[far >= least].min(initial=1))
         far, tar = _thinned(np.maximum(far, 1e-12), tar, np.log10(np.maximum(far, 1e-12)))
-        axes.plot(far, tar, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
-    # From the lowest TAR on: good systems would else all be one line at the top.
+        axes.plot(far, tar, STYLES[i % 4], color=COLORS[i % 6], label=literal(name), drawstyle="steps-post")
+    # From the lowest TAR on; otherwise all good systems would be one line at the top.
     bottom = max(0.0, 1 - 1.15 * (1 - lowest)) if lowest > 0.5 else 0.0
     axes.set(xscale="log", xlim=(least, max(most, 2 * least)), ylim=(bottom, 1 + 0.02 * max(1 - bottom, 0.01)))
     return _finished(figure, axes, "ROC: true accept rate against false accept rate", "lower right")
@@ -48,12 +48,12 @@ def det(results: Mapping[str, Result]) -> str | None:
         return None
     figure, axes = single("False accept rate (%)", "False reject rate (%)", width=5.4)
     for i, name, x, y in found:
-        axes.plot(x, y, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name))
+        axes.plot(x, y, STYLES[i % 4], color=COLORS[i % 6], label=literal(name))
     for side, values in (("x", [x for *_, x, _ in found]), ("y", [y for *_, y in found])):
-        # What a label takes of its axis: below it lie side by side, at the left one above the other
+        # Space of a label on its axis: side by side below, one above the other at the left
         room = {p: 0.025 + 0.018 * len(f"{p:g}") if side == "x" else 0.08 for p in PERCENTS}
         low = min(each.min() for each in values) - 0.05
-        high = min(max(each.max() for each in values), 0.0) + 0.05  # beyond half nobody operates
+        high = min(max(each.max() for each in values), 0.0) + 0.05  # rates above one half are not useful
         ticks: dict[float, str] = {}
         taken = low
         for p in PERCENTS:
@@ -73,20 +73,20 @@ def histogram(name: str, result: Result) -> str | None:
     measured = _measure(result)
     figure, axes = single(measured, "Share of comparisons (%)", width=5.4)
     edges, used = np.asarray(curve["edges"]), np.zeros(len(curve["edges"]) - 1)
-    for kind, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
+    for kind, color, hatch in (("impostor", COLORS[1], "////"), ("genuine", COLORS[0], "")):
         counts = np.asarray(curve[kind], float)
         share = 100 * counts / max(counts.sum(), 1)
         used += share
-        axes.stairs(share, edges, fill=True, alpha=0.45, color=colour, hatch=hatch, label=kind)
-        axes.stairs(share, edges, color=colour)
+        axes.stairs(share, edges, fill=True, alpha=0.45, color=color, hatch=hatch, label=kind)
+        axes.stairs(share, edges, color=color)
     if (threshold := result.facts.get("threshold")) is not None:
         of_folds = "mean threshold" if "folds" in result.facts else "threshold"
-        axes.axvline(threshold, color=GREY, linestyle="--", label=f"{of_folds} {threshold:.3f}")
+        axes.axvline(threshold, color=GRAY, linestyle="--", label=f"{of_folds} {threshold:.3f}")
     seen = np.flatnonzero(used > 0.005)
     if seen.size:
         axes.set_xlim(edges[max(seen[0] - 2, 0)], edges[min(seen[-1] + 3, len(edges) - 1)])
     axes.set_ylim(0, 1.3 * axes.dataLim.ymax)  # room for the legend
-    axes.set_title(literal(name), color=GREY, fontsize=11)
+    axes.set_title(literal(name), color=GRAY, fontsize=11)
     return _finished(
         figure, axes, f"Histogram of genuine and impostor {measured.lower()}s of {name}", "best", always=True
     )
@@ -99,7 +99,7 @@ def cmc(results: Mapping[str, Result]) -> str | None:
         return None
     figure, axes = single("Rank", "Share of probes found", width=5.4)
     for i, name, rank, rate in found:
-        axes.plot(rank, rate, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
+        axes.plot(rank, rate, STYLES[i % 4], color=COLORS[i % 6], label=literal(name), drawstyle="steps-post")
     most = max(float(rank.max()) for _, _, rank, _ in found)
     least = min(float(rate.min()) for *_, rate in found)
     bottom = max(0.0, 1 - 1.15 * (1 - least))
@@ -118,7 +118,7 @@ def identification(results: Mapping[str, Result]) -> str | None:
     for i, name, fpir, rate in found:
         least = min(least, fpir[fpir > 0].min(initial=1))
         fpir, rate = _thinned(np.maximum(fpir, 1e-12), rate, np.log10(np.maximum(fpir, 1e-12)))
-        axes.plot(fpir, rate, STYLES[i % 4], color=COLOURS[i % 6], label=literal(name), drawstyle="steps-post")
+        axes.plot(fpir, rate, STYLES[i % 4], color=COLORS[i % 6], label=literal(name), drawstyle="steps-post")
     axes.set(xscale="log", xlim=(least, 1), ylim=(0, 1.005))
     return _finished(figure, axes, "Open-set identification: DIR against FPIR", "lower right")
 
@@ -131,22 +131,22 @@ def calibration(name: str, result: Result) -> str | None:
     score, pav, logistic = (np.asarray(curve[key]) for key in ("score", "pav", "logistic"))
     measured = _measure(result)
     figure, axes = single(measured, "Likelihood ratio, one person : two", width=5.4)
-    axes.plot(score, pav / math.log(10), drawstyle="steps-post", color=COLOURS[1], label="best rising map (PAV)")
-    axes.plot(score, logistic / math.log(10), STYLES[1], color=COLOURS[0], label="logistic map, used")
+    axes.plot(score, pav / math.log(10), drawstyle="steps-post", color=COLORS[1], label="best rising map (PAV)")
+    axes.plot(score, logistic / math.log(10), STYLES[1], color=COLORS[0], label="logistic map, used")
     if (threshold := result.facts.get("threshold")) is not None:
-        axes.axvline(threshold, color=GREY, linestyle=":", label=f"threshold {threshold:.3f}")
-    axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(threshold, color=GRAY, linestyle=":", label=f"threshold {threshold:.3f}")
+    axes.axhline(0, color=GRAY, linewidth=0.8)
     low, high = (math.floor(pav.min() / math.log(10)), math.ceil(pav.max() / math.log(10)))
     ticks = range(low, high + 1, max(1, (high - low) // 6))
     axes.set_yticks(list(ticks), [f"{10**k:,}" if k >= 0 else f"1/{10**-k:,}" for k in ticks])
-    axes.set_title(literal(name), color=GREY, fontsize=11)
+    axes.set_title(literal(name), color=GRAY, fontsize=11)
     return _finished(figure, axes, f"Likelihood ratio against {measured.lower()} of {name}", "upper left", always=True)
 
 
 def discard(results: Mapping[str, Result], rate: str) -> str | None:
     """Plot `rate` (frr, far) against the share of images discarded, a line for each quality of each system.
 
-    Per person where few people hold many of the genuine comparisons.
+    Per person if few people make many of the genuine comparisons.
     """
     if any(uneven(result.facts) for result in results.values()):
         rate += "_per_person"
@@ -158,7 +158,7 @@ def discard(results: Mapping[str, Result], rate: str) -> str | None:
         return None
     figure, axes = single("Images discarded, the worst first (%)", f"{label(rate)} of the others (%)", width=5.4)
     for i, (name, quality, curve) in enumerate(found):
-        x, color = 100 * curve["discarded"], COLOURS[i % 6]
+        x, color = 100 * curve["discarded"], COLORS[i % 6]
         told = quality if len(results) == 1 else f"{name}: {quality}"
         axes.fill_between(x, 100 * curve[f"{rate}_low"], 100 * curve[f"{rate}_high"], color=color, alpha=0.12)
         axes.plot(x, 100 * curve[rate], STYLES[i % 4], color=color, label=literal(told))
@@ -192,5 +192,5 @@ def _thinned(x: Floats, y: Floats, along: Floats) -> tuple[Floats, Floats]:
 
 def _finished(figure: Any, axes: Any, description: str, place: str, always: bool = False) -> str:
     if always or len(axes.lines) > 1:
-        axes.legend(frameon=False, labelcolor=GREY, loc=place, fontsize=9)
+        axes.legend(frameon=False, labelcolor=GRAY, loc=place, fontsize=9)
     return svg(figure, description)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..types import Estimate, Match
 from . import pages
-from .plots import COLOURS, GREY, STYLES, single, svg
+from .plots import COLORS, GRAY, STYLES, single, svg
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def accuracies(rows: Sequence[Row]) -> str:
     for i, (place, row) in enumerate(zip(places, rows, strict=True)):
         low, value, high = (100 * each for each in (row.accuracy.low, row.accuracy.value, row.accuracy.high))
         spread = [[value - low], [high - value]]
-        axes.errorbar(value, place, xerr=spread, fmt="o", color=COLOURS[i % 6], capsize=4)
+        axes.errorbar(value, place, xerr=spread, fmt="o", color=COLORS[i % 6], capsize=4)
     axes.set_yticks(places, [row.name.replace(" with", "\nwith") for row in rows])
     axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_title("On new people, with 95 % intervals", color=GREY, fontsize=11)
+    axes.set_title("On new people, with 95 % intervals", color=GRAY, fontsize=11)
     return svg(figure, "The accuracy of each way of training, with 95 % intervals")
 
 
@@ -85,23 +85,21 @@ def losses(rows: Sequence[Row]) -> str:
         if not row.compared:
             continue
         smooth = _smooth(row.losses)
-        axes.plot(
-            row.batch * np.arange(1, len(smooth) + 1), smooth, STYLES[i % 4], color=COLOURS[i % 6], label=row.name
-        )
+        axes.plot(row.batch * np.arange(1, len(smooth) + 1), smooth, STYLES[i % 4], color=COLORS[i % 6], label=row.name)
         if row.bound is not None:
-            axes.axhline(row.bound, color=COLOURS[i % 6], linestyle=":", linewidth=1)
+            axes.axhline(row.bound, color=COLORS[i % 6], linestyle=":", linewidth=1)
             axes.annotate(
-                f"no lower without a scale: {row.bound:.2f}", (1, row.bound), (0, -12), color=GREY, fontsize=9,
+                f"no lower without a scale: {row.bound:.2f}", (1, row.bound), (0, -12), color=GRAY, fontsize=9,
                 xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
             )  # fmt: skip
     axes.set_ylim(bottom=0)
-    axes.set_title("How the loss falls, and where it cannot", color=GREY, fontsize=11)
-    axes.legend(frameon=False, labelcolor=GREY, fontsize=9)
+    axes.set_title("How the loss falls, and where it cannot", color=GRAY, fontsize=11)
+    axes.legend(frameon=False, labelcolor=GRAY, fontsize=9)
     return svg(figure, "The loss during training, and its lower bound without a scale")
 
 
 def percent(share: Estimate) -> str:
-    """Format a share as `93.8 % [92.1, 95.5]`, with brackets that no line break splits."""
+    """Format a share as `93.8 % [92.1, 95.5]`, without line breaks inside the brackets."""
     return f"{100 * share.value:.1f} % [{100 * share.low:.1f},\N{NO-BREAK SPACE}{100 * share.high:.1f}]"
 
 

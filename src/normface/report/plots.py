@@ -15,10 +15,10 @@ from .. import theory
 from ..atomic import replacing
 from ..errors import ConfigError, require
 
-# Okabe and Ito's colours, told apart by colour-blind people, on white as on black; line styles tell them apart too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's colors, distinct for color-blind people, on white and on black; the line styles differ too.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLES = ("-", "--", "-.", ":")
-GREY = "#808080"
+GRAY = "#808080"
 
 
 def bound(num_classes: int, dim: int, scale: float | None = None) -> Any:
@@ -29,26 +29,26 @@ def bound(num_classes: int, dim: int, scale: float | None = None) -> Any:
     figure, axes = single("Scale s of the cosines", "Loss (nats)", width=6.4)
     least = [theory.loss_lower_bound(num_classes, s) for s in scales]
     start = [theory.initial_loss(num_classes, s, dim) for s in scales]
-    axes.plot(scales, start, STYLES[1], color=COLOURS[1], label=f"start: random vectors in {dim} dimensions")
-    axes.plot(scales, least, STYLES[0], color=COLOURS[0], label="least: Proposition 2")
+    axes.plot(scales, start, STYLES[1], color=COLORS[1], label=f"start: random vectors in {dim} dimensions")
+    axes.plot(scales, least, STYLES[0], color=COLORS[0], label="least: Proposition 2")
     for probability, at in needed.items():
         if at > 0:
-            axes.plot(at, -np.log(probability), "o", color=COLOURS[0], markersize=4)
+            axes.plot(at, -np.log(probability), "o", color=COLORS[0], markersize=4)
             axes.annotate(
                 f"{probability:g}",
                 (at, -np.log(probability)),
                 (0, 6),
                 textcoords="offset points",
-                color=GREY,
+                color=GRAY,
                 fontsize=8,
             )
     if scale is not None:
         reached = theory.loss_lower_bound(num_classes, scale)
-        axes.axvline(scale, color=GREY, linestyle=":")
-        axes.plot(scale, reached, "D", color=COLOURS[2], label=f"s = {scale:.4g}: {reached:.3g} at least")
+        axes.axvline(scale, color=GRAY, linestyle=":")
+        axes.plot(scale, reached, "D", color=COLORS[2], label=f"s = {scale:.4g}: {reached:.3g} at least")
     axes.set(xlim=(0, most), ylim=(0, None))
-    axes.set_title(f"{num_classes:,} classes (dots: probability reachable)", color=GREY, fontsize=11)
-    axes.legend(frameon=False, labelcolor=GREY)
+    axes.set_title(f"{num_classes:,} classes (dots: probability reachable)", color=GRAY, fontsize=11)
+    axes.legend(frameon=False, labelcolor=GRAY)
     return figure
 
 
@@ -64,22 +64,22 @@ def monitors(records: Sequence[Mapping[str, float | None]], name: str) -> Any:
     }
     matplotlib = require("matplotlib.figure", "report")
     figure = matplotlib.Figure(figsize=(9.6, 5.4), layout="constrained")
-    figure.suptitle(literal(name), color=GREY, fontsize=11)
+    figure.suptitle(literal(name), color=GRAY, fontsize=11)
     steps = np.array([record["step"] for record in records])
     for axes, (title, lines) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
         _styled(axes)
-        axes.set_title(title, color=GREY, fontsize=10)
+        axes.set_title(title, color=GRAY, fontsize=10)
         for i, (key, label) in enumerate(lines.items()):
             values = np.array([record.get(key, np.nan) for record in records], float)
             if np.isfinite(values).any():
-                axes.plot(steps, values, STYLES[i], color=COLOURS[i], label=label)
+                axes.plot(steps, values, STYLES[i], color=COLORS[i], label=label)
         if axes.lines:
             axes.set_ylim(bottom=0)
-            axes.legend(frameon=False, labelcolor=GREY, fontsize=8)
+            axes.legend(frameon=False, labelcolor=GRAY, fontsize=8)
         else:
             axes.set(xticks=[], yticks=[])
-            axes.text(0.5, 0.5, "not measured", color=GREY, ha="center", transform=axes.transAxes)
-    figure.supxlabel("Step", color=GREY, fontsize=10)
+            axes.text(0.5, 0.5, "not measured", color=GRAY, ha="center", transform=axes.transAxes)
+    figure.supxlabel("Step", color=GRAY, fontsize=10)
     return figure
 
 
@@ -104,17 +104,17 @@ def single(x: str, y: str, width: float) -> tuple[Any, Any]:
     matplotlib = require("matplotlib.figure", "report")
     figure = matplotlib.Figure(figsize=(width, 3.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_xlabel(x, color=GREY)
-    axes.set_ylabel(y, color=GREY)
+    axes.set_xlabel(x, color=GRAY)
+    axes.set_ylabel(y, color=GRAY)
     _styled(axes)
     return figure, axes
 
 
 def _styled(axes: Any) -> None:
-    axes.tick_params(colors=GREY, which="both")
+    axes.tick_params(colors=GRAY, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.grid(color=GREY, alpha=0.25)
+    axes.spines[["left", "bottom"]].set_color(GRAY)
+    axes.grid(color=GRAY, alpha=0.25)
 
 
 def svg(figure: Any, description: str) -> str:

@@ -105,7 +105,7 @@ class Engine:
         self, photographs: Sequence[tuple[str, bytes]], *, aligned: bool = False, mirror: Mirror = "sum",
         faces: Choice = "center",
     ) -> list[list[FaceRecord]]:  # fmt: skip
-        """Find and embed the chosen faces of each (name for messages, bytes). Cancelling drops what is not begun.
+        """Find and embed the chosen faces of each (name for messages, bytes). Canceling drops what is not begun.
 
         mirror: "sum" embeds both orientations, "none" one. faces: of "all" at most MOST_FACES.
 

@@ -105,7 +105,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # With its protocol said, which connections inherit: asyncio sets TCP_NODELAY only where it reads TCP there, and
-        # without it the end of an answer waits 40 ms for the caller's delayed acknowledgement.
+        # without it the end of an answer waits 40 ms for the caller's delayed acknowledgment.
         listener = socket.socket(family, kind, protocol)
         if sys.platform != "win32":  # where it would let another process take the port as well
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

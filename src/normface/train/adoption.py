@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,15 @@ def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) 
 
     Opens checkpoints that hold the state dict beside other things, and removes the prefixes of wrappers (`module.`,
     `backbone.` and the like). Executes no code in the file: reads only tensors (`torch.load(weights_only=True)`, or
-    safetensors). Translates their names by the model's `origin` and drops the classifier. Without a name, the file must
-    be one of `normface fetch`, recognized by its SHA-256.
+    safetensors). Knows by the names whose weights they are (`Model.origins`), translates them and drops the classifier.
+    Without a name, the file must be one of `normface fetch`, recognized by its SHA-256.
 
     Returns:
         The origin for checkpoints and ONNX metadata: name, repository, license, SHA-256 of the file.
 
     Raises:
-        ConfigError: a model without known pretrained weights, an unknown file without a name, or an existing run.
+        ConfigError: a model without known pretrained weights, an option that the weights do not tell, an unknown file
+            without a name, or an existing run.
         ModelError: a missing file, other contents than tensors, weights that are not finite, or other names and shapes
             than the model's.
     """
@@ -46,19 +47,17 @@ def adopt(file: str | Path, run: Path, name: str | None = None, **options: Any) 
     sha256 = hashlib.sha256(data).hexdigest()
     if name is None:
         name, options = _known(sha256)
-    model = models.build(name, **options)
-    if model.origin is None:
-        raise ConfigError(
-            "--model with known pretrained weights (lightcnn_b, lightcnn_29, iresnet…)", repr(name),
-            "give another --model, or use an ONNX file of the weights as --model of other commands",
-        )  # fmt: skip
+    theirs = _tensors(data, Path(file))
+    origin, options = origin_of(name, theirs, options)
     if finished(run):
         raise ConfigError("a new folder for the run", f"{run} with a checkpoint", "give another --out")
-    state = translate(model, _tensors(data, Path(file)))
+    with torch.device("meta"):
+        model = models.build(name, **options)
+    state = translate(model, theirs, origin)
     if broken := [key for key, t in state.items() if not t.isfinite().all()]:
         raise ModelError("finite weights", f"NaN or infinity in {', '.join(broken[:3])}", "get the file again")
     config = TrainConfig.model_validate({"model": {"name": name, "options": options}})
-    told = describe(model.origin, sha256)
+    told = describe(origin, sha256)
     write(run, {f"model.{key}": t for key, t in state.items()}, config=config.model_dump(mode="json"), step=0,
           facts={"classes": 0, "images": 0, ORIGIN: told})  # fmt: skip
     return told
@@ -81,36 +80,77 @@ def describe(origin: Origin, sha256: str) -> dict[str, str]:
     return {"name": origin.name, "repository": origin.repository, "licence": origin.licence, "sha256": sha256}
 
 
-def translate(model: Model, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate a state dict of the model's origin to the model's names. Raises ModelError if it does not fit."""
-    origin = model.origin
+def origin_of(name: str, theirs: Mapping[str, Tensor], options: Mapping[str, Any]) -> tuple[Origin, dict[str, Any]]:
+    """Find whose weights these are, by the names of modules, and the options of the network that they need.
+
+    Raises ConfigError for a network without known weights, or if the user must name an option.
+    """
+    with torch.device("meta"):
+        model = models.build(name, **options)
+    if not model.origins:
+        raise ConfigError(
+            "--model with known pretrained weights (lightcnn_b, lightcnn_29, iresnet…, vit_…)", repr(name),
+            "give another --model, or use an ONNX file of the weights as --model of other commands",
+        )  # fmt: skip
+    origin = max(model.origins, key=lambda each: _unwrapped(theirs, _names(model, each).values())[1])
+    for option in origin.asks:
+        if option not in options:
+            raise ConfigError(
+                f"--{option} with weights of {origin.name}", f"no --{option}",
+                f"give --{option} as in the YAML file beside them (there color_space)",
+            )  # fmt: skip
+    return origin, {**origin.options, **options}
+
+
+def translate(model: Model, theirs: Mapping[str, Tensor], origin: Origin | None = None) -> dict[str, Tensor]:
+    """Translate a state dict to the model's names. Raises ModelError if it does not fit.
+
+    origin: whose it is; default: the model's first.
+    """
+    origin = origin or model.origin
     assert origin is not None
-    names = {ours: _theirs(ours, origin) for ours in model.state_dict()}
-    given = _unwrapped(theirs, set(names.values()))
+    names = _names(model, origin)
+    given = _unwrapped(theirs, names.values())[0]
     given = {key: t for key, t in given.items() if not key.startswith(origin.left)} if origin.left else given
     shapes = {names[key]: t.shape for key, t in model.state_dict().items()}
     for key in shapes.keys() - given.keys():
         if key.endswith("num_batches_tracked"):  # older files lack this count, which inference does not use
             given[key] = torch.zeros((), dtype=torch.int64)
+        for end, value in origin.constants.items():
+            if key.endswith(end):
+                given[key] = torch.full(shapes[key], value)
     check_fit(f"network ({origin.name} of {origin.repository})", shapes, {key: t.shape for key, t in given.items()})
     return {ours: given[name] for ours, name in names.items()}
 
 
-def _unwrapped(theirs: Mapping[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Remove the prefixes of up to three wrappers if more names then are wanted ones; drop what lacks the prefixes."""
-    best = dict(theirs)
-    for depth in range(1, 4):
+def _unwrapped(theirs: Mapping[str, Tensor], wanted: Iterable[str]) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """Remove the prefixes of up to three wrappers if more names then are wanted ones; drop what lacks the prefixes.
+
+    Returns the tensors, and how well they fit: how many names are wanted ones, and prefixes removed (less than 0).
+    """
+    wanted = set(wanted)
+    best, fits = dict(theirs), (-1, 0)
+    for depth in range(4):
         for prefixes in product(PREFIXES, repeat=depth):
             prefix = "".join(prefixes)
             inner = {key[len(prefix) :]: t for key, t in theirs.items() if key.startswith(prefix)}
-            if len(wanted & inner.keys()) > len(wanted & best.keys()):
-                best = inner
-    return best
+            known = len(wanted & inner.keys())
+            if known > fits[0]:
+                best, fits = inner, (known, -depth)
+    outer = {name.partition(".")[0] for name in wanted}
+    if len(outer) == 1:  # a network within something else
+        best = {key: t for key, t in best.items() if key.partition(".")[0] in outer}
+    return best, fits
+
+
+def _names(model: Model, origin: Origin) -> dict[str, str]:
+    """The names of a network's tensors, here → there."""
+    return {ours: _theirs(ours, origin) for ours in model.state_dict()}
 
 
 def _theirs(ours: str, origin: Origin) -> str:
-    """The longest module of ours that begins the name decides."""
-    module = max((m for m in origin.modules if ours.startswith(f"{m}.")), key=len)
+    """The longest module of ours that begins the name decides; a parameter of the network itself is named whole."""
+    module = max((m for m in origin.modules if f"{ours}.".startswith(f"{m}.")), key=len)
     return origin.modules[module] + ours[len(module) :]
 
 

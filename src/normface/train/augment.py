@@ -111,7 +111,7 @@ def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
         rows, columns = _fitting(height, width, spec.template, pixels.device)
         pixels = pixels[:, :, rows][:, :, :, columns]
     if spec.channels == 1:
-        pixels = _grey(pixels)
+        pixels = _gray(pixels)
     elif spec.order == "BGR":
         pixels = pixels.flip(1)
     mean, std = (_constant(tuple(values), pixels.device) for values in (spec.mean, spec.std))
@@ -166,7 +166,7 @@ def _places(config: DataConfig, by: dict[str, Tensor], height: int, width: int) 
 def _lit(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
     """Of other saturation, contrast and brightness."""
     if config.colour:
-        x = torch.lerp(_grey(x), x, 1 + _each(config.colour * _both(by["colour"])))
+        x = torch.lerp(_gray(x), x, 1 + _each(config.colour * _both(by["colour"])))
     contrast, brightness = (_each(config.light * _both(by[name])) for name in ("contrast", "brightness"))
     return ((x - 127.5) * (1 + contrast) + 127.5 * (1 + brightness)).clamp(0, 255)
 
@@ -231,7 +231,7 @@ def _sides(by: dict[str, Tensor], name: str, area: tuple[float, float]) -> tuple
     return (size * shape).clamp(max=1), (size / shape).clamp(max=1)
 
 
-def _grey(x: Tensor) -> Tensor:
+def _gray(x: Tensor) -> Tensor:
     return (x * _constant(_LUMA, x.device)).sum(1, keepdim=True)
 
 

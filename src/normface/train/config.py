@@ -33,7 +33,9 @@ class LossConfig(_Frozen):
 class StartConfig(_Frozen):
     """Initialization of a run; by default random weights."""
 
-    run: str | None = Field(default=None, description="run folder or checkpoint whose network is taken")
+    run: str | None = Field(
+        default=None, description="run folder or checkpoint whose network is taken, or `default`: the built-in model"
+    )
     agents: bool = Field(
         default=False, description="take its class weights too, by people's names; new people start from random ones"
     )
@@ -119,11 +121,28 @@ class OptimConfig(_Frozen):
 
 
 class ValidateConfig(_Frozen):
-    """People held out from training for validation; none by default."""
+    """Validation on people held out from training, or by a protocol on images of its own; none by default."""
 
-    people: int = Field(default=0, ge=0)
+    people: int = Field(default=0, ge=0, description="people held out from training, all pairs of whom are compared")
+    protocol: str | None = Field(
+        default=None, description="of normface evaluate instead, such as agedb_30, bin, lfw, pairs_csv or blufr"
+    )
+    data: str | None = Field(default=None, description="of the protocol: folder with lists and crops, as --data")
+    lists: tuple[str, ...] = Field(
+        default=(), description="of the protocol, if not those of the data folder, as --list"
+    )
+    crops: str | None = Field(default=None, description="of the protocol, if not those of the data folder, as --crops")
+    metric: str | None = Field(default=None, description="of the protocol, which decides; none: its first")
     every: float = Field(default=1.0, gt=0, description="epochs from one look to the next; the best network is kept")
     patience: int | None = Field(default=None, ge=1, description="looks without a better one that end the run")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ValidateConfig:
+        if self.people and self.protocol:
+            raise ValueError("validate_on.people and validate_on.protocol exclude each other: remove one of them")
+        if not self.protocol and (self.data or self.lists or self.crops or self.metric):
+            raise ValueError("validate_on.data, lists, crops and metric belong to a validate_on.protocol: name one")
+        return self
 
 
 class DistillConfig(_Frozen):
@@ -185,6 +204,10 @@ class TrainConfig(_Frozen):
         default="auto",
         description="torch.compile the network, which takes a minute or two at the start. auto: on GPUs; "
         "reduce-overhead: with CUDA graphs too, on one GPU without optim.accumulate",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="compute the network's units again in the backward pass: less memory, a third more time",
     )
     sync_batch_norm: bool = Field(
         default=False, description="of several ranks: batch statistics over all ranks instead of each rank's own"

@@ -35,11 +35,11 @@ class Batch(NamedTuple):
 class Mixed:
     """Labeled images followed by unlabeled ones with the label -1, as a Reader for `Batches`."""
 
-    def __init__(self, labelled: Reader, unlabelled: Reader) -> None:
-        self.parts = labelled, unlabelled
-        self.ids = np.concatenate([labelled.ids, unlabelled.ids])
-        self.identities = labelled.identities
-        self.labels: Ints = np.concatenate([labelled.labels, np.full(len(unlabelled), UNKNOWN)])
+    def __init__(self, labeled: Reader, unlabelled: Reader) -> None:
+        self.parts = labeled, unlabelled
+        self.ids = np.concatenate([labeled.ids, unlabelled.ids])
+        self.identities = labeled.identities
+        self.labels: Ints = np.concatenate([labeled.labels, np.full(len(unlabelled), UNKNOWN)])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -41,8 +41,9 @@ from .doctor import ENOUGH, Run, in_training
 from .loader import UNKNOWN, Batches, Mixed
 from .logs import Logs
 from .monitors import EVERY, Monitors
+from .shipped import Shipped, crops_for, settle, start_checkpoint
 from .state import State
-from .validation import BEST, Validation, hold_out
+from .validation import BEST, Validation, judge_of
 
 log = logging.getLogger("normface")
 # A median loss, over so many steps (or of the one that is to be saved), that ends the run: so many times the first.
@@ -113,7 +114,7 @@ def train(
     memory.keep()
     config = _with_network(config, run if resume else None)
     reader, left_out = _enough_images(reader, config.data.min_images)
-    reader, apart = hold_out(reader, config)
+    reader, judge = judge_of(reader, config)
     images = mixed(config, reader, unlabelled)
     if plan is not None:
         config = _with_epochs_of(run, config) if resume else plan(config, images)
@@ -126,10 +127,10 @@ def train(
                       views=config.distill.views)  # fmt: skip
     facts = _data_facts(images) | left_out | (teacher.facts if teacher else {})
     people = reader.identities.tolist()
-    start, facts = _restore(run, state, facts) if resume else _begin(run, state, facts, people)
+    start, facts = _restore(run, state, facts) if resume else _begin(run, state, facts, people, reader)
     done = start
     total = max(1, round(config.optim.epochs * batches.per_epoch))
-    validation = Validation(config, apart, run, steps=batches.per_epoch) if apart else None
+    validation = Validation(config, judge, run, steps=batches.per_epoch) if judge else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
     limit = math.inf
     rates = [config.optim.lr * rate_factor(config.optim, step / total) for step in range(total)]
@@ -316,7 +317,9 @@ def _data_facts(reader: Reader | Mixed) -> dict[str, Any]:
     return {"classes": len(reader.identities), "images": len(reader), "ids_sha256": digest}
 
 
-def _begin(run: Path, state: State, facts: dict[str, Any], people: list[str]) -> tuple[int, dict[str, Any]]:
+def _begin(
+    run: Path, state: State, facts: dict[str, Any], people: list[str], reader: Reader
+) -> tuple[int, dict[str, Any]]:
     """Prepare a new run. Returns 0 steps done, and facts with the origin of its initial weights."""
     config = state.config
     if finished(run):
@@ -327,9 +330,13 @@ def _begin(run: Path, state: State, facts: dict[str, Any], people: list[str]) ->
                 "start.run with the folder of a run", f"an ONNX file ({config.start.run})",
                 "distill from it instead: normface train distill --set distill.teacher=FILE.onnx",
             )  # fmt: skip
-        origin = Checkpoint.read(config.start.run)
+        origin = start_checkpoint(config.start.run)
         state.start_from(origin)
-        if config.start.agents:
+        if isinstance(origin, Shipped):
+            settle(state.model, crops_for(state.model, reader))
+        if config.start.agents and not origin.facts["classes"]:
+            log.info("%s has no class weights: those of all people start at random", config.start.run)
+        elif config.start.agents:
             theirs = _people(origin, people, facts)
             if not (common := state.start_agents(origin, theirs, people)):
                 raise DataError(
@@ -359,7 +366,7 @@ def _with_network(config: TrainConfig, resumed: Path | None) -> TrainConfig:
     if config.start.run is None or "model" in config.model_fields_set or str(source).endswith(".onnx"):
         return config
     assert source is not None
-    return config.model_copy(update={"model": ModelConfig(**Checkpoint.read(source).config["model"])})
+    return config.model_copy(update={"model": ModelConfig(**start_checkpoint(str(source)).config["model"])})
 
 
 def _with_epochs_of(run: Path, config: TrainConfig) -> TrainConfig:

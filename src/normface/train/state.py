@@ -26,11 +26,12 @@ from ..ops import l2_normalize
 from ..types import ClassShard
 from .config import OptimConfig, TrainConfig
 from .data_parallel import average_buffers, data_parallel, synchronize_batch_norm
+from .recompute import recompute
 from .sgd import RowSGD
 
 # Of an optimizer's state → in checkpoints.
 SLOTS = {"momentum_buffer": "momentum", "exp_avg": "first", "exp_avg_sq": "second", "step": "count"}
-CLASS_ROWS = "weight", "centers"  # parameters of losses with rows for each class
+CLASS_ROWS = "weight", "centers", "memory"  # tensors of losses with rows for each class
 
 
 class State:
@@ -80,6 +81,8 @@ class State:
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        if config.recompute:
+            recompute(self.model)
         parts = {"model": self.model, "loss": self.loss}
         self.parameters: dict[str, nn.Parameter] = {
             f"{part}.{name}": parameter
@@ -279,8 +282,15 @@ def _compiles(config: TrainConfig, device: torch.device) -> bool:
     On CPUs it gains on some networks and costs on others (docs/training.md). Raises ConfigError if it cannot be done.
     """
     gpu = device.type == "cuda"
+    if config.recompute and config.compile not in ("auto", False):
+        raise ConfigError("compile=false with recompute=true", f"compile={config.compile}", "change one of them")
     if config.compile == "auto":
-        return gpu and find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+        return (
+            gpu
+            and not config.recompute
+            and find_spec("triton") is not None
+            and torch.cuda.get_device_capability(device) >= (7, 0)
+        )
     if config.compile == "reduce-overhead" and (not gpu or dist.world() > 1 or config.optim.accumulate > 1):
         raise ConfigError(
             "one GPU and optim.accumulate=1 with compile=reduce-overhead",

@@ -1,4 +1,4 @@
-"""HTML pages, as Jinja templates next to this file; values are escaped unless a template says otherwise."""
+"""HTML pages: Jinja templates in this folder. Values are escaped unless a template says otherwise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def render(template: str, **values: Any) -> Markup:
 
 @cache
 def _environment() -> Environment:
-    # Imported here: few verbs write a page, and all start faster without Jinja.
+    # Imported here, because few commands write a page and all start faster without Jinja.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

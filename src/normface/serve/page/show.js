@@ -11,7 +11,7 @@ export function crop(face, caption) {
       ["dark", "light"].map((tone) => make("svg:circle", { cx: x + 0.5, cy: y + 0.5, r: 2.2, class: tone })));
     frame.append(make("svg:svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...dots));
   });
-  const several = face.found > 1 ? ` ${face.found} faces: the one nearest the centre was taken.` : "";
+  const several = face.found > 1 ? ` ${face.found} faces: the one nearest the center was taken.` : "";
   return make("figure", {}, frame, make("figcaption", {}, caption + several));
 }
 
