@@ -250,7 +250,7 @@ class Softmax(Fused):
     def result(self) -> Tensor:
         """Return the reduction [B]."""
         top_PB, total_PB, moment_PB = self.state_SPB
-        value_B = (top_PB + total_PB.log()).logsumexp(0)
+        value_B: Tensor = (top_PB + total_PB.log()).logsumexp(0)
         none_B = value_B == -torch.inf
         self.shift_B = value_B.masked_fill(none_B, 0) - math.log(self.scale)
         mean_B = (moment_PB * (top_PB - value_B).exp()).sum(0).masked_fill(none_B, 0)
@@ -285,8 +285,8 @@ class Agents(Fused):
 
     def result(self) -> Tensor:
         """Return the reduction [B]."""
-        total_B, weights_B, _ = self.state_SPB.sum(1)
-        self.hinge.total, self.hinge.weights = total_B, weights_B
+        total_B: Tensor = self.state_SPB[0].sum(0)
+        self.hinge.total, self.hinge.weights = total_B, self.state_SPB[1].sum(0)
         return total_B
 
     def slopes(self, z_BN: Tensor, own_B: Tensor, out_BN: Tensor) -> None:
