@@ -41,6 +41,7 @@ class State:
         parameters: everything that is trained, by name.
         net: the model as it is trained: compiled, and over ranks.
         half: compute the network and the loss under autocast in bfloat16. Losses cast back what must not be rounded.
+        beside: modules that are trained with the network and are no part of it, by name (`add`).
         compiled, graphs: whether the network is compiled, and runs as CUDA graphs.
     """
 
@@ -75,6 +76,7 @@ class State:
             if self.graphs:
                 options["triton.cudagraphs"] = True
             self.net = cast(nn.Module, torch.compile(self.net, dynamic=False, options=options))
+        self.beside: dict[str, nn.Module] = {}
         self.average: AveragedModel | None = None
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
@@ -108,6 +110,14 @@ class State:
                 "start.freeze with prefixes of parameter names", ", ".join(unknown),
                 f"the names are {', '.join(list(self.parameters)[:3])}, …",
             )  # fmt: skip
+
+    def add(self, name: str, module: nn.Module) -> None:
+        """Train another module, which is in checkpoints as `name.…` and no part of the network, without decay."""
+        self.beside[name] = module
+        added = {f"{name}.{key}": parameter for key, parameter in module.named_parameters()}
+        if added:
+            self.parameters |= added
+            self.optimizer.add_param_group({"params": [*added.values()], "weight_decay": 0.0, "rate_factor": 1.0})
 
     def set_rate(self, rate: float, before: float | None = None) -> None:
         """Set the learning rate, times the factor of each group; `before` is that of the previous step.
@@ -165,6 +175,8 @@ class State:
         """Return all tensors of a checkpoint: "model.…", "loss.…", and the optimizer's, such as "momentum.…"."""
         found: dict[str, Tensor | RowShard] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
+        for part, module in self.beside.items():
+            found |= {f"{part}.{name}": t for name, t in module.state_dict().items()}
         if self.average:
             found |= {f"average.{name}": t for name, t in self.average.module.state_dict().items()}
             found["averaged"] = self.average.n_averaged
