@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python -m benchmarks gallery --quick     the same in small (at most a minute)
   python -m benchmarks all --quick         all of them: one page for this machine, in 10 minutes on 2 cores
   python -m benchmarks gpu                 measure a GPU, in at most 6 minutes; needs no installation
+  python -m benchmarks model_card MODEL    what a model can do, and whether it may replace another (--against)
   python -m benchmarks page                write docs/benchmarks.md from results/
 
 Results lie in benchmarks/results/KIND/, KIND being the kind of processor. To measure as on 2 cores with AVX2:
@@ -87,6 +88,8 @@ def main(words: list[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     if words[:1] == ["gpu"]:  # it has options of its own, and runs where much of what others need is missing
         sys.exit(import_module("benchmarks.gpu").main(words[1:]))
+    if words[:1] == ["model_card"]:  # of one model, not of the machine
+        sys.exit(import_module("benchmarks.model_card").main(words[1:]))
     known = benchmarks()
     listing = "\n".join(f"  {name:<16}{each.about}" for name, each in known.items())
     parser = argparse.ArgumentParser(

@@ -15,7 +15,7 @@ from normface.losses import LOSSES, MARGINS
 from normface.models import MODELS, Model
 from normface.train import load_config
 from normface.train.augment import draw
-from normface.train.distill import Teacher
+from normface.train.distill import Distillation
 from normface.train.loader import Batch
 from normface.train.loop import learn
 from normface.train.state import State
@@ -76,14 +76,14 @@ def run(name, folder, rank, world):
     loss, options = CASES[name]
     config = load_config("normface", [f"loss.name={loss}", "model.name=mean_of_squares", f"optim.batch={BATCH}"])
     raw = config.model_dump() | {"loss": {"name": loss, "options": options}, "model": {"name": "mean_of_squares"}}
-    raw["distill"] = {"labels": 0.0 if name == "teacher alone" else 1.0}
+    raw["distill"] = {"labels": 0.0 if name == "teacher alone" else 1.0, "teacher": str(folder / "teacher.onnx")}
     config = type(config).model_validate(raw)
     torch.set_default_dtype(torch.float64)
     state = State(config, CLASSES)
     torch.set_default_dtype(torch.float32)
     teacher = None
     if name.startswith("teacher"):
-        teacher = Teacher(str(folder / "teacher.onnx"), config, state.model, folder, [])
+        teacher = Distillation(config, state.model, folder, [])
     mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
     losses = []
     for step in range(STEPS):

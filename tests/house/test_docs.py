@@ -36,7 +36,7 @@ LEFT_OUT = {
     r".*(--model sface|--detector (yunet|scrfd))": "need downloaded files",
     r"serve ": "ends when it is told to",
     r"demo|figures": "train for minutes",
-    r"train (distill|millions|casia|vit)": "need a teacher, or sets that are not at hand",
+    r"train (distill|ensemble|millions|casia|vit)": "need a teacher, or sets that are not at hand",
     r"train .*validate_on.protocol": "need published lists; tests/train/test_scale.py",
     r"(calibrate|evaluate) blufr": "BLUFR's list is its authors'",
     r"adopt |.*runs/theirs": "weights of others",

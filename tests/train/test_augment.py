@@ -4,16 +4,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from normface.errors import InputError
 from normface.faces import retarget
-from normface.train.augment import _NUMBERS, augment, draw, move, prepare
+from normface.train.augment import _NUMBERS, augment, clean, draw, mix, move, prepare
 from normface.train.config import DataConfig
 from normface.types import InputSpec
 
 SPEC = InputSpec(40, 32, template="112x96")
-PLAIN = dict.fromkeys(_NUMBERS, 0.5) | {"mirror": 0.9, "crop": 0.9, "low": 0.9, "cover": 0.9}
+PLAIN = dict.fromkeys(_NUMBERS, 0.5) | {
+    "mirror": 0.9,
+    "crop": 0.9,
+    "low": 0.9,
+    "cover": 0.9,
+    "blur": 0.9,
+    "clean": 0.9,
+    "mix": 0.9,
+}
 
 
 @pytest.fixture
@@ -136,3 +145,41 @@ def test_the_host_moves_crops_as_the_device_does(images, config):
     apart = (parts - whole).abs()
     assert apart.max() < 4  # OpenCV counts places in 1/32 pixels, and gray levels in whole ones
     assert apart.mean() < 0.5
+
+
+def test_blurs_as_scipy_does(images):
+    """Half of 4 pixels. OpenCV and SciPy cut a Gaussian off; over 8 deviations nothing is left to cut."""
+    found = varied(images, dict(blur=1.0), blur=0.0, blur_size=0.5)
+    for image, ours in zip(images, found, strict=True):
+        padded = np.zeros((3, 40 + 32, 32 + 32))  # what lies outside counts for nothing: weights of the rest are scaled
+        padded[:, 16:-16, 16:-16] = image.transpose(2, 0, 1)
+        inside = np.zeros_like(padded)
+        inside[:, 16:-16, 16:-16] = 1
+        sums, shares = (gaussian_filter(each, (0, 2, 2), truncate=8) for each in (padded, inside))
+        np.testing.assert_allclose(ours, (sums / shares)[:, 16:-16, 16:-16].transpose(1, 2, 0), atol=0.01)
+    np.testing.assert_array_equal(varied(images, dict(blur=0.5), blur=0.6, blur_size=0.5), images)
+
+
+def test_teachers_see_a_share_of_views_clean(images):
+    """The same place in the crop, without what spoils it."""
+    config = DataConfig(mirror=False, shift=4.0, light=0.5, colour=0.5, blur=1.0, low_resolution=1.0, occlude=1.0)
+    drawn = numbers(3, right=0.9, contrast=0.9, low=0.1, low_size=0.3, cover=0.1, blur=0.1)
+    drawn[1, _NUMBERS.index("clean")] = 0.2
+    crops = torch.from_numpy(images)
+    spoiled = augment(crops, drawn, config)
+    seen = clean(crops, drawn, config, spoiled, 0.5)
+    torch.testing.assert_close(seen[[0, 2]], spoiled[[0, 2]], rtol=0, atol=0)
+    torch.testing.assert_close(seen[1], augment(crops, drawn, DataConfig(mirror=False, shift=4.0))[1], rtol=0, atol=0)
+    assert (seen[1] - spoiled[1]).abs().mean() > 5
+
+
+def test_mixes_with_the_next_face(images):
+    drawn = numbers(3).numpy()
+    drawn[:, _NUMBERS.index("mix")] = 0.1, 0.9, 0.2
+    drawn[:, _NUMBERS.index("mix_share")] = 0.25, 0.5, 0.75
+    found = images.copy()
+    assert mix(found, drawn, DataConfig(mix=0.5)).tolist() == [True, False, True]
+    np.testing.assert_array_equal(found[1], images[1])
+    for row, other, share in ((0, 1, 0.25), (2, 0, 0.75)):
+        expected = share * images[row].astype(float) + (1 - share) * images[other]
+        assert np.abs(found[row] - expected).max() <= 0.5

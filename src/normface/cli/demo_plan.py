@@ -66,13 +66,13 @@ def planned(
     """Choose the network, and the number of epochs that fit into the remaining time."""
     if epochs is not None:
         return kind.networks[-1], epochs
-    from ..train.speed import images_per_second
+    from ..train.speed import epochs_in, images_per_second
 
     say(began, "timing the first training steps …")
     for network in kind.networks:
         speed = images_per_second(configuration(PLAIN, network, kind, 1.0), faces)
         left = 60 * minutes - (time.perf_counter() - began) - kind.rest - kind.each * len(kind.rows)
-        fitting = left / len(kind.rows) * speed / len(faces)
+        fitting = epochs_in(left / len(kind.rows), len(faces), speed)
         if fitting >= kind.enough:
             break
     chosen = round(min(max(fitting, kind.least), kind.most), 1)

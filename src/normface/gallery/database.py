@@ -46,12 +46,12 @@ from .doubts import Look, find_doubts
 from .encryption import KEY_VARIABLE
 from .names import PersonId, checked_name, folded
 
-EXPORTED = 1000  # rows
+EXPORTED_AT_ONCE = 1000  # rows
 ASKED = 1000  # hashes looked for at once
 SHA256 = re.compile("[0-9a-f]{64}")
 EXPECTED = 4  # templates of a person, at first, when the best people are asked for
 State = Literal["current", "next"]
-Row = dict[str, Any]  # of a template: id, person, quality, time, consent, source, vector, or some of these
+Record = dict[str, Any]  # of a template: id, person, quality, time, consent, source, vector, or some of these
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,17 @@ class Database(Protocol):
         """Delete a version with its templates."""
         ...
 
-    def insert(self, version: Version, rows: list[Row]) -> list[int]:
+    def insert(self, version: Version, rows: list[Record]) -> list[int]:
         """Write templates (all columns but `id`). Returns their numbers."""
         ...
 
     def rows(
         self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
-    ) -> Iterator[Row]:
+    ) -> Iterator[Record]:
         """Templates in no order, with the columns and `id`: of one person by name, or of photographs by SHA-256."""
         ...
 
-    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
+    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Record]:
         """The `count` templates, or more, that are nearest to a query [D], nearest first: `person` and `vector`.
 
         A database that groups by person may give one template for each person.
@@ -254,12 +254,12 @@ class DatabaseGallery(Gallery):
             return None
         return float(cosine.paired(cosine.exact([row["vector"] for row in rows]), cosine.exact(query)).max())
 
-    def _best(self, version: Version, query: Floats, k: int, exact: bool | None) -> list[Row]:
+    def _best(self, version: Version, query: Floats, k: int, exact: bool | None) -> list[Record]:
         """The nearest template of each of the k best people. Templates are asked for until they are of so many."""
         count = EXPECTED * k
         while True:
             found = self._database.nearest(version, query, count, exact)
-            best: dict[str, Row] = {}
+            best: dict[str, Record] = {}
             for row in found:
                 best.setdefault(folded(row["person"]), row)
             if len(best) >= k or len(found) < count:
@@ -335,9 +335,9 @@ class DatabaseGallery(Gallery):
         """See `Gallery`."""
         self._database.note(Note("export", detail="all templates"))
         current, part = self._current(), []
-        for row in self._database.rows(current, COLUMNS) if current else ():
+        for row in self._database.rows(current, FIELDS) if current else ():
             part.append(row)
-            if len(part) == EXPORTED:
+            if len(part) == EXPORTED_AT_ONCE:
                 yield _enrolments(part)
                 part = []
         if part:
@@ -434,7 +434,7 @@ class DatabaseMigration(Migration):
         return count
 
 
-COLUMNS = ("person", "quality", "time", "consent", "source", "vector")
+FIELDS = ("person", "quality", "time", "consent", "source", "vector")
 
 
 def _insert(database: Database, version: Version, some: Enrolments) -> list[int]:
@@ -445,15 +445,15 @@ def _insert(database: Database, version: Version, some: Enrolments) -> list[int]
     qualities = [None if q != q else q for q in quality.tolist()]
     blank = [None] * count
     columns = (some.people, qualities, times.tolist(), some.consent or blank, some.source or blank, some.vectors)
-    numbers = database.insert(version, [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)])
+    numbers = database.insert(version, [dict(zip(FIELDS, row, strict=True)) for row in zip(*columns, strict=True)])
     counts = Counter(some.people).items()
     told = f"version {version.name.rpartition('_')[2]}"
     database.note(*(Note("enrol", name, detail=f"{n} templates, {told}") for name, n in counts))
     return numbers
 
 
-def _enrolments(rows: list[Row]) -> Enrolments:
-    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in COLUMNS}
+def _enrolments(rows: list[Record]) -> Enrolments:
+    columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in FIELDS}
     quality, time = (np.array(columns[name], np.float64) for name in ("quality", "time"))
     vectors = np.array(columns["vector"], np.float32)
     return Enrolments(columns["person"], vectors, quality, time, columns["consent"], columns["source"])

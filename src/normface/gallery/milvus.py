@@ -21,7 +21,7 @@ from ..types import Floats, OperatingPoint
 from . import GALLERIES
 from .audit import Note
 from .base import Event
-from .database import Database, DatabaseGallery, Row, State, Version, lock_holder, no_key, subject
+from .database import Database, DatabaseGallery, Record, State, Version, lock_holder, no_key, subject
 
 TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
 MODEL, TEXT = "normface.model", 2000
@@ -122,7 +122,7 @@ class Milvus(Database):
 
     # Templates.
 
-    def insert(self, version: Version, rows: list[Row]) -> list[int]:
+    def insert(self, version: Version, rows: list[Record]) -> list[int]:
         """See `Database`."""
         with self._in_words():
             kept = [
@@ -134,7 +134,7 @@ class Milvus(Database):
 
     def rows(
         self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
-    ) -> Iterator[Row]:
+    ) -> Iterator[Record]:
         """See `Database`."""
         where = _whose(person)
         if sources is not None:
@@ -147,7 +147,7 @@ class Milvus(Database):
         """Whether a version has a column: older collections have no hashes of photographs."""
         return column != "source" or self._sourced[version.name]
 
-    def _rows(self, collection: str, columns: Iterable[str], where: str) -> Iterator[Row]:
+    def _rows(self, collection: str, columns: Iterable[str], where: str) -> Iterator[Record]:
         with self._in_words():
             pages = self._client.query_iterator(
                 collection, batch_size=QUERY_LIMIT, filter=where, output_fields=["id", *columns]
@@ -162,7 +162,7 @@ class Milvus(Database):
         finally:
             pages.close()
 
-    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
+    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Record]:
         """See `Database`: one of each person."""
         with self._in_words():
             found = self._client.search(

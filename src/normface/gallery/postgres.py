@@ -22,9 +22,9 @@ from ..types import Floats, OperatingPoint
 from . import GALLERIES
 from .audit import Note
 from .base import Event
-from .database import COLUMNS, Database, DatabaseGallery, Row, State, Version, no_key, subject
+from .database import FIELDS, Database, DatabaseGallery, Record, State, Version, no_key, subject
 
-SCHEMA = """
+TABLES = """
 CREATE TABLE IF NOT EXISTS normface_versions (
     id SERIAL PRIMARY KEY, model TEXT, dim INTEGER NOT NULL, state TEXT NOT NULL UNIQUE,
     templates BIGINT NOT NULL DEFAULT 0);
@@ -83,7 +83,7 @@ class Postgres(Database):
                         f"PostgreSQL with the extension pgvector at {self.place}", f"'{_line(error)}'",
                         "install pgvector, and as an administrator of the database run: CREATE EXTENSION vector",
                     ) from error  # fmt: skip
-            db.execute(SCHEMA)
+            db.execute(TABLES)
 
     # Connections.
 
@@ -177,7 +177,7 @@ class Postgres(Database):
 
     # Templates.
 
-    def insert(self, version: Version, rows: list[Row]) -> list[int]:
+    def insert(self, version: Version, rows: list[Record]) -> list[int]:
         """See `Database`."""
         columns = "id, version, subject, person, quality, time, consent, source, vector"
         drawn = "SELECT nextval(pg_get_serial_sequence('normface_templates', 'id')) FROM generate_series(1, %s)"
@@ -185,7 +185,7 @@ class Postgres(Database):
             numbers = [number for (number,) in cursor.execute(drawn, (len(rows),)).fetchall()]
             with cursor.copy(f"COPY normface_templates ({columns}) FROM STDIN") as copy:
                 for number, row in zip(numbers, rows, strict=True):
-                    kept = (*(row[name] for name in COLUMNS[:-1]), _text(row["vector"]))
+                    kept = (*(row[name] for name in FIELDS[:-1]), _text(row["vector"]))
                     copy.write_row((number, int(version.name), subject(row["person"]), *kept))
             self._counted(version, len(rows))
         return numbers
@@ -195,7 +195,7 @@ class Postgres(Database):
 
     def rows(
         self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
-    ) -> Iterator[Row]:
+    ) -> Iterator[Record]:
         """See `Database`."""
         names = ["id", *columns]
         query = f"SELECT {', '.join(map(_read, names))} FROM normface_templates WHERE version = %s"
@@ -208,7 +208,7 @@ class Postgres(Database):
             for row in cursor.execute(query, values):
                 yield _row(names, row)
 
-    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
+    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Record]:
         """See `Database`. Whoever makes an index chooses whether it is exact; exact=True does without."""
         names = ("person", "vector")
         nearest = (  # as an index of this version has them, if somebody makes one (docs/databases.md)
@@ -278,7 +278,7 @@ def _read(column: str) -> str:
     return "vector_send(vector)" if column == "vector" else column
 
 
-def _row(names: Iterable[str], values: Iterable[Any]) -> Row:
+def _row(names: Iterable[str], values: Iterable[Any]) -> Record:
     row = dict(zip(names, values, strict=True))
     if "vector" in row:  # as it is sent: two int16, and the numbers, big-endian
         row["vector"] = np.frombuffer(row["vector"], ">f4", offset=4)

@@ -22,12 +22,12 @@ from ..types import Floats, OperatingPoint
 from . import GALLERIES
 from .audit import Note
 from .base import Event
-from .database import Database, DatabaseGallery, Row, State, Version, lock_holder, no_key, subject
+from .database import Database, DatabaseGallery, Record, State, Version, lock_holder, no_key, subject
 
 TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
 MODEL, KEY_VARIABLE = "normface.model", "QDRANT_API_KEY"
 PORT, TIMEOUT = 6333, 60  # seconds
-AT_ONCE = 1000  # points in one request: Qdrant takes 32 MB
+POINTS_AT_ONCE = 1000  # points in one request: Qdrant takes 32 MB
 
 
 class Qdrant(Database):
@@ -133,7 +133,7 @@ class Qdrant(Database):
 
     # Templates.
 
-    def insert(self, version: Version, rows: list[Row]) -> list[int]:
+    def insert(self, version: Version, rows: list[Record]) -> list[int]:
         """See `Database`. What was written before an error is deleted again."""
         start = secrets.randbits(62)  # so many that no two calls meet; those of one are in order
         numbers = list(range(start, start + len(rows)))
@@ -149,8 +149,8 @@ class Qdrant(Database):
         ]  # fmt: skip
         with self._client() as client:
             try:
-                for start in range(0, len(points), AT_ONCE):
-                    client.upsert(version.name, points[start : start + AT_ONCE], wait=True)
+                for start in range(0, len(points), POINTS_AT_ONCE):
+                    client.upsert(version.name, points[start : start + POINTS_AT_ONCE], wait=True)
             except BaseException:
                 with suppress(Exception):
                     client.delete(version.name, numbers, wait=True)
@@ -159,7 +159,7 @@ class Qdrant(Database):
 
     def rows(
         self, version: Version, columns: Iterable[str], *, person: str | None = None, sources: list[str] | None = None
-    ) -> Iterator[Row]:
+    ) -> Iterator[Record]:
         """See `Database`."""
         names, wanted = set(columns), self._wanted(person, sources)
         for point in self._points(version.name, sorted(names - {"vector"}), "vector" in names, wanted):
@@ -170,13 +170,13 @@ class Qdrant(Database):
         while True:
             with self._client() as client:
                 points, offset = client.scroll(
-                    collection, wanted, AT_ONCE, offset=offset, with_payload=columns, with_vectors=vectors
+                    collection, wanted, POINTS_AT_ONCE, offset=offset, with_payload=columns, with_vectors=vectors
                 )
             yield from points
             if offset is None:
                 return
 
-    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Row]:
+    def nearest(self, version: Version, query: Floats, count: int, exact: bool | None) -> list[Record]:
         """See `Database`. Exact, unless exact=False lets Qdrant use its index."""
         way = self._qdrant.models.SearchParams(exact=exact is not False) if self._url else None  # local mode is exact
         with self._client() as client:
@@ -226,8 +226,8 @@ class Qdrant(Database):
         with self._lock, self._client() as client:
             if not client.collection_exists(AUDIT):
                 client.create_collection(AUDIT, vectors_config={})
-            for start in range(0, len(points), AT_ONCE):
-                client.upsert(AUDIT, points[start : start + AT_ONCE], wait=True)
+            for start in range(0, len(points), POINTS_AT_ONCE):
+                client.upsert(AUDIT, points[start : start + POINTS_AT_ONCE], wait=True)
 
     def events(self) -> Iterator[Event]:
         """See `Database`."""

@@ -190,7 +190,7 @@ def _finish(
 
 def steps(reduce: Reduce, rule: RowRule, compute: torch.dtype) -> Fused:
     """Return the steps of a reduction."""
-    kind: Any = Softmax if isinstance(reduce, LogSumExp) else Agents if isinstance(reduce, Hinge) else Fused
+    kind: Any = Softmax if isinstance(reduce, LogSumExp) else FusedHinge if isinstance(reduce, Hinge) else Fused
     found: Fused = kind(reduce, rule, compute)
     return found
 
@@ -269,7 +269,7 @@ class Softmax(Fused):
         return torch.full_like(self.shift_B, 1 / self.scale)
 
 
-class Agents(Fused):
+class FusedHinge(Fused):
     """`Hinge` by kernels."""
 
     def __init__(self, reduce: Hinge, rule: RowRule, compute: torch.dtype) -> None:

@@ -15,14 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..faces import retarget
-from ..types import Floats, Image, InputSpec
+from ..types import Bools, Floats, Image, InputSpec
 from .config import DataConfig
 
 _NUMBERS = (
     "mirror", "rotate", "zoom", "right", "down", "contrast", "brightness", "colour",
     "crop", "crop_area", "crop_shape", "crop_x", "crop_y", "low", "low_size",
     "cover", "cover_area", "cover_shape", "cover_x", "cover_y", "cover_grey",
+    "blur", "blur_size", "clean", "mix", "mix_share",
 )  # fmt: skip
+_SPOILING = {"light": 0.0, "colour": 0.0, "blur": 0.0, "low_resolution": 0.0, "occlude": 0.0}
+_BLUR = 4.0  # pixels, the largest standard deviation
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as `InputSpec.prepare`
 
 
@@ -47,8 +50,10 @@ def augment(images: Tensor, numbers: Tensor, config: DataConfig, *, moved: bool 
         x = torch.where(_each(by["mirror"] < 0.5), x.flip(3), x)
     if config.light or config.colour:
         x = _lit(x, config, by)
-    if config.low_resolution:
+    if config.blur:
         x = _blurred(x, config, by)
+    if config.low_resolution:
+        x = _reduced(x, config, by)
     if config.occlude:
         x = _covered(x, config, by)
     return x
@@ -68,6 +73,32 @@ def move(images: Image, numbers: Floats, config: DataConfig) -> None:
     elif config.mirror:
         mirrored = (by["mirror"] < 0.5).numpy()
         images[mirrored] = images[mirrored, :, ::-1]
+
+
+def clean(
+    images: Tensor, numbers: Tensor, config: DataConfig, pixels: Tensor, share: float, *, moved: bool = False
+) -> Tensor:
+    """Return the pixels [N, 3, H, W] that `augment` made, for a share of the crops without what spoils a view.
+
+    That is light, color, blur, low resolution and occlusion; mirroring, shifts, turns, zoom and cuts stay.
+    """
+    chosen = _by_name(numbers)["clean"] < share
+    if not chosen.any():
+        return pixels
+    seen = augment(images[chosen], numbers[chosen], config.model_copy(update=_SPOILING), moved=moved)
+    return pixels.index_put((chosen,), seen)
+
+
+def mix(images: Image, numbers: Floats, config: DataConfig) -> Bools:
+    """Mix crops [N, H, W, 3] uint8 with the next one in place: λ · own + (1 - λ) · next, λ uniform in [0, 1) (mixup).
+
+    Returns which were mixed [N]: `config.mix` of them, by the random numbers.
+    """
+    by = _by_name(torch.from_numpy(numbers))
+    chosen = (by["mix"] < config.mix).numpy()
+    share = by["mix_share"].numpy()[chosen, None, None, None]
+    images[chosen] = np.rint(share * images[chosen] + (1 - share) * np.roll(images, -1, 0)[chosen])
+    return chosen
 
 
 def prepare(pixels: Tensor, spec: InputSpec) -> Tensor:
@@ -141,6 +172,21 @@ def _lit(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
 
 
 def _blurred(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
+    """Smoothed by a Gaussian whose standard deviation is 0 to 4 pixels; near the border of what lies inside."""
+    sigma = torch.where(by["blur"] < config.blur, _BLUR * by["blur_size"], 0)
+    down, across = (_gaussian(side, sigma) for side in x.shape[2:])
+    return down[:, None] @ x @ across[:, None].mT
+
+
+def _gaussian(side: int, sigma: Tensor) -> Tensor:
+    """[N, side, side]: the weights of a line's pixels in each pixel of the result, for sigma [N]."""
+    places = torch.arange(side, device=sigma.device, dtype=sigma.dtype)
+    apart = (places[:, None] - places).square()
+    weights = torch.exp(-apart / (2 * sigma.square() + 1e-9)[:, None, None])
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _reduced(x: Tensor, config: DataConfig, by: dict[str, Tensor]) -> Tensor:
     """Reduced to between a fifth and the whole of their size, and enlarged again."""
     down, across = (
         _resampling(side, x.device)[

@@ -63,8 +63,16 @@ class DataConfig(_Frozen):
     light: float = Field(default=0.0, ge=0, lt=1, description="fraction of brightness and of contrast")
     colour: float = Field(default=0.0, ge=0, le=1, description="fraction of saturation")
     crop: float = Field(default=0.0, ge=0, le=1, description="probability of a random resized crop (20 to 100 %)")
+    blur: float = Field(default=0.0, ge=0, le=1, description="probability of a Gaussian blur of 0 to 4 pixels")
     low_resolution: float = Field(default=0.0, ge=0, le=1, description="probability of reducing to 20 to 100 %")
     occlude: float = Field(default=0.0, ge=0, le=1, description="probability of a gray rectangle over 2 to 33 %")
+
+    mix: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability of mixing an image with another one (mixup); such images have no label, but a teacher",
+    )
 
     @model_validator(mode="after")
     def _one_sampling(self) -> DataConfig:
@@ -138,16 +146,44 @@ class ValidateConfig(_Frozen):
 
 
 class DistillConfig(_Frozen):
-    """Distillation from a teacher's embeddings of the same view: weight · (1 - cos); none by default."""
+    """Distillation from one or several teachers' embeddings of the same view; none by default."""
 
-    teacher: str | None = Field(default=None, description="its ONNX file")
+    teacher: str | tuple[str, ...] | None = Field(
+        default=None, description="ONNX file or name in the catalogue; a list for several"
+    )
+    match: Literal["features", "concatenate", "heads", "similarity"] = Field(
+        default="features",
+        description="how the network meets them, see train.matching: its features themselves (one teacher of its "
+        "dimension), by linear heads that are dropped afterwards, or by the similarities within a batch",
+    )
     weight: float = Field(default=10.0, gt=0)
     labels: float = Field(default=1.0, ge=0, description="what the loss on labels is multiplied by; 0: no labels")
+    clean: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of images of which the teachers see the view without light, color, blur, low resolution "
+        "and occlusion",
+    )
+    confidence: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the loss that makes a feature's norm, divided by √D, its cosine to the teachers",
+    )
     views: int | None = Field(
         default=None,
         ge=1,
         description="views of each image, whose embeddings are kept on disk; none: every view is new, and asked for",
     )
+    hold_out: str = Field(
+        default="",
+        description="of unlabeled images whose id begins so, a tenth is never trained on (data.held_out)",
+    )
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All teachers."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher or ()
 
 
 class TrainConfig(_Frozen):
@@ -178,6 +214,19 @@ class TrainConfig(_Frozen):
     )
     save_every: int = Field(default=200, ge=1, description="steps between checkpoints")
     keep: int = Field(default=1, ge=1, description="checkpoints kept, as snapshots for evaluate --snapshots")
+
+    @model_validator(mode="after")
+    def _as_the_teachers_can(self) -> TrainConfig:
+        given = self.distill
+        if self.data.mix and (not given.teachers or given.views):
+            raise ValueError(
+                "data.mix needs distill.teacher, and every view new: set distill.teacher, drop distill.views"
+            )
+        if given.match == "features" and len(given.teachers) > 1:
+            raise ValueError("several teachers need distill.match: set it to concatenate, heads or similarity")
+        if given.match == "similarity" and given.confidence:
+            raise ValueError("distill.confidence needs cosines to the teachers: set distill.match=concatenate or heads")
+        return self
 
     @model_validator(mode="after")
     def _whole_batches(self) -> TrainConfig:

@@ -1,11 +1,13 @@
-"""Distillation: a teacher's embeddings of the same view as target, with or without labels.
+"""Distillation: teachers' embeddings of the same view as targets, with or without labels.
 
-"Consistent" in the sense of Beyer et al. 2021, "Knowledge distillation: A good teacher is patient and consistent".
+"Function matching" in the sense of Beyer et al. 2022, "Knowledge distillation: A good teacher is patient and
+consistent": teacher and network see one view, views vary strongly, mixed faces give any number of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,96 +18,150 @@ from torch import Tensor, nn
 
 from .. import dist
 from ..data import Reader
-from ..embed import Embedder
+from ..data.held_out import held_out
+from ..embed.loading import load_network, model_path
+from ..embed.torch_graph import CPU, TorchGraph
 from ..errors import ConfigError, DataError, InputError, ModelError
 from ..models import Model
 from ..ops import l2_normalize
-from ..ops.reference import directed
 from ..types import InputSpec, Ints
-from .augment import prepare
+from .augment import clean, prepare
 from .config import TrainConfig
 from .loader import UNKNOWN, Mixed
+from .matching import MATCHINGS, trust
 
+_log = logging.getLogger("normface")
 CACHE = "teacher-{key}.npy"
 
 
-class Teacher:
-    """An ONNX model whose normalized embeddings are the network's targets.
+class Distillation:
+    """The teachers of a run, and the loss by which the network meets their embeddings of the very same view.
 
     Args:
-        path: of the ONNX file, with its InputSpec (`Embedder.load`).
         config: of the run.
         model: the student network.
-        run: with `config.distill.views`, embeddings are stored here, in a file named for all that they depend on.
+        run: with `config.distill.views`, embeddings are stored here, in files named for all that they depend on.
         images: ids of the run's images [N].
+        device: where the network is trained; on a GPU the teachers run there too, if PyTorch can run them.
+
+    Attributes:
+        matching: the loss, with the heads that are trained beside the network and dropped afterwards.
+        view_spec: InputSpec of the views: the largest crop of all networks, which holds the others.
 
     Raises:
-        ConfigError: the templates of both models differ by more than a border.
-        ModelError: a missing model, or embeddings of another dimension than the network's.
+        ConfigError: templates that differ by more than a border, or heads on several ranks.
+        ModelError: a missing model, or embeddings of other dimensions than the matching needs.
         DataError: not enough disk space for the stored embeddings.
     """
 
-    def __init__(self, path: str, config: TrainConfig, model: Model, run: Path, images: Sequence[str]) -> None:
-        self.embedder, self.config = Embedder.load(path, certified=False), config.distill
-        specs = sorted((self.embedder.spec, model.spec), key=lambda spec: spec.width * spec.height)
-        self.view_spec: InputSpec = specs[-1]  # the larger crop, which holds the other
+    def __init__(
+        self, config: TrainConfig, model: Model, run: Path, images: Sequence[str], device: torch.device = CPU
+    ) -> None:
+        self.config, self.data = config.distill, config.data
+        self.teachers = [Teacher(path, device) for path in self.config.teachers]
+        specs = sorted([model.spec, *(each.spec for each in self.teachers)], key=lambda spec: spec.width * spec.height)
+        self.view_spec: InputSpec = specs[-1]
         blank = torch.zeros(1, 3, self.view_spec.height, self.view_spec.width)
-        try:
-            prepare(blank, specs[0])
-        except InputError as error:
+        for spec in specs[:-1]:
+            try:
+                prepare(blank, spec)
+            except InputError as error:
+                raise ConfigError(
+                    "templates that differ only by a border, such as 112x112 and 112x96",
+                    f"{spec.template} and {self.view_spec.template}", "use a model with the teacher's template",
+                ) from error  # fmt: skip
+        dims = [each(blank).shape[1] for each in self.teachers]
+        self.matching = MATCHINGS[self.config.match](model.dim, dims).to(device)
+        alone = next(self.matching.parameters(), None) is not None or self.config.match == "similarity"
+        if dist.world() > 1 and (alone or self.config.confidence):
             raise ConfigError(
-                "templates that differ only by a border, such as 112x112 and 112x96",
-                " and ".join(spec.template for spec in specs), "use a model with the teacher's template",
-            ) from error  # fmt: skip
-        dim = self._ask(blank).shape[1]
-        if dim != model.dim:
-            raise ModelError(
-                f"a network with the teacher's {dim} dimensions", f"{model.dim}", f"set model.options.dim={dim}"
-            )
-        self.facts = {"teacher_sha256": self.embedder.sha256}
-        self.kept = None
+                "one rank with distill.match other than features, or distill.confidence", f"{dist.world()} ranks",
+                "train on one rank",
+            )  # fmt: skip
+        self.facts = {"teacher_sha256": ", ".join(each.sha256 for each in self.teachers)}
+        self.kept: list[Any] = [None] * len(self.teachers)
         if self.config.views:
-            cache = run / CACHE.format(key=self._key(config, images))
-            self.kept = _kept(cache, (self.config.views, len(images), dim))
+            files = [run / CACHE.format(key=self._key(each, config, images)) for each in self.teachers]
+            for other in [] if dist.rank() else set(run.glob(CACHE.format(key="*"))).difference(files):
+                other.unlink()
+            shapes = [(self.config.views, len(images), dim) for dim in dims]
+            self.kept = [_kept(file, shape) for file, shape in zip(files, shapes, strict=True)]
 
     def __call__(
         self, loss: nn.Module, features: Tensor, labels: Tensor, pixels: Tensor, rows: Tensor, view: int
     ) -> Tensor:
-        """Return labels' weight · loss over labeled images + weight · mean(1 - cos to the teacher), a scalar.
+        """Return labels · loss over labeled images + weight · mean of the matching + confidence · mean of `trust`.
 
         Args:
             features: of the network [b, D].
             labels: [b] int64, -1 if unknown.
-            pixels: the view [b, 3, H, W] in [0, 255].
+            pixels: the view that the teachers see [b, 3, H, W] in [0, 255], see `shown`.
             rows, view: number of each image, and of the stored view.
         """
-        targets = self.embed(pixels, rows.cpu().numpy(), view).to(features.device)
-        # As the losses on labels: the mean over all ranks' images, of which this rank differentiates its part.
-        near = (1 - (l2_normalize(directed(features)) * targets).sum(1)).mean()
-        total = self.config.weight * dist.total(near) / dist.world()
+        targets = [each.to(features.device) for each in self.embed(pixels, rows.cpu().numpy(), view)]
+        with torch.autocast(features.device.type, enabled=False):
+            apart, cos = self.matching(features, targets)
+            # As the losses on labels: the mean over all ranks' images, of which this rank differentiates its part.
+            total = self.config.weight * dist.total(apart.mean()) / dist.world()
+            if self.config.confidence:
+                total = total + self.config.confidence * trust(features, cos).mean()
         known = labels != UNKNOWN
         if self.config.labels and known.any():
             total = total + self.config.labels * loss(features[known], labels[known])
         return total
 
-    def _key(self, config: TrainConfig, images: Sequence[str]) -> str:
+    def shown(self, crops: Tensor, numbers: Tensor, pixels: Tensor, *, moved: bool) -> Tensor:
+        """Return what the teachers see of a batch [b, 3, H, W]: the network's view, or for a share the clean one."""
+        if not self.config.clean:
+            return pixels
+        return clean(crops, numbers, self.data, pixels, self.config.clean, moved=moved)
+
+    def embed(self, pixels: Tensor, rows: Ints, view: int) -> list[Tensor]:
+        """Return each teacher's unit embeddings [b, D] of a view, from disk if stored (as 16-bit floats)."""
+        found = []
+        for teacher, kept in zip(self.teachers, self.kept, strict=True):
+            if kept is None:
+                found.append(teacher(pixels))
+                continue
+            new = np.isnan(kept[view, rows]).any(axis=1)
+            if new.any():
+                kept[view, rows[new]] = teacher(pixels[torch.from_numpy(new).to(pixels.device)]).cpu().numpy()
+            found.append(l2_normalize(torch.from_numpy(kept[view, rows].astype(np.float32))))
+        return found
+
+    def _key(self, teacher: Teacher, config: TrainConfig, images: Sequence[str]) -> str:
         """Hash of the teacher's weights, the crops it sees, and the random numbers of each view."""
-        spec = self.view_spec.to_json(), self.embedder.spec.to_json()
-        told = [self.embedder.sha256, *spec, config.data.model_dump_json(), str(config.seed), *images]
-        return hashlib.sha256("\0".join(told).encode()).hexdigest()[:16]
+        specs, views = (self.view_spec.to_json(), teacher.spec.to_json()), config.data.model_dump_json()
+        known = [teacher.sha256, *specs, views, str(config.distill.clean), str(config.seed), *images]
+        return hashlib.sha256("\0".join(known).encode()).hexdigest()[:16]
 
-    def embed(self, pixels: Tensor, rows: Ints, view: int) -> Tensor:
-        """Return unit embeddings [b, D] of a view, from disk if stored (as 16-bit floats)."""
-        if self.kept is None:
-            return self._ask(pixels)
-        new = np.isnan(self.kept[view, rows]).any(axis=1)
-        if new.any():
-            self.kept[view, rows[new]] = self._ask(pixels[torch.from_numpy(new).to(pixels.device)]).numpy()
-        return l2_normalize(torch.from_numpy(self.kept[view, rows].astype(np.float32)))
 
-    def _ask(self, pixels: Tensor) -> Tensor:
-        x = prepare(pixels, self.embedder.spec).cpu().numpy()
-        return l2_normalize(torch.from_numpy(np.asarray(self.embedder.network(x), np.float32)))
+class Teacher:
+    """A recognizer of photographs, as targets for another network: pixels → unit embeddings.
+
+    Args:
+        path: ONNX file with its InputSpec, or a name in the catalogue (`Embedder.load`).
+        device: on a GPU it runs there by PyTorch; otherwise, and where PyTorch cannot run it, by ONNX Runtime.
+    """
+
+    def __init__(self, path: str, device: torch.device = CPU) -> None:
+        network = load_network(path, certified=False)
+        self.spec, self.sha256, self.network = network.spec, network.sha256, network
+        self.graph, self.device = None, device
+        file = model_path(path)
+        if device.type == "cuda" and file.is_file():
+            try:
+                self.graph = TorchGraph(file, device=device)
+            except ModelError as error:
+                _log.warning("the teacher %s runs by ONNX Runtime on %s: %s", file.name, network.device, error.got)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return unit embeddings [b, D] float32 of pixels [b, 3, H, W] in [0, 255] of any template that fits."""
+        x = prepare(pixels.to(self.device), self.spec)
+        if self.graph is None:
+            return l2_normalize(torch.from_numpy(np.asarray(self.network(x.cpu().numpy()), np.float32)))
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return l2_normalize(self.graph(x.contiguous(memory_format=torch.channels_last)).float())
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> Any:
@@ -114,8 +170,6 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
         if dist.rank() == 0 and not path.exists():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                for other in path.parent.glob(CACHE.format(key="*")):
-                    other.unlink()
                 partial = path.with_suffix(".partial.npy")
                 new = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
                 new[:] = np.nan
@@ -133,9 +187,11 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Any:
     return kept
 
 
-def teacher_of(config: TrainConfig, model: Model, run: Path, images: Sequence[str]) -> Teacher | None:
-    """Return the teacher in a configuration, if any."""
-    return None if config.distill.teacher is None else Teacher(config.distill.teacher, config, model, run, images)
+def distillation_of(
+    config: TrainConfig, model: Model, run: Path, images: Sequence[str], device: torch.device
+) -> Distillation | None:
+    """Return the distillation in a configuration, if any."""
+    return Distillation(config, model, run, images, device) if config.distill.teachers else None
 
 
 def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Reader | Mixed:
@@ -143,7 +199,7 @@ def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Rea
     if unlabelled is None:
         return reader
     facts: Mapping[str, bool] = {
-        "distill.teacher, for what has no labels": config.distill.teacher is None,
+        "distill.teacher, for what has no labels": not config.distill.teachers,
         "plain shuffling (no data.per_person, no data.balance)": bool(config.data.per_person or config.data.balance),
         "one rank": dist.world() > 1,
     }
@@ -152,4 +208,7 @@ def mixed(config: TrainConfig, reader: Reader, unlabelled: Reader | None) -> Rea
             raise ConfigError(
                 f"{wanted}, with --unlabelled", "another configuration", "change the recipe, or drop --unlabelled"
             )
+    if prefix := config.distill.hold_out:
+        apart = np.array([id.startswith(prefix) and held_out(id) for id in unlabelled.ids.tolist()])
+        unlabelled = unlabelled.select(np.flatnonzero(~apart))
     return Mixed(reader, unlabelled)

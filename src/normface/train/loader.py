@@ -16,7 +16,7 @@ from ..faces import retarget
 from ..prefetch import map_ahead
 from ..system_facts import usable_cores
 from ..types import Floats, Image, InputSpec, Ints
-from .augment import draw, move
+from .augment import draw, mix, move
 from .config import DataConfig
 
 UNKNOWN = -1  # the label of an image without identity
@@ -112,7 +112,10 @@ class Batches:
             numbers = self._of_view(self.view(step))[rows]
         else:
             numbers = draw(self.batch, np.random.default_rng([self.seed, *divmod(step, self.per_epoch)]))[self.part]
-        return Batch(images, self.reader.labels[rows], numbers, rows)
+        labels = self.reader.labels[rows]
+        if self.config.mix:
+            labels = np.where(mix(images, numbers, self.config), UNKNOWN, labels)
+        return Batch(images, labels, numbers, rows)
 
     def view(self, step: int) -> int:
         """Return the number of the view at a step."""

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from ..ops.reference import widened
 from . import memory
 from .augment import augment, prepare
 from .config import ModelConfig, OptimConfig, TrainConfig, parse_config
-from .distill import Teacher, mixed, teacher_of
+from .distill import Distillation, distillation_of, mixed
 from .doctor import ENOUGH, Run, in_training
 from .loader import UNKNOWN, Batches, Mixed
 from .logs import Logs
@@ -82,6 +82,7 @@ def train(
     *,
     unlabelled: Reader | None = None,
     resume: bool = False,
+    plan: Callable[[TrainConfig, Reader | Mixed], TrainConfig] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Train a model into the run folder `run`.
@@ -97,6 +98,8 @@ def train(
         unlabelled: additional crops for distillation only (`config.distill`).
         resume: continue from the checkpoint in `run`, on any number of ranks; the result is the same as without the
             interruption.
+        plan: called with the configuration and the images of a new run; returns the one to train, such as with as many
+            epochs as fit into a time (`speed.within`). A resumed run keeps the epochs that were planned.
 
     Returns:
         The Outcome; not finished if SIGINT or SIGTERM asked to stop (after saving a checkpoint).
@@ -112,9 +115,13 @@ def train(
     config = _with_network(config, run if resume else None)
     reader, left_out = _enough_images(reader, config.data.min_images)
     reader, judge = judge_of(reader, config)
-    state = State(config, len(reader.identities))
     images = mixed(config, reader, unlabelled)
-    teacher = teacher_of(config, state.model, run, images.ids.tolist())
+    if plan is not None:
+        config = _with_epochs_of(run, config) if resume else plan(config, images)
+    state = State(config, len(reader.identities))
+    teacher = distillation_of(config, state.model, run, images.ids.tolist(), state.device)
+    if teacher:
+        state.add("distill", teacher.matching)
     batches = Batches(images, teacher.view_spec if teacher else state.model.spec, config.data,
                       batch=config.optim.batch, seed=config.seed, part=(dist.rank(), dist.world()),
                       views=config.distill.views)  # fmt: skip
@@ -192,7 +199,7 @@ def train(
 
 
 def learn(
-    state: State, batch: tuple[Tensor, ...], teacher: Teacher | None, view: int, progress: float = 0.0
+    state: State, batch: tuple[Tensor, ...], teacher: Distillation | None, view: int, progress: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a batch at a fraction of the run, without waiting for a GPU.
 
@@ -205,13 +212,15 @@ def learn(
     parts = list(zip(*(part.chunk(state.config.optim.accumulate) for part in batch), strict=True))
     values, found = [], []
     for number, (crops, labels, numbers, rows) in enumerate(parts, 1):
-        pixels = augment(crops, numbers, state.config.data, moved=state.device.type != "cuda")
+        moved = state.device.type != "cuda"
+        pixels = augment(crops, numbers, state.config.data, moved=moved)
         x = prepare(pixels, state.model.spec).contiguous(memory_format=state.layout)
         with state.not_yet_summed() if number < len(parts) else nullcontext():
             with torch.autocast(state.device.type, torch.bfloat16, enabled=state.half):
                 features = widened(state.net(x))
                 if teacher:
-                    loss = teacher(state.loss, features, labels, pixels, rows, view)
+                    shown = teacher.shown(crops, numbers, pixels, moved=moved)
+                    loss = teacher(state.loss, features, labels, shown, rows, view)
                 else:
                     loss = state.loss(features, labels)
             loss = loss * (len(labels) / len(batch[1]))
@@ -358,6 +367,12 @@ def _with_network(config: TrainConfig, resumed: Path | None) -> TrainConfig:
         return config
     assert source is not None
     return config.model_copy(update={"model": ModelConfig(**start_checkpoint(str(source)).config["model"])})
+
+
+def _with_epochs_of(run: Path, config: TrainConfig) -> TrainConfig:
+    """Take the number of epochs of a run that is resumed."""
+    epochs = Checkpoint.read(run).config["optim"]["epochs"]
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": epochs})})
 
 
 def _people(origin: Checkpoint, people: list[str], facts: Mapping[str, Any]) -> list[str]:

@@ -41,6 +41,7 @@ class State:
         parameters: everything that is trained, by name.
         net: the model as it is trained: compiled, and over ranks.
         half: compute the network and the loss under autocast in bfloat16. Losses cast back what must not be rounded.
+        beside: modules that are trained with the network and are no part of it, by name (`add`).
         compiled, graphs: whether the network is compiled, and runs as CUDA graphs.
     """
 
@@ -75,6 +76,7 @@ class State:
             if self.graphs:
                 options["triton.cudagraphs"] = True
             self.net = cast(nn.Module, torch.compile(self.net, dynamic=False, options=options))
+        self.beside: dict[str, nn.Module] = {}
         self.average: AveragedModel | None = None
         if config.optim.average:
             average = get_ema_multi_avg_fn(config.optim.average)  # type: ignore[no-untyped-call]
@@ -109,6 +111,14 @@ class State:
                 f"the names are {', '.join(list(self.parameters)[:3])}, …",
             )  # fmt: skip
 
+    def add(self, name: str, module: nn.Module) -> None:
+        """Train another module, which is in checkpoints as `name.…` and no part of the network, without decay."""
+        self.beside[name] = module
+        added = {f"{name}.{key}": parameter for key, parameter in module.named_parameters()}
+        if added:
+            self.parameters |= added
+            self.optimizer.add_param_group({"params": [*added.values()], "weight_decay": 0.0, "rate_factor": 1.0})
+
     def set_rate(self, rate: float, before: float | None = None) -> None:
         """Set the learning rate, times the factor of each group; `before` is that of the previous step.
 
@@ -118,8 +128,9 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         if self.config.optim.convention == "caffe" and before is not None and before != rate:
-            momenta = [held["momentum_buffer"] for held in self.optimizer.state.values() if "momentum_buffer" in held]
-            _multiply([each for each in momenta if each is not None], before / rate)
+            for held in self.optimizer.state.values():
+                if held.get("momentum_buffer") is not None:
+                    held["momentum_buffer"].mul_(before / rate)
 
     @property
     def best(self) -> Model:
@@ -157,12 +168,15 @@ class State:
         shared = _sum_of_squares([gradient for name, gradient in found.items() if name in sharded], self.device)
         length = (whole + (dist.total(shared) if sharded else shared)).sqrt()
         factor = (limit / length).clamp(max=1)
-        _multiply(list(found.values()), factor)
+        for gradient in found.values():
+            gradient.mul_(factor)
 
     def tensors(self) -> dict[str, Tensor | RowShard]:
         """Return all tensors of a checkpoint: "model.…", "loss.…", and the optimizer's, such as "momentum.…"."""
         found: dict[str, Tensor | RowShard] = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         found |= {f"loss.{name}": t for name, t in self.loss.state_dict().items()}
+        for part, module in self.beside.items():
+            found |= {f"{part}.{name}": t for name, t in module.state_dict().items()}
         if self.average:
             found |= {f"average.{name}": t for name, t in self.average.module.state_dict().items()}
             found["averaged"] = self.average.n_averaged
@@ -291,21 +305,12 @@ def _compiles(config: TrainConfig, device: torch.device) -> bool:
     return bool(config.compile)
 
 
-def _multiply(tensors: Sequence[Tensor], factor: float | Tensor) -> None:
-    """Multiply tensors in place, on a GPU by few kernels."""
-    if dense := [each for each in tensors if not each.is_sparse]:
-        torch._foreach_mul_(dense, factor)
-    for each in tensors:
-        if each.is_sparse:
-            each.mul_(factor)
-
-
 def _sum_of_squares(gradients: Sequence[Tensor], device: torch.device) -> Tensor:
     """Sum over all numbers of some gradients, in float32; a scalar."""
     dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
     if not dense:
         return torch.zeros((), device=device)
-    return torch.stack(torch._foreach_norm([each.float() for each in dense])).square().sum()
+    return nn.utils.get_total_norm([each.float() for each in dense]).square()
 
 
 def _optimizer(
