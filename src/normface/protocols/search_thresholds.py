@@ -58,7 +58,6 @@ def search_table(
         DataError: fewer than three people, nobody with two images, equal embeddings, or a size for which so few people
             cannot resolve the rate; it names the largest size or the lowest rate that they can.
     """
-    refuse_equal(embeddings.vectors)
     if not 0 < fpir < 1:
         raise ConfigError("a false positive identification rate between 0 and 1", f"{fpir:g}", "correct --fpir")
     sizes = sorted(set(enrolled))
@@ -70,6 +69,7 @@ def search_table(
             "at least three people, one of them with two images", f"{len(subjects)} images of {len(images)} people",
             "give more images (people are the folders of Name/image)",
         )  # fmt: skip
+    refuse_equal(embeddings.vectors)
     for size in sizes:
         _resolve(fpir, size, len(images))
     trials = OpenSetTrials.of(embeddings.vectors, subjects, fpir, sizes, seed)
