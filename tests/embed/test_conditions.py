@@ -72,7 +72,7 @@ class TestFit:
         np.testing.assert_allclose(learning._rising(hits, pairs), theirs)
 
     def test_too_few_are_refused(self):
-        with pytest.raises(DataError, match="at least 50 photographs odd, got 49"):
+        with pytest.raises(DataError, match="at least 50 photographs for the condition odd, got 49"):
             fit(everywhere(100), [], {"odd": everywhere(49)}, threshold=0.5)
 
 

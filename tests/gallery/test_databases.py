@@ -270,7 +270,7 @@ def test_a_write_that_fails_midway_leaves_nothing(tmp_path, monkeypatch):
     pytest.importorskip("qdrant_client")
     from normface.gallery import qdrant
 
-    monkeypatch.setattr(qdrant, "AT_ONCE", 2)
+    monkeypatch.setattr(qdrant, "POINTS_AT_ONCE", 2)
     with open_gallery(f"qdrant:{tmp_path / 'people'}") as gallery:
         gallery.enrol("Ann", drawn(0, 1))
         upsert, calls = gallery._database._folder.client.upsert, []

@@ -27,7 +27,7 @@ time.sleep(600)
 @pytest.mark.parametrize(("kind", "module", "count"), [("milvus", "pymilvus", 2500), ("qdrant", "qdrant_client", 50)])
 def test_a_second_process_opens_what_a_killed_one_enrolled(kind, module, count, tmp_path, monkeypatch):
     pytest.importorskip(module)
-    monkeypatch.setattr(qdrant, "AT_ONCE", 20)  # so that `count` is more than a page of rows in both
+    monkeypatch.setattr(qdrant, "POINTS_AT_ONCE", 20)  # so that `count` is more than a page of rows in both
     url = f"{kind}:{tmp_path / 'people.db'}"
     command = [sys.executable, "-c", ENROLLER, url, str(count)]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

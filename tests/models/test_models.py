@@ -41,7 +41,7 @@ FROZEN = {
 
 def test_the_last_layers_of_iresnet_compute_in_float32():
     """As in arcface_torch: `x = self.fc(x.float() if self.fp16 else x)`, outside of its autocast."""
-    model, seen = IResNet(8, (1, 1, 1, 1)), {}
+    model, seen = IResNet(8, (1, 1, 1, 1), "arcface_torch", None), {}
     model.stem, model.body = nn.Identity(), nn.Conv2d(3, 512, 16, 16)  # all of it takes a while where bf16 is emulated
     for name, layer in (("fc", model.head[2]), ("last", model.head[3]), ("before", model.head[0])):
         layer.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0].dtype, out.dtype)}))

@@ -15,7 +15,7 @@ from normface.train.monitors import WINDOW, Monitors, effective_rank
 C, D, B = 7, 5, 20
 X = torch.randn(B, D, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(B) % 3
-WITHOUT_WEIGHTS = ("Contrastive", "Triplet")
+WITHOUT_WEIGHTS = ("Contrastive", "Triplet", "UnifiedThreshold")
 
 
 def build(name, **options):
