@@ -85,7 +85,7 @@ class TestFetch:
         code, _, err = run("fetch", "small", "--to", entry / "here", "--accept-terms", *words)
         assert code == 2
         assert "SHA-256" in err
-        assert str(entry / 'here' / 'small.txt.rejected') in err
+        assert str(entry / "here" / "small.txt.rejected") in err
         assert [path.name for path in (entry / "here").iterdir()] == ["small.txt.rejected"]
 
     def test_terms_first(self, entry, run):

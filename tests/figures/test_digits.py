@@ -84,6 +84,7 @@ class TestTrained:
         first, second = (plain_softmax.train_in_plane(0, 0, silent, epochs=1).test for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
+    @pytest.mark.nightly
     def test_softmax_features_are_radial(self):
         drawing = FIGURES.build("radial", silent, epochs=3)
         # 0.5 would be round; what is learnt early already is well beyond.
@@ -103,6 +104,7 @@ class TestTrained:
         assert nearest in run.test_labels
         assert run.accuracies()["nearest_mean_normalised"] < without.accuracies()["nearest_mean_normalised"]
 
+    @pytest.mark.nightly
     def test_scales_stay_above_their_bound(self):
         numbers = FIGURES.build("scales", silent, epochs=1).numbers["scales"]
         assert list(numbers) == ["1", "2", "4", "7", "11"]
@@ -111,6 +113,7 @@ class TestTrained:
             assert found["loss_on_training_digits"] > found["loss_lower_bound"]
             assert found["accuracy"]["n"] == 1000
 
+    @pytest.mark.nightly
     def test_the_norm_that_is_left_becomes_the_scale(self):
         """It grows towards what Proposition 2 asks for, and the loss stays above the bound at that norm."""
         paths = {normalize: norms.path(normalize, silent, epochs=1) for normalize in norms.SIDES}
@@ -121,6 +124,7 @@ class TestTrained:
         assert paths["weights"]["norm"][-1] > theory.scale_for_probability(10, 0.9) > paths["weights"]["norm"][0]
         assert paths["features"]["norm"][-1] > 1.1 > paths["features"]["norm"][0]
 
+    @pytest.mark.nightly
     def test_the_second_losss_weight(self):
         torch.manual_seed(0)
         model, softmax = mnist.network(loss_weight.DIM), LOSSES.build("CosineSoftmax", 10, loss_weight.DIM)

@@ -412,7 +412,7 @@ def test_docker_reads_the_compose_file():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # a minute of installing
 def test_the_dockerfiles_commands_make_a_service(tmp_path):
     """RUN, COPY, ENV, HEALTHCHECK and ENTRYPOINT in folders of their own instead of an image's."""
     if os.name == "nt":

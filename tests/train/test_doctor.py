@@ -182,8 +182,9 @@ class TestProvoked:
     @pytest.mark.parametrize(
         "overrides",
         [
-            (), ("loss.name=Joint", "loss.options={}"), ("loss.name=CContrastive", "loss.options={}"),
-            ("loss.options={normalize='none', scale=1.0, learn_scale=false}",),
+            (), ("loss.name=CContrastive", "loss.options={}"),
+            pytest.param(("loss.name=Joint", "loss.options={}"), marks=pytest.mark.nightly),
+            pytest.param(("loss.options={normalize='none', scale=1.0, learn_scale=false}",), marks=pytest.mark.nightly),
         ],
     )  # fmt: skip
     def test_healthy(self, provoke, overrides, caplog):
@@ -208,6 +209,7 @@ class TestProvoked:
         assert diagnose(run)[0].name == "collapsed"
         assert run.late("loss") == pytest.approx(0.8, abs=0.05)  # the margin: what one point for all costs
 
+    @pytest.mark.nightly
     def test_pull_alone(self, provoke):
         run = provoke("loss.name=CContrastive", "loss.options={negative_weight=0.0}", "optim.lr=0.3")
         assert diagnose(run)[0].name == "collapsed"
@@ -217,6 +219,7 @@ class TestProvoked:
         found = [d.name for d in diagnose(provoke("loss.name=CContrastive", "loss.options={margin=1e-6}"))]
         assert "dead-negatives" in found
 
+    @pytest.mark.nightly
     def test_weights_only_at_a_large_rate(self, provoke):
         """The paper's collapse of weight-only normalization does not show at this size: it learns, on long weights."""
         run = provoke("loss.options={normalize='weights', scale=1.0, learn_scale=false}", "optim.lr=10")
@@ -230,6 +233,7 @@ class TestProvoked:
     def test_scale_decays_to_its_floor(self, provoke):
         assert "scale-at-floor" in {d.name for d in diagnose(provoke("optim.scale_decay=20"))}
 
+    @pytest.mark.nightly
     def test_a_huge_rate_without_decay(self, provoke):
         assert "norm-blow-up" in {d.name for d in diagnose(provoke("optim.lr=30", "optim.class_decay=0"))}
 

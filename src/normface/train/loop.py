@@ -132,7 +132,7 @@ def train(
     total = max(1, round(config.optim.epochs * batches.per_epoch))
     validation = Validation(config, judge, run, steps=batches.per_epoch) if judge else None
     began, recent = time.perf_counter(), deque[float](maxlen=50)
-    limit = math.inf
+    limit, scales = math.inf, dict[str, float]()
     rates = [config.optim.lr * rate_factor(config.optim, step / total) for step in range(total)]
     enough = validation is not None and validation.enough(start)
 
@@ -152,6 +152,8 @@ def train(
             recent.append(loss)
             if done == start + 1:  # of a resumed run small: no less than what guessing costs
                 limit = WORSE * (1 + max(abs(loss), math.log(len(reader.identities))))
+                scales = {name: value for name, value in scalars.items() if name.endswith("scale")}
+            larger = max([1.0, *(scalars[name] / value for name, value in scales.items())])  # and the loss with it
             measured = {
                 "loss": loss, "lr": rates[done - 1], "epoch": done / batches.per_epoch,
                 "images_per_second": (done - start) * config.optim.batch / (time.perf_counter() - began),
@@ -169,7 +171,7 @@ def train(
             if logs:
                 logs.write(done, measured)
             due = done % config.save_every == 0 or done == total
-            lost = _diverged(recent, limit, 1 if due else LATELY)
+            lost = _diverged(recent, larger * limit, 1 if due else LATELY)
             if done % EVERY == 0 and config.distill.labels:
                 looks.append({"step": done, **measured})
                 if logs and len(looks) % ENOUGH == 0:
