@@ -141,6 +141,7 @@ class TestTrained:
         assert sum(numbers["mean_histogram"]["same"]) == pytest.approx(1)
         assert numbers["pairs"] == 2 * 10 * 45
 
+    @pytest.mark.nightly
     def test_agents_separate_what_a_softmax_began(self):
         start = digits.train_on_sphere(digits.SOFTMAX["both"], epochs=2, rate=mnist.RATE, progress=silent)
         for variant in (digits.CONTRASTIVE["C-contrastive"], digits.TRIPLET["C-triplet"]):
