@@ -12,8 +12,8 @@ import os
 import re
 import time as clock
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import cosine
-from ..errors import ConfigError, DataError, InputError, ModelError
+from ..errors import ConfigError, DataError, InputError, ModelError, NormfaceError
 from ..types import Floats, Match, OperatingPoint
 from .audit import Note, search_note
 from .base import (
@@ -476,6 +476,22 @@ def _people(database: Database, version: Version, name: str | None = None) -> li
 def subject(name: str) -> str:
     """What a person is filtered by: hexadecimal digits, so that no name can be read as an expression."""
     return hashlib.sha256(folded(name).encode()).hexdigest()
+
+
+@contextmanager
+def in_words(name: str, place: str, advice: str, line: Callable[[Exception], str] = str) -> Iterator[None]:
+    """Raise a database's own errors, of which there are many kinds, as DataError; `line` says what one of them says."""
+    try:
+        yield
+    except NormfaceError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name} to answer at {place}", f"'{line(error)}'", advice) from error
+
+
+def alias_of(state: State) -> str:
+    """Name under which a database knows the version that is in this state."""
+    return f"normface_{state}"
 
 
 def no_key(key: bytes | str | None, kind: str) -> None:

@@ -11,17 +11,28 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, InputError, NormfaceError, require
+from ..errors import DataError, InputError, require
 from ..types import Floats, OperatingPoint
 from . import GALLERIES
 from .audit import Note
 from .base import Event
-from .database import Database, DatabaseGallery, Record, State, Version, lock_holder, no_key, subject
+from .database import (
+    Database,
+    DatabaseGallery,
+    Record,
+    State,
+    Version,
+    alias_of,
+    in_words,
+    lock_holder,
+    no_key,
+    subject,
+)
 
 TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
 MODEL, TEXT = "normface.model", 2000
@@ -63,7 +74,7 @@ class Milvus(Database):
         """See `Database`. Its collection is loaded: Milvus Lite opens collections released."""
         with self._in_words():
             for name in self._client.list_collections():
-                if name.startswith(TEMPLATES) and _alias(state) in self._client.list_aliases(name)["aliases"]:
+                if name.startswith(TEMPLATES) and alias_of(state) in self._client.list_aliases(name)["aliases"]:
                     told = self._client.describe_collection(self._load(name))
                     fields = {field["name"]: field for field in told["fields"]}
                     dim = int(fields["vector"]["params"]["dim"])
@@ -91,7 +102,7 @@ class Milvus(Database):
                 "vector": (types.FLOAT_VECTOR, {"dim": dim}),
             }  # fmt: skip
             self._create(name, fields, {MODEL: model or ""}, metric="IP")
-            client.create_alias(name, _alias(state))
+            client.create_alias(name, alias_of(state))
             self._sourced[name] = True
         return Version(name, model, dim)
 
@@ -109,8 +120,8 @@ class Milvus(Database):
     def replace(self, old: Version, coming: Version) -> None:
         """See `Database`."""
         with self._in_words():
-            self._client.alter_alias(coming.name, _alias("current"))
-            self._client.drop_alias(_alias("next"))
+            self._client.alter_alias(coming.name, alias_of("current"))
+            self._client.drop_alias(alias_of("next"))
             self._client.drop_collection(old.name)
 
     def drop(self, version: Version) -> None:
@@ -227,21 +238,8 @@ class Milvus(Database):
         """See `Database`."""
         self._client.close()
 
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        """Raise Milvus's errors as a DataError of one line."""
-        try:
-            yield
-        except NormfaceError:
-            raise
-        except Exception as error:  # pymilvus raises its own, gRPC's and plain ones
-            raise DataError(
-                f"Milvus to answer at {self.place}", f"'{error}'", "check that Milvus is running, and the path or URI"
-            ) from error
-
-
-def _alias(state: State) -> str:
-    return f"normface_{state}"
+    def _in_words(self) -> AbstractContextManager[None]:
+        return in_words("Milvus", self.place, "check that Milvus is running, and the path or URI")
 
 
 def _whose(name: str | None) -> str:

@@ -12,17 +12,28 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import DataError, InputError, NormfaceError, require
+from ..errors import DataError, InputError, require
 from ..types import Floats, OperatingPoint
 from . import GALLERIES
 from .audit import Note
 from .base import Event
-from .database import Database, DatabaseGallery, Record, State, Version, lock_holder, no_key, subject
+from .database import (
+    Database,
+    DatabaseGallery,
+    Record,
+    State,
+    Version,
+    alias_of,
+    in_words,
+    lock_holder,
+    no_key,
+    subject,
+)
 
 TEMPLATES, AUDIT = "normface_templates_", "normface_audit"
 MODEL, KEY_VARIABLE = "normface.model", "QDRANT_API_KEY"
@@ -86,7 +97,7 @@ class Qdrant(Database):
         """See `Database`."""
         with self._client() as client:
             names = {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
-            name = names.get(_alias(state))
+            name = names.get(alias_of(state))
             if name is None:
                 return None
             config = client.get_collection(name).config
@@ -110,7 +121,7 @@ class Qdrant(Database):
             if self._url:
                 for field in ("subject", "source"):
                     client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD)
-            made = models.CreateAlias(collection_name=name, alias_name=_alias(state))
+            made = models.CreateAlias(collection_name=name, alias_name=alias_of(state))
             client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
         return Version(name, model, dim)
 
@@ -119,9 +130,9 @@ class Qdrant(Database):
         models = self._qdrant.models
         with self._client() as client:
             client.update_collection_aliases([
-                models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=_alias("current"))),
+                models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias_of("current"))),
                 models.RenameAliasOperation(
-                    rename_alias=models.RenameAlias(old_alias_name=_alias("next"), new_alias_name=_alias("current"))
+                    rename_alias=models.RenameAlias(old_alias_name=alias_of("next"), new_alias_name=alias_of("current"))
                 ),
             ])  # fmt: skip
             client.delete_collection(old.name)
@@ -247,19 +258,9 @@ class Qdrant(Database):
         elif self._server and self._server[0] == os.getpid():
             self._server[1].close()
 
-    @contextmanager
-    def _in_words(self) -> Iterator[None]:
-        """Raise Qdrant's errors as a DataError of one line."""
-        try:
-            yield
-        except NormfaceError:
-            raise
-        except Exception as error:  # qdrant_client raises its own, httpx's and plain ones
-            line = str(error).strip().replace("\n", " ")[:300]
-            raise DataError(
-                f"Qdrant to answer at {self.place}", f"'{line}'",
-                f"check that Qdrant is running, the URL, and {KEY_VARIABLE}",
-            ) from error  # fmt: skip
+    def _in_words(self) -> AbstractContextManager[None]:
+        advice = f"check that Qdrant is running, the URL, and {KEY_VARIABLE}"
+        return in_words("Qdrant", self.place, advice, lambda error: str(error).strip().replace("\n", " ")[:300])
 
 
 class _Folder:
@@ -292,10 +293,6 @@ class _Folder:
             if not self.users and self.opened.get(self.place) is self:
                 del self.opened[self.place]
                 self.client.close()
-
-
-def _alias(state: State) -> str:
-    return f"normface_{state}"
 
 
 @GALLERIES.register
